@@ -1,0 +1,8 @@
+//! From the text of the configuration to the text of units and drop-ins, without looking at the
+//! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
+//! enforces. Facts about a machine are passed in as values.
+
+pub mod names;
+pub mod paths;
+pub mod settings;
+pub mod values;

@@ -1,0 +1,34 @@
+//! Every path of ours, declared once. `--root DIR` of the programs is put in front by them.
+
+use crate::names::InstanceRef;
+
+/// The administrator's configuration file.
+pub const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
+/// Secrets, one file each; relative files of `credentials` tables lie here. Mode 0700, root.
+pub const CREDENTIALS: &str = "/etc/buildbot-conda/credentials";
+/// What the units start.
+pub const LAUNCHER: &str = "/usr/libexec/buildbot-conda/launcher";
+/// The Python file that runs Buildbot in the foreground.
+pub const RUNNER: &str = "/usr/libexec/buildbot-conda/runner.py";
+/// The command line, called by the units for reload and stop.
+pub const CLI: &str = "/usr/bin/buildbot-conda";
+/// Parent of the instances' run-time directories.
+pub const RUN: &str = "/run/buildbot-conda";
+/// Parent of the instances' state directories; belongs to root.
+pub const STATE: &str = "/var/lib/buildbot-conda/instances";
+/// Where the package's unit files are.
+pub const UNITS: &str = "/usr/lib/systemd/system";
+/// File name of the drop-in that the generator writes for each instance.
+pub const DROP_IN: &str = "10-buildbot-conda.conf";
+/// Starter configuration that a first installation copies to [`CONFIGURATION`].
+pub const STARTER: &str = "/usr/share/buildbot-conda/config.toml";
+
+/// `/run/buildbot-conda/REFERENCE/status.json`, written by the runner.
+pub fn status_file(reference: &InstanceRef) -> String {
+    format!("{RUN}/{reference}/status.json")
+}
+
+/// `/var/lib/buildbot-conda/instances/REFERENCE`, mode 0700, the instance's user.
+pub fn state_directory(reference: &InstanceRef) -> String {
+    format!("{STATE}/{reference}")
+}

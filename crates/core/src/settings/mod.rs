@@ -1,0 +1,70 @@
+//! `config.toml` as settings: strict, with every problem of a file at once, and with the good
+//! instances usable beside the bad ones.
+//!
+//! `problem` says what is wrong and where, `read` turns tables into typed layers, `resolve` lays
+//! the defaults below each instance.
+
+mod problem;
+mod read;
+mod resolve;
+
+pub use problem::{Affects, Position, Problem, Refusal};
+pub use resolve::{Defaults, Instance, Settings};
+
+/// Where Buildbot's log goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// To the journal alone.
+    Journal,
+    /// To the journal, and to `twistd.log` as upstream does.
+    Both,
+}
+
+/// Who upgrades the master's database when Buildbot is newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// The start does, after a backup.
+    Auto,
+    /// The administrator does; the start refuses.
+    Manual,
+}
+
+/// How far systemd shuts an instance in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardening {
+    /// What Buildbot as people run it can bear.
+    Standard,
+    /// As much as a well-behaved instance can bear.
+    Strict,
+    /// No sandboxing.
+    None,
+}
+
+/// A key whose value is one of a few words.
+pub trait Word: Copy + 'static {
+    /// Each word with what it stands for, the default first.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word as written in the configuration.
+    fn as_str(self) -> &'static str;
+}
+
+macro_rules! words {
+    ($type:ty { $($word:literal => $value:path),+ $(,)? }) => {
+        impl Word for $type {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, $value)),+];
+
+            fn as_str(self) -> &'static str {
+                match self { $($value => $word),+ }
+            }
+        }
+    };
+}
+
+words!(Log { "journal" => Log::Journal, "both" => Log::Both });
+words!(Upgrade { "auto" => Upgrade::Auto, "manual" => Upgrade::Manual });
+words!(Hardening {
+    "standard" => Hardening::Standard,
+    "strict" => Hardening::Strict,
+    "none" => Hardening::None,
+});

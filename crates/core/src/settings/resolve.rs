@@ -1,0 +1,333 @@
+//! Defaults below instances: what each instance really uses.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::problem::{Affects, Position, Problem, Refusal};
+use super::read::{self, Document, Layer, Section};
+use super::{Hardening, Log, Upgrade};
+use crate::names::{InstanceRef, Role};
+use crate::values::{
+    AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, VariableName, Watchdog,
+};
+
+/// Everything that one instance uses, nothing left open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Which.
+    pub reference: InstanceRef,
+    /// The account that runs it.
+    pub user: AccountName,
+    /// Its group; `None` means the account's primary group.
+    pub group: Option<AccountName>,
+    /// The Conda installation.
+    pub conda_root: CondaRoot,
+    /// The environment as written.
+    pub conda_env: CondaEnv,
+    /// Where `buildbot.tac` is.
+    pub directory: AbsolutePath,
+    /// Variables set after activation; those of the instance win over the defaults'.
+    pub environment: BTreeMap<VariableName, String>,
+    /// Credentials by name, with the absolute file each is loaded from.
+    pub credentials: BTreeMap<CredentialName, AbsolutePath>,
+    /// How long a stop waits for running builds.
+    pub drain: Duration,
+    /// A start that has not succeeded by then is ended.
+    pub start_timeout: Duration,
+    /// Where the log goes.
+    pub log: Log,
+    /// Who upgrades the database.
+    pub upgrade: Upgrade,
+    /// The watchdog's interval; `None` when it is off.
+    pub watchdog: Option<Duration>,
+    /// The sandbox.
+    pub hardening: Hardening,
+}
+
+impl Instance {
+    /// The environment's directory.
+    pub fn prefix(&self) -> AbsolutePath {
+        self.conda_env.prefix(&self.conda_root)
+    }
+}
+
+/// What holds where no instance is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// The account.
+    pub user: AccountName,
+    /// The Conda installation.
+    pub conda_root: CondaRoot,
+    /// The environment as written.
+    pub conda_env: CondaEnv,
+    /// Variables set after activation.
+    pub environment: BTreeMap<VariableName, String>,
+}
+
+/// A configuration file, resolved as far as it is good.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    file: String,
+    defaults: Defaults,
+    /// `None` for an instance that has a table but no settings, for problems of its own.
+    instances: BTreeMap<InstanceRef, Option<Instance>>,
+    problems: Vec<Problem>,
+}
+
+impl Settings {
+    /// Reads the content of a configuration file; `file` names it in messages. Problems do not end
+    /// the reading: see [`Settings::problems`].
+    pub fn parse(file: &str, content: &[u8]) -> Self {
+        let (mut document, text) = match std::str::from_utf8(content) {
+            Ok(text) => (read::document(text), text),
+            Err(error) => (not_utf8(content, error.valid_up_to()), ""),
+        };
+        document
+            .problems
+            .extend(shared_directories(text, &document));
+        let everything = document
+            .problems
+            .iter()
+            .any(|problem| problem.affects == Affects::Everything);
+        let instances = document
+            .sections
+            .iter()
+            .map(|section| {
+                let affects = Affects::Instance(section.reference.clone());
+                let own = document
+                    .problems
+                    .iter()
+                    .any(|problem| problem.affects == affects);
+                let instance = (!everything && !own).then(|| instance(section, &document.defaults));
+                (section.reference.clone(), instance)
+            })
+            .collect();
+        let mut problems = document.problems;
+        problems.sort_by_key(|problem| problem.position);
+        Self {
+            file: file.to_owned(),
+            defaults: defaults(&document.defaults),
+            instances,
+            problems,
+        }
+    }
+
+    /// The name of the file, as given.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// What is wrong, in the order of the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// All problems as one refusal, when there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Problems`] with every problem of the file.
+    pub fn check(&self) -> Result<(), Refusal> {
+        self.refuse(|_| true)
+    }
+
+    /// What holds where no instance is named.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Problems`] when the file or its defaults are bad.
+    pub fn defaults(&self) -> Result<&Defaults, Refusal> {
+        self.refuse(|affects| *affects == Affects::Everything)?;
+        Ok(&self.defaults)
+    }
+
+    /// The settings of one instance, even when others are bad.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal`] when it has no table, or problems concern it.
+    pub fn instance(&self, reference: &InstanceRef) -> Result<&Instance, Refusal> {
+        self.refuse(|affects| match affects {
+            Affects::Everything => true,
+            Affects::Instance(concerned) => concerned == reference,
+            Affects::NoInstance => false,
+        })?;
+        match self.instances.get(reference) {
+            Some(Some(instance)) => Ok(instance),
+            _ => Err(Refusal::NotConfigured {
+                file: self.file.clone(),
+                reference: reference.clone(),
+            }),
+        }
+    }
+
+    /// The good instances, in the order of their references.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values().flatten()
+    }
+
+    /// Every instance that has a table, the bad ones too, in the order of their references.
+    pub fn references(&self) -> impl Iterator<Item = &InstanceRef> {
+        self.instances.keys()
+    }
+
+    fn refuse(&self, concerns: impl Fn(&Affects) -> bool) -> Result<(), Refusal> {
+        let problems: Vec<Problem> = self
+            .problems
+            .iter()
+            .filter(|problem| concerns(&problem.affects))
+            .cloned()
+            .collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::Problems {
+            file: self.file.clone(),
+            problems,
+        })
+    }
+}
+
+fn not_utf8(content: &[u8], valid: usize) -> Document {
+    let before = String::from_utf8_lossy(&content[..valid]);
+    Document {
+        problems: vec![Problem {
+            position: Position::of(&before, before.len()),
+            key: String::new(),
+            reason: format!("the byte 0x{:02x} is not UTF-8", content[valid]),
+            hint: Some("save the file as UTF-8".to_owned()),
+            affects: Affects::Everything,
+        }],
+        ..Document::default()
+    }
+}
+
+/// Two Buildbots in one directory would share a database and a tac: a problem of the later ones.
+/// Named instances without a directory are found here too.
+fn shared_directories(text: &str, document: &Document) -> Vec<Problem> {
+    let mut sections: Vec<&Section> = document.sections.iter().collect();
+    sections.sort_by_key(|section| section.header_at.start);
+    let mut taken: BTreeMap<AbsolutePath, &InstanceRef> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for section in sections {
+        let at = section
+            .layer
+            .directory_at
+            .as_ref()
+            .unwrap_or(&section.header_at);
+        let position = Position::of(text, at.start);
+        let problem = |key: &str, reason: String, hint: &str| Problem {
+            position,
+            key: format!("{}{key}", section.reference),
+            reason,
+            hint: Some(hint.to_owned()),
+            affects: Affects::Instance(section.reference.clone()),
+        };
+        match directory(section) {
+            // A directory that was written and refused has its problem already.
+            None if section.layer.directory_at.is_some() => {}
+            None => problems.push(problem(
+                "",
+                "missing key `directory`".to_owned(),
+                "say where its `buildbot.tac` is, such as `directory = \"/srv/NAME\"`",
+            )),
+            Some(directory) => match taken.get(&directory) {
+                None => {
+                    taken.insert(directory, &section.reference);
+                }
+                Some(other) => problems.push(problem(
+                    ".directory",
+                    format!("`{directory}` is the directory of `{other}` already"),
+                    "give each instance a directory of its own",
+                )),
+            },
+        }
+    }
+    problems
+}
+
+/// The directory of an instance: as written, or the role's for the plain instances.
+fn directory(section: &Section) -> Option<AbsolutePath> {
+    let Section {
+        reference, layer, ..
+    } = section;
+    if layer.directory_at.is_some() || reference.name.is_some() {
+        return layer.directory.clone();
+    }
+    Some(default_directory(reference.role))
+}
+
+fn default_directory(role: Role) -> AbsolutePath {
+    match role {
+        Role::Master => "/home/bb/master",
+        Role::Worker => "/home/bb/worker",
+    }
+    .parse()
+    .expect("the default directories are absolute paths")
+}
+
+fn defaults(layer: &Layer) -> Defaults {
+    let conda_root = layer.conda_root.clone();
+    let conda_env = layer.conda_env.clone();
+    Defaults {
+        user: layer
+            .user
+            .clone()
+            .unwrap_or_else(|| "bb".parse().expect("`bb` is an account name")),
+        conda_root: conda_root.unwrap_or_else(|| {
+            "/home/bb/anaconda3"
+                .parse()
+                .expect("the default root is an absolute path")
+        }),
+        conda_env: conda_env.unwrap_or_else(|| {
+            "buildbot"
+                .parse()
+                .expect("`buildbot` is a name of an environment")
+        }),
+        environment: layer.environment.clone(),
+    }
+}
+
+fn instance(section: &Section, below: &Layer) -> Instance {
+    let Section {
+        reference,
+        layer: own,
+        ..
+    } = section;
+    let defaults = defaults(below);
+    Instance {
+        reference: reference.clone(),
+        user: own.user.clone().unwrap_or(defaults.user),
+        group: own.group.clone().or_else(|| below.group.clone()),
+        conda_root: own.conda_root.clone().unwrap_or(defaults.conda_root),
+        conda_env: own.conda_env.clone().unwrap_or(defaults.conda_env),
+        directory: directory(section).expect("a section without a directory has a problem"),
+        environment: merged(&below.environment, &own.environment),
+        credentials: merged(&below.credentials, &own.credentials),
+        drain: own.drain.or(below.drain).unwrap_or(Duration::ZERO),
+        start_timeout: own
+            .start_timeout
+            .or(below.start_timeout)
+            .unwrap_or(Duration::from_secs(90)),
+        log: own.log.or(below.log).unwrap_or(Log::Journal),
+        upgrade: own.upgrade.or(below.upgrade).unwrap_or(Upgrade::Auto),
+        watchdog: own
+            .watchdog
+            .or(below.watchdog)
+            .unwrap_or(Watchdog::Every(Duration::from_mins(2)))
+            .interval(),
+        hardening: own
+            .hardening
+            .or(below.hardening)
+            .unwrap_or(Hardening::Standard),
+    }
+}
+
+fn merged<K: Clone + Ord, V: Clone>(
+    below: &BTreeMap<K, V>,
+    own: &BTreeMap<K, V>,
+) -> BTreeMap<K, V> {
+    let mut all = below.clone();
+    all.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
+    all
+}
