@@ -2,6 +2,8 @@
 //! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
 //! enforces. Facts about a machine are passed in as values.
 
+#[cfg(feature = "edit")]
+pub mod edit;
 pub mod names;
 pub mod paths;
 pub mod settings;

@@ -1,0 +1,182 @@
+//! Changing one key of the administrator's file: comments, order and everything else stay, and a
+//! change that would make the file worse is refused.
+
+use thiserror::Error;
+use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+
+use crate::names::InstanceRef;
+use crate::settings::{Problem, Refusal, Settings};
+
+/// Why a change was not made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum EditError {
+    /// The file is no TOML, or the change brings these problems.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Something that is no table stands where a table is needed.
+    #[error("{file}: `{path}` is no table")]
+    NoTable {
+        /// The configuration file.
+        file: String,
+        /// The key that should be a table.
+        path: String,
+    },
+}
+
+/// The content of `file` with `key` set to the text `value` in the table of `reference`, or in
+/// `[defaults]` without one. A key with a dot, such as `environment.LANG`, goes into the table
+/// before its first dot. The table is added at the end of the file when it is missing.
+///
+/// # Errors
+///
+/// [`EditError`] when the file cannot be read as TOML, or when the result has problems that the
+/// file did not have before.
+pub fn set(
+    file: &str,
+    content: &str,
+    reference: Option<&InstanceRef>,
+    key: &str,
+    value: &str,
+) -> Result<String, EditError> {
+    let before = Settings::parse(file, content.as_bytes());
+    let Ok(mut document) = content.parse::<DocumentMut>() else {
+        return Err(before
+            .check()
+            .expect_err("text that is no TOML has a syntax problem")
+            .into());
+    };
+    let table_name = reference.map_or_else(|| "defaults".to_owned(), ToString::to_string);
+    let no_table = |path: &str| EditError::NoTable {
+        file: file.to_owned(),
+        path: path.to_owned(),
+    };
+    let table = document
+        .entry(&table_name)
+        .or_insert_with(|| Item::Table(Table::new()))
+        .as_table_like_mut()
+        .ok_or_else(|| no_table(&table_name))?;
+    match key.split_once('.') {
+        None => put(table, key, value),
+        Some((outer, inner)) => {
+            let path = format!("{table_name}.{outer}");
+            let nested = table
+                .entry(outer)
+                .or_insert_with(|| Item::Value(Value::InlineTable(toml_edit::InlineTable::new())))
+                .as_table_like_mut()
+                .ok_or_else(|| no_table(&path))?;
+            put(nested, inner, value);
+        }
+    }
+    let after = document.to_string();
+    refuse_new_problems(&before, &Settings::parse(file, after.as_bytes()))?;
+    Ok(after)
+}
+
+/// Puts a text, keeping the blanks and the comment around key and value when they are there.
+fn put(table: &mut dyn TableLike, key: &str, value: &str) {
+    let mut new = Value::from(value);
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *new.decor_mut() = old.decor().clone();
+            *old = new;
+        }
+        None => {
+            table.insert(key, Item::Value(new));
+        }
+    }
+}
+
+fn refuse_new_problems(before: &Settings, after: &Settings) -> Result<(), EditError> {
+    // Places move with an edit; key and reason do not.
+    let known = |problem: &Problem| {
+        before
+            .problems()
+            .iter()
+            .any(|old| old.key == problem.key && old.reason == problem.reason)
+    };
+    let problems: Vec<Problem> = after
+        .problems()
+        .iter()
+        .filter(|problem| !known(problem))
+        .cloned()
+        .collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::Problems {
+        file: after.file().to_owned(),
+        problems,
+    }
+    .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(
+        content: &str,
+        reference: Option<&str>,
+        key: &str,
+        value: &str,
+    ) -> Result<String, String> {
+        let reference = reference.map(|text| text.parse().unwrap());
+        set("f", content, reference.as_ref(), key, value).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn comments_order_and_blanks_stay() {
+        let content =
+            "# top\n[master] # m\n[defaults]\n  conda-root   =  '/a' # why\nuser = \"x\"\n# end\n";
+        assert_eq!(
+            edit(content, None, "conda-root", "/o\"p't/\\x").unwrap(),
+            "# top\n[master] # m\n[defaults]\n  conda-root   =  '''/o\"p't/\\x''' # why\nuser = \"x\"\n# end\n"
+        );
+    }
+
+    #[test]
+    fn missing_tables_and_keys_are_added() {
+        assert_eq!(
+            edit("[master]\n", None, "conda-env", "base").unwrap(),
+            "[master]\n\n[defaults]\nconda-env = \"base\"\n"
+        );
+        assert_eq!(
+            edit("", Some("worker@gpu"), "directory", "/srv/w").unwrap(),
+            "[\"worker@gpu\"]\ndirectory = \"/srv/w\"\n"
+        );
+        assert_eq!(
+            edit("[defaults]\n", None, "environment.TZ", "UTC").unwrap(),
+            "[defaults]\nenvironment = { TZ = \"UTC\" }\n"
+        );
+    }
+
+    #[test]
+    fn what_would_not_validate_is_refused() {
+        assert_eq!(
+            edit("[defaults]\n", None, "conda-root", "a:b").unwrap_err(),
+            "f:2:14: defaults.conda-root: the path is not absolute\n\
+             hint: write it from the root directory on, starting with `/`"
+        );
+        assert!(
+            edit("", None, "colour", "red")
+                .unwrap_err()
+                .contains("unknown key")
+        );
+        assert!(
+            edit("[x\n", None, "user", "bb")
+                .unwrap_err()
+                .contains("syntax error")
+        );
+        assert!(
+            edit("defaults = 1\n", None, "user", "bb")
+                .unwrap_err()
+                .contains("is no table")
+        );
+    }
+
+    #[test]
+    fn problems_that_were_there_before_do_not_stand_in_the_way() {
+        let content = "[defaults]\nusr = \"x\"\n";
+        assert!(edit(content, None, "user", "bb").is_ok());
+    }
+}
