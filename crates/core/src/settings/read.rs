@@ -349,11 +349,10 @@ impl Reader<'_> {
             DeValue::String(text) => parse(text),
             other => Err(ValueError {
                 reason: format!("expected text in quotes, found {}", kind(other)),
-                hint: matches!(
-                    other,
-                    DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_)
-                )
-                .then(|| format!("write `\"{}\"`", self.text[value.span()].trim())),
+                hint: match parse(self.text[value.span()].trim()) {
+                    Ok(_) => Some(format!("write `\"{}\"`", self.text[value.span()].trim())),
+                    Err(error) => error.hint,
+                },
             }),
         };
         match outcome {

@@ -1,0 +1,51 @@
+//! `launcher [--root DIR] ROLE [NAME]`: enters the instance's environment and becomes its Buildbot.
+//!
+//! What a unit's `ExecStart=` runs. It reads the configuration, computes the activated environment
+//! and execs the runner, so that one process is systemd's main process from first to last. Anything
+//! doubtful is refused with status 78 and one clear message, on the status line and in the journal.
+
+mod arguments;
+mod notify;
+mod program;
+mod refusal;
+
+use std::env;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use crate::arguments::Arguments;
+use crate::refusal::Refusal;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(usage) => {
+            eprintln!("error: {usage}");
+            return ExitCode::from(2);
+        }
+    };
+    let refusal = become_buildbot(&arguments);
+    notify::report(&refusal.to_string());
+    ExitCode::from(78)
+}
+
+/// Returns only when Buildbot was not started.
+fn become_buildbot(arguments: &Arguments) -> Refusal {
+    let program = match program::decide(arguments, &env::vars_os().collect()) {
+        Ok(program) => program,
+        Err(refusal) => return refusal,
+    };
+    for warning in &program.warnings {
+        notify::warn(warning);
+    }
+    let command = &program.command_line;
+    let source = Command::new(&command.program)
+        .args(&command.arguments)
+        .env_clear()
+        .envs(&command.environment)
+        .exec();
+    Refusal::Exec {
+        program: command.program.clone().into(),
+        source,
+    }
+}

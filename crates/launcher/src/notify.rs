@@ -1,0 +1,72 @@
+//! Telling systemd and the journal: `STATUS=` by the protocol of `sd_notify(3)`, messages on stderr
+//! with their level as `sd-daemon(3)` has it.
+
+use std::env;
+use std::ffi::OsStr;
+use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// Longest status line in bytes; `systemctl status` shows one line.
+const STATUS_LENGTH: usize = 1000;
+
+/// Says why nothing was started, on stderr and on the unit's status line.
+pub(crate) fn report(message: &str) {
+    for line in message.lines() {
+        match line.strip_prefix("hint: ") {
+            None => eprintln!("{}error: {line}", level('3')),
+            Some(_) => eprintln!("{}{line}", level('3')),
+        }
+    }
+    let line = message.lines().collect::<Vec<_>>().join("; ");
+    // Nobody listens when the launcher is run by hand, and then stderr has said it.
+    if let Some(socket) = env::var_os("NOTIFY_SOCKET")
+        && let Err(error) = send(&socket, &format!("STATUS={}", shortened(&line)))
+    {
+        warn(&format!("tell systemd by `{}`: {error}", socket.display()));
+    }
+}
+
+/// A warning on stderr.
+pub(crate) fn warn(message: &str) {
+    eprintln!("{}warning: {message}", level('4'));
+}
+
+/// The journal takes a level in front of each line; a terminal does not.
+fn level(level: char) -> String {
+    match env::var_os("JOURNAL_STREAM") {
+        None => String::new(),
+        Some(_) => format!("<{level}>"),
+    }
+}
+
+fn send(socket: &OsStr, text: &str) -> io::Result<()> {
+    let bytes = socket.as_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)?;
+    Ok(())
+}
+
+fn shortened(line: &str) -> &str {
+    let mut end = line.len().min(STATUS_LENGTH);
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    &line[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        let line = format!("{}é", "a".repeat(STATUS_LENGTH - 1));
+        assert_eq!(shortened(&line).len(), STATUS_LENGTH - 1);
+        assert_eq!(shortened("short"), "short");
+    }
+}

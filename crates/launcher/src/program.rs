@@ -1,0 +1,193 @@
+//! From arguments and the inherited environment to the one command line that becomes Buildbot.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use buildbot_conda_conda::{
+    CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
+};
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::{Instance, Settings, Word as _};
+
+use crate::arguments::Arguments;
+use crate::refusal::Refusal;
+
+/// Larger files are no configuration. Bytes.
+const LARGEST_CONFIGURATION: u64 = 8 << 20;
+
+/// What to exec, and what to say before.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) command_line: CommandLine,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Decides what an instance's process becomes.
+pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<Program, Refusal> {
+    let root = |path: &str| match &arguments.root {
+        None => PathBuf::from(path),
+        Some(root) => root.join(path.trim_start_matches('/')),
+    };
+    let settings = read_settings(&root(paths::CONFIGURATION))?;
+    let instance = settings.instance(&arguments.reference)?;
+    check_directory(instance)?;
+    let prefix = PathBuf::from(instance.prefix().as_str());
+    let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
+    check_buildbot(&prefix, instance.reference.role)?;
+    let conda_root = conda_root(instance)?;
+    let activation = activate(&facts, conda_root.as_ref(), inherited, &Options::default())
+        .map_err(|source| Refusal::Activation { source })?;
+    let afterwards = instance
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), value.into()))
+        .collect();
+    let python = prefix.join("bin/python").into_os_string();
+    let runner = root(paths::RUNNER).into_os_string();
+    Ok(Program {
+        command_line: exec_chain(
+            &activation,
+            &afterwards,
+            python,
+            runner_arguments(runner, instance),
+        ),
+        warnings: activation
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    })
+}
+
+fn read_settings(path: &Path) -> Result<Settings, Refusal> {
+    let read = || -> io::Result<Vec<u8>> {
+        // Asked before opening, as opening a pipe would wait for a writer.
+        if !path.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut content = Vec::new();
+        fs::File::open(path)?
+            .take(LARGEST_CONFIGURATION + 1)
+            .read_to_end(&mut content)?;
+        if content.len() as u64 > LARGEST_CONFIGURATION {
+            return Err(io::Error::other("it is larger than 8 MiB"));
+        }
+        Ok(content)
+    };
+    let content = read().map_err(|source| Refusal::Configuration {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Settings::parse(&path.to_string_lossy(), &content))
+}
+
+/// The installation, when there is one: environments of other tools have no conda beside them, and
+/// then nothing may claim that there is (`CONDA_EXE`, `condabin` on `PATH`).
+fn conda_root(instance: &Instance) -> Result<Option<Root>, Refusal> {
+    let root = Path::new(instance.conda_root.as_str());
+    if !root.join("bin/conda").exists() {
+        return Ok(None);
+    }
+    Root::new(root)
+        .map(Some)
+        .map_err(|source| Refusal::Prefix { source })
+}
+
+fn check_directory(instance: &Instance) -> Result<(), Refusal> {
+    let path = PathBuf::from(instance.directory.as_str());
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(Refusal::NoDirectory { path }),
+        Err(error) if is_absence(&error) => return Err(Refusal::NoDirectory { path }),
+        Err(source) => return Err(Refusal::Unreadable { path, source }),
+    }
+    let tac = path.join("buildbot.tac");
+    match tac.metadata() {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::NoTac {
+            create: create_command(instance),
+            path,
+        }),
+        Err(source) => Err(Refusal::Unreadable { path: tac, source }),
+    }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+fn create_command(instance: &Instance) -> String {
+    let (prefix, directory) = (instance.prefix(), &instance.directory);
+    match instance.reference.role {
+        Role::Master => format!("{prefix}/bin/buildbot create-master {directory}"),
+        Role::Worker => {
+            format!(
+                "{prefix}/bin/buildbot-worker create-worker {directory} HOST:PORT NAME PASSWORD"
+            )
+        }
+    }
+}
+
+/// Python and Buildbot must be in the environment: what `PATH` would find instead is another one.
+fn check_buildbot(prefix: &Path, role: Role) -> Result<(), Refusal> {
+    let executable = |path: &Path| {
+        path.metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    if !executable(&prefix.join("bin/python")) {
+        return Err(Refusal::NoPython {
+            prefix: prefix.to_owned(),
+        });
+    }
+    let (package, module) = match role {
+        Role::Master => ("buildbot", "buildbot"),
+        Role::Worker => ("buildbot-worker", "buildbot_worker"),
+    };
+    // The script is missing where only the module was installed, the module's directory where it
+    // was installed for development: either of them will do.
+    if prefix.join("bin").join(package).exists() || has_module(prefix, module) {
+        return Ok(());
+    }
+    Err(Refusal::NoBuildbot {
+        prefix: prefix.to_owned(),
+        package,
+    })
+}
+
+/// Whether `lib/python3.*/site-packages` has the module.
+fn has_module(prefix: &Path, module: &str) -> bool {
+    let Ok(entries) = fs::read_dir(prefix.join("lib")) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        entry.file_name().to_string_lossy().starts_with("python3")
+            && entry.path().join("site-packages").join(module).is_dir()
+    })
+}
+
+fn runner_arguments(runner: OsString, instance: &Instance) -> Vec<OsString> {
+    let InstanceRef { role, .. } = &instance.reference;
+    let mut arguments = vec![
+        runner,
+        role.as_str().into(),
+        instance.directory.as_str().into(),
+    ];
+    let options = [
+        ("--reference", instance.reference.to_string()),
+        (
+            "--start-timeout",
+            instance.start_timeout.as_secs_f64().to_string(),
+        ),
+        ("--drain", instance.drain.as_secs_f64().to_string()),
+        ("--log", instance.log.as_str().to_owned()),
+        ("--upgrade", instance.upgrade.as_str().to_owned()),
+    ];
+    for (name, value) in options {
+        arguments.extend([name.into(), value.into()]);
+    }
+    arguments
+}

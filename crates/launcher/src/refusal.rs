@@ -1,0 +1,45 @@
+//! Why an instance is not started: one message each, with the path, the reason and a hint.
+
+use std::io;
+use std::path::PathBuf;
+
+use buildbot_conda_conda as conda;
+use buildbot_conda_core::settings;
+use thiserror::Error;
+
+/// Every refusal ends the launcher with status 78.
+#[derive(Debug, Error)]
+pub(crate) enum Refusal {
+    #[error("read `{}`: {source}\nhint: `dpkg-reconfigure buildbot-conda` writes a new one", path.display())]
+    Configuration { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Settings(#[from] settings::Refusal),
+    #[error("{source}\nhint: {}", source.hint())]
+    Prefix { source: conda::ReadError },
+    #[error("{source}\nhint: {}", source.hint())]
+    Activation { source: conda::Refusal },
+    #[error("look at `{}`: {source}\nhint: the account that runs the instance needs access to it", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error(
+        "no executable `{}`\nhint: install Python into the environment: `conda install --prefix {} python`",
+        prefix.join("bin/python").display(), prefix.display()
+    )]
+    NoPython { prefix: PathBuf },
+    #[error(
+        "no `{package}` in the environment `{}`\nhint: install it: `conda install --prefix {} -c conda-forge {package}`",
+        prefix.display(), prefix.display()
+    )]
+    NoBuildbot {
+        prefix: PathBuf,
+        package: &'static str,
+    },
+    #[error(
+        "no directory `{}`\nhint: set `directory` in the configuration to where `buildbot.tac` is",
+        path.display()
+    )]
+    NoDirectory { path: PathBuf },
+    #[error("no `buildbot.tac` in `{}`\nhint: make one as the account that runs it: `{create}`", path.display())]
+    NoTac { path: PathBuf, create: String },
+    #[error("run `{}`: {source}", program.display())]
+    Exec { program: PathBuf, source: io::Error },
+}

@@ -1,0 +1,371 @@
+//! The real launcher below a root directory of its own: what it executes, and how it refuses. The
+//! interpreter is a script that tells its arguments and environment; Buildbot itself is started by
+//! the runner's tests and on booted machines.
+
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// A host with one good master.
+struct Host {
+    directory: TempDir,
+}
+
+impl Host {
+    fn new() -> Self {
+        let host = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        host.write("etc/buildbot-conda/config.toml", &host.configuration(""));
+        host.write("conda/envs/buildbot/conda-meta/history", "");
+        host.executable(
+            "conda/envs/buildbot/bin/python",
+            "#!/bin/sh\nprintf '%s\\n' \"$@\"\nenv\n",
+        );
+        host.executable("conda/envs/buildbot/bin/buildbot", "");
+        host.write("srv/master/buildbot.tac", "");
+        host
+    }
+
+    fn configuration(&self, more: &str) -> String {
+        format!(
+            "[defaults]\nconda-root = '{root}/conda'\n[master]\ndirectory = '{root}/srv/master'\n{more}",
+            root = self.root()
+        )
+    }
+
+    fn root(&self) -> String {
+        self.directory.path().to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.directory.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn executable(&self, path: &str, content: &str) {
+        self.write(path, content);
+        fs::set_permissions(self.path(path), Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn launcher(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_buildbot-conda-launcher"));
+        command
+            .args([Path::new("--root"), self.directory.path()])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    fn launch(&self) -> Output {
+        self.launcher().arg("master").output().unwrap()
+    }
+
+    /// Refused with 78 and this on stderr, `{root}` being the host's root directory.
+    #[track_caller]
+    fn refuses(&self, expect: &str) {
+        let output = self.launch();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(said.replace(&self.root(), "{root}"), expect);
+        assert_eq!(output.status.code(), Some(78));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+fn lines(output: &Output) -> Vec<String> {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_runner_gets_role_directory_and_settings() {
+    let host = Host::new();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration(
+            "drain = '2min'\nstart-timeout = '1500ms'\nlog = 'both'\nupgrade = 'manual'\n",
+        ),
+    );
+    let said = lines(&host.launch());
+    let expect = format!(
+        "{root}/usr/libexec/buildbot-conda/runner.py master {root}/srv/master --reference master \
+         --start-timeout 1.5 --drain 120 --log both --upgrade manual",
+        root = host.root()
+    );
+    let expect: Vec<&str> = expect.split(' ').collect();
+    assert_eq!(said[..expect.len()], expect);
+}
+
+#[test]
+fn the_environment_is_activated_from_nothing() {
+    let host = Host::new();
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("CONDA_PREFIX", "/old")
+        .env("CONDA_SHLVL", "3")
+        .env("BASH_ENV", "/tmp/evil")
+        .output()
+        .unwrap();
+    let said = lines(&output);
+    let prefix = format!("{}/conda/envs/buildbot", host.root());
+    assert!(said.contains(&format!("CONDA_PREFIX={prefix}")));
+    assert!(said.contains(&"CONDA_SHLVL=1".to_owned()));
+    assert!(
+        said.contains(&format!("PATH={prefix}/bin:/usr/bin:/bin")),
+        "{said:?}"
+    );
+    assert!(
+        !said
+            .iter()
+            .any(|line| line.starts_with("BASH_ENV=") || line.starts_with("CONDA_EXE="))
+    );
+}
+
+#[test]
+fn a_conda_in_the_root_is_part_of_the_environment() {
+    let host = Host::new();
+    host.executable("conda/bin/conda", "");
+    let said = lines(&host.launch());
+    assert!(said.contains(&format!("CONDA_EXE={}/conda/bin/conda", host.root())));
+}
+
+#[test]
+fn scripts_run_before_and_the_configuration_has_the_last_word() {
+    let host = Host::new();
+    host.write(
+        "conda/envs/buildbot/etc/conda/activate.d/a.sh",
+        "export A=script B=script\n",
+    );
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("environment = { B = \"two\\nlines $HOME 'x'\" }\n"),
+    );
+    let said = lines(&host.launch());
+    assert!(said.contains(&"A=script".to_owned()));
+    assert!(said.contains(&"B=two".to_owned()) && said.contains(&"lines $HOME 'x'".to_owned()));
+}
+
+#[test]
+fn a_script_that_exits_ends_the_start_with_its_status() {
+    let host = Host::new();
+    host.write("conda/envs/buildbot/etc/conda/activate.d/a.sh", "exit 3\n");
+    assert_eq!(host.launch().status.code(), Some(3));
+}
+
+#[test]
+fn named_instances_have_tables_of_their_own() {
+    let host = Host::new();
+    host.executable("conda/envs/buildbot/bin/buildbot-worker", "");
+    host.write("srv/a b%n/buildbot.tac", "");
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration(&format!(
+            "['worker@gpu']\ndirectory = '{}/srv/a b%n'\n",
+            host.root()
+        )),
+    );
+    let output = host.launcher().args(["worker", "gpu"]).output().unwrap();
+    let said = lines(&output);
+    assert_eq!(
+        said[1..5],
+        [
+            "worker",
+            &format!("{}/srv/a b%n", host.root()),
+            "--reference",
+            "worker@gpu"
+        ]
+    );
+}
+
+#[test]
+fn a_missing_environment_is_refused() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("conda/envs/buildbot")).unwrap();
+    host.refuses(
+        "error: find no environment `{root}/conda/envs/buildbot`\n\
+         hint: create it with `conda create -p {root}/conda/envs/buildbot`, or correct the path\n",
+    );
+}
+
+#[test]
+fn a_prefix_without_conda_meta_is_refused() {
+    let host = Host::new();
+    fs::remove_dir_all(host.path("conda/envs/buildbot/conda-meta")).unwrap();
+    let output = host.launch();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        said.contains("`conda-meta`") && said.contains("hint: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn state_that_is_no_json_is_refused_with_its_path() {
+    let host = Host::new();
+    host.write("conda/envs/buildbot/conda-meta/state", "{\"env_vars\": ");
+    let output = host.launch();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        said.contains("conda/envs/buildbot/conda-meta/state") && said.contains("hint: "),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_environment_without_python_is_refused() {
+    let host = Host::new();
+    fs::remove_file(host.path("conda/envs/buildbot/bin/python")).unwrap();
+    host.refuses(
+        "error: no executable `{root}/conda/envs/buildbot/bin/python`\n\
+         hint: install Python into the environment: `conda install --prefix {root}/conda/envs/buildbot python`\n",
+    );
+}
+
+#[test]
+fn an_environment_without_buildbot_is_refused() {
+    let host = Host::new();
+    fs::remove_file(host.path("conda/envs/buildbot/bin/buildbot")).unwrap();
+    host.refuses(
+        "error: no `buildbot` in the environment `{root}/conda/envs/buildbot`\n\
+         hint: install it: `conda install --prefix {root}/conda/envs/buildbot -c conda-forge buildbot`\n",
+    );
+    host.write(
+        "conda/envs/buildbot/lib/python3.11/site-packages/buildbot/__init__.py",
+        "",
+    );
+    assert!(host.launch().status.success());
+}
+
+#[test]
+fn a_directory_without_tac_is_refused() {
+    let host = Host::new();
+    fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
+    host.refuses(
+        "error: no `buildbot.tac` in `{root}/srv/master`\n\
+         hint: make one as the account that runs it: \
+         `{root}/conda/envs/buildbot/bin/buildbot create-master {root}/srv/master`\n",
+    );
+    fs::remove_dir(host.path("srv/master")).unwrap();
+    host.refuses(
+        "error: no directory `{root}/srv/master`\n\
+         hint: set `directory` in the configuration to where `buildbot.tac` is\n",
+    );
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_problems() {
+    let host = Host::new();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("usr = 'bb'\ndrain = 5\n"),
+    );
+    host.refuses(
+        "error: {root}/etc/buildbot-conda/config.toml:5:1: master.usr: unknown key\n\
+         hint: did you mean `user`?\n\
+         error: {root}/etc/buildbot-conda/config.toml:6:9: master.drain: expected text in quotes, found an integer\n\
+         hint: write a number and a unit, such as `90s`, `2min` or `1h 30min`\n",
+    );
+}
+
+#[test]
+fn a_bad_neighbour_does_not_matter() {
+    let host = Host::new();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("['worker@x']\nnope = 1\n['worker@-x']\n"),
+    );
+    assert!(host.launch().status.success());
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_refused() {
+    let host = Host::new();
+    let path = host.path("etc/buildbot-conda/config.toml");
+    fs::remove_file(&path).unwrap();
+    host.refuses(
+        "error: read `{root}/etc/buildbot-conda/config.toml`: No such file or directory (os error 2)\n\
+         hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
+    );
+    fs::write(&path, b"[defaults]\nuser = '\xff'\n").unwrap();
+    host.refuses(
+        "error: {root}/etc/buildbot-conda/config.toml:2:9: the byte 0xff is not UTF-8\n\
+         hint: save the file as UTF-8\n",
+    );
+    fs::write(&path, "[defaults]\n").unwrap();
+    host.refuses(
+        "error: {root}/etc/buildbot-conda/config.toml: no table `[master]`\n\
+         hint: add [master] with `directory = \"...\"` to the file, or \
+         `systemctl disable buildbot-master.service`\n",
+    );
+}
+
+#[test]
+fn systemd_is_told_the_reason() {
+    let host = Host::new();
+    fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
+    let socket = host.path("notify");
+    let listener = UnixDatagram::bind(&socket).unwrap();
+    listener
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("NOTIFY_SOCKET", &socket)
+        .env("JOURNAL_STREAM", "8:1")
+        .output()
+        .unwrap();
+    let mut buffer = [0; 4096];
+    let length = listener.recv(&mut buffer).unwrap();
+    let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    assert!(told.starts_with("STATUS=no `buildbot.tac` in `"), "{told}");
+    assert!(!told.contains('\n'));
+    assert!(output.stderr.starts_with(b"<3>error: no `buildbot.tac`"));
+}
+
+#[test]
+fn inherited_bytes_survive() {
+    let host = Host::new();
+    let value = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("ODD", value)
+        .output()
+        .unwrap();
+    assert!(
+        output
+            .stdout
+            .windows(6)
+            .any(|window| window == b"ODD=\xff\xfe")
+    );
+}
+
+#[test]
+fn wrong_words_are_a_usage_error() {
+    let host = Host::new();
+    let output = host.launcher().args(["master", "../x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`../x` is no instance name"));
+}
