@@ -2,9 +2,13 @@
 //! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
 //! enforces. Facts about a machine are passed in as values.
 
+pub mod dropin;
 #[cfg(feature = "edit")]
 pub mod edit;
+pub mod escape;
 pub mod names;
 pub mod paths;
 pub mod settings;
+#[cfg(feature = "render")]
+pub mod unit;
 pub mod values;

@@ -1,0 +1,295 @@
+//! The drop-in of one instance: what its settings change in the unit that ships.
+//!
+//! [`DropIn::of`] decides every value, escaped for systemd, and refuses what cannot be written;
+//! it needs no template and so serves the launcher as well, which must refuse the same instances:
+//! without its drop-in an instance would run as the wrong user. [`Renderer`] makes text of it.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::escape::{self, Unwritable};
+use crate::names::{InstanceRef, Role};
+use crate::settings::{Hardening, Instance};
+use crate::values::AbsolutePath;
+
+/// How much later than the runner systemd ends a start.
+const START_MARGIN: Duration = Duration::from_secs(30);
+/// What a stop may take once running builds are finished or given up.
+const STOP_MARGIN: Duration = Duration::from_secs(90);
+
+/// Trees that a service with `PrivateTmp=yes` has versions of its own of.
+const PRIVATE_TREES: [&str; 2] = ["/tmp", "/var/tmp"];
+
+/// `TimeoutStartSec=` for a `start-timeout`: the runner ends a failed start itself, with a reason
+/// and a status that is not restarted, so systemd's limit lies behind it.
+pub(crate) fn timeout_start(start_timeout: Duration) -> Duration {
+    start_timeout.saturating_add(START_MARGIN)
+}
+
+/// `TimeoutStopSec=` for a `drain`: systemd grants it to `ExecStop=` and to the TERM after it.
+pub(crate) fn timeout_stop(drain: Duration) -> Duration {
+    drain.saturating_add(STOP_MARGIN)
+}
+
+/// A setting that is good in itself but cannot be handed to systemd.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{key}: `{value}` {reason}{}", hint_line(.reason))]
+pub struct Refused {
+    /// The key with its table, such as `worker@gpu.directory`.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// What systemd would do to it.
+    pub reason: Unwritable,
+}
+
+fn hint_line(reason: &Unwritable) -> String {
+    reason
+        .hint()
+        .map_or_else(String::new, |hint| format!("\nhint: {hint}"))
+}
+
+/// The values of one instance's drop-in, escaped, in the order in which they are written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropIn {
+    reference: InstanceRef,
+    hardening: Hardening,
+    condition: String,
+    mounts: Vec<String>,
+    user: String,
+    group: Option<String>,
+    timeout_start: String,
+    timeout_stop: String,
+    watchdog: String,
+    credentials: Vec<String>,
+    writable: Vec<String>,
+    bound_read_only: Vec<String>,
+    bound: Vec<String>,
+}
+
+impl DropIn {
+    /// What systemd needs to know of an instance.
+    ///
+    /// # Errors
+    ///
+    /// Every setting that cannot be written; at least one.
+    pub fn of(instance: &Instance) -> Result<Self, Vec<Refused>> {
+        let prefix = instance.prefix();
+        let directory = instance.directory.as_str();
+        let mut values = Values {
+            reference: &instance.reference,
+            refused: Vec::new(),
+        };
+        let mounts = distinct([("directory", directory), ("conda-env", prefix.as_str())]);
+        let sandbox = Sandbox::of(instance, &prefix);
+        let user = instance.user.as_str();
+        let drop_in = Self {
+            reference: instance.reference.clone(),
+            hardening: instance.hardening,
+            condition: values.take("directory", directory, escape::line_path),
+            mounts: values.take_all(&mounts, |path| escape::word_path("", path)),
+            user: values.take("user", user, escape::account),
+            group: instance
+                .group
+                .as_ref()
+                .map(|group| values.take("group", group.as_str(), escape::account)),
+            timeout_start: escape::time_span(timeout_start(instance.start_timeout)),
+            timeout_stop: escape::time_span(timeout_stop(instance.drain)),
+            watchdog: escape::time_span(instance.watchdog.unwrap_or(Duration::ZERO)),
+            credentials: instance
+                .credentials
+                .iter()
+                .map(|(name, file)| {
+                    let key = format!("credentials.{}", name.as_str());
+                    values.take(&key, file.as_str(), |file| {
+                        escape::credential(name.as_str(), file)
+                    })
+                })
+                .collect(),
+            writable: values.take_all(&sandbox.writable, |path| escape::word_path("-", path)),
+            bound_read_only: values.take_all(&sandbox.bound_read_only, escape::bind_path),
+            bound: values.take_all(&sandbox.bound, escape::bind_path),
+        };
+        if values.refused.is_empty() {
+            Ok(drop_in)
+        } else {
+            Err(values.refused)
+        }
+    }
+
+    /// Whose it is.
+    pub fn reference(&self) -> &InstanceRef {
+        &self.reference
+    }
+
+    /// Directory of the file among the units: `buildbot-worker@gpu.service.d`.
+    pub fn directory_name(&self) -> String {
+        format!("{}.d", self.reference.unit_name())
+    }
+}
+
+/// Escapes values and remembers which could not be; the place of a refused one stays empty, and
+/// the whole is then thrown away.
+struct Values<'a> {
+    reference: &'a InstanceRef,
+    refused: Vec<Refused>,
+}
+
+impl Values<'_> {
+    fn take(
+        &mut self,
+        key: &str,
+        value: &str,
+        escape: impl Fn(&str) -> Result<String, Unwritable>,
+    ) -> String {
+        escape(value).unwrap_or_else(|reason| {
+            let refused = Refused {
+                key: format!("{}.{key}", self.reference),
+                value: value.to_owned(),
+                reason,
+            };
+            if !self.refused.contains(&refused) {
+                self.refused.push(refused);
+            }
+            String::new()
+        })
+    }
+
+    fn take_all(
+        &mut self,
+        paths: &[(&str, &str)],
+        escape: impl Fn(&str) -> Result<String, Unwritable>,
+    ) -> Vec<String> {
+        paths
+            .iter()
+            .map(|(key, path)| self.take(key, path, &escape))
+            .collect()
+    }
+}
+
+/// Paths that the profile must open again, each with the key it comes from.
+#[derive(Default)]
+struct Sandbox<'a> {
+    /// Made writable where the profile makes everything read-only.
+    writable: Vec<(&'a str, &'a str)>,
+    /// Mounted over what the profile hides, for reading.
+    bound_read_only: Vec<(&'a str, &'a str)>,
+    /// The same, for writing.
+    bound: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Sandbox<'a> {
+    fn of(instance: &'a Instance, prefix: &'a AbsolutePath) -> Self {
+        let directory = ("directory", instance.directory.as_str());
+        let software = distinct([
+            ("conda-root", instance.conda_root.as_str()),
+            ("conda-env", prefix.as_str()),
+        ]);
+        let software = software
+            .into_iter()
+            .filter(|(_, path)| *path != directory.1);
+        match instance.hardening {
+            Hardening::None => Self::default(),
+            // All of them, wherever they are: a path elsewhere may be a link into a home directory.
+            Hardening::Strict => Self {
+                writable: Vec::new(),
+                bound_read_only: software.collect(),
+                bound: vec![directory],
+            },
+            Hardening::Standard => {
+                let software = software.filter(|(_, path)| is_private(path)).collect();
+                let directory_again = is_private(directory.1).then_some(directory);
+                // Builds may install into their environment; the master only reads its own.
+                let (bound_read_only, mut bound) = match instance.reference.role {
+                    Role::Master => (software, Vec::new()),
+                    Role::Worker => (Vec::new(), software),
+                };
+                bound.extend(directory_again);
+                Self {
+                    writable: vec![directory],
+                    bound_read_only,
+                    bound,
+                }
+            }
+        }
+    }
+}
+
+fn is_private(path: &str) -> bool {
+    PRIVATE_TREES.iter().any(|tree| {
+        path.strip_prefix(tree)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+/// The paths without repetition, the first key standing for all.
+fn distinct<'a>(paths: [(&'a str, &'a str); 2]) -> Vec<(&'a str, &'a str)> {
+    let [first, second] = paths;
+    if first.1 == second.1 {
+        vec![first]
+    } else {
+        vec![first, second]
+    }
+}
+
+#[cfg(feature = "render")]
+pub use render::{RenderError, Renderer};
+
+#[cfg(feature = "render")]
+mod render {
+    use tera::{Context, Tera};
+    use thiserror::Error;
+
+    use super::DropIn;
+    use crate::paths;
+    use crate::settings::Word;
+
+    const TEMPLATE: &str = include_str!("../templates/10-buildbot-conda.conf.tera");
+
+    /// A mistake in the template itself: no configuration leads here.
+    #[derive(Debug, Error)]
+    #[error("render the drop-in template: {0}")]
+    pub struct RenderError(#[from] tera::Error);
+
+    /// The parsed template, for as many drop-ins as there are.
+    pub struct Renderer(Tera);
+
+    impl Renderer {
+        /// Parses the template.
+        ///
+        /// # Errors
+        ///
+        /// [`RenderError`], which is a bug here.
+        pub fn new() -> Result<Self, RenderError> {
+            let mut tera = Tera::new();
+            tera.add_raw_template(paths::DROP_IN, TEMPLATE)?;
+            Ok(Self(tera))
+        }
+
+        /// The text of a drop-in.
+        ///
+        /// # Errors
+        ///
+        /// [`RenderError`], which is a bug here.
+        pub fn render(&self, drop_in: &DropIn) -> Result<String, RenderError> {
+            let mut context = Context::new();
+            context.insert("configuration", paths::CONFIGURATION);
+            context.insert("reference", &drop_in.reference.to_string());
+            context.insert("role", drop_in.reference.role.as_str());
+            context.insert("hardening", drop_in.hardening.as_str());
+            context.insert("condition", &drop_in.condition);
+            context.insert("mounts", &drop_in.mounts);
+            context.insert("user", &drop_in.user);
+            context.insert("group", &drop_in.group);
+            context.insert("timeout_start", &drop_in.timeout_start);
+            context.insert("timeout_stop", &drop_in.timeout_stop);
+            context.insert("watchdog", &drop_in.watchdog);
+            context.insert("credentials", &drop_in.credentials);
+            context.insert("writable", &drop_in.writable);
+            context.insert("bound_read_only", &drop_in.bound_read_only);
+            context.insert("bound", &drop_in.bound);
+            Ok(self.0.render(paths::DROP_IN, &context)?)
+        }
+    }
+}
