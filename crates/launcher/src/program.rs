@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_conda::{
     CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
 };
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings, Word as _};
@@ -34,6 +35,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     };
     let settings = read_settings(&root(paths::CONFIGURATION))?;
     let instance = settings.instance(&arguments.reference)?;
+    DropIn::of(instance).map_err(Refusal::NotForSystemd)?;
     check_directory(instance)?;
     let prefix = PathBuf::from(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;

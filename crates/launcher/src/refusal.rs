@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use buildbot_conda_conda as conda;
+use buildbot_conda_core::dropin::Refused;
 use buildbot_conda_core::settings;
 use thiserror::Error;
 
@@ -14,6 +15,9 @@ pub(crate) enum Refusal {
     Configuration { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Settings(#[from] settings::Refusal),
+    /// systemd had no drop-in for the instance, so this would be the wrong account and sandbox.
+    #[error("{}", lines(.0))]
+    NotForSystemd(Vec<Refused>),
     #[error("{source}\nhint: {}", source.hint())]
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]
@@ -42,4 +46,9 @@ pub(crate) enum Refusal {
     NoTac { path: PathBuf, create: String },
     #[error("run `{}`: {source}", program.display())]
     Exec { program: PathBuf, source: io::Error },
+}
+
+fn lines(refused: &[Refused]) -> String {
+    let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }

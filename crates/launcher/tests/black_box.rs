@@ -2,6 +2,11 @@
 //! interpreter is a script that tells its arguments and environment; Buildbot itself is started by
 //! the runner's tests and on booted machines.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+
 use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
