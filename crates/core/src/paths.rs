@@ -18,6 +18,8 @@ pub const RUN: &str = "/run/buildbot-conda";
 pub const STATE: &str = "/var/lib/buildbot-conda/instances";
 /// Where the package's unit files are.
 pub const UNITS: &str = "/usr/lib/systemd/system";
+/// Where systemd has the generator write on an ordinary boot, systemd.generator(7).
+pub const GENERATED: &str = "/run/systemd/generator";
 /// File name of the drop-in that the generator writes for each instance.
 pub const DROP_IN: &str = "10-buildbot-conda.conf";
 /// Starter configuration that a first installation copies to [`CONFIGURATION`].

@@ -1,0 +1,69 @@
+//! The activated environment of an instance, for commands that run inside its unit.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use buildbot_conda_conda::{self as conda, CommandLine, Environment, PrefixFacts, Root};
+use buildbot_conda_core::settings::Instance;
+
+/// Variables by which systemd talks to one process; they are not for what that process starts.
+const OF_THE_SERVICE_MANAGER: [&str; 9] = [
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "MAINPID",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// The command line that runs `program` in the environment of `instance`, with the variables of the
+/// configuration and then `extra` set after activation.
+pub(crate) fn of_instance(
+    instance: &Instance,
+    program: OsString,
+    arguments: Vec<OsString>,
+    extra: BTreeMap<OsString, OsString>,
+) -> anyhow::Result<CommandLine> {
+    let inherited: Environment = env::vars_os()
+        .filter(|(name, _)| !OF_THE_SERVICE_MANAGER.iter().any(|manager| name == manager))
+        .collect();
+    let prefix = PathBuf::from(instance.prefix().as_str());
+    let facts =
+        PrefixFacts::read(&prefix).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    let root = conda_root(Path::new(instance.conda_root.as_str()))?;
+    let activation = conda::activate(
+        &facts,
+        root.as_ref(),
+        &inherited,
+        &conda::Options::default(),
+    )
+    .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    let mut afterwards: Environment = instance
+        .environment
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), value.into()))
+        .collect();
+    afterwards.extend(extra);
+    Ok(conda::exec_chain(
+        &activation,
+        &afterwards,
+        program,
+        arguments,
+    ))
+}
+
+/// The installation, when there is one: environments of other tools have no conda beside them.
+fn conda_root(path: &Path) -> anyhow::Result<Option<Root>> {
+    if !path.join("bin/conda").exists() {
+        return Ok(None);
+    }
+    Root::new(path)
+        .map(Some)
+        .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))
+}

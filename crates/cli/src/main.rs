@@ -1,0 +1,81 @@
+//! `buildbot-conda`: the administrator's command. One file per verb; this one has the grammar and
+//! decides the exit status.
+
+mod activation;
+mod check;
+mod context;
+mod list;
+mod output;
+mod run;
+mod service;
+mod set;
+mod show;
+mod status;
+mod status_file;
+mod survey;
+mod units;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::context::{Context, InvalidConfiguration};
+
+/// Buildbot from a Conda environment, as honest systemd services
+#[derive(Debug, Parser)]
+#[command(name = "buildbot-conda", version, max_term_width = 100)]
+struct Arguments {
+    /// Look below DIR instead of `/`, and leave the running system alone
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List every instance with its state
+    List(list::Arguments),
+    /// Show the state of all instances, or one in detail
+    Status(status::Arguments),
+    /// Check the configuration and name every problem in it
+    Check(check::Arguments),
+    /// Show what an instance uses: settings, unit and drop-in
+    Show(show::Arguments),
+    /// Run a command in an activated environment
+    Run(run::Arguments),
+    /// Change one key of the configuration, keeping its comments
+    Set(set::Arguments),
+    /// What the units call
+    #[command(subcommand)]
+    Service(service::Verb),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let context = Context::new(arguments.root);
+    let outcome = match arguments.verb {
+        Verb::List(arguments) => list::run(&arguments, &context),
+        Verb::Status(arguments) => status::run(&arguments, &context),
+        Verb::Check(arguments) => check::run(&arguments, &context),
+        Verb::Show(arguments) => show::run(&arguments, &context),
+        Verb::Run(arguments) => run::run(arguments, &context),
+        Verb::Set(arguments) => set::run(&arguments, &context),
+        Verb::Service(verb) => service::run(&verb, &context),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(exit_status(&error))
+    })
+}
+
+/// 78 when the configuration is at fault, else 1; 2, for usage, is clap's.
+fn exit_status(error: &anyhow::Error) -> u8 {
+    if error.downcast_ref::<InvalidConfiguration>().is_some() {
+        78
+    } else {
+        1
+    }
+}

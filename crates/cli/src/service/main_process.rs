@@ -1,0 +1,118 @@
+//! The unit's main process: signalled and awaited by a descriptor, so that another process which
+//! got its number meanwhile is never hit, and read about in the runner's status file.
+
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::context::Context;
+use crate::status_file::{self, StatusFile};
+
+/// Time between two looks at the status file.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The process that systemd watches.
+#[derive(Debug)]
+pub(super) struct MainProcess {
+    pid: u32,
+    /// None when it has ended already.
+    descriptor: Option<OwnedFd>,
+    status_file: PathBuf,
+}
+
+impl MainProcess {
+    /// The process of systemd's `$MAINPID`; `0` or a process that has ended is none.
+    pub(super) fn open(
+        pid: &OsStr,
+        context: &Context,
+        reference: &InstanceRef,
+    ) -> anyhow::Result<Self> {
+        let number: u32 = pid
+            .to_str()
+            .and_then(|text| {
+                if text.is_empty() {
+                    Some(0)
+                } else {
+                    text.parse().ok()
+                }
+            })
+            .with_context(|| format!("`MAINPID` is `{}`, which is no process", pid.display()))?;
+        let descriptor = i32::try_from(number)
+            .ok()
+            .and_then(Pid::from_raw)
+            .and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        Ok(Self {
+            pid: number,
+            descriptor,
+            status_file: context.path(&paths::status_file(reference)),
+        })
+    }
+
+    /// Whether it has ended.
+    pub(super) fn is_gone(&self) -> bool {
+        self.wait(Duration::ZERO)
+    }
+
+    /// Sends a signal; none reaches a process that has ended.
+    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let Some(descriptor) = &self.descriptor else {
+            return Err(anyhow!("the process {} has ended", self.pid));
+        };
+        rustix::process::pidfd_send_signal(descriptor, signal)
+            .with_context(|| format!("signal the process {}", self.pid))
+    }
+
+    /// Waits until it has ended, at most `limit`; whether it has.
+    pub(super) fn wait(&self, limit: Duration) -> bool {
+        let Some(descriptor) = &self.descriptor else {
+            return true;
+        };
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).ok();
+            // A pidfd is readable when its process has ended, pidfd_open(2).
+            let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, timeout.as_ref()) {
+                Ok(0) => return false,
+                Ok(_) => return true,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => thread::sleep(LOOK.min(left)),
+            }
+        }
+    }
+
+    /// What its runner says now; nothing when the file is about another process.
+    pub(super) fn status(&self) -> Option<StatusFile> {
+        status_file::read(&self.status_file).filter(|status| status.pid == self.pid)
+    }
+
+    /// Looks at the status until `found` makes something of it, or the process has ended, or
+    /// `limit` is over.
+    pub(super) fn watch<T>(
+        &self,
+        limit: Duration,
+        mut found: impl FnMut(&StatusFile) -> Option<T>,
+    ) -> Option<T> {
+        let end = Instant::now() + limit;
+        loop {
+            // Asked before the look, so that what it wrote last is still seen.
+            let over = self.is_gone() || Instant::now() >= end;
+            if let Some(result) = self.status().as_ref().and_then(&mut found) {
+                return Some(result);
+            }
+            if over {
+                return None;
+            }
+            thread::sleep(LOOK);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `service ...`: what the units call for reload and stop. The exit status and the words on stderr
+//! are what systemd and the journal are told.
+//!
+//! systemd gives `MAINPID`; without it somebody calls by hand, and then systemd is asked to do the
+//! whole thing properly.
+
+mod main_process;
+mod reload;
+mod stop;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use clap::{Args, Subcommand};
+
+use crate::context::{Context, InvalidConfiguration};
+use main_process::MainProcess;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Bring a changed configuration into effect, and fail if it is not
+    Reload(Arguments),
+    /// Let running builds finish for as long as `drain` says, before systemd ends the rest
+    Stop(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Instance, such as `master` or `worker@gpu`
+    #[arg(value_name = "REF")]
+    reference: InstanceRef,
+    /// Directory with the unit's credentials, which systemd does not tell every command of a unit
+    #[arg(long, value_name = "DIR")]
+    credentials: Option<PathBuf>,
+}
+
+pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
+    let (name, arguments) = match verb {
+        Verb::Reload(arguments) => ("reload", arguments),
+        Verb::Stop(arguments) => ("stop", arguments),
+    };
+    let Some(pid) = env::var_os("MAINPID") else {
+        return through_systemd(name, &arguments.reference, context);
+    };
+    let settings = context.settings()?;
+    let instance = settings
+        .instance(&arguments.reference)
+        .map_err(InvalidConfiguration::from)?;
+    let service = Service {
+        instance,
+        main: MainProcess::open(&pid, context, &arguments.reference)?,
+        credentials: arguments.credentials.as_deref(),
+    };
+    match verb {
+        Verb::Reload(_) => reload::run(&service)?,
+        Verb::Stop(_) => stop::run(&service)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One unit's instance and process, as a command of the unit sees them.
+struct Service<'a> {
+    instance: &'a Instance,
+    main: MainProcess,
+    credentials: Option<&'a Path>,
+}
+
+fn through_systemd(
+    verb: &str,
+    reference: &InstanceRef,
+    context: &Context,
+) -> anyhow::Result<ExitCode> {
+    if context.is_elsewhere() {
+        bail!("`service {verb}` acts on a running system, which `--root` leaves alone");
+    }
+    let unit = reference.unit_name();
+    let status = Command::new("systemctl")
+        .args([verb, &unit])
+        .status()
+        .context("run `systemctl`")?;
+    if !status.success() {
+        bail!(
+            "`systemctl {verb} {unit}` failed\nhint: `buildbot-conda status {reference}` shows why"
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}

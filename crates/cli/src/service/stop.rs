@@ -1,0 +1,58 @@
+//! `service stop`: running builds may finish for as long as `drain` says. systemd's own signals
+//! follow, whatever happens here, so nothing here fails a stop.
+
+use std::time::Duration;
+
+use buildbot_conda_core::names::Role;
+use rustix::process::Signal;
+
+use super::Service;
+
+/// How long a master may take to notice that it is to stop.
+const NOTICE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
+    if service.main.is_gone() {
+        return Ok(());
+    }
+    match service.instance.reference.role {
+        Role::Master => stop_master(service),
+        Role::Worker => stop_worker(service),
+    }
+}
+
+/// A clean shutdown first: once a master has begun one, the TERM that follows leaves running builds
+/// to be retried after the next start. With TERM alone Buildbot cancels them for good.
+fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
+    let Service { main, instance, .. } = service;
+    let running = main
+        .status()
+        .is_some_and(|status| status.state != "starting");
+    if !running {
+        // Before it serves, a master has no builds, and the signal would end it in disorder.
+        return Ok(());
+    }
+    main.signal(Signal::USR1)?;
+    main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));
+    main.wait(instance.drain);
+    Ok(())
+}
+
+fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
+    let Service { main, instance, .. } = service;
+    if instance.drain.is_zero() {
+        return Ok(());
+    }
+    if !super::reload::drains_on_signal(service) {
+        eprintln!(
+            "warning: running builds are interrupted and retried, as `{directory}/buildbot.tac` \
+             does not let the worker drain\nhint: {hint}",
+            directory = instance.directory,
+            hint = super::reload::DRAIN_HINT,
+        );
+        return Ok(());
+    }
+    main.signal(Signal::HUP)?;
+    main.wait(instance.drain);
+    Ok(())
+}

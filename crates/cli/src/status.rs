@@ -1,0 +1,118 @@
+//! `status`: all instances in one table, or one in detail.
+
+use std::fmt::Write as _;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::InstanceRef;
+use clap::Args;
+
+use crate::context::Context;
+use crate::output::{self, harmless};
+use crate::survey::{self, Row};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Instance to show in detail, such as `master` or `worker@gpu`
+    #[arg(value_name = "REF")]
+    reference: Option<InstanceRef>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Exit 1 when an instance shown is not active
+    #[arg(long)]
+    fail_if_down: bool,
+}
+
+/// Lines of the journal that the detail ends with.
+const LOG_LINES: &str = "10";
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let settings = context.settings()?;
+    let mut rows = survey::survey(&settings, context)?;
+    if let Some(reference) = &arguments.reference {
+        let wanted = reference.to_string();
+        rows.retain(|row| row.instance == wanted);
+        if rows.is_empty() {
+            bail!(
+                "no instance `{wanted}` in `{}`\nhint: `buildbot-conda list` names those there are",
+                settings.file()
+            );
+        }
+    }
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&rows).context("write JSON")?;
+        output::print(format_args!("{json}\n"))?;
+    } else if let (Some(_), [row]) = (&arguments.reference, rows.as_slice()) {
+        output::print(detail(row, context))?;
+    } else {
+        output::print(survey::table(&rows))?;
+    }
+    let down = rows
+        .iter()
+        .any(|row| row.state != "active" && row.state != "reloading");
+    Ok(ExitCode::from(u8::from(arguments.fail_if_down && down)))
+}
+
+fn detail(row: &Row, context: &Context) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        writeln!(text, "{name:>15}: {value}").expect("writing to a string succeeds");
+    };
+    line("instance", &row.instance);
+    line("unit", &row.unit);
+    line("state", &row.state);
+    if let Some(message) = &row.message {
+        line("doing", message);
+    }
+    if let Some(pid) = row.pid {
+        line("main process", &pid.to_string());
+    }
+    if let Some(bytes) = row.memory {
+        line("memory", &format!("{} MiB", bytes >> 20));
+    }
+    if let Some(version) = &row.buildbot {
+        line("Buildbot", &harmless(version));
+    }
+    if let Some(directory) = &row.directory {
+        line("directory", directory);
+    }
+    if let Some(environment) = &row.environment {
+        line("environment", environment);
+    }
+    let status = row.status.as_ref();
+    if let Some(reload) = status.and_then(|status| status.reconfiguration.as_ref()) {
+        let message = reload.message.as_deref().unwrap_or_default();
+        line(
+            "last reload",
+            &harmless(&format!("{} {message}", reload.outcome)),
+        );
+    }
+    if let Some(worker) = status.and_then(|status| status.worker.as_ref()) {
+        line("connection", &harmless(&worker.connection));
+    }
+    if !context.is_elsewhere()
+        && let Some(log) = last_log_lines(&row.unit)
+    {
+        text.push('\n');
+        text.push_str(&log);
+    }
+    text
+}
+
+/// The unit's last lines in the journal; none when this user may not read it.
+fn last_log_lines(unit: &str) -> Option<String> {
+    let output = Command::new("journalctl")
+        .args([
+            "--quiet",
+            "--no-pager",
+            "--lines",
+            LOG_LINES,
+            "--unit",
+            unit,
+        ])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

@@ -1,0 +1,104 @@
+//! `status.json`: what the runner says of its Buildbot. It is written by the service user, so it is
+//! read without following links, up to a limit, and shown without control characters.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+/// The format that this program reads. A newer runner may write more keys, never other meanings.
+const VERSION: u32 = 1;
+/// Bytes; a real one has a few hundred.
+const LARGEST: u64 = 1 << 20;
+
+/// One instance in its runner's words. Times are seconds since 1970.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StatusFile {
+    version: u32,
+    /// `starting`, `running`, `reloading`, `stopping`, `stopped` or `failed`.
+    pub(crate) state: String,
+    /// The process that wrote it.
+    pub(crate) pid: u32,
+    /// Version of Buildbot, once known.
+    #[serde(default)]
+    pub(crate) buildbot: Option<String>,
+    /// The last status line.
+    #[serde(default)]
+    pub(crate) message: Option<String>,
+    /// The last reconfiguration of a master.
+    #[serde(default)]
+    pub(crate) reconfiguration: Option<Reconfiguration>,
+    /// A worker's connection.
+    #[serde(default)]
+    pub(crate) worker: Option<WorkerStatus>,
+}
+
+/// A reconfiguration of a master.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Reconfiguration {
+    /// How many this process has begun.
+    pub(crate) number: u64,
+    /// `running`, `complete`, `aborted` or `partial`.
+    pub(crate) outcome: String,
+    /// Buildbot's words.
+    #[serde(default)]
+    pub(crate) message: Option<String>,
+}
+
+/// Where a worker stands with its master.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WorkerStatus {
+    /// `connecting`, `connected`, `refused` or `lost`.
+    pub(crate) connection: String,
+    /// How its tac lets it be shut down: `signal`, `file`, or not at all.
+    #[serde(default)]
+    pub(crate) allow_shutdown: Option<String>,
+}
+
+/// Reads a status file; one that is missing, foreign or of another format is none.
+pub(crate) fn read(path: &Path) -> Option<StatusFile> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(LARGEST).read_to_string(&mut text).ok()?;
+    let status: StatusFile = serde_json::from_str(&text).ok()?;
+    (status.version == VERSION).then_some(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_text(text: &str) -> Option<StatusFile> {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        std::fs::write(file.path(), text).expect("it can be written");
+        read(file.path())
+    }
+
+    #[test]
+    fn unknown_keys_are_passed_over_and_other_versions_refused() {
+        let status = read_text(r#"{"version":1,"state":"running","pid":3,"new":[]}"#);
+        assert_eq!(status.map(|status| status.pid), Some(3));
+        assert!(read_text(r#"{"version":2,"state":"running","pid":3}"#).is_none());
+        assert!(read_text("{").is_none());
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_read() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let target = directory.path().join("target");
+        std::fs::write(&target, r#"{"version":1,"state":"running","pid":3}"#).expect("written");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        assert!(read(&target).is_some());
+        assert!(read(&link).is_none());
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR).expect("a pipe can be made");
+        assert!(read(&pipe).is_none());
+    }
+}

@@ -1,0 +1,183 @@
+//! What is seen of every instance: configuration, unit and status file side by side, and the table
+//! and JSON that `list` and `status` make of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Settings;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::output::harmless;
+use crate::status_file::{self, StatusFile};
+use crate::units::{self, Unit};
+
+/// One instance as seen now. `--json` prints a list of these.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// `worker@gpu`.
+    pub(crate) instance: String,
+    /// `buildbot-worker@gpu.service`.
+    pub(crate) unit: String,
+    /// systemd's word, `skipped` when it is not set up, `unknown` without systemd.
+    pub(crate) state: String,
+    /// Seconds for which the unit has been in its state.
+    pub(crate) seconds: Option<u64>,
+    /// Main process.
+    pub(crate) pid: Option<u32>,
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// Version of Buildbot.
+    pub(crate) buildbot: Option<String>,
+    /// Absolute prefix of the environment; none when the configuration is bad.
+    pub(crate) environment: Option<String>,
+    /// Instance directory; none when the configuration is bad.
+    pub(crate) directory: Option<String>,
+    /// What it is doing, or why it failed.
+    pub(crate) message: Option<String>,
+    /// What its runner says.
+    pub(crate) status: Option<StatusFile>,
+}
+
+/// Looks at every instance that the configuration names.
+pub(crate) fn survey(settings: &Settings, context: &Context) -> anyhow::Result<Vec<Row>> {
+    let units = if context.is_elsewhere() {
+        BTreeMap::new()
+    } else {
+        units::query(settings.references())?
+    };
+    let uptime = uptime();
+    let rows = settings.references().map(|reference| {
+        let unit = units
+            .get(&reference.unit_name())
+            .cloned()
+            .unwrap_or_default();
+        row(reference, settings, &unit, uptime, context)
+    });
+    Ok(rows.collect())
+}
+
+fn row(
+    reference: &InstanceRef,
+    settings: &Settings,
+    unit: &Unit,
+    uptime: Option<Duration>,
+    context: &Context,
+) -> Row {
+    let status = status_file::read(&context.path(&paths::status_file(reference)));
+    let instance = settings.instance(reference);
+    // A status file outlives its process; only the unit says whether it is still about this one.
+    let current = status
+        .as_ref()
+        .filter(|status| unit.main_pid() == Some(status.pid));
+    let message = match (&instance, unit.property("StatusText")) {
+        (Err(refusal), _) => Some(refusal.to_string()),
+        (Ok(_), "") => status.as_ref().and_then(|status| status.message.clone()),
+        (Ok(_), text) => Some(text.to_owned()),
+    };
+    Row {
+        instance: reference.to_string(),
+        unit: reference.unit_name(),
+        state: unit.state().to_owned(),
+        seconds: unit
+            .since()
+            .zip(uptime)
+            .map(|(since, now)| now.saturating_sub(since).as_secs()),
+        pid: unit.main_pid(),
+        memory: unit.memory(),
+        buildbot: current.and_then(|status| status.buildbot.clone()),
+        environment: instance
+            .as_ref()
+            .ok()
+            .map(|instance| instance.prefix().to_string()),
+        directory: instance
+            .as_ref()
+            .ok()
+            .map(|instance| instance.directory.to_string()),
+        message: message.map(|message| harmless(&message)),
+        status,
+    }
+}
+
+/// Time since start-up, from `/proc/uptime` (seconds with two decimals).
+fn uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = text.split(' ').next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// The rows as an aligned table with a header, without lines.
+pub(crate) fn table(rows: &[Row]) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header([
+        "INSTANCE",
+        "STATE",
+        "FOR",
+        "PID",
+        "MEMORY",
+        "BUILDBOT",
+        "ENVIRONMENT",
+        "DOING",
+    ]);
+    for row in rows {
+        let dash = || "-".to_owned();
+        table.add_row([
+            row.instance.clone(),
+            row.state.clone(),
+            row.seconds.map_or_else(dash, for_people),
+            row.pid.map_or_else(dash, |pid| pid.to_string()),
+            row.memory
+                .map_or_else(dash, |bytes| format!("{} MiB", bytes >> 20)),
+            row.buildbot.clone().unwrap_or_else(dash),
+            row.environment.clone().unwrap_or_else(dash),
+            row.message.clone().unwrap_or_else(dash),
+        ]);
+    }
+    for numeric in [2, 3, 4] {
+        if let Some(column) = table.column_mut(numeric) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = table
+        .lines()
+        .map(|line| {
+            line.strip_prefix(' ')
+                .unwrap_or(&line)
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
+    lines.join("\n") + "\n"
+}
+
+/// `45s`, `12min`, `3h`, `9d`: the largest unit alone.
+fn for_people(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}min", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_by_their_largest_unit() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1min"),
+            (7199, "1h"),
+            (90000, "1d"),
+        ] {
+            assert_eq!(for_people(seconds), text);
+        }
+    }
+}

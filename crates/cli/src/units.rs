@@ -1,0 +1,126 @@
+//! What systemd knows of our units: one `systemctl show` for all of them.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::InstanceRef;
+
+/// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
+const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
+                          StatusText,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
+
+/// One unit as systemd sees it. A property that systemd did not print is empty.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unit(BTreeMap<String, String>);
+
+impl Unit {
+    /// A property's text.
+    pub(crate) fn property(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    /// `active`, `failed`, `activating`, ...; `skipped` when a condition of the unit does not hold.
+    pub(crate) fn state(&self) -> &str {
+        match (
+            self.property("ActiveState"),
+            self.property("ConditionResult"),
+        ) {
+            ("inactive", "no") if self.property("StateChangeTimestampMonotonic") != "0" => {
+                "skipped"
+            }
+            ("", _) => "unknown",
+            (state, _) => state,
+        }
+    }
+
+    /// The main process, when there is one.
+    pub(crate) fn main_pid(&self) -> Option<u32> {
+        self.property("MainPID")
+            .parse()
+            .ok()
+            .filter(|pid| *pid != 0)
+    }
+
+    /// Memory of the control group in bytes, when systemd accounts for it.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        // `[not set]` and 2^64-1 both mean that there is no figure.
+        self.property("MemoryCurrent")
+            .parse()
+            .ok()
+            .filter(|bytes| *bytes != u64::MAX)
+    }
+
+    /// Time since start-up of the machine at which the unit came into its state.
+    pub(crate) fn since(&self) -> Option<Duration> {
+        let microseconds = self
+            .property("StateChangeTimestampMonotonic")
+            .parse()
+            .ok()?;
+        (microseconds != 0).then(|| Duration::from_micros(microseconds))
+    }
+}
+
+/// Asks systemd about the units of `references`; one that it does not know is in the result too,
+/// with `LoadState` `not-found`.
+pub(crate) fn query<'r>(
+    references: impl Iterator<Item = &'r InstanceRef>,
+) -> anyhow::Result<BTreeMap<String, Unit>> {
+    let names: Vec<String> = references.map(InstanceRef::unit_name).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let output = Command::new("systemctl")
+        .args(["show", "--no-pager", "--property", PROPERTIES, "--"])
+        .args(&names)
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .context("run `systemctl show`")?;
+    if !output.status.success() {
+        bail!(
+            "`systemctl show` failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Blocks of `Name=value` lines, one block for each unit, separated by empty lines.
+fn parse(text: &str) -> BTreeMap<String, Unit> {
+    text.split("\n\n")
+        .map(|block| {
+            let properties = block.lines().filter_map(|line| line.split_once('='));
+            Unit(
+                properties
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+            )
+        })
+        .filter(|unit| !unit.property("Id").is_empty())
+        .map(|unit| (unit.property("Id").to_owned(), unit))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_systemctl_become_units() {
+        let units = parse(
+            "Id=a.service\nActiveState=active\nMainPID=7\nMemoryCurrent=[not set]\n\
+             StatusText=x=y\n\nId=b.service\nActiveState=inactive\nMainPID=0\n\
+             ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n",
+        );
+        let a = &units["a.service"];
+        assert_eq!(
+            (a.state(), a.main_pid(), a.memory()),
+            ("active", Some(7), None)
+        );
+        assert_eq!(a.property("StatusText"), "x=y");
+        let b = &units["b.service"];
+        assert_eq!((b.state(), b.main_pid()), ("skipped", None));
+        assert_eq!(b.since(), Some(Duration::from_millis(1500)));
+    }
+}

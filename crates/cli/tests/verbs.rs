@@ -1,0 +1,382 @@
+//! The real command below a root directory: exact output and exit status of every verb but `run`,
+//! which has tests of its own, and `service`, whose effects need a booted machine.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const GOOD: &str = "\
+# the group's build host
+[defaults]
+conda-root = \"/opt/conda\" # not ours to move
+
+[master]
+directory = \"/srv/m\"
+
+[\"worker@gpu\"]
+directory = \"/srv/a b%n\"
+conda-env = \"/opt/envs/cuda\"
+drain = \"90min\"
+environment = { TZ = \"UTC\", QUOTES = 'say \"x\"' }
+credentials = { password = \"gpu\" }
+";
+
+struct Host(TempDir);
+
+impl Host {
+    fn with(configuration: &str) -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(host.configuration().parent().unwrap()).unwrap();
+        fs::write(host.configuration(), configuration).unwrap();
+        host
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.0.path().join("etc/buildbot-conda/config.toml")
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .arg("--root")
+            .arg(self.0.path())
+            .args(words)
+            .env_remove("MAINPID")
+            .output()
+            .unwrap();
+        Said::of(&output, self.0.path().to_str().unwrap())
+    }
+}
+
+/// What a run said, with the root directory taken out of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    fn of(output: &Output, root: &str) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
+        Self {
+            status: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+fn said(status: i32, stdout: &str, stderr: &str) -> Said {
+    Said {
+        status: Some(status),
+        stdout: stdout.to_owned(),
+        stderr: stderr.to_owned(),
+    }
+}
+
+#[test]
+fn check_counts_what_is_good() {
+    let expect = said(
+        0,
+        "/etc/buildbot-conda/config.toml: good, 2 instances\n",
+        "",
+    );
+    assert_eq!(Host::with(GOOD).run(&["check"]), expect);
+}
+
+#[test]
+fn check_names_every_problem_with_its_place() {
+    let host = Host::with(
+        "[defaults]\nconda_root = \"/x\"\n[mastr]\n[\"worker@A\"]\n[worker]\nwatchdog = true\n",
+    );
+    let expect = said(
+        78,
+        "",
+        "error: /etc/buildbot-conda/config.toml:2:1: defaults.conda_root: unknown key\n\
+         hint: did you mean `conda-root`?\n\
+         /etc/buildbot-conda/config.toml:3:2: mastr: unknown table\n\
+         hint: did you mean `[master]`?\n\
+         /etc/buildbot-conda/config.toml:4:2: worker@A: `A` is no instance name; use 1 to 31 of `a-z`, `0-9`, `_` and `-`, a letter or digit first\n\
+         /etc/buildbot-conda/config.toml:6:12: worker.watchdog: expected text in quotes, found a boolean\n\
+         hint: write a duration such as `2min`, or `off`\n",
+    );
+    assert_eq!(host.run(&["check"]), expect);
+}
+
+#[test]
+fn check_takes_another_file() {
+    let host = Host::with("");
+    let other = host.0.path().join("new.toml");
+    fs::write(&other, "[worker@gpu]\n").unwrap();
+    let outcome = host.run(&["check", other.to_str().unwrap()]);
+    assert_eq!(outcome.status, Some(78));
+    assert!(
+        outcome.stderr.starts_with("error: /new.toml:1:"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(
+        outcome
+            .stderr
+            .ends_with("hint: a name with `@` is quoted: `[\"worker@gpu\"]`\n"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let host = Host::with("");
+    fs::remove_file(host.configuration()).unwrap();
+    let expect = said(
+        78,
+        "",
+        "error: read `/etc/buildbot-conda/config.toml`: No such file or directory (os error 2)\n\
+         hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
+    );
+    for verb in [
+        &["check"][..],
+        &["list"],
+        &["status"],
+        &["show", "master"],
+        &["set", "user", "x"],
+    ] {
+        assert_eq!(host.run(verb), expect, "{verb:?}");
+    }
+}
+
+#[test]
+fn a_pipe_in_place_of_the_configuration_does_not_hang() {
+    let host = Host::with("");
+    fs::remove_file(host.configuration()).unwrap();
+    rustix::fs::mkfifoat(
+        rustix::fs::CWD,
+        host.configuration(),
+        rustix::fs::Mode::RUSR,
+    )
+    .unwrap();
+    let outcome = host.run(&["check"]);
+    assert_eq!(outcome.status, Some(78));
+    assert!(
+        outcome.stderr.contains("it is no regular file"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn list_and_status_leave_the_running_system_alone() {
+    let host = Host::with(GOOD);
+    let table = "\
+INSTANCE    STATE    FOR  PID  MEMORY  BUILDBOT  ENVIRONMENT               DOING
+master      unknown    -    -       -  -         /opt/conda/envs/buildbot  -
+worker@gpu  unknown    -    -       -  -         /opt/envs/cuda            -
+";
+    assert_eq!(host.run(&["list"]), said(0, table, ""));
+    assert_eq!(host.run(&["status"]), said(0, table, ""));
+    assert_eq!(host.run(&["status", "--fail-if-down"]).status, Some(1));
+}
+
+#[test]
+fn a_bad_instance_is_listed_with_its_reason() {
+    let host = Host::with("[master]\nnope = 1\n[worker]\n");
+    let outcome = host.run(&["list"]);
+    assert_eq!(outcome.status, Some(0));
+    assert!(
+        outcome
+            .stdout
+            .contains("config.toml:2:1: master.nope: unknown key"),
+        "{}",
+        outcome.stdout
+    );
+    assert!(outcome.stdout.contains("\nworker "), "{}", outcome.stdout);
+}
+
+#[test]
+fn status_shows_what_the_runner_wrote_without_control_characters() {
+    let host = Host::with(GOOD);
+    let directory = host.0.path().join("run/buildbot-conda/master");
+    fs::create_dir_all(&directory).unwrap();
+    fs::write(
+        directory.join("status.json"),
+        r#"{"version":1,"state":"running","pid":1,"buildbot":"4.3.0","message":"a\u001b[31mb\nc",
+            "reconfiguration":{"number":2,"outcome":"aborted","message":"bad\tconfig"}}"#,
+    )
+    .unwrap();
+    let expect = "       instance: master
+           unit: buildbot-master.service
+          state: unknown
+          doing: a [31mb c
+      directory: /srv/m
+    environment: /opt/conda/envs/buildbot
+    last reload: aborted bad config
+";
+    assert_eq!(host.run(&["status", "master"]), said(0, expect, ""));
+    let json = host.run(&["status", "master", "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["status"]["reconfiguration"]["outcome"], "aborted");
+}
+
+#[test]
+fn an_instance_that_is_not_there_is_refused() {
+    let host = Host::with(GOOD);
+    let expect = said(
+        1,
+        "",
+        "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda list` names those there are\n",
+    );
+    assert_eq!(host.run(&["status", "worker"]), expect);
+    assert_eq!(host.run(&["show", "worker"]).status, Some(78));
+    assert_eq!(host.run(&["status", "worker@-x"]).status, Some(2));
+}
+
+#[test]
+fn show_writes_settings_out_as_they_would_be_written() {
+    let host = Host::with(GOOD);
+    let outcome = host.run(&["show", "worker@gpu"]);
+    let expect = r#"["worker@gpu"]
+user = "bb"
+conda-root = "/opt/conda"
+conda-env = "/opt/envs/cuda"
+directory = "/srv/a b%n"
+drain = "1h 30m"
+start-timeout = "1m 30s"
+watchdog = "2m"
+log = "journal"
+upgrade = "auto"
+hardening = "standard"
+environment.QUOTES = "say \"x\""
+environment.TZ = "UTC"
+credentials."password" = "/etc/buildbot-conda/credentials/gpu"
+
+# /usr/lib/systemd/system/buildbot-worker@.service
+"#;
+    assert!(outcome.stdout.starts_with(expect), "{}", outcome.stdout);
+    let drop_in =
+        "\n# /run/systemd/generator/buildbot-worker@gpu.service.d/10-buildbot-conda.conf\n";
+    assert!(outcome.stdout.contains(drop_in), "{}", outcome.stdout);
+    // What it shows can be put into a file again.
+    let settings = outcome.stdout.split("\n\n").next().unwrap();
+    assert_eq!(Host::with(settings).run(&["check"]).status, Some(0));
+}
+
+#[test]
+fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
+    let host = Host::with(GOOD);
+    fs::set_permissions(host.configuration(), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(
+        host.run(&["set", "conda-root", "/srv/conda"]),
+        said(0, "", "")
+    );
+    assert_eq!(
+        host.run(&["set", "worker@gpu", "environment.TZ", "CET"]),
+        said(0, "", "")
+    );
+    let expect = GOOD
+        .replace("\"/opt/conda\"", "\"/srv/conda\"")
+        .replace("\"UTC\"", "\"CET\"");
+    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), expect);
+    let mode = fs::metadata(host.configuration())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o640);
+    let left = fs::read_dir(host.configuration().parent().unwrap())
+        .unwrap()
+        .count();
+    assert_eq!(left, 1, "a temporary file was left");
+}
+
+#[test]
+fn set_refuses_what_would_not_validate_and_writes_nothing() {
+    let host = Host::with(GOOD);
+    for (words, reason) in [
+        (
+            &["set", "conda-root", "a:b"][..],
+            "defaults.conda-root: the path is not absolute",
+        ),
+        (
+            &["set", "conda-root", "/a\nb"],
+            "defaults.conda-root: the value has a control character",
+        ),
+        (
+            &["set", "conda-env", "../x"],
+            "defaults.conda-env: the environment is neither a name nor an absolute prefix",
+        ),
+        (
+            &["set", "worker@gpu", "user", "-x"],
+            "worker@gpu.user: `-x` is no account name",
+        ),
+        (&["set", "colour", "red"], "defaults.colour: unknown key"),
+        (
+            &["set", "directory", "/srv/x"],
+            "defaults.directory: a directory belongs to one instance",
+        ),
+        (
+            &["set", "worker@new", "user", "x"],
+            "worker@new: missing key `directory`",
+        ),
+        (
+            &["set", "master", "directory", "/srv/a b%n"],
+            "`/srv/a b%n` is the directory of",
+        ),
+    ] {
+        let outcome = host.run(words);
+        assert_eq!(outcome.status, Some(78), "{words:?}");
+        assert!(
+            outcome.stderr.contains(reason),
+            "{words:?}: {}",
+            outcome.stderr
+        );
+    }
+    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), GOOD);
+}
+
+#[test]
+fn set_without_its_words_is_a_usage_error() {
+    let host = Host::with(GOOD);
+    for words in [
+        &["set"][..],
+        &["set", "user"],
+        &["set", "a", "b", "c", "d"],
+        &["nope"],
+        &[],
+    ] {
+        assert_eq!(host.run(words).status, Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn service_verbs_need_a_running_system() {
+    let host = Host::with(GOOD);
+    let expect = said(
+        1,
+        "",
+        "error: `service reload` acts on a running system, which `--root` leaves alone\n",
+    );
+    assert_eq!(host.run(&["service", "reload", "master"]), expect);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let host = Host::with(GOOD);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .arg("--root")
+        .arg(host.0.path())
+        .arg("list")
+        .stdout(writer)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+}
