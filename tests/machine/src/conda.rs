@@ -1,0 +1,204 @@
+//! Genuine Conda environments with Buildbot: a channel made from wheels of the Python package index and a `CPython`, and
+//! installed from there.
+//!
+//! The work is done by the Python programs in `tests/channel/`; this module gives them their tools and inputs, and keeps
+//! what they make.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::tree::workspace;
+use crate::{cache, process};
+
+/// The prefix of the environment in a machine: the default of the package's configuration.
+pub const PREFIX: &str = "/home/bb/anaconda3/envs/buildbot";
+
+/// A channel (URL or directory) to install from instead of one made here. It needs `buildbot` and `buildbot-worker`.
+const CHANNEL_VARIABLE: &str = "BUILDBOT_CONDA_TEST_CHANNEL";
+
+/// Pins say what is in a channel, so it never ages.
+const FOR_EVER: Duration = Duration::MAX;
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// A Buildbot release that environments exist for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// The current one.
+    V4_3_0,
+    /// One with an older database schema.
+    V3_11_9,
+}
+
+impl Version {
+    /// As Buildbot writes it.
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::V4_3_0 => "4.3.0",
+            Self::V3_11_9 => "3.11.9",
+        }
+    }
+
+    /// The pins of everything in an environment, a file in `tests/channel/`.
+    fn requirements(self) -> PathBuf {
+        sources().join(format!("buildbot-{}.txt", self.number()))
+    }
+}
+
+/// An installed environment, in a tree that is laid over a machine's root.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    tree: PathBuf,
+    prefix: String,
+}
+
+impl Environment {
+    /// Buildbot of `version` at `prefix`, an absolute path in the machine. Made once and kept.
+    ///
+    /// # Errors
+    ///
+    /// When no Python here can be packed and no channel is configured, or a download or installation fails.
+    pub fn install(version: Version, prefix: &str) -> Result<Self> {
+        let configured = std::env::var(CHANNEL_VARIABLE).ok();
+        let key = cache::key(&[
+            &inputs_key()?,
+            &configured.clone().unwrap_or_default(),
+            prefix,
+        ]);
+        let kind = format!("environment-{}", version.number());
+        let tree = cache::entry(&kind, &key, FOR_EVER, |tree| {
+            let requirements = version.requirements();
+            match &configured {
+                None => install(&channel()?.to_string_lossy(), &requirements, tree, prefix),
+                Some(channel) => {
+                    // A channel of others names its packages in its own way, and has its own builds of them.
+                    let pins = format!("buildbot=={0}\nbuildbot-worker=={0}\n", version.number());
+                    let requirements = tree.with_extension("requirements");
+                    fs::write(&requirements, pins)
+                        .context("write the requirements of an environment")?;
+                    install(channel, &requirements, tree, prefix)
+                }
+            }
+        })?;
+        Ok(Self {
+            tree,
+            prefix: prefix.to_owned(),
+        })
+    }
+
+    /// The directory to lay over a root: it contains the prefix and its parents, all owned by root.
+    pub fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// The environment's own directory on this host, for copying it into a running machine.
+    pub fn directory(&self) -> PathBuf {
+        self.tree.join(self.prefix.trim_start_matches('/'))
+    }
+}
+
+fn sources() -> PathBuf {
+    workspace().join("tests/channel")
+}
+
+/// Changes when a program, a pin or the Python to be packed does.
+fn inputs_key() -> Result<String> {
+    let programs = cache::sources(&sources(), &["py", "txt"])?;
+    let python = run(
+        Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"])
+    )?;
+    Ok(cache::key(&[&programs, &python]))
+}
+
+fn install(channel: &str, requirements: &Path, tree: &Path, prefix: &str) -> Result<()> {
+    eprintln!("installing an environment at {prefix}");
+    let python = tools()?.join("bin/python");
+    run(Command::new(python)
+        .arg(sources().join("install.py"))
+        .args([channel])
+        .arg(requirements)
+        .arg(tree)
+        .arg(prefix))?;
+    Ok(())
+}
+
+/// The channel, with every package of both versions.
+fn channel() -> Result<PathBuf> {
+    cache::entry("channel", &inputs_key()?, FOR_EVER, |channel| {
+        let wheels = channel.with_extension("wheels");
+        cache::remove(&wheels)?;
+        eprintln!("fetching wheels from PyPI");
+        let tools = tools()?;
+        for version in [Version::V4_3_0, Version::V3_11_9] {
+            let pip = [
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary=:all:",
+            ];
+            let mut download = Command::new(tools.join("bin/python"));
+            run(download
+                .args(pip)
+                .arg("--dest")
+                .arg(&wheels)
+                .arg("--requirement")
+                .arg(version.requirements()))?;
+        }
+        eprintln!("building a Conda channel");
+        let path = std::env::var("PATH").unwrap_or_default();
+        let built = run(Command::new(tools.join("bin/python"))
+            .arg(sources().join("build.py"))
+            .arg(channel)
+            .arg(&wheels)
+            .env("PATH", format!("{}:{path}", tools.join("bin").display())));
+        cache::remove(&wheels)?;
+        built.map(drop).with_context(|| {
+            format!(
+                "make a Conda channel\nhint: it needs a `python3` on PATH that was built with `--enable-shared` and is \
+                 not Debian's own (as pyenv builds it); or name a channel with Buildbot in `{CHANNEL_VARIABLE}`"
+            )
+        })
+    })
+}
+
+/// A virtual environment with the packages of `tools.txt`.
+fn tools() -> Result<PathBuf> {
+    // A virtual environment knows its own place, so it is made under its final name.
+    let key = inputs_key()?;
+    let marker = cache::entry("tools", &key, FOR_EVER, |marker| {
+        let venv = marker.with_extension("venv");
+        cache::remove(&venv)?;
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+        let pip = [
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--requirement",
+        ];
+        run(Command::new(venv.join("bin/python"))
+            .args(pip)
+            .arg(sources().join("tools.txt")))?;
+        fs::create_dir(marker).context("create a marker")?;
+        fs::write(marker.join("path"), venv.as_os_str().as_encoded_bytes())
+            .context("write a marker")
+    })?;
+    let path = fs::read_to_string(marker.join("path")).context("read a marker")?;
+    Ok(PathBuf::from(path))
+}
+
+/// Runs a program to its successful end and gives its standard output.
+fn run(command: &mut Command) -> Result<String> {
+    let output = process::run(command, b"", LIMIT)?;
+    if output.status != 0 {
+        bail!("{output}");
+    }
+    Ok(output.stdout)
+}

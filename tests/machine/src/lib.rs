@@ -1,0 +1,35 @@
+//! Throwaway Debian machines with a real systemd as PID 1, and a real Conda environment with Buildbot for them.
+//!
+//! Owns: the cached Debian roots, the Conda channel and environments, booting and ending machines, commands and REST
+//! calls in them, the instances (master and worker) that tests use. What must hold on such a machine is in this crate's
+//! `tests/`; `cargo xtask demo` shows it to people. Only the finished .deb is looked at, never the crates it is made of.
+//!
+//! Everything is kept below `target/machine/` of the workspace, and needs root and the Debian packages that
+//! `cargo xtask test` installs. Machines have no network but their own loopback.
+
+mod boot;
+mod cache;
+mod conda;
+mod instances;
+mod machine;
+mod package;
+mod prepared;
+mod process;
+mod release;
+mod rest;
+mod root;
+mod tree;
+
+pub use conda::{Environment, PREFIX, Version};
+pub use instances::{MASTER, WORKER, create_instances, master_configuration};
+pub use machine::{Builder, Machine};
+pub use package::latest_package;
+pub use prepared::{installed, set_up};
+pub use process::Output;
+pub use release::Release;
+pub use rest::{Build, Rest};
+pub use root::debian_root;
+pub use tree::{Layers, machines_directory};
+
+/// What a machine test returns.
+pub type Outcome = anyhow::Result<()>;

@@ -1,0 +1,132 @@
+//! The file systems of machines: read-only layers, and one writable directory on top that is thrown away.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::cache;
+
+/// Where roots, channels, snapshots and running machines are kept: `target/machine` of the workspace, or what
+/// `BUILDBOT_CONDA_MACHINES` names (an overlay mount must be possible there, which it is not on another overlay).
+pub fn machines_directory() -> PathBuf {
+    match std::env::var_os("BUILDBOT_CONDA_MACHINES") {
+        Some(directory) => PathBuf::from(directory),
+        None => workspace().join("target/machine"),
+    }
+}
+
+/// The workspace that this crate belongs to.
+pub(crate) fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors()
+        .nth(2)
+        .expect("the crate lies two levels below the workspace")
+        .to_path_buf()
+}
+
+/// Read-only directories that make up a root, topmost first.
+#[derive(Clone, Debug)]
+pub struct Layers(Vec<PathBuf>);
+
+impl Layers {
+    /// A root of one layer.
+    pub fn new(bottom: PathBuf) -> Self {
+        Self(vec![bottom])
+    }
+
+    /// The same root with one more layer on top.
+    #[must_use]
+    pub fn with(mut self, top: PathBuf) -> Self {
+        self.0.insert(0, top);
+        self
+    }
+
+    /// The layers as overlayfs wants them in its `lowerdir` option.
+    fn lower(&self) -> String {
+        let escape = |path: &PathBuf| {
+            path.to_string_lossy()
+                .replace('\\', r"\\")
+                .replace(':', r"\:")
+                .replace(',', r"\,")
+        };
+        self.0.iter().map(escape).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// The writable top of one machine, with the layers below it. Removed when dropped, or swept by a later process.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    pub(crate) layers: Layers,
+    /// Held, shared with the machine's guardian, for as long as the directory may be mounted.
+    _lock: File,
+}
+
+impl Tree {
+    /// A fresh top over `layers`.
+    pub(crate) fn create(layers: Layers) -> Result<Self> {
+        static SWEPT: Once = Once::new();
+        static COUNTER: AtomicU32 = AtomicU32::new(0);
+        let running = machines_directory().join("running");
+        SWEPT.call_once(|| sweep(&running));
+
+        let name = format!(
+            "buildbot-conda-{}-{}",
+            std::process::id(),
+            COUNTER.fetch_add(1, Ordering::Relaxed)
+        );
+        let directory = running.join(&name);
+        for part in ["upper", "work", "root"] {
+            let part = directory.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("create `{}`", part.display()))?;
+        }
+        let lock_path = directory.join("lock");
+        let lock = File::create(&lock_path)
+            .with_context(|| format!("create `{}`", lock_path.display()))?;
+        lock.lock_shared()
+            .with_context(|| format!("lock `{}`", lock_path.display()))?;
+        Ok(Self {
+            name,
+            directory,
+            layers,
+            _lock: lock,
+        })
+    }
+
+    /// The options of the overlay mount.
+    pub(crate) fn mount_options(&self) -> String {
+        let directory = self.directory.display();
+        format!(
+            "lowerdir={},upperdir={directory}/upper,workdir={directory}/work",
+            self.layers.lower()
+        )
+    }
+
+    /// Moves the writable part to `destination`, to be a layer from now on. The machine must be off.
+    pub(crate) fn into_layer(self, destination: &Path) -> Result<()> {
+        let upper = self.directory.join("upper");
+        fs::rename(&upper, destination).with_context(|| format!("rename `{}`", upper.display()))
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        if let Err(error) = cache::remove(&self.directory) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}
+
+/// Removes what earlier processes left: directories whose lock nobody holds any more.
+fn sweep(running: &Path) {
+    for entry in fs::read_dir(running).into_iter().flatten().flatten() {
+        let free = File::open(entry.path().join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());
+        if free && let Err(error) = cache::remove(&entry.path()) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The machines themselves: what every other machine test relies on.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use buildbot_conda_machine::{
+    Environment, Machine, Outcome, PREFIX, Release, Version, machines_directory, on_each_release,
+};
+
+on_each_release! {
+    a_machine_comes_up_running_as_the_release_it_should_be,
+    two_machines_at_once_do_not_see_each_other,
+    a_reboot_keeps_files_and_starts_enabled_units,
+    a_power_cut_keeps_files_and_the_machine_boots_again,
+    a_killed_test_process_leaves_no_process_and_no_mount,
+    a_command_that_hangs_is_ended_at_its_limit,
+    the_environment_works_with_nothing_but_glibc_from_the_machine,
+}
+
+fn a_machine_comes_up_running_as_the_release_it_should_be(release: Release) -> Outcome {
+    let machine = Machine::builder(release)?.boot()?;
+
+    let state = machine.run(&["systemctl", "is-system-running"])?;
+    let failed = machine.run(&["systemctl", "--failed", "--no-legend"])?;
+    ensure!(state.text() == "running", "{state}{failed}");
+    let codename = machine.shell(". /etc/os-release; echo $VERSION_CODENAME")?;
+    ensure!(codename.text() == release.code_name(), "{codename}");
+    let interfaces = machine.shell("ls /sys/class/net")?;
+    ensure!(interfaces.text() == "lo", "{interfaces}");
+    Ok(())
+}
+
+fn two_machines_at_once_do_not_see_each_other(release: Release) -> Outcome {
+    let builder = || Machine::builder(release);
+    let (first, second) = (builder()?.boot()?, builder()?.boot()?);
+
+    first.write_file("/etc/only-here", "first\n", "0644", "root")?;
+    ensure!(first.read_file("/etc/only-here")? == "first\n");
+    let absent = second.run(&["test", "-e", "/etc/only-here"])?;
+    ensure!(absent.status == 1, "{absent}");
+    drop(first);
+    let alive = second.run(&["systemctl", "is-system-running"])?;
+    ensure!(alive.text() == "running", "{alive}");
+    Ok(())
+}
+
+const MARKER_UNIT: &str = "\
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo started >>/var/lib/marker'
+[Install]
+WantedBy=multi-user.target
+";
+
+fn a_reboot_keeps_files_and_starts_enabled_units(release: Release) -> Outcome {
+    let mut machine = Machine::builder(release)?.boot()?;
+    machine.write_file(
+        "/etc/systemd/system/marker.service",
+        MARKER_UNIT,
+        "0644",
+        "root",
+    )?;
+    machine
+        .run(&["systemctl", "enable", "marker"])?
+        .succeeded()?;
+
+    machine.reboot()?;
+
+    ensure!(machine.read_file("/var/lib/marker")? == "started\n");
+    ensure!(machine.unit_property("marker", "Result")? == "success");
+    Ok(())
+}
+
+fn a_power_cut_keeps_files_and_the_machine_boots_again(release: Release) -> Outcome {
+    let mut machine = Machine::builder(release)?.boot()?;
+    // ExecStop= would leave a trace if the machine were shut down in order.
+    let unit =
+        "[Service]\nExecStart=/bin/sleep infinity\nExecStop=/bin/touch /var/lib/stopped-in-order\n";
+    machine.write_file("/etc/systemd/system/trace.service", unit, "0644", "root")?;
+    machine.run(&["systemctl", "start", "trace"])?.succeeded()?;
+    machine.write_file("/var/lib/kept", "kept\n", "0600", "root")?;
+
+    machine.power_cut()?;
+
+    ensure!(machine.read_file("/var/lib/kept")? == "kept\n");
+    let trace = machine.run(&["test", "-e", "/var/lib/stopped-in-order"])?;
+    ensure!(trace.status == 1, "{trace}");
+    let state = machine.run(&["systemctl", "is-system-running"])?;
+    ensure!(state.text() == "running", "{state}");
+    Ok(())
+}
+
+fn a_command_that_hangs_is_ended_at_its_limit(release: Release) -> Outcome {
+    let machine = Machine::builder(release)?.boot()?;
+    let started = Instant::now();
+
+    let error = machine
+        .run_within(Duration::from_secs(1), &["sleep", "1000"])
+        .expect_err("it takes 1000 s");
+
+    ensure!(
+        error.to_string().contains("still ran after 1 s"),
+        "{error:#}"
+    );
+    ensure!(
+        started.elapsed() < Duration::from_secs(10),
+        "ended after {:?}",
+        started.elapsed()
+    );
+    Ok(())
+}
+
+/// Set in a process of this very program that shall boot a machine, say so, and wait to be killed.
+const VICTIM: &str = "BUILDBOT_CONDA_MACHINE_VICTIM";
+
+fn a_killed_test_process_leaves_no_process_and_no_mount(release: Release) -> Outcome {
+    if std::env::var_os(VICTIM).is_some() {
+        let machine = Machine::builder(release)?.boot()?;
+        println!(
+            "up {}",
+            machine
+                .run(&["cat", "/proc/sys/kernel/random/boot_id"])?
+                .text()
+        );
+        std::thread::sleep(Duration::from_mins(5));
+        return Ok(());
+    }
+    let name = format!("{release}::a_killed_test_process_leaves_no_process_and_no_mount");
+    let mut victim = Command::new(std::env::current_exe()?)
+        .args(["--exact", &name, "--nocapture"])
+        .env(VICTIM, "yes")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(victim.stdout.take().context("read the victim's output")?).lines();
+    let up = lines.map_while(Result::ok).any(|line| line.contains("up "));
+    let machine = format!("buildbot-conda-{}-0", victim.id());
+    let before = processes_mentioning(&machine);
+
+    victim.kill()?;
+    victim.wait()?;
+
+    ensure!(up && before > 0, "the victim's machine came up");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while processes_mentioning(&machine) > 0 {
+        ensure!(
+            Instant::now() < deadline,
+            "processes of `{machine}` are still there"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // The next machine of any later process takes the directory away. This process may have looked before.
+    let directory = machines_directory().join("running").join(&machine);
+    let lock = std::fs::File::open(directory.join("lock"));
+    ensure!(
+        lock.is_err() || lock.is_ok_and(|lock| lock.try_lock().is_ok()),
+        "`{}` is free",
+        directory.display()
+    );
+    Ok(())
+}
+
+/// How many processes have `text` in their command line.
+fn processes_mentioning(text: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let command_lines =
+        entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    command_lines
+        .filter(|line| String::from_utf8_lossy(line).contains(text))
+        .count()
+}
+
+/// Prints its prefix, and every mapped library of other origin than the prefix.
+const LOOK: &str = "\
+import bz2, ctypes, lzma, readline, sqlite3, ssl, sys, uuid, zlib
+import buildbot.master, buildbot_worker.bot, cbor2, cryptography.x509, msgpack, sqlalchemy.engine, yaml
+print(sys.prefix)
+maps = {line.split()[-1] for line in open('/proc/self/maps') if '.so' in line}
+print(*sorted(path for path in maps if not path.startswith(sys.prefix)))
+";
+
+fn the_environment_works_with_nothing_but_glibc_from_the_machine(release: Release) -> Outcome {
+    let environment = Environment::install(Version::V4_3_0, PREFIX)?;
+    let machine = Machine::builder(release)?
+        .with_environment(&environment)
+        .boot()?;
+
+    for program in ["buildbot", "buildbot-worker"] {
+        let version = machine
+            .run(&[&format!("{PREFIX}/bin/{program}"), "--version"])?
+            .succeeded()?;
+        ensure!(version.stdout.contains("version: 4.3.0"), "{version}");
+    }
+    let looked = machine
+        .run(&[&format!("{PREFIX}/bin/python"), "-c", LOOK])?
+        .succeeded()?;
+    let mut lines = looked.stdout.lines();
+    ensure!(lines.next() == Some(PREFIX), "{looked}");
+    let libraries: Vec<_> = lines
+        .next()
+        .context("read the libraries")?
+        .split_whitespace()
+        .collect();
+    let glibc = [
+        "libc.so.6",
+        "libm.so.6",
+        "ld-linux-x86-64.so.2",
+        "libresolv.so.2",
+        "libdl.so.2",
+        "libpthread.so.0",
+        "librt.so.1",
+    ];
+    for library in &libraries {
+        let name = library.rsplit('/').next().unwrap_or_default();
+        ensure!(glibc.contains(&name), "`{library}` comes from the machine");
+    }
+    ensure!(
+        libraries
+            .iter()
+            .any(|library| library.ends_with("libc.so.6")),
+        "{looked}"
+    );
+    Ok(())
+}
