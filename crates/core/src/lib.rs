@@ -9,6 +9,7 @@ pub mod escape;
 pub mod names;
 pub mod paths;
 pub mod settings;
+pub mod trust;
 #[cfg(feature = "render")]
 pub mod unit;
 pub mod values;

@@ -215,9 +215,8 @@ fn shared_directories(text: &str, document: &Document) -> Vec<Problem> {
             .directory_at
             .as_ref()
             .unwrap_or(&section.header_at);
-        let position = Position::of(text, at.start);
         let problem = |key: &str, reason: String, hint: &str| Problem {
-            position,
+            position: Position::of(text, at.start),
             key: format!("{}{key}", section.reference),
             reason,
             hint: Some(hint.to_owned()),
