@@ -1,0 +1,106 @@
+//! From the configuration to the drop-ins on disk: read, decide, write, and report what could not
+//! be.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use buildbot_conda_core::dropin::{DropIn, Renderer};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Settings;
+
+use crate::arguments::Arguments;
+use crate::configuration;
+use crate::report::{self, Report};
+use crate::unit_files::{UnitFile, UnitFiles};
+
+/// Writes a drop-in for every good instance. Every problem goes to `report`; none is returned,
+/// because nobody could act on it.
+pub(crate) fn generate(arguments: &Arguments, report: &Report) {
+    let path = arguments.path(paths::CONFIGURATION);
+    let content = match configuration::read(&path, &trusted(arguments)) {
+        Ok(Some(content)) => content,
+        // Installed, not configured.
+        Ok(None) => return,
+        Err(unusable) => return report.problem(&unusable.to_string()),
+    };
+    let settings = Settings::parse(&path.display().to_string(), &content);
+    for problem in settings.problems() {
+        report.problem(&problem.display(settings.file()).to_string());
+    }
+    let drop_ins = decide(&settings, arguments, report);
+    if drop_ins.is_empty() {
+        return;
+    }
+    if !arguments.normal.is_dir() {
+        let normal = arguments.normal.display();
+        return report.problem(&format!("{normal}: is no directory to write drop-ins to"));
+    }
+    let renderer = match Renderer::new() {
+        Ok(renderer) => renderer,
+        Err(error) => return report.problem(&error.to_string()),
+    };
+    for drop_in in drop_ins {
+        match renderer.render(&drop_in) {
+            Ok(text) => write_or_report(&drop_in, &text, &arguments.normal, report),
+            Err(error) => report.problem(&error.to_string()),
+        }
+    }
+}
+
+/// Root, and in tests whoever runs them.
+fn trusted(arguments: &Arguments) -> Vec<u32> {
+    let mut owners = vec![0];
+    if arguments.root().is_some() {
+        owners.push(rustix::process::geteuid().as_raw());
+    }
+    owners
+}
+
+fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<DropIn> {
+    let unit_files = UnitFiles::find(arguments);
+    let mut drop_ins = Vec::new();
+    for instance in settings.instances() {
+        match unit_files.of(&instance.reference) {
+            UnitFile::Ours => {}
+            UnitFile::Masked => continue,
+            UnitFile::HandMade(path) => {
+                report::talk(&format!(
+                    "{}: does not start the launcher and is left alone",
+                    path.display()
+                ));
+                continue;
+            }
+        }
+        match DropIn::of(instance) {
+            Ok(drop_in) => drop_ins.push(drop_in),
+            Err(refused) => {
+                for refused in refused {
+                    report.problem(&format!("{}: {refused}", settings.file()));
+                }
+            }
+        }
+    }
+    drop_ins
+}
+
+fn write_or_report(drop_in: &DropIn, text: &str, normal: &Path, report: &Report) {
+    let directory = normal.join(drop_in.directory_name());
+    let file = directory.join(paths::DROP_IN);
+    if let Err(error) = write(&directory, &file, text) {
+        // Half a drop-in could lack the sandbox, or the account.
+        let _ = fs::remove_file(&file);
+        report.problem(&format!("{}: write: {error}", file.display()));
+    }
+}
+
+fn write(directory: &Path, path: &Path, text: &str) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(0o644))
+}

@@ -1,0 +1,29 @@
+//! `buildbot-conda-generator [--root DIR] NORMAL EARLY LATE`: writes one drop-in for each instance
+//! of the configuration, at boot and at every `daemon-reload`.
+//!
+//! systemd waits for its generators before it starts anything, so nothing here may block, take
+//! long or fail: what is good is written, the rest is reported, and the exit status is 0 whatever
+//! happened. An instance without its drop-in is refused by the launcher, with the reason.
+
+mod arguments;
+mod configuration;
+mod generate;
+mod report;
+mod unit_files;
+
+use std::process;
+
+use crate::arguments::Arguments;
+use crate::report::Report;
+
+fn main() {
+    // With `panic = "abort"` a mistake of ours would otherwise be a signal in the boot messages.
+    std::panic::set_hook(Box::new(|panic| {
+        Report::new(None).problem(&format!("internal error: {panic}"));
+        process::exit(0);
+    }));
+    match Arguments::parse(std::env::args_os().skip(1)) {
+        Ok(arguments) => generate::generate(&arguments, &Report::new(arguments.root())),
+        Err(usage) => report::talk(&usage.to_string()),
+    }
+}

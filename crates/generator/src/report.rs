@@ -1,0 +1,99 @@
+//! What went wrong, told to whoever can hear it so early: the kernel log, and stderr.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::arguments::below;
+
+/// A record of the kernel log has less than 1,024 bytes; a longer one is refused as a whole.
+const RECORD_BYTES: usize = 900;
+/// The kernel log is for a few lines; stderr gets them all.
+const RECORDS: usize = 20;
+/// Facility daemon, level warning, as syslog(2) puts it in front of a message.
+const WARNING: &str = "<28>";
+
+/// Where problems go.
+pub(crate) struct Report {
+    /// The kernel log, where there is one: in a container there is none.
+    kernel: Option<File>,
+    told: AtomicUsize,
+}
+
+impl Report {
+    /// Opens the kernel log below `root`, if it is there, without ever creating anything.
+    pub(crate) fn new(root: Option<&Path>) -> Self {
+        Self {
+            kernel: open_kernel_log(&below(root, Path::new("/dev/kmsg"))),
+            told: AtomicUsize::new(0),
+        }
+    }
+
+    /// A problem: `FILE:LINE:COLUMN: KEY: REASON`, then `hint:` on a line of its own.
+    pub(crate) fn problem(&self, text: &str) {
+        talk(text);
+        let Some(mut kernel) = self.kernel.as_ref() else {
+            return;
+        };
+        let record = match self.told.fetch_add(1, Ordering::Relaxed) {
+            told if told < RECORDS => record(text),
+            RECORDS => record("further problems: run `buildbot-conda check`"),
+            _ => return,
+        };
+        // One write is one record. A log that takes none has nobody to be told.
+        let _ = kernel.write_all(record.as_bytes());
+    }
+}
+
+/// A message on stderr alone.
+pub(crate) fn talk(text: &str) {
+    // Nobody may be reading, and that must not stop the work.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+fn open_kernel_log(path: &Path) -> Option<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let is_device = file.metadata().ok()?.file_type().is_char_device();
+    is_device.then_some(file)
+}
+
+/// One line, short enough, and without what a terminal would take for more than text.
+fn record(text: &str) -> String {
+    let text: String = text
+        .replace('\n', "; ")
+        .chars()
+        .map(|character| {
+            if character.is_control() {
+                '?'
+            } else {
+                character
+            }
+        })
+        .collect();
+    let mut end = text.len().min(RECORD_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{WARNING}buildbot-conda-generator: {}\n", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_short_line_of_text() {
+        assert_eq!(
+            record("a: b\nhint: c\u{1b}[31m"),
+            "<28>buildbot-conda-generator: a: b; hint: c?[31m\n"
+        );
+        let long = record(&"é".repeat(2000));
+        assert!(long.len() < 1000, "{} bytes", long.len());
+        assert!(long.ends_with("é\n"));
+    }
+}
