@@ -1,0 +1,261 @@
+//! Rules of Python's standard library that show in an activated environment, on bytes: `posixpath.normpath`,
+//! `str.upper`, `repr` of numbers, and the order of strings. Deciding what they are applied to is left to the callers.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The path without empty and `.` components, with `..` taken back textually, as `posixpath.normpath` does it.
+///
+/// An empty path is `.`; exactly two leading slashes stay, as POSIX allows them a meaning of their own.
+pub fn normalise(path: &OsStr) -> OsString {
+    let bytes = path.as_bytes();
+    let slashes = match bytes.iter().take_while(|&&byte| byte == b'/').count() {
+        2 => 2,
+        0 => 0,
+        _ => 1,
+    };
+    let mut components: Vec<&[u8]> = Vec::new();
+    for component in bytes.split(|&byte| byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." if slashes == 0 && components.last().is_none_or(|last| *last == b"..") => {
+                components.push(component);
+            }
+            b".." => {
+                components.pop();
+            }
+            _ => components.push(component),
+        }
+    }
+    let mut normal = vec![b'/'; slashes];
+    normal.extend(components.join(&b'/'));
+    if normal.is_empty() {
+        normal.push(b'.');
+    }
+    OsString::from_vec(normal)
+}
+
+/// `posixpath.join` for two parts: an absolute second part wins.
+pub fn join(directory: &OsStr, name: &OsStr) -> OsString {
+    if name.as_bytes().starts_with(b"/") || directory.is_empty() {
+        return name.to_owned();
+    }
+    let mut joined = directory.to_owned();
+    if !directory.as_bytes().ends_with(b"/") {
+        joined.push("/");
+    }
+    joined.push(name);
+    joined
+}
+
+/// Upper case with every mapping to several letters (`ß` becomes `SS`), as `str.upper` has it.
+pub fn upper(name: &str) -> String {
+    name.to_uppercase()
+}
+
+/// A sort key that orders bytes as Python orders the string it decodes from them: by code point, where a byte that is
+/// not UTF-8 counts as the lone surrogate U+DC80 to U+DCFF (`os.fsdecode`, PEP 383).
+pub fn order_key(text: &OsStr) -> Vec<u32> {
+    let mut key = Vec::with_capacity(text.len());
+    for chunk in text.as_bytes().utf8_chunks() {
+        key.extend(chunk.valid().chars().map(u32::from));
+        key.extend(chunk.invalid().iter().map(|&byte| 0xDC00 + u32::from(byte)));
+    }
+    key
+}
+
+/// What `str` makes of the number that Python's `json` reads from a JSON literal.
+pub fn number(literal: &str) -> String {
+    if literal
+        .bytes()
+        .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
+    {
+        literal.parse().map_or_else(|_| literal.to_owned(), float)
+    } else if literal == "-0" {
+        "0".to_owned()
+    } else {
+        literal.to_owned()
+    }
+}
+
+/// `repr` of a float: the shortest digits that read back the same; an exponent below -4 or from 16 on.
+fn float(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
+    }
+    let scientific = format!("{value:e}");
+    let (mantissa, exponent) = scientific
+        .split_once('e')
+        .expect("`{:e}` writes an exponent");
+    let exponent: i32 = exponent.parse().expect("`{:e}` writes a decimal exponent");
+    if (-4..16).contains(&exponent) {
+        let fixed = format!("{value}");
+        return if fixed.contains('.') {
+            fixed
+        } else {
+            fixed + ".0"
+        };
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised_as_posixpath_does() {
+        for (path, expected) in [
+            ("", "."),
+            (".", "."),
+            ("/", "/"),
+            ("//", "//"),
+            ("///", "/"),
+            ("//a//b/", "//a/b"),
+            ("///a", "/a"),
+            ("a/./b/", "a/b"),
+            ("/a/../b", "/b"),
+            ("/../a", "/a"),
+            ("//..", "//"),
+            ("..", ".."),
+            ("../..", "../.."),
+            ("a/../..", ".."),
+            ("../a/..", ".."),
+            ("a/..", "."),
+            ("./", "."),
+            ("/a/b/..//../c/.", "/c"),
+            ("~/x", "~/x"),
+            ("a b/ c", "a b/ c"),
+        ] {
+            assert_eq!(normalise(path.as_ref()), expected, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn normalising_keeps_bytes_that_are_no_text_and_is_idempotent() {
+        // Every path of up to six characters over the letters that matter, among them one byte that is not UTF-8.
+        let alphabet = [b'/', b'.', b'a', 0xff];
+        for length in 0..=6_u32 {
+            for code in 0..4_usize.pow(length) {
+                let path: Vec<u8> = (0..length)
+                    .map(|place| alphabet[code / 4_usize.pow(place) % 4])
+                    .collect();
+                let once = normalise(OsStr::from_bytes(&path));
+                assert_eq!(normalise(&once), once, "{path:?}");
+                assert_eq!(
+                    path.starts_with(b"/"),
+                    once.as_bytes().starts_with(b"/"),
+                    "{path:?}"
+                );
+                assert!(
+                    !once.is_empty() && !once.as_bytes()[1..].ends_with(b"//"),
+                    "{path:?}"
+                );
+                let components = once.as_bytes().split(|&byte| byte == b'/');
+                assert!(
+                    once == "." || components.clone().all(|component| component != b"."),
+                    "{path:?}"
+                );
+                if once.as_bytes().starts_with(b"/") {
+                    assert!(
+                        components.clone().all(|component| component != b".."),
+                        "{path:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn joining_keeps_an_absolute_second_part() {
+        for (directory, name, expected) in [
+            ("/a", "b", "/a/b"),
+            ("/a/", "b", "/a/b"),
+            ("/a", "/b", "/b"),
+            ("", "b", "b"),
+            ("/a", "", "/a/"),
+        ] {
+            assert_eq!(join(directory.as_ref(), name.as_ref()), expected);
+        }
+    }
+
+    #[test]
+    fn upper_case_maps_one_letter_to_several_where_unicode_does() {
+        for (name, expected) in [
+            ("lower_case1", "LOWER_CASE1"),
+            ("straße", "STRASSE"),
+            ("ŉ", "ʼN"),
+            ("ﬁ", "FI"),
+            ("ı", "I"),
+            ("ſ", "S"),
+            ("\u{390}", "\u{399}\u{308}\u{301}"),
+            ("ǆ", "Ǆ"),
+            ("ключ", "КЛЮЧ"),
+            ("ÿ", "Ÿ"),
+            ("变量", "变量"),
+        ] {
+            assert_eq!(upper(name), expected);
+        }
+    }
+
+    #[test]
+    fn numbers_read_as_python_prints_them() {
+        for (literal, expected) in [
+            ("5", "5"),
+            ("-5", "-5"),
+            ("0", "0"),
+            ("-0", "0"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890",
+            ),
+            ("1.5", "1.5"),
+            ("1.50", "1.5"),
+            ("1.0", "1.0"),
+            ("-0.0", "-0.0"),
+            ("1e2", "100.0"),
+            ("1E+2", "100.0"),
+            ("1e15", "1000000000000000.0"),
+            ("1e16", "1e+16"),
+            ("123456789012345678.0", "1.2345678901234568e+17"),
+            ("1e100", "1e+100"),
+            ("1e-4", "0.0001"),
+            ("1e-5", "1e-05"),
+            ("0.00012345", "0.00012345"),
+            ("1.5e-7", "1.5e-07"),
+            ("5e-324", "5e-324"),
+            ("1e-400", "0.0"),
+            ("1e400", "inf"),
+            ("-1e400", "-inf"),
+            ("0.1", "0.1"),
+        ] {
+            assert_eq!(number(literal), expected, "{literal}");
+        }
+    }
+
+    #[test]
+    fn names_sort_by_code_point_and_stray_bytes_as_surrogates() {
+        let mut names: Vec<OsString> = [".h", "1", "B", "a", "~", "é", "\u{ff8a}", "\u{1f600}"]
+            .map(OsString::from)
+            .into();
+        names.push(OsString::from_vec(vec![0xff]));
+        names.reverse();
+        names.sort_by_key(|name| order_key(name));
+        let shown: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        assert_eq!(
+            shown,
+            [
+                ".h",
+                "1",
+                "B",
+                "a",
+                "~",
+                "é",
+                "\u{fffd}",
+                "\u{ff8a}",
+                "\u{1f600}"
+            ]
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! From what a person types after `conda activate` to an absolute prefix, as conda 26.7 finds it, and the settings of
+//! condarc that show in an activated environment. The launcher does without: it is given a prefix.
+//!
+//! `expand` knows `~` and `$NAME`, `condarc` reads the files, this module puts both together.
+
+mod condarc;
+mod expand;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::prefix::shown;
+use crate::{Environment, Options, ReadError, Root, python};
+
+pub use condarc::CondarcError;
+use condarc::Settings;
+
+/// What resolution needs to know about the process and the host.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The inherited variables: `HOME`, `CONDARC`, `CONDA_ENVS_DIRS` and whatever a path mentions.
+    pub environment: Environment,
+    /// The current directory, absolute.
+    pub directory: PathBuf,
+    /// The home directory where `HOME` is not set: the passwd entry's.
+    pub home: Option<OsString>,
+    /// The content of `/etc/passwd`, for `~NAME`. Accounts from elsewhere are not known here.
+    pub passwd: Vec<u8>,
+    /// In front of the condarc files of the system, `/etc/conda` and `/var/lib/conda`; `/` outside of tests.
+    pub system: PathBuf,
+}
+
+/// Where to activate, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Resolved {
+    /// The prefix, absolute and normalised.
+    pub prefix: PathBuf,
+    /// The installation, with condarc's `root_prefix` as its base.
+    pub root: Root,
+    /// condarc's part of the decision; a prefix found by its name need not have `conda-meta`.
+    pub options: Options,
+}
+
+/// Why a target leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// No directory of environments has one of this name.
+    #[error("find no environment `{name}`")]
+    UnknownName {
+        /// As typed.
+        name: String,
+        /// Where it was looked for, in order.
+        directories: Vec<PathBuf>,
+    },
+    /// The path has no `conda-meta`.
+    #[error(
+        "find no environment `{}`: it has no directory `conda-meta`",
+        shown(path)
+    )]
+    NotAnEnvironment {
+        /// Absolute, everything expanded.
+        path: PathBuf,
+    },
+    /// A condarc file, or a `CONDA_` variable, cannot be used.
+    #[error(transparent)]
+    Condarc(#[from] CondarcError),
+    /// The root, or the prefix, cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] ReadError),
+}
+
+impl ResolveError {
+    /// What to do about it, for the `hint:` line.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::UnknownName { name, directories } => {
+                let places: Vec<String> = directories
+                    .iter()
+                    .map(|directory| format!("`{}`", shown(&directory.join(name))))
+                    .collect();
+                format!("there is no directory {}", places.join(" and no "))
+            }
+            Self::NotAnEnvironment { path } => {
+                format!("create it with `conda create -p {}`", shown(path))
+            }
+            Self::Condarc(error) => error.hint(),
+            Self::Unusable(error) => error.hint(),
+        }
+    }
+}
+
+/// Finds the prefix that `conda activate TARGET` would activate; an empty target is no argument.
+///
+/// The inherited variables must be those of the process; that of an active environment, `CONDA_PREFIX`, is not asked:
+/// activation starts from nothing.
+///
+/// # Errors
+///
+/// [`ResolveError`]. conda overlooks a condarc file that is no YAML; here it is an error.
+pub fn resolve(
+    target: &OsStr,
+    conda_root: &Path,
+    surroundings: &Surroundings,
+) -> Result<Resolved, ResolveError> {
+    let installation = PathBuf::from(absolute(conda_root.as_os_str(), surroundings));
+    let settings = Settings::read(&installation, surroundings)?;
+    let mut root = Root::new(&installation)?;
+    if let Some(base) = settings
+        .root_prefix
+        .as_ref()
+        .filter(|base| !base.is_empty())
+    {
+        root = root.with_base(absolute(&expand::home(base, surroundings), surroundings))?;
+    }
+    let typed = Some(target).filter(|target| !target.is_empty());
+    let default = settings
+        .default_activation_env
+        .clone()
+        .filter(|name| !name.is_empty());
+    let effective = typed
+        .map(OsStr::to_owned)
+        .or(default)
+        .unwrap_or_else(|| "base".into());
+
+    let is_path = effective
+        .as_bytes()
+        .iter()
+        .any(|byte| matches!(byte, b'/' | b'\\'));
+    let prefix = if is_path {
+        let path = PathBuf::from(fully_expanded(&effective, surroundings));
+        if !path.join("conda-meta").is_dir() {
+            return Err(ResolveError::NotAnEnvironment { path });
+        }
+        path
+    } else if effective == "base" || effective == "root" {
+        root.base().to_owned()
+    } else {
+        named(
+            &effective,
+            environments_directories(&settings, &root, surroundings),
+        )?
+    };
+    let mut options = Options {
+        require_conda_meta: is_path,
+        target: typed.map(OsStr::to_owned),
+        ..Options::default()
+    };
+    settings.apply(&mut options);
+    Ok(Resolved {
+        prefix,
+        root,
+        options,
+    })
+}
+
+fn named(name: &OsStr, directories: Vec<PathBuf>) -> Result<PathBuf, ResolveError> {
+    let found = directories
+        .iter()
+        .map(|directory| python::join(directory.as_os_str(), name));
+    match found.into_iter().find(|prefix| Path::new(prefix).is_dir()) {
+        Some(prefix) => Ok(python::normalise(&prefix).into()),
+        None => Err(ResolveError::UnknownName {
+            name: name.to_string_lossy().into_owned(),
+            directories,
+        }),
+    }
+}
+
+/// Where environments are looked for by name: the settings' directories, then the root's and the person's own. The root
+/// comes first only for those who may write it, as conda finds out: by opening its history.
+fn environments_directories(
+    settings: &Settings,
+    root: &Root,
+    surroundings: &Surroundings,
+) -> Vec<PathBuf> {
+    let history = root.base().join("conda-meta/history");
+    let is_writable = history.is_file() && OpenOptions::new().append(true).open(&history).is_ok();
+    let mut fixed = [
+        root.base().join("envs").into_os_string(),
+        "~/.conda/envs".into(),
+    ];
+    if !is_writable {
+        fixed.reverse();
+    }
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in settings.envs_dirs.iter().chain(&fixed) {
+        let directory = PathBuf::from(fully_expanded(directory, surroundings));
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories
+}
+
+/// `abspath(expanduser(expandvars(x)))`.
+fn fully_expanded(path: &OsStr, surroundings: &Surroundings) -> OsString {
+    absolute(
+        &expand::home(
+            &expand::variables(path, &surroundings.environment),
+            surroundings,
+        ),
+        surroundings,
+    )
+}
+
+fn absolute(path: &OsStr, surroundings: &Surroundings) -> OsString {
+    python::normalise(&python::join(surroundings.directory.as_os_str(), path))
+}
+
+#[cfg(test)]
+mod tests;
