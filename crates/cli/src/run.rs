@@ -1,0 +1,142 @@
+//! `run [--conda-root ROOT] [--env ENV] [REF] -- CMD...`: a command in the activated environment, in
+//! place of this process. What activation means is the `conda` crate's; this file finds out which
+//! environment is meant, and becomes the command.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, anyhow};
+use buildbot_conda_conda::resolve::{Surroundings, resolve};
+use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
+use buildbot_conda_core::names::InstanceRef;
+
+use crate::context::{Context, InvalidConfiguration};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The Conda installation, instead of the configured one
+    #[arg(long, value_name = "ROOT")]
+    conda_root: Option<PathBuf>,
+
+    /// The environment as `conda activate` takes it: a name, a path, or nothing for base
+    #[arg(long, value_name = "ENV")]
+    env: Option<OsString>,
+
+    /// The instance whose settings apply, such as `master` or `worker@gpu`; without it, the defaults
+    #[arg(value_name = "REF")]
+    reference: Option<InstanceRef>,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Which environment is meant, and what is set in it afterwards.
+struct Place {
+    conda_root: PathBuf,
+    /// As `conda activate` takes it.
+    target: OsString,
+    environment: Environment,
+}
+
+/// Returns only when the command was not started.
+pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let place = place(&arguments, context)?;
+    let surroundings = surroundings(context)?;
+    let resolved = resolve(&place.target, &place.conda_root, &surroundings)
+        .map_err(|error| with_hint(&error, &error.hint()))?;
+    let facts =
+        PrefixFacts::read(&resolved.prefix).map_err(|error| with_hint(&error, &error.hint()))?;
+    let activation = activate(
+        &facts,
+        Some(&resolved.root),
+        &surroundings.environment,
+        &resolved.options,
+    )
+    .map_err(|error| with_hint(&error, &error.hint()))?;
+    for warning in &activation.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let mut words = arguments.command.into_iter();
+    let program = words
+        .next()
+        .expect("the command line requires at least one");
+    let command_line = exec_chain(&activation, &place.environment, program, words);
+    let failure = Command::new(&command_line.program)
+        .args(&command_line.arguments)
+        .env_clear()
+        .envs(&command_line.environment)
+        .exec();
+    let program = command_line.program.to_string_lossy();
+    eprintln!("error: execute `{program}`: {failure}");
+    Ok(ExitCode::from(status_of(&failure)))
+}
+
+/// What the shells say when a command cannot be executed.
+fn status_of(failure: &io::Error) -> u8 {
+    if failure.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }
+}
+
+/// Options win over the instance's settings, or the defaults; with a root given and no instance
+/// named, the configuration is not read at all.
+fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
+    let given = arguments.env.clone();
+    if let (Some(conda_root), None) = (&arguments.conda_root, &arguments.reference) {
+        return Ok(Place {
+            conda_root: conda_root.clone(),
+            target: given.unwrap_or_default(),
+            environment: Environment::new(),
+        });
+    }
+    let settings = context.settings()?;
+    let (conda_root, prefix, environment) = if let Some(reference) = &arguments.reference {
+        let instance = settings
+            .instance(reference)
+            .map_err(InvalidConfiguration::from)?;
+        let prefix = instance.prefix();
+        (&instance.conda_root, prefix, &instance.environment)
+    } else {
+        let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
+        let prefix = defaults.conda_env.prefix(&defaults.conda_root);
+        (&defaults.conda_root, prefix, &defaults.environment)
+    };
+    let configured = PathBuf::from(conda_root.as_str());
+    Ok(Place {
+        target: match (given, &arguments.conda_root) {
+            (Some(target), _) => target,
+            // Another root, and nothing said about the environment: the root's own.
+            (None, Some(_)) => OsString::new(),
+            // The configuration addresses environments without condarc, so the name is settled here.
+            (None, None) => prefix.as_str().into(),
+        },
+        conda_root: arguments.conda_root.clone().unwrap_or(configured),
+        environment: environment
+            .iter()
+            .map(|(name, value)| (name.as_str().into(), value.into()))
+            .collect(),
+    })
+}
+
+fn surroundings(context: &Context) -> anyhow::Result<Surroundings> {
+    Ok(Surroundings {
+        environment: env::vars_os().collect(),
+        directory: env::current_dir().context("find the current directory")?,
+        home: env::home_dir().map(PathBuf::into_os_string),
+        // Only for `~NAME`; without the file there are no such names.
+        passwd: fs::read("/etc/passwd").unwrap_or_default(),
+        system: context.path("/"),
+    })
+}
+
+fn with_hint(error: &dyn std::error::Error, hint: &str) -> anyhow::Error {
+    anyhow!("{error}\nhint: {hint}")
+}
