@@ -1,6 +1,6 @@
 //! The machines themselves: what every other machine test relies on.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -118,12 +118,8 @@ const VICTIM: &str = "BUILDBOT_CONDA_MACHINE_VICTIM";
 fn a_killed_test_process_leaves_no_process_and_no_mount(release: Release) -> Outcome {
     if std::env::var_os(VICTIM).is_some() {
         let machine = Machine::builder(release)?.boot()?;
-        println!(
-            "up {}",
-            machine
-                .run(&["cat", "/proc/sys/kernel/random/boot_id"])?
-                .text()
-        );
+        let boot = machine.run(&["cat", "/proc/sys/kernel/random/boot_id"])?;
+        writeln!(std::io::stdout(), "up {}", boot.text())?;
         std::thread::sleep(Duration::from_mins(5));
         return Ok(());
     }

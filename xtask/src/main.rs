@@ -1,0 +1,56 @@
+//! `cargo xtask`: the one door to everything that is done with this repository. Here is only the grammar.
+
+mod bench;
+mod deb;
+mod demo;
+mod prerequisites;
+mod stages;
+mod test;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, show and test buildbot-conda.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Build the package, install it on a throwaway Debian and carry one Buildbot build through
+    Demo(demo::Arguments),
+    /// Run every test
+    Test(test::Arguments),
+    /// Build the package and print its path
+    Deb,
+    /// Measure, as ratios side by side in one run
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate lies in the workspace's directory");
+    match verb {
+        Verb::Demo(arguments) => demo::run(workspace, arguments),
+        Verb::Test(arguments) => test::run(workspace, &arguments),
+        Verb::Deb => deb::run(workspace),
+        Verb::Bench(arguments) => bench::run(workspace, &arguments),
+    }
+}

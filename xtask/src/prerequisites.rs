@@ -1,0 +1,161 @@
+//! What tests and the demonstration need from Debian beyond a Rust toolchain, Python and apt.
+//!
+//! Every missing package is named with its reason before apt-get installs it, as root or by sudo.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// A Debian package, why it is needed, and how to find out that it is there.
+struct Prerequisite {
+    package: &'static str,
+    reason: &'static str,
+    /// A command that succeeds when the package is not needed any more.
+    probe: &'static [&'static str],
+}
+
+const PYTHON: [Prerequisite; 2] = [
+    Prerequisite {
+        package: "python3",
+        reason: "runs the tests of the runner and builds the Conda channel",
+        probe: &["python3", "--version"],
+    },
+    Prerequisite {
+        package: "python3-venv",
+        reason: "keeps the Python packages of the tests apart from the system's",
+        probe: &["python3", "-c", "import ensurepip, venv"],
+    },
+];
+
+const MACHINES: [Prerequisite; 3] = [
+    Prerequisite {
+        package: "mmdebstrap",
+        reason: "makes the Debian roots of throwaway machines",
+        probe: &["mmdebstrap", "--version"],
+    },
+    Prerequisite {
+        package: "systemd-container",
+        reason: "boots throwaway machines (systemd-nspawn)",
+        probe: &["systemd-nspawn", "--version"],
+    },
+    Prerequisite {
+        package: "curl",
+        reason: "talks to Buildbot in throwaway machines",
+        probe: &["curl", "--version"],
+    },
+];
+
+const PACKAGING: [Prerequisite; 2] = [
+    Prerequisite {
+        package: "dpkg-dev",
+        reason: "reads debian/changelog and finds the package's library dependencies",
+        probe: &["dpkg-shlibdeps", "--version"],
+    },
+    Prerequisite {
+        package: "binutils",
+        reason: "strips the programs that are packed",
+        probe: &["strip", "--version"],
+    },
+];
+
+/// Sees to what building the package needs.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_package() -> Result<()> {
+    install(PACKAGING.iter())
+}
+
+/// Sees to what the tests in Python need.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_python() -> Result<()> {
+    install(PYTHON.iter())
+}
+
+/// Sees to what booted machines need.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_machines() -> Result<()> {
+    install(PYTHON.iter().chain(&MACHINES))
+}
+
+/// Whether this process is root, which booting machines takes.
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn install<'a>(prerequisites: impl Iterator<Item = &'a Prerequisite>) -> Result<()> {
+    let missing: Vec<_> = prerequisites
+        .filter(|prerequisite| !is_there(prerequisite))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<_> = missing
+        .iter()
+        .map(|prerequisite| prerequisite.package)
+        .collect();
+    eprintln!("installing from Debian's archive with apt-get:");
+    for prerequisite in &missing {
+        eprintln!("  {}: {}", prerequisite.package, prerequisite.reason);
+    }
+    apt_get(&["update", "--quiet"])?;
+    apt_get(
+        &[
+            &["install", "--yes", "--quiet", "--no-install-recommends"],
+            &packages[..],
+        ]
+        .concat(),
+    )?;
+    for prerequisite in missing {
+        ensure!(
+            is_there(prerequisite),
+            "`{}` still fails after `{}` is installed\nhint: another `{}` may come first on PATH",
+            prerequisite.probe.join(" "),
+            prerequisite.package,
+            prerequisite.probe[0],
+        );
+    }
+    Ok(())
+}
+
+fn is_there(prerequisite: &Prerequisite) -> bool {
+    let mut probe = Command::new(prerequisite.probe[0]);
+    probe
+        .args(&prerequisite.probe[1..])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new(if is_root() { "env" } else { "sudo" });
+    if !is_root() {
+        command.arg("env");
+    }
+    // Another apt-get is waited for; its questions would have no one to answer them.
+    command
+        .args([
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "-o",
+            "DPkg::Lock::Timeout=300",
+        ])
+        .args(arguments);
+    // stdout is for results.
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command
+        .status()
+        .context("start apt-get\nhint: run this as root, or install sudo")?;
+    if !status.success() {
+        bail!("run `apt-get {}`: {status}", arguments.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! `cargo xtask test`: every check, cheapest first, each as a stage of its own. A failed stage does not hide the others.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use buildbot_conda_machine::Release;
+
+use crate::stages::Stages;
+use crate::{deb, prerequisites};
+
+/// What to run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out what needs the package or a booted machine
+    #[arg(long, conflicts_with = "release")]
+    fast: bool,
+    /// Boot machines of this release only
+    #[arg(long, value_parser = parse_release)]
+    release: Option<Release>,
+}
+
+/// Names a release on the command line.
+pub(crate) fn parse_release(name: &str) -> Result<Release, String> {
+    let known = Release::ALL
+        .into_iter()
+        .find(|release| release.code_name() == name);
+    known.ok_or_else(|| "expected `bookworm` or `trixie`".to_owned())
+}
+
+/// Runs the stages, prints them, and fails if one of them did.
+pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
+    let cargo = |words: &[&str]| {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(workspace).args(words);
+        command
+    };
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 7 });
+    stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
+    stages.attempt("lints", || {
+        check(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
+        ]))
+    });
+    stages.attempt("units of code", || check(&mut cargo(&["test"])));
+    stages.attempt("runner", || {
+        prerequisites::for_python()?;
+        runner(workspace)
+    });
+    if !arguments.fast {
+        let package = stages.attempt("package is built", || deb::build(workspace));
+        // Without a package the tests of it cannot be run, and its own stage has failed.
+        if let Some(package) = package {
+            let with_package = |words: &[&str]| {
+                let mut command = cargo(words);
+                command.env("BUILDBOT_CONDA_DEB", &package);
+                command
+            };
+            stages.attempt("package", || {
+                check(&mut with_package(&[
+                    "test",
+                    "--package",
+                    "buildbot-conda-package-tests",
+                ]))
+            });
+            stages.attempt("machines", || {
+                prerequisites::for_machines()?;
+                let mut tests = with_package(&[
+                    "test",
+                    "--no-fail-fast",
+                    "--package",
+                    "buildbot-conda-machine",
+                ]);
+                if let Some(release) = arguments.release {
+                    tests.args(["--", &format!("{release}::")]);
+                }
+                as_root(&mut tests);
+                check(&mut tests)
+            });
+        }
+    }
+    stages.print()?;
+    if stages.failed() > 0 {
+        bail!("{} of the stages failed", stages.failed());
+    }
+    Ok(())
+}
+
+/// The runner against each Buildbot that its requirements files pin; its tests find the virtual environments.
+fn runner(workspace: &Path) -> Result<()> {
+    let tests = workspace.join("crates/launcher/runner_tests");
+    let mut pythons = Vec::new();
+    for version in ["4.3.0", "3.11.9"] {
+        let requirements = tests.join(format!("requirements-{version}.txt"));
+        pythons.push(venv(workspace, &requirements, version)?.join("bin/python"));
+    }
+    check(Command::new(&pythons[0]).current_dir(&tests).args([
+        "-m",
+        "pytest",
+        "--quiet",
+        "--numprocesses=auto",
+    ]))
+}
+
+/// A virtual environment with what `requirements` pins, made anew when the pins change.
+fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<std::path::PathBuf> {
+    let venv = workspace.join("target/runner-venvs").join(version);
+    let installed = venv.join("installed.txt");
+    let wanted = std::fs::read_to_string(requirements)
+        .with_context(|| format!("read `{}`", requirements.display()))?;
+    if std::fs::read_to_string(&installed).is_ok_and(|present| present == wanted) {
+        return Ok(venv);
+    }
+    check(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv),
+    )?;
+    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
+    check(
+        Command::new(venv.join("bin/python"))
+            .args(pip)
+            .arg(requirements),
+    )?;
+    std::fs::write(&installed, wanted)
+        .with_context(|| format!("write `{}`", installed.display()))?;
+    Ok(venv)
+}
+
+/// Lets cargo build the tests as the user and run them by sudo: booting machines takes root.
+fn as_root(command: &mut Command) {
+    if !prerequisites::is_root() {
+        let variable = format!(
+            "CARGO_TARGET_{}_LINUX_GNU_RUNNER",
+            std::env::consts::ARCH.to_uppercase() + "_UNKNOWN"
+        );
+        command.env(variable, "sudo --preserve-env");
+    }
+}
+
+/// Runs a command that shows its own output, and fails unless it succeeds.
+fn check(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("start `{name}`"))?;
+    if !status.success() {
+        bail!("run `{name}`: {status}");
+    }
+    Ok(())
+}
