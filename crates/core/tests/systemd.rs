@@ -236,11 +236,12 @@ fn a_named_instance_finds_its_own_directories_and_credentials() {
         return;
     }
     let (root, units) = Root::configured("[\"master@nightly\"]\ndirectory = \"/srv/nightly\"\n");
-    let dump = loaded(&root, &units[0]);
+    // The dump is made for a shell, and its quoting differs between versions.
+    let dump = loaded(&root, &units[0]).replace(['"', '\\'], "");
     for line in [
         "Command Line: /usr/libexec/buildbot-conda/launcher master nightly",
         "Command Line: /usr/bin/buildbot-conda service reload master@nightly --credentials \
-         /run/credentials/buildbot-master@nightly.service",
+         /proc/${MAINPID}/root/run/credentials/buildbot-master@nightly.service",
         "RuntimeDirectory: buildbot-conda/master@nightly",
         "StateDirectory: buildbot-conda/instances/master@nightly",
     ] {
