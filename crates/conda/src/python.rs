@@ -65,12 +65,16 @@ pub fn order_key(text: &OsStr) -> Vec<u32> {
 }
 
 /// What `str` makes of the number that Python's `json` reads from a JSON literal.
+///
+/// It goes by the digits and not through a float, whose tables would make the launcher 15 kB larger. That is exact for
+/// up to 15 significant digits, as no two such numbers share a float, and for every literal that Python wrote itself.
+/// Longer ones written by hand keep digits that Python would drop, and so do exponents beyond a float's.
 pub fn number(literal: &str) -> String {
     if literal
         .bytes()
         .any(|byte| matches!(byte, b'.' | b'e' | b'E'))
     {
-        literal.parse().map_or_else(|_| literal.to_owned(), float)
+        float(literal).unwrap_or_else(|| literal.to_owned())
     } else if literal == "-0" {
         "0".to_owned()
     } else {
@@ -78,26 +82,44 @@ pub fn number(literal: &str) -> String {
     }
 }
 
-/// `repr` of a float: the shortest digits that read back the same; an exponent below -4 or from 16 on.
-fn float(value: f64) -> String {
-    if value.is_infinite() {
-        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
+/// `repr` of a float: scientific where the exponent is below -4 or from 16 on. `None` for what is no JSON number.
+fn float(literal: &str) -> Option<String> {
+    let (mantissa, exponent) = literal.split_once(['e', 'E']).unwrap_or((literal, "0"));
+    let (sign, mantissa) = mantissa
+        .strip_prefix('-')
+        .map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let leading = all.bytes().take_while(|&byte| byte == b'0').count();
+    let digits = all[leading..].trim_end_matches('0');
+    if digits.is_empty() {
+        return Some(format!("{sign}0.0"));
     }
-    let scientific = format!("{value:e}");
-    let (mantissa, exponent) = scientific
-        .split_once('e')
-        .expect("`{:e}` writes an exponent");
-    let exponent: i32 = exponent.parse().expect("`{:e}` writes a decimal exponent");
-    if (-4..16).contains(&exponent) {
-        let fixed = format!("{value}");
-        return if fixed.contains('.') {
-            fixed
-        } else {
-            fixed + ".0"
-        };
+    // Of the first digit: how many places it is before the point.
+    let places = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? - 1;
+    let exponent = exponent.parse::<i64>().ok()?.checked_add(places)?;
+    let (first, rest) = digits.split_at(1);
+    if !(-4..16).contains(&exponent) {
+        let point = if rest.is_empty() { "" } else { "." };
+        let direction = if exponent < 0 { '-' } else { '+' };
+        return Some(format!(
+            "{sign}{first}{point}{rest}e{direction}{:02}",
+            exponent.unsigned_abs()
+        ));
     }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.unsigned_abs())
+    let Ok(before) = usize::try_from(exponent + 1) else {
+        let zeros = "0".repeat(usize::try_from(-exponent - 1).ok()?);
+        return Some(format!("{sign}0.{zeros}{digits}"));
+    };
+    if before == 0 {
+        return Some(format!("{sign}0.{digits}"));
+    }
+    let padded = format!("{digits:0<before$}");
+    let (whole, fraction) = padded.split_at(before);
+    Some(format!(
+        "{sign}{whole}.{}",
+        if fraction.is_empty() { "0" } else { fraction }
+    ))
 }
 
 #[cfg(test)]
@@ -218,17 +240,20 @@ mod tests {
             ("1E+2", "100.0"),
             ("1e15", "1000000000000000.0"),
             ("1e16", "1e+16"),
-            ("123456789012345678.0", "1.2345678901234568e+17"),
             ("1e100", "1e+100"),
             ("1e-4", "0.0001"),
             ("1e-5", "1e-05"),
             ("0.00012345", "0.00012345"),
             ("1.5e-7", "1.5e-07"),
             ("5e-324", "5e-324"),
-            ("1e-400", "0.0"),
-            ("1e400", "inf"),
-            ("-1e400", "-inf"),
             ("0.1", "0.1"),
+            ("10.0", "10.0"),
+            ("-12.50", "-12.5"),
+            ("0.05e2", "5.0"),
+            ("120e-1", "12.0"),
+            ("0.0e5", "0.0"),
+            ("3.141592653589793", "3.141592653589793"),
+            ("0.30000000000000004", "0.30000000000000004"),
         ] {
             assert_eq!(number(literal), expected, "{literal}");
         }
