@@ -76,6 +76,8 @@ pub fn set(
 fn put(table: &mut dyn TableLike, key: &str, value: &str) {
     let mut new = Value::from(value);
     match table.get_mut(key).and_then(Item::as_value_mut) {
+        // Another way to write the same text is the administrator's choice.
+        Some(old) if old.as_str() == Some(value) => {}
         Some(old) => {
             *new.decor_mut() = old.decor().clone();
             *old = new;
@@ -132,6 +134,12 @@ mod tests {
             edit(content, None, "conda-root", "/o\"p't/\\x").unwrap(),
             "# top\n[master] # m\n[defaults]\n  conda-root   =  '''/o\"p't/\\x''' # why\nuser = \"x\"\n# end\n"
         );
+    }
+
+    #[test]
+    fn a_value_that_is_there_already_keeps_its_spelling() {
+        let content = "[defaults]\nconda-root = '/a' # why\n";
+        assert_eq!(edit(content, None, "conda-root", "/a").unwrap(), content);
     }
 
     #[test]
