@@ -1,0 +1,216 @@
+//! `cargo xtask deb`: from the source tree to one .deb, deterministically.
+//!
+//! It owns the order of the steps and the build's environment. What the package contains is said in
+//! `crates/cli/Cargo.toml` and `debian/`, what the units contain in `buildbot_conda_core::unit`.
+
+mod command;
+mod repack;
+mod tools;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::prerequisites;
+use command::{output, run_on_stderr};
+
+/// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
+/// would otherwise make both build everything again each time.
+const BUILD_DIRECTORY: &str = "package";
+
+/// The crates whose binaries are packed.
+const PACKED_CRATES: [&str; 3] = [
+    "buildbot-conda-cli",
+    "buildbot-conda-launcher",
+    "buildbot-conda-generator",
+];
+
+/// Build the package and print its path on stdout; everything else goes to stderr.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn run(workspace: &Path) -> Result<()> {
+    let package = build(workspace)?;
+    writeln!(std::io::stdout(), "{}", package.display()).context("print the package's path")
+}
+
+/// Build the package of the workspace at `workspace` (an absolute path) and return the absolute path of the .deb in
+/// `target/debian/`. Nothing is written to stdout.
+///
+/// # Errors
+///
+/// When a tool is missing and cannot be installed, the versions in `Cargo.toml` and `debian/changelog` differ, or a
+/// step fails.
+pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
+    prerequisites::for_package()?;
+    let cargo_deb = tools::cargo_deb(workspace)?;
+    ensure_versions_agree(workspace)?;
+    let epoch = source_date_epoch(workspace)?;
+    let build_directory = workspace.join("target").join(BUILD_DIRECTORY);
+
+    write_units(&build_directory.join("release/units"))?;
+    compile(workspace, &build_directory, &epoch)?;
+
+    let packages = workspace.join("target/debian");
+    create_directory(&packages)?;
+    let scratch = tempfile::Builder::new()
+        .prefix("deb-")
+        .tempdir_in(&build_directory)
+        .context("create a scratch directory")?;
+    let raw = scratch.path().join("raw.deb");
+    run_on_stderr(
+        reproducible(Command::new(cargo_deb), &epoch)
+            .current_dir(workspace)
+            .env("CARGO_TARGET_DIR", &build_directory)
+            .args([
+                "--no-build",
+                "--locked",
+                "--package",
+                PACKED_CRATES[0],
+                "--output",
+            ])
+            .arg(&raw),
+    )?;
+    let finished = repack::with_md5sums(&raw, scratch.path(), &epoch)?;
+
+    let name = package_name(&finished)?;
+    let package = packages.join(name);
+    fs::rename(&finished, &package)
+        .with_context(|| format!("move the package to `{}`", package.display()))?;
+    Ok(package)
+}
+
+/// Give `command` the environment on which its output may depend.
+fn reproducible(mut command: Command, epoch: &str) -> Command {
+    command
+        .env("SOURCE_DATE_EPOCH", epoch)
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC");
+    command
+}
+
+/// Seconds since 1970 that stand for the build's date: the caller's `SOURCE_DATE_EPOCH`, else the date of the newest
+/// changelog entry, which a source archive without history has too.
+fn source_date_epoch(workspace: &Path) -> Result<String> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(epoch) if epoch.parse::<u64>().is_ok() => Ok(epoch),
+        Ok(epoch) => bail!("`SOURCE_DATE_EPOCH` is `{epoch}`, not a number of seconds"),
+        Err(_) => changelog_field(workspace, "Timestamp"),
+    }
+}
+
+fn ensure_versions_agree(workspace: &Path) -> Result<()> {
+    let changelog = changelog_field(workspace, "Version")?;
+    let cargo = env!("CARGO_PKG_VERSION");
+    ensure!(
+        changelog == cargo,
+        "`Cargo.toml` says version {cargo}, `debian/changelog` says {changelog}\nhint: give both the same version"
+    );
+    Ok(())
+}
+
+fn changelog_field(workspace: &Path, field: &str) -> Result<String> {
+    output(
+        Command::new("dpkg-parsechangelog")
+            .arg("--file")
+            .arg(workspace.join("debian/changelog"))
+            .args(["--show-field", field]),
+    )
+}
+
+/// Write the unit files under the names they ship with. They lie among the build products, since that is where
+/// cargo-deb looks for the assets `target/release/...` wherever the build directory is.
+fn write_units(directory: &Path) -> Result<()> {
+    create_directory(directory)?;
+    for unit in buildbot_conda_core::unit::files() {
+        let path = directory.join(&unit.name);
+        fs::write(&path, unit.text).with_context(|| format!("write `{}`", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Compile what is packed. Paths of the build machine are mapped to fixed ones, or panic messages would carry them.
+fn compile(workspace: &Path, build_directory: &Path, epoch: &str) -> Result<()> {
+    let flags = remap_flags(workspace)?;
+    for packed_crate in PACKED_CRATES {
+        // One at a time, so that features that only the command line needs stay out of launcher and generator.
+        run_on_stderr(
+            reproducible(Command::new(cargo()), epoch)
+                .current_dir(workspace)
+                .env("CARGO_ENCODED_RUSTFLAGS", &flags)
+                .args([
+                    "build",
+                    "--release",
+                    "--locked",
+                    "--package",
+                    packed_crate,
+                    "--target-dir",
+                ])
+                .arg(build_directory),
+        )?;
+    }
+    Ok(())
+}
+
+/// `--remap-path-prefix` for the places where source code lies, joined as `CARGO_ENCODED_RUSTFLAGS` wants it.
+fn remap_flags(workspace: &Path) -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let sysroot = output(
+        Command::new(&rustc)
+            .args(["--print", "sysroot"])
+            .current_dir(workspace),
+    )?;
+    let version = output(Command::new(&rustc).arg("-vV").current_dir(workspace))?;
+    let commit = version
+        .lines()
+        .find_map(|line| line.strip_prefix("commit-hash: "))
+        .context("find `commit-hash` in the output of `rustc -vV`")?;
+    let cargo_home = cargo_home()?;
+    let remaps = [
+        (workspace.display().to_string(), "/src".to_owned()),
+        (cargo_home.display().to_string(), "/cargo".to_owned()),
+        // Where the component rust-src is installed, rustc uses its files in place of the recorded paths.
+        (
+            format!("{sysroot}/lib/rustlib/src/rust"),
+            format!("/rustc/{commit}"),
+        ),
+    ];
+    let flags: Vec<String> = remaps
+        .iter()
+        .map(|(from, to)| format!("--remap-path-prefix={from}={to}"))
+        .collect();
+    Ok(flags.join("\u{1f}"))
+}
+
+/// Where cargo keeps the sources of dependencies.
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("CARGO_HOME").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let home = std::env::var_os("HOME").context("find `HOME` in the environment")?;
+    Ok(Path::new(&home).join(".cargo"))
+}
+
+/// The cargo that runs this program, else the one on `PATH`.
+fn cargo() -> std::ffi::OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The file name that Debian gives a package: `NAME_VERSION_ARCHITECTURE.deb`.
+fn package_name(package: &Path) -> Result<String> {
+    let fields = output(
+        Command::new("dpkg-deb")
+            .arg("--show")
+            .arg("--showformat=${Package}_${Version}_${Architecture}.deb")
+            .arg(package),
+    )?;
+    Ok(fields)
+}
+
+fn create_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).with_context(|| format!("create the directory `{}`", path.display()))
+}
