@@ -1,0 +1,161 @@
+//! Which files the package has, whose they are, and what its control file says.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use buildbot_conda_package_tests::Package;
+
+/// Mode and path of every file.
+const FILES: [(&str, &str); 16] = [
+    ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
+    ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
+    (
+        "-rwxr-xr-x",
+        "/usr/lib/systemd/system-generators/buildbot-conda-generator",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-master.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-master@.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-worker.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-worker@.service",
+    ),
+    ("-rwxr-xr-x", "/usr/libexec/buildbot-conda/launcher"),
+    ("-rw-r--r--", "/usr/libexec/buildbot-conda/runner.py"),
+    ("-rw-r--r--", "/usr/share/buildbot-conda/config.toml"),
+    ("-rw-r--r--", "/usr/share/doc/buildbot-conda/README.Debian"),
+    ("-rw-r--r--", "/usr/share/doc/buildbot-conda/changelog.gz"),
+    ("-rw-r--r--", "/usr/share/doc/buildbot-conda/copyright"),
+    ("-rw-r--r--", "/usr/share/lintian/overrides/buildbot-conda"),
+    ("-rw-r--r--", "/usr/share/man/man1/buildbot-conda.1.gz"),
+    ("drwxr-xr-x", "/"),
+];
+
+#[test]
+fn the_package_has_exactly_these_files_and_only_their_directories() {
+    let contents = Package::open().contents();
+    let files: Vec<(&str, &str)> = contents
+        .iter()
+        .filter(|(path, _)| !path.ends_with('/') || *path == "/")
+        .map(|(path, entry)| (entry.mode.as_str(), path.as_str()))
+        .collect();
+    let mut expected = FILES;
+    expected.sort_unstable_by_key(|(_, path)| *path);
+    assert_eq!(files, expected);
+
+    let parents: BTreeSet<String> = FILES
+        .iter()
+        .flat_map(|(_, path)| {
+            path.match_indices('/')
+                .map(|(end, _)| path[..=end].to_owned())
+        })
+        .collect();
+    let directories: BTreeSet<String> = contents
+        .keys()
+        .filter(|path| path.ends_with('/'))
+        .cloned()
+        .collect();
+    assert_eq!(directories, parents);
+}
+
+#[test]
+fn everything_belongs_to_root_and_directories_are_open() {
+    for (path, entry) in Package::open().contents() {
+        assert_eq!(entry.owner, "root/root", "{path}");
+        if path.ends_with('/') {
+            assert_eq!(entry.mode, "drwxr-xr-x", "{path}");
+        }
+    }
+}
+
+#[test]
+fn the_launcher_stays_small() {
+    let contents = Package::open().contents();
+    assert!(contents["/usr/libexec/buildbot-conda/launcher"].size <= 700 * 1024);
+    // Twice the launcher's allowance: it renders drop-ins as well.
+    let generator = "/usr/lib/systemd/system-generators/buildbot-conda-generator";
+    assert!(contents[generator].size <= 1400 * 1024);
+}
+
+#[test]
+fn checksums_cover_every_file_but_conffiles_and_are_right() {
+    let package = Package::open();
+    assert_eq!(
+        package.text("DEBIAN/conffiles").trim_end(),
+        "/etc/needrestart/conf.d/buildbot-conda.conf"
+    );
+    let sums = package.text("DEBIAN/md5sums");
+    let listed: Vec<String> = sums
+        .lines()
+        .map(|line| format!("/{}", &line[34..]))
+        .collect();
+    let expected: Vec<String> = package
+        .contents()
+        .into_keys()
+        .filter(|path| !path.ends_with('/') && !path.starts_with("/etc/"))
+        .collect();
+    assert_eq!(listed, expected);
+    let check = Command::new("md5sum")
+        .args(["--check", "--strict", "--quiet", "DEBIAN/md5sums"])
+        .current_dir(package.tree())
+        .status()
+        .expect("md5sum runs");
+    assert!(check.success());
+}
+
+#[test]
+fn control_fields_say_what_apt_needs() {
+    let package = Package::open();
+    assert_eq!(package.field("Package"), "buildbot-conda");
+    assert_eq!(package.field("Version"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(package.field("Section"), "devel");
+    assert_eq!(package.field("Priority"), "optional");
+    assert_eq!(package.field("Conflicts"), "buildbot, buildbot-worker");
+    let depends = package.field("Depends");
+    for dependency in ["adduser", "debconf (>= 0.5) | debconf-2.0", "libc6 (>= "] {
+        assert!(
+            depends.contains(dependency),
+            "`{dependency}` is not in `{depends}`"
+        );
+    }
+    let description = package.field("Description");
+    let synopsis = description.lines().next().unwrap_or_default();
+    assert!((10..=80).contains(&synopsis.len()), "`{synopsis}`");
+    assert!(description.lines().count() > 4, "`{description}`");
+}
+
+#[test]
+fn no_path_of_the_build_machine_is_in_a_program() {
+    let package = Package::open();
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates");
+    let workspace = std::fs::canonicalize(workspace).expect("the test lies in the workspace");
+    for program in [
+        "usr/bin/buildbot-conda",
+        "usr/libexec/buildbot-conda/launcher",
+    ] {
+        let bytes = std::fs::read(package.tree().join(program)).expect("the program is packed");
+        for needle in [workspace.to_str().expect("UTF-8"), "registry/src/index"] {
+            let found = bytes
+                .windows(needle.len())
+                .position(|window| window == needle.as_bytes());
+            let prefix = found
+                .map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(20)..at]).into_owned());
+            // The registry may be named, but only below the name that stands for every CARGO_HOME.
+            assert!(
+                prefix
+                    .as_ref()
+                    .is_none_or(|prefix| prefix.ends_with("/cargo/")),
+                "{program} holds `{needle}` after `{prefix:?}`"
+            );
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Installation, upgrade, removal and purge on Debian systems that are not booted. What units do meanwhile is tested on
+//! booted machines.
+
+use buildbot_conda_package_tests::{DebianRoot, Release};
+
+const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
+const MASTER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/buildbot-master.service";
+const WORKER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/buildbot-worker.service";
+
+/// One test for each release.
+macro_rules! on_both_releases {
+    ($($name:ident)*) => {
+        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
+        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
+    };
+}
+
+on_both_releases! {
+    installation_makes_account_directories_configuration_and_links
+    an_account_that_exists_is_used_as_it_is
+    a_group_that_exists_is_joined
+    units_are_valid
+    reinstallation_changes_nothing
+    an_interrupted_configuration_is_finished_with_the_answers_given
+    a_disabled_unit_stays_disabled
+    hand_made_units_are_reported_and_left_alone
+    removal_keeps_configuration_and_enablement
+    purge_removes_what_the_package_made_and_nothing_else
+    debians_own_buildbot_is_replaced
+}
+
+fn installation_makes_account_directories_configuration_and_links(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    let account = root.must("getent passwd bb");
+    assert!(account.ends_with(":/home/bb:/bin/bash\n"), "{account}");
+    assert_eq!(root.must("id -gn bb"), "bb\n");
+    let password = root.must("getent shadow bb | cut -d: -f2");
+    assert!(password.starts_with(['!', '*']), "{password}");
+    assert_eq!(
+        root.must(
+            "stat -c '%a %U:%G %n' /home/bb /etc/buildbot-conda /etc/buildbot-conda/* \
+             /var/lib/buildbot-conda /var/lib/buildbot-conda/*"
+        ),
+        "755 bb:bb /home/bb\n\
+         755 root:root /etc/buildbot-conda\n\
+         644 root:root /etc/buildbot-conda/config.toml\n\
+         700 root:root /etc/buildbot-conda/credentials\n\
+         755 root:root /var/lib/buildbot-conda\n\
+         755 root:root /var/lib/buildbot-conda/instances\n"
+    );
+    assert_eq!(
+        root.text(CONFIGURATION),
+        root.text("/usr/share/buildbot-conda/config.toml")
+    );
+    assert!(!root.has("/etc/buildbot-conda/.new"));
+    assert!(root.has(MASTER_LINK));
+    assert!(root.has(WORKER_LINK));
+    assert_eq!(root.must("dpkg --verify buildbot-conda; dpkg --audit"), "");
+}
+
+fn an_account_that_exists_is_used_as_it_is(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must("useradd --create-home --home-dir /srv/bertha --shell /bin/sh --comment Bertha bb");
+    let before = root.must("getent passwd bb");
+    root.install();
+    assert_eq!(root.must("getent passwd bb"), before);
+    assert!(!root.has("/home/bb"));
+}
+
+fn a_group_that_exists_is_joined(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must("groupadd --gid 4711 bb");
+    root.install();
+    assert_eq!(root.must("id -g bb"), "4711\n");
+}
+
+fn units_are_valid(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    let outcome = root.run(
+        "cd /usr/lib/systemd/system && systemd-analyze verify --man=no \
+         buildbot-master.service buildbot-worker.service buildbot-master@.service buildbot-worker@.service",
+    );
+    // verify exits 0 on keys that it does not know, and only prints them.
+    assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""));
+}
+
+fn reinstallation_changes_nothing(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    root.must("printf '# mine\\n' >>/etc/buildbot-conda/config.toml; chmod 0600 /etc/buildbot-conda/config.toml");
+    root.must(
+        "chmod 0750 /etc/buildbot-conda; touch -d 2001-01-01 /etc/buildbot-conda/config.toml",
+    );
+    let state = "find /etc/buildbot-conda /etc/systemd /var/lib/buildbot-conda /home/bb -type f,l -print \
+                 -exec stat -c '%a %U:%G %Y' {} + -exec md5sum {} +; cat /etc/passwd /etc/group; stat -c %a /etc/buildbot-conda";
+    let before = root.must(state);
+    root.install();
+    assert_eq!(root.must(state), before);
+}
+
+fn an_interrupted_configuration_is_finished_with_the_answers_given(release: Release) {
+    let root = DebianRoot::new(release);
+    root.preseed("conda-path", "/opt/conda");
+    root.must("dpkg --unpack /buildbot-conda.deb");
+    // As a kill would leave it that hits between the starter's copy and its change.
+    root.must("mkdir -p /etc/buildbot-conda/.new/etc/buildbot-conda");
+    root.must(
+        "cp /usr/share/buildbot-conda/config.toml /etc/buildbot-conda/.new/etc/buildbot-conda/",
+    );
+    root.must("dpkg --configure -a");
+    assert!(
+        root.text(CONFIGURATION)
+            .contains("\nconda-root = \"/opt/conda\"")
+    );
+    assert!(!root.has("/etc/buildbot-conda/.new"));
+}
+
+fn a_disabled_unit_stays_disabled(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    root.must("systemctl disable buildbot-worker.service");
+    root.install();
+    assert!(root.has(MASTER_LINK));
+    assert!(!root.has(WORKER_LINK));
+}
+
+fn hand_made_units_are_reported_and_left_alone(release: Release) {
+    let root = DebianRoot::new(release);
+    let own = "/etc/systemd/system/buildbot-master.service";
+    let text =
+        "[Service]\nExecStart=/home/bb/start-master.sh\n[Install]\nWantedBy=multi-user.target\n";
+    root.write(own, text);
+    let copy = "/etc/systemd/system/buildbot-worker.service";
+    root.write(copy, "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher worker\n[Install]\nWantedBy=multi-user.target\n");
+    let talk = root.install().talk();
+    let notice = format!("{own} hides the package's unit");
+    assert_eq!(talk.matches(&notice).count(), 1, "{talk}");
+    assert!(!talk.contains(&format!("{copy} hides")), "{talk}");
+    assert_eq!(root.text(own), text);
+    assert!(!root.has(MASTER_LINK));
+    assert!(root.has(WORKER_LINK));
+    root.must("dpkg --purge buildbot-conda");
+    assert_eq!(root.text(own), text);
+}
+
+fn removal_keeps_configuration_and_enablement(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    root.must("sed -i 's/\"buildbot\"/\"other\"/' /etc/buildbot-conda/config.toml");
+    root.must("echo secret >/etc/buildbot-conda/credentials/password");
+    let before = root.text(CONFIGURATION);
+    root.must("dpkg --remove buildbot-conda");
+    assert_eq!(root.text(CONFIGURATION), before);
+    assert!(root.has("/etc/buildbot-conda/credentials/password"));
+    root.install();
+    assert_eq!(root.text(CONFIGURATION), before);
+    assert!(root.has(MASTER_LINK));
+}
+
+fn purge_removes_what_the_package_made_and_nothing_else(release: Release) {
+    let root = DebianRoot::new(release);
+    root.install();
+    root.must("install -D /dev/null /home/bb/master/buildbot.tac");
+    root.must("echo secret >/etc/buildbot-conda/credentials/password");
+    root.must("install -D /dev/null /var/lib/buildbot-conda/instances/master/state.sqlite");
+    root.must("systemctl enable buildbot-worker@gpu.service");
+    root.must("ln -s /srv/mine.service /etc/systemd/system/multi-user.target.wants/buildbot-worker@mine.service");
+    root.must("dpkg --purge buildbot-conda");
+    let left = root.must(
+        "find / -xdev \\( -path /proc -o -path /var/lib/dpkg -o -path /var/log -o -path /var/cache -o -path /home \\) \
+         -prune -o -name '*buildbot-*' -print | sort",
+    );
+    assert_eq!(
+        left,
+        "/buildbot-conda.deb\n/etc/systemd/system/multi-user.target.wants/buildbot-worker@mine.service\n"
+    );
+    assert_eq!(root.must("debconf-show buildbot-conda"), "");
+    assert!(root.has("/home/bb/master/buildbot.tac"));
+    root.must("getent passwd bb");
+    // Purged twice, as after an interruption, is no error.
+    root.must("dpkg --purge buildbot-conda || true; dpkg --audit");
+}
+
+fn debians_own_buildbot_is_replaced(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must(
+        "mkdir -p /tmp/p/DEBIAN /tmp/p/var/lib/buildbot\n\
+         printf 'Package: buildbot\\nVersion: 9\\nArchitecture: all\\nMaintainer: x <x@x.example>\\nDescription: x\\n' \
+             >/tmp/p/DEBIAN/control\n\
+         dpkg-deb -b /tmp/p /tmp/buildbot.deb && dpkg -i /tmp/buildbot.deb\n\
+         echo data >/var/lib/buildbot/state.sqlite",
+    );
+    root.install();
+    let status = root
+        .run("dpkg-query -W -f '${db:Status-Status}' buildbot")
+        .stdout;
+    assert_ne!(status, "installed");
+    assert!(root.has("/var/lib/buildbot/state.sqlite"));
+}
