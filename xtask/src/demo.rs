@@ -51,8 +51,12 @@ fn again_as_root(package: &Path, release: Release) -> Result<()> {
     eprintln!("calling sudo: booting a machine takes root");
     let program = std::env::current_exe().context("find this program")?;
     let mut command = Command::new("sudo");
+    // sudo sets a PATH of its own, on which another Python may come first.
+    command.args(["--preserve-env", "env"]).arg(format!(
+        "PATH={}",
+        std::env::var("PATH").unwrap_or_default()
+    ));
     command
-        .arg("--preserve-env")
         .arg(program)
         .args(["demo", "--release", release.code_name(), "--package"])
         .arg(package);

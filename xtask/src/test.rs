@@ -62,11 +62,15 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
                 command
             };
             stages.attempt("package", || {
-                check(&mut with_package(&[
+                prerequisites::for_machines()?;
+                let mut tests = with_package(&[
                     "test",
+                    "--no-fail-fast",
                     "--package",
                     "buildbot-conda-package-tests",
-                ]))
+                ]);
+                as_root(&mut tests);
+                check(&mut tests)
             });
             stages.attempt("machines", || {
                 prerequisites::for_machines()?;
@@ -135,11 +139,16 @@ fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<std::pat
 /// Lets cargo build the tests as the user and run them by sudo: booting machines takes root.
 fn as_root(command: &mut Command) {
     if !prerequisites::is_root() {
-        let variable = format!(
-            "CARGO_TARGET_{}_LINUX_GNU_RUNNER",
-            std::env::consts::ARCH.to_uppercase() + "_UNKNOWN"
+        let target = format!(
+            "{}_UNKNOWN_LINUX_GNU",
+            std::env::consts::ARCH.to_uppercase()
         );
-        command.env(variable, "sudo --preserve-env");
+        // sudo sets a PATH of its own, on which another Python may come first.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env(
+            format!("CARGO_TARGET_{target}_RUNNER"),
+            format!("sudo --preserve-env env PATH={path}"),
+        );
     }
 }
 

@@ -128,13 +128,14 @@ impl Machine {
         )
     }
 
-    /// Writes a file as `install` does: parents are made, `mode` is octal, `owner` is `USER` or `USER:GROUP`.
+    /// Writes a file as `install` does: parents are made, `mode` is octal, `owner` is a user, whose group the
+    /// file gets as well.
     ///
     /// # Errors
     ///
     /// When the machine's tools fail.
     pub fn write_file(&self, path: &str, text: &str, mode: &str, owner: &str) -> Result<()> {
-        let script = r#"mkdir -p "$(dirname "$0")"; cat >"$0"; chmod "$1" "$0"; chown "$2" "$0""#;
+        let script = r#"mkdir -p "$(dirname "$0")"; cat >"$0"; chmod "$1" "$0"; chown "$2:" "$0""#;
         let words = ["sh", "-euc", script, path, mode, owner];
         self.on()?
             .run(&words, COMMAND_LIMIT, text.as_bytes())?

@@ -71,9 +71,10 @@ fn an_environment_with_invalid_state_is_refused(release: Release) -> Outcome {
 fn a_directory_without_tac_is_refused(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     for (unit, directory) in BOTH.into_iter().zip([MASTER, WORKER]) {
-        let tac = format!("{directory}/buildbot.tac");
-        machine.run(&["rm", &tac])?.succeeded()?;
-        ensure_refused(&machine, &[unit], &[&tac])?;
+        machine
+            .run(&["rm", &format!("{directory}/buildbot.tac")])?
+            .succeeded()?;
+        ensure_refused(&machine, &[unit], &["buildbot.tac", directory])?;
     }
     Ok(())
 }
@@ -135,5 +136,17 @@ fn a_missing_user_is_refused(release: Release) -> Outcome {
     ensure!(bad != good, "the configuration names no user:\n{good}");
     machine.write_file(CONFIGURATION, &bad, "0644", "root")?;
     machine.run(&["systemctl", "daemon-reload"])?.succeeded()?;
-    ensure_refused(&machine, &BOTH, &["user"])
+    ensure_refused(&machine, &BOTH, &["217/USER"])?;
+    // systemd's child says why, and is often gone before journald finds out which unit it belonged to.
+    let journal = machine
+        .run(&["journalctl", "--no-pager", "--boot"])?
+        .succeeded()?;
+    for unit in BOTH {
+        let reason = format!("{unit}: Failed to determine user credentials");
+        ensure!(
+            journal.stdout.contains(&reason),
+            "no reason for `{unit}` in\n{journal}"
+        );
+    }
+    Ok(())
 }
