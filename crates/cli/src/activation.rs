@@ -37,13 +37,12 @@ pub(crate) fn of_instance(
     let facts =
         PrefixFacts::read(&prefix).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
     let root = conda_root(Path::new(instance.conda_root.as_str()))?;
-    let activation = conda::activate(
-        &facts,
-        root.as_ref(),
-        &inherited,
-        &conda::Options::default(),
-    )
-    .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
+    let options = conda::Options {
+        target: Some(instance.conda_env.to_string().into()),
+        ..conda::Options::default()
+    };
+    let activation = conda::activate(&facts, root.as_ref(), &inherited, &options)
+        .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
     let mut afterwards: Environment = instance
         .environment
         .iter()

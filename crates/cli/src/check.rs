@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use buildbot_conda_core::dropin::{DropIn, Refused};
 use clap::Args;
 
-use crate::context::{self, Context, InvalidConfiguration};
+use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 
 #[derive(Debug, Args)]
@@ -16,21 +15,12 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    let path = arguments
-        .file
-        .clone()
-        .unwrap_or_else(|| context.configuration());
-    let settings = context::read_settings(&path)?;
+    let settings = match &arguments.file {
+        None => context.settings()?,
+        Some(file) => buildbot_conda_host::settings_of(file).map_err(InvalidConfiguration::from)?,
+    };
     settings.check().map_err(InvalidConfiguration::from)?;
-    let refused: Vec<Refused> = settings
-        .instances()
-        .filter_map(|instance| DropIn::of(instance).err())
-        .flatten()
-        .collect();
-    if !refused.is_empty() {
-        return Err(InvalidConfiguration::from(refused).into());
-    }
     let count = settings.instances().count();
     let noun = if count == 1 { "instance" } else { "instances" };
-    output::print(format_args!("{}: good, {count} {noun}\n", path.display()))
+    output::print(format_args!("{}: good, {count} {noun}\n", settings.file()))
 }

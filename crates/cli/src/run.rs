@@ -39,6 +39,8 @@ pub(crate) struct Arguments {
 /// Which environment is meant, and what is set in it afterwards.
 struct Place {
     conda_root: PathBuf,
+    /// It was given on the command line.
+    root_is_named: bool,
     /// As `conda activate` takes it.
     target: OsString,
     environment: Environment,
@@ -52,9 +54,13 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
         .map_err(|error| with_hint(&error, &error.hint()))?;
     let facts =
         PrefixFacts::read(&resolved.prefix).map_err(|error| with_hint(&error, &error.hint()))?;
+    // A root that somebody named counts as it is; a configured one may be missing beside an
+    // environment that another tool made, and then, as in a service, there is no conda.
+    let root = &resolved.root;
+    let is_there = place.root_is_named || root.installation().join("bin/conda").exists();
     let activation = activate(
         &facts,
-        Some(&resolved.root),
+        is_there.then_some(root),
         &surroundings.environment,
         &resolved.options,
     )
@@ -93,6 +99,7 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
     if let (Some(conda_root), None) = (&arguments.conda_root, &arguments.reference) {
         return Ok(Place {
             conda_root: conda_root.clone(),
+            root_is_named: true,
             target: given.unwrap_or_default(),
             environment: Environment::new(),
         });
@@ -118,6 +125,7 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
             // The configuration addresses environments without condarc, so the name is settled here.
             (None, None) => prefix.as_str().into(),
         },
+        root_is_named: arguments.conda_root.is_some(),
         conda_root: arguments.conda_root.clone().unwrap_or(configured),
         environment: environment
             .iter()

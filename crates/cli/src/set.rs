@@ -1,6 +1,6 @@
 //! `set`: one key of the configuration, written atomically.
 
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -12,7 +12,7 @@ use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 use tempfile::NamedTempFile;
 
-use crate::context::{self, Context, InvalidConfiguration};
+use crate::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda set [REF] KEY VALUE")]
@@ -34,12 +34,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         other => return Err(anyhow!("expected 2 or 3 words, found {}", other.len())),
     };
     let path = context.configuration();
-    let bytes = context::read(&path).map_err(|cause| InvalidConfiguration::Unreadable {
-        path: path.clone(),
-        cause,
-    })?;
+    // Read by the rules for a configuration first: what they refuse is not to be rewritten.
+    context.settings()?;
     let file = path.to_string_lossy();
-    let text = String::from_utf8(bytes).map_err(|_| anyhow!("read `{file}`: it is not UTF-8"))?;
+    let text = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
     let changed =
         edit::set(&file, &text, reference.as_ref(), key, value).map_err(|error| match error {
             EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),

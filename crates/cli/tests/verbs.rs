@@ -139,7 +139,7 @@ fn a_missing_configuration_is_named() {
     let expect = said(
         78,
         "",
-        "error: read `/etc/buildbot-conda/config.toml`: No such file or directory (os error 2)\n\
+        "error: no configuration `/etc/buildbot-conda/config.toml`\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     for verb in [

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use buildbot_conda_host::below;
 use thiserror::Error;
 
 /// What to read from and write to.
@@ -49,15 +50,7 @@ impl Arguments {
 
     /// An absolute path of ours, below the root.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
-        below(self.root(), Path::new(path))
-    }
-}
-
-/// The absolute `path` below `root`, where there is one.
-pub(crate) fn below(root: Option<&Path>, path: &Path) -> PathBuf {
-    match root {
-        None => path.to_owned(),
-        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+        below(self.root(), path)
     }
 }
 

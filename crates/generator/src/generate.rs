@@ -9,23 +9,21 @@ use std::path::Path;
 use buildbot_conda_core::dropin::{DropIn, Renderer};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
+use buildbot_conda_host::Unusable;
 
 use crate::arguments::Arguments;
-use crate::configuration;
 use crate::report::{self, Report};
 use crate::unit_files::{UnitFile, UnitFiles};
 
 /// Writes a drop-in for every good instance. Every problem goes to `report`; none is returned,
 /// because nobody could act on it.
 pub(crate) fn generate(arguments: &Arguments, report: &Report) {
-    let path = arguments.path(paths::CONFIGURATION);
-    let content = match configuration::read(&path, &trusted(arguments)) {
-        Ok(Some(content)) => content,
+    let settings = match buildbot_conda_host::settings(arguments.root()) {
+        Ok(settings) => settings,
         // Installed, not configured.
-        Ok(None) => return,
+        Err(Unusable::Missing(_)) => return,
         Err(unusable) => return report.problem(&unusable.to_string()),
     };
-    let settings = Settings::parse(&path.display().to_string(), &content);
     for problem in settings.problems() {
         report.problem(&problem.display(settings.file()).to_string());
     }
@@ -47,15 +45,6 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
             Err(error) => report.problem(&error.to_string()),
         }
     }
-}
-
-/// Root, and in tests whoever runs them.
-fn trusted(arguments: &Arguments) -> Vec<u32> {
-    let mut owners = vec![0];
-    if arguments.root().is_some() {
-        owners.push(rustix::process::geteuid().as_raw());
-    }
-    owners
 }
 
 fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<DropIn> {

@@ -6,7 +6,6 @@
 //! happened. An instance without its drop-in is refused by the launcher, with the reason.
 
 mod arguments;
-mod configuration;
 mod generate;
 mod report;
 mod unit_files;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::arguments::below;
+use buildbot_conda_host::below;
 
 /// A record of the kernel log has less than 1,024 bytes; a longer one is refused as a whole.
 const RECORD_BYTES: usize = 900;
@@ -28,7 +28,7 @@ impl Report {
     /// Opens the kernel log below `root`, if it is there, without ever creating anything.
     pub(crate) fn new(root: Option<&Path>) -> Self {
         Self {
-            kernel: open_kernel_log(&below(root, Path::new("/dev/kmsg"))),
+            kernel: open_kernel_log(&below(root, "/dev/kmsg")),
             told: AtomicUsize::new(0),
         }
     }

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 
-use crate::arguments::{Arguments, below};
-use crate::configuration::{open_regular, read_at_most};
+use crate::arguments::Arguments;
+use buildbot_conda_host::{below, open, read_at_most};
 
 /// Where systemd looks before it looks where the generator's early directory is (systemd.unit(5)).
 const BEFORE_EARLY: [&str; 3] = [
@@ -92,7 +92,7 @@ impl<'a> UnitFiles<'a> {
         let Some(target) = self.follow(path) else {
             return UnitFile::Masked;
         };
-        let content = match open_regular(&target) {
+        let content = match open(&target) {
             Ok(Some((file, metadata))) if metadata.is_file() => read_at_most(&file, LARGEST),
             // A link to nowhere: there is nothing to spare.
             Ok(None) => return UnitFile::Ours,

@@ -2,23 +2,20 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use buildbot_conda_conda::{
     CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
 };
-use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
-use buildbot_conda_core::settings::{Instance, Settings, Word as _};
+use buildbot_conda_core::settings::{Instance, Word as _};
+use buildbot_conda_host::below;
 
 use crate::arguments::Arguments;
 use crate::refusal::Refusal;
-
-/// Larger files are no configuration. Bytes.
-const LARGEST_CONFIGURATION: u64 = 8 << 20;
 
 /// What to exec, and what to say before.
 #[derive(Debug)]
@@ -29,19 +26,18 @@ pub(crate) struct Program {
 
 /// Decides what an instance's process becomes.
 pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<Program, Refusal> {
-    let root = |path: &str| match &arguments.root {
-        None => PathBuf::from(path),
-        Some(root) => root.join(path.trim_start_matches('/')),
-    };
-    let settings = read_settings(&root(paths::CONFIGURATION))?;
+    let settings = buildbot_conda_host::settings(arguments.root.as_deref())?;
     let instance = settings.instance(&arguments.reference)?;
-    DropIn::of(instance).map_err(Refusal::NotForSystemd)?;
     check_directory(instance)?;
     let prefix = PathBuf::from(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
     check_buildbot(&prefix, instance.reference.role)?;
     let conda_root = conda_root(instance)?;
-    let activation = activate(&facts, conda_root.as_ref(), inherited, &Options::default())
+    let options = Options {
+        target: Some(instance.conda_env.to_string().into()),
+        ..Options::default()
+    };
+    let activation = activate(&facts, conda_root.as_ref(), inherited, &options)
         .map_err(|source| Refusal::Activation { source })?;
     let afterwards = instance
         .environment
@@ -49,7 +45,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
         .map(|(name, value)| (name.as_str().into(), value.into()))
         .collect();
     let python = prefix.join("bin/python").into_os_string();
-    let runner = root(paths::RUNNER).into_os_string();
+    let runner = below(arguments.root.as_deref(), paths::RUNNER).into_os_string();
     Ok(Program {
         command_line: exec_chain(
             &activation,
@@ -63,28 +59,6 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
             .map(ToString::to_string)
             .collect(),
     })
-}
-
-fn read_settings(path: &Path) -> Result<Settings, Refusal> {
-    let read = || -> io::Result<Vec<u8>> {
-        // Asked before opening, as opening a pipe would wait for a writer.
-        if !path.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut content = Vec::new();
-        fs::File::open(path)?
-            .take(LARGEST_CONFIGURATION + 1)
-            .read_to_end(&mut content)?;
-        if content.len() as u64 > LARGEST_CONFIGURATION {
-            return Err(io::Error::other("it is larger than 8 MiB"));
-        }
-        Ok(content)
-    };
-    let content = read().map_err(|source| Refusal::Configuration {
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(Settings::parse(&path.to_string_lossy(), &content))
 }
 
 /// The installation, when there is one: environments of other tools have no conda beside them, and

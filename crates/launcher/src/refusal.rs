@@ -4,20 +4,17 @@ use std::io;
 use std::path::PathBuf;
 
 use buildbot_conda_conda as conda;
-use buildbot_conda_core::dropin::Refused;
 use buildbot_conda_core::settings;
+use buildbot_conda_host::Unusable;
 use thiserror::Error;
 
 /// Every refusal ends the launcher with status 78.
 #[derive(Debug, Error)]
 pub(crate) enum Refusal {
-    #[error("read `{}`: {source}\nhint: `dpkg-reconfigure buildbot-conda` writes a new one", path.display())]
-    Configuration { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Configuration(#[from] Unusable),
     #[error(transparent)]
     Settings(#[from] settings::Refusal),
-    /// systemd had no drop-in for the instance, so this would be the wrong account and sandbox.
-    #[error("{}", lines(.0))]
-    NotForSystemd(Vec<Refused>),
     #[error("{source}\nhint: {}", source.hint())]
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]
@@ -46,9 +43,4 @@ pub(crate) enum Refusal {
     NoTac { path: PathBuf, create: String },
     #[error("run `{}`: {source}", program.display())]
     Exec { program: PathBuf, source: io::Error },
-}
-
-fn lines(refused: &[Refused]) -> String {
-    let lines: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    lines.join("\n")
 }

@@ -309,7 +309,7 @@ fn a_configuration_that_cannot_be_read_is_refused() {
     let path = host.path("etc/buildbot-conda/config.toml");
     fs::remove_file(&path).unwrap();
     host.refuses(
-        "error: read `{root}/etc/buildbot-conda/config.toml`: No such file or directory (os error 2)\n\
+        "error: no configuration `{root}/etc/buildbot-conda/config.toml`\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     fs::write(&path, b"[defaults]\nuser = '\xff'\n").unwrap();

@@ -32,7 +32,7 @@ impl Position {
 }
 
 /// Which instances a problem keeps from starting.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Affects {
     /// All: the file, the defaults, or something that nobody can assign.
     Everything,

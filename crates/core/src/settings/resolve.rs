@@ -1,11 +1,12 @@
 //! Defaults below instances: what each instance really uses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::problem::{Affects, Position, Problem, Refusal};
 use super::read::{self, Document, Layer, Section};
 use super::{Hardening, Log, Upgrade};
+use crate::dropin::{DropIn, Refused};
 use crate::names::{InstanceRef, Role};
 use crate::values::{
     AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, VariableName, Watchdog,
@@ -85,23 +86,25 @@ impl Settings {
         document
             .problems
             .extend(shared_directories(text, &document));
-        let everything = document
-            .problems
-            .iter()
-            .any(|problem| problem.affects == Affects::Everything);
+        let concerned = concerned(&document.problems);
+        let mut refused = Vec::new();
         let instances = document
             .sections
             .iter()
             .map(|section| {
-                let affects = Affects::Instance(section.reference.clone());
-                let own = document
-                    .problems
-                    .iter()
-                    .any(|problem| problem.affects == affects);
-                let instance = (!everything && !own).then(|| instance(section, &document.defaults));
+                let bad = concerned.contains(&Affects::Everything)
+                    || concerned.contains(&Affects::Instance(section.reference.clone()));
+                let instance = (!bad).then(|| instance(section, &document.defaults));
+                let instance = instance.filter(|instance| {
+                    let problems = not_for_systemd(text, section, instance);
+                    let good = problems.is_empty();
+                    refused.extend(problems);
+                    good
+                });
                 (section.reference.clone(), instance)
             })
             .collect();
+        document.problems.extend(refused);
         let mut problems = document.problems;
         problems.sort_by_key(|problem| problem.position);
         Self {
@@ -186,6 +189,31 @@ impl Settings {
             problems,
         })
     }
+}
+
+fn concerned(problems: &[Problem]) -> BTreeSet<Affects> {
+    let affects = problems.iter().map(|problem| problem.affects.clone());
+    affects.collect()
+}
+
+/// What of an instance cannot be written into a drop-in. Generator and launcher would both refuse
+/// it; here it has a place in the file.
+fn not_for_systemd(text: &str, section: &Section, instance: &Instance) -> Vec<Problem> {
+    let refused = DropIn::of(instance).err().unwrap_or_default();
+    let problem = |refused: Refused| {
+        let at = match &section.layer.directory_at {
+            Some(at) if refused.key.ends_with(".directory") => at,
+            _ => &section.header_at,
+        };
+        Problem {
+            position: Position::of(text, at.start),
+            key: refused.key,
+            reason: format!("`{}` {}", refused.value, refused.reason),
+            hint: refused.reason.hint().map(str::to_owned),
+            affects: Affects::Instance(section.reference.clone()),
+        }
+    };
+    refused.into_iter().map(problem).collect()
 }
 
 fn not_utf8(content: &[u8], valid: usize) -> Document {

@@ -57,7 +57,7 @@ fn a_fifo_does_not_block_the_boot() {
     root.fifo(CONFIG);
     refused(
         &root,
-        "/etc/buildbot-conda/config.toml: is no regular file\n",
+        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
     );
 }
 
@@ -67,15 +67,15 @@ fn a_directory_or_device_is_no_configuration() {
     fs::create_dir(root.path(CONFIG)).unwrap();
     refused(
         &root,
-        "/etc/buildbot-conda/config.toml: is no regular file\n",
+        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
     );
     for device in ["/dev/zero", "/dev/null", "/dev/tty"] {
         let root = Root::bare();
         root.link(CONFIG, device);
         let stderr = root.run();
         // Without a terminal, /dev/tty cannot even be opened.
-        let read = "/etc/buildbot-conda/config.toml: read: ";
-        let regular = "/etc/buildbot-conda/config.toml: is no regular file\n";
+        let read = "read `/etc/buildbot-conda/config.toml`: ";
+        let regular = "read `/etc/buildbot-conda/config.toml`: it is no regular file\n";
         assert!(
             stderr == regular || stderr.starts_with(read),
             "{device}: {stderr}"
@@ -93,7 +93,7 @@ fn a_huge_file_is_not_read() {
     file.set_len(1 << 40).unwrap();
     refused(
         &root,
-        "/etc/buildbot-conda/config.toml: is larger than 8388608 bytes\n",
+        "read `/etc/buildbot-conda/config.toml`: it is larger than 8388608 bytes\n",
     );
 }
 
@@ -103,7 +103,7 @@ fn a_link_in_a_circle_and_one_to_nowhere_are_survived() {
     root.link(CONFIG, "config.toml");
     let stderr = root.run();
     assert!(
-        stderr.starts_with("/etc/buildbot-conda/config.toml: read: "),
+        stderr.starts_with("read `/etc/buildbot-conda/config.toml`: "),
         "{stderr}"
     );
     let root = Root::bare();

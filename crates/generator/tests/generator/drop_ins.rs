@@ -95,10 +95,10 @@ fn a_value_that_systemd_would_mangle_is_reported_and_not_written() {
     );
     assert_eq!(
         root.run(),
-        "/etc/buildbot-conda/config.toml: master.credentials.token: \
+        "/etc/buildbot-conda/config.toml:1:2: master.credentials.token: \
          `/etc/buildbot-conda/credentials/my token` has the character ` `, with which systemd 255 \
          and later cannot find a credential\nhint: rename the file\n\
-         /etc/buildbot-conda/config.toml: worker@q.directory: `/srv/\"q\"` has the character `\"`, \
+         /etc/buildbot-conda/config.toml:6:13: worker@q.directory: `/srv/\"q\"` has the character `\"`, \
          which systemd 255 and later cannot mount at that path\n\
          hint: use a path without quotes, or another `hardening`\n"
     );

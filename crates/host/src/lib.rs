@@ -1,0 +1,215 @@
+//! The configuration of this host as it lies on disk: found, opened without waiting, believed only
+//! when root alone can write it, and read up to a limit.
+//!
+//! Generator, launcher and command line all read it here, so that they use a file all or none: an
+//! instance must not start from a configuration that its drop-in was not made from.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::trust::{self, Distrust, LARGEST_CONFIGURATION};
+use rustix::fs::{Mode, OFlags};
+use thiserror::Error;
+
+/// Why there is no configuration to use.
+#[derive(Debug, Error)]
+pub enum Unusable {
+    /// There is none.
+    #[error(
+        "no configuration `{}`\nhint: `dpkg-reconfigure buildbot-conda` writes a new one",
+        .0.display()
+    )]
+    Missing(PathBuf),
+    /// It is there but cannot be read.
+    // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
+    #[error("read `{}`: {cause}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// A pipe would block the boot, a device might do anything.
+    #[error("read `{}`: it is no regular file", .0.display())]
+    NotRegular(PathBuf),
+    /// More than a configuration has.
+    #[error("read `{}`: it is larger than {LARGEST_CONFIGURATION} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// Others than root decide what it says.
+    #[error(transparent)]
+    Distrusted(#[from] Distrust),
+}
+
+/// The absolute `path` below `root`, where there is one.
+pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    match root {
+        None => path.to_owned(),
+        Some(root) => root.join(path.strip_prefix("/").unwrap_or(path)),
+    }
+}
+
+/// The settings of this host, good or bad; those below `root`, where there is one.
+///
+/// # Errors
+///
+/// [`Unusable`], when there is no text to speak of.
+pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
+    let path = below(root, paths::CONFIGURATION);
+    let mut trusted = vec![0];
+    if root.is_some() {
+        // In tests, whoever runs them.
+        trusted.push(rustix::process::geteuid().as_raw());
+    }
+    parsed(&path, Some(&trusted))
+}
+
+/// The settings of any file, for instance of one that is to become the configuration.
+///
+/// # Errors
+///
+/// As [`settings`], whoever owns the file.
+pub fn settings_of(path: &Path) -> Result<Settings, Unusable> {
+    parsed(path, None)
+}
+
+fn parsed(path: &Path, trusted: Option<&[u32]>) -> Result<Settings, Unusable> {
+    let content = read(path, trusted)?;
+    Ok(Settings::parse(&path.display().to_string(), &content))
+}
+
+fn read(path: &Path, trusted: Option<&[u32]>) -> Result<Vec<u8>, Unusable> {
+    let unreadable = |cause| Unusable::Unreadable {
+        path: path.to_owned(),
+        cause,
+    };
+    let (file, metadata) = open(path)
+        .map_err(unreadable)?
+        .ok_or_else(|| Unusable::Missing(path.to_owned()))?;
+    if !metadata.is_file() {
+        return Err(Unusable::NotRegular(path.to_owned()));
+    }
+    if let Some(trusted) = trusted {
+        if let Some(directory) = path.parent() {
+            let metadata = fs::metadata(directory).map_err(unreadable)?;
+            believe(directory, &metadata, trusted)?;
+        }
+        believe(path, &metadata, trusted)?;
+    }
+    read_at_most(&file, LARGEST_CONFIGURATION)
+        .map_err(unreadable)?
+        .ok_or_else(|| Unusable::TooLarge(path.to_owned()))
+}
+
+fn believe(path: &Path, metadata: &Metadata, trusted: &[u32]) -> Result<(), Distrust> {
+    let path = path.display().to_string();
+    trust::check(&path, metadata.uid(), metadata.mode(), trusted)
+}
+
+/// Opens a file without waiting for anything; what it turned out to be is in its metadata. `None`
+/// where nothing is.
+///
+/// # Errors
+///
+/// What the system says, other than that nothing is there.
+pub fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(error) if io::Error::from(error).kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    Ok(Some((file, metadata)))
+}
+
+/// The content of a file, or `None` where it is larger than `limit` bytes.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn read_at_most(file: &File, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut content = Vec::new();
+    let length = file.take(limit + 1).read_to_end(&mut content)?;
+    Ok((length as u64 <= limit).then_some(content))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// A root directory with this configuration.
+    fn host(content: &str) -> TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let path = below(Some(root.path()), paths::CONFIGURATION);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        root
+    }
+
+    fn said(root: &TempDir) -> String {
+        let said = settings(Some(root.path())).unwrap_err().to_string();
+        said.replace(root.path().to_str().unwrap(), "")
+    }
+
+    #[test]
+    fn a_configuration_below_a_root_is_read() {
+        let root = host("[master]\n");
+        let settings = settings(Some(root.path())).unwrap();
+        assert_eq!(settings.instances().count(), 1);
+        assert!(settings.file().ends_with("/etc/buildbot-conda/config.toml"));
+    }
+
+    #[test]
+    fn none_is_said_with_what_makes_one() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(
+            said(&root),
+            "no configuration `/etc/buildbot-conda/config.toml`\n\
+             hint: `dpkg-reconfigure buildbot-conda` writes a new one"
+        );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_without_waiting() {
+        let root = host("");
+        let path = below(Some(root.path()), paths::CONFIGURATION);
+        let refusal = "read `/etc/buildbot-conda/config.toml`: it is no regular file";
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR).unwrap();
+        assert_eq!(said(&root), refusal);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert_eq!(said(&root), refusal);
+    }
+
+    #[test]
+    fn a_file_beyond_the_limit_is_refused() {
+        let root = host("");
+        let file = File::create(below(Some(root.path()), paths::CONFIGURATION)).unwrap();
+        file.set_len(LARGEST_CONFIGURATION + 1).unwrap();
+        let refusal = "read `/etc/buildbot-conda/config.toml`: it is larger than 8388608 bytes";
+        assert_eq!(said(&root), refusal);
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_believed() {
+        let root = host("");
+        let path = below(Some(root.path()), paths::CONFIGURATION);
+        fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
+        assert!(said(&root).contains("can be written by others than root (mode 0664)"));
+        assert!(settings_of(&path).is_ok());
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
+        assert!(said(&root).contains("/etc/buildbot-conda: can be written by others"));
+    }
+}
