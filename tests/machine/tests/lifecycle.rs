@@ -87,8 +87,8 @@ fn removal_stops_every_instance_and_installation_starts_them_again(release: Rele
 
     remove(&machine)?;
 
-    let processes = machine.run(&["pgrep", "--euid", "bb"])?;
-    ensure!(processes.status == 1, "{processes}");
+    let processes = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb")?;
+    ensure!(processes.text().is_empty(), "{processes}");
     let failed = machine.run(&["systemctl", "--failed", "--no-legend"])?;
     ensure!(failed.text().is_empty(), "{failed}");
 
