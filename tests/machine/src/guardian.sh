@@ -41,7 +41,16 @@ exec 3<&-
 status=0
 wait "$nspawn" || status=$?
 
-# A group can go only when it is empty, and this script is in it.
-echo 0 >/sys/fs/cgroup/cgroup.procs || true
-find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
+# A killed nspawn leaves its machine running.
+echo 1 >"$group/machine/cgroup.kill" || true
+# A group can go only when it is empty, and this script and its watcher are in one.
+while read -r process; do
+    echo "$process" >/sys/fs/cgroup/cgroup.procs || true
+done <"$group/guardian/cgroup.procs"
+# What has been killed is gone a moment later.
+attempts=0
+until find "$group" -depth -type d -delete 2>/dev/null || [ "$attempts" -ge 50 ]; do
+    attempts=$((attempts + 1))
+    sleep 0.05
+done
 exit "$status"

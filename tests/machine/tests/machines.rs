@@ -146,6 +146,18 @@ fn a_killed_test_process_leaves_no_process_and_no_mount(release: Release) -> Out
         );
         std::thread::sleep(Duration::from_millis(50));
     }
+    // The unified hierarchy alone, or beside the older ones.
+    for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let group = std::path::Path::new(hierarchy).join(&machine);
+        while group.exists() {
+            ensure!(
+                Instant::now() < deadline,
+                "`{}` is still there",
+                group.display()
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
     // The next machine of any later process takes the directory away. This process may have looked before.
     let directory = machines_directory().join("running").join(&machine);
     let lock = std::fs::File::open(directory.join("lock"));
