@@ -1,8 +1,8 @@
 //! `service ...`: what the units call for reload and stop. The exit status and the words on stderr
 //! are what systemd and the journal are told.
 //!
-//! systemd gives `MAINPID`; without it somebody calls by hand, and then systemd is asked to do the
-//! whole thing properly.
+//! The units say where their credentials are; without that somebody calls by hand, and then systemd
+//! is asked to do the whole thing properly.
 
 mod main_process;
 mod reload;
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// Instance, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Directory with the unit's credentials, which systemd does not tell every command of a unit
+    /// Directory with the unit's credentials, there or not; the units give it
     #[arg(long, value_name = "DIR")]
     credentials: Option<PathBuf>,
 }
@@ -43,9 +43,11 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
     };
-    let Some(pid) = env::var_os("MAINPID") else {
+    let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
     };
+    // Not set when the main process has ended, which a stop command is run after, too.
+    let pid = env::var_os("MAINPID").unwrap_or_default();
     let settings = context.settings()?;
     let instance = settings
         .instance(&arguments.reference)
@@ -53,7 +55,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     let service = Service {
         instance,
         main: MainProcess::open(&pid, context, &arguments.reference)?,
-        credentials: arguments.credentials.as_deref(),
+        credentials: Some(credentials.as_path()).filter(|directory| directory.is_dir()),
     };
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
