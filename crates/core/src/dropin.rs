@@ -4,6 +4,7 @@
 //! it needs no template and so serves the launcher as well, which must refuse the same instances:
 //! without its drop-in an instance would run as the wrong user. [`Renderer`] makes text of it.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -50,8 +51,11 @@ fn hint_line(reason: &Unwritable) -> String {
         .map_or_else(String::new, |hint| format!("\nhint: {hint}"))
 }
 
+/// The variable by which a drop-in tells the launcher that it is in force, and which one it is.
+pub const FINGERPRINT_VARIABLE: &str = "BUILDBOT_CONDA_DROP_IN";
+
 /// The values of one instance's drop-in, escaped, in the order in which they are written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DropIn {
     reference: InstanceRef,
     hardening: Hardening,
@@ -116,6 +120,14 @@ impl DropIn {
         } else {
             Err(values.refused)
         }
+    }
+
+    /// 16 hexadecimal digits that differ when a value does. Generator and launcher of one package
+    /// agree on them; others need not, as an upgrade has systemd read everything again.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
     }
 
     /// Whose it is.
@@ -241,7 +253,7 @@ mod render {
     use tera::{Context, Tera};
     use thiserror::Error;
 
-    use super::DropIn;
+    use super::{DropIn, FINGERPRINT_VARIABLE};
     use crate::paths;
     use crate::settings::Word;
 
@@ -275,6 +287,8 @@ mod render {
         pub fn render(&self, drop_in: &DropIn) -> Result<String, RenderError> {
             let mut context = Context::new();
             context.insert("configuration", paths::CONFIGURATION);
+            context.insert("fingerprint_variable", FINGERPRINT_VARIABLE);
+            context.insert("fingerprint", &drop_in.fingerprint());
             context.insert("reference", &drop_in.reference.to_string());
             context.insert("role", drop_in.reference.role.as_str());
             context.insert("hardening", drop_in.hardening.as_str());

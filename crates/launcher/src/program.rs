@@ -1,6 +1,6 @@
 //! From arguments and the inherited environment to the one command line that becomes Buildbot.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_conda::{
     CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
 };
+use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Word as _};
@@ -24,10 +25,16 @@ pub(crate) struct Program {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Set by systemd for everything that it starts, systemd.exec(5).
+const STARTED_BY_SYSTEMD: &str = "INVOCATION_ID";
+/// The account that systemd started it as, systemd.exec(5).
+const ACCOUNT: &str = "USER";
+
 /// Decides what an instance's process becomes.
 pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<Program, Refusal> {
     let settings = buildbot_conda_host::settings(arguments.root.as_deref())?;
     let instance = settings.instance(&arguments.reference)?;
+    let mut warnings: Vec<String> = changed_since(instance, inherited)?.into_iter().collect();
     check_directory(instance)?;
     let prefix = PathBuf::from(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
@@ -37,8 +44,11 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
         target: Some(instance.conda_env.to_string().into()),
         ..Options::default()
     };
-    let activation = activate(&facts, conda_root.as_ref(), inherited, &options)
+    let mut inherited = inherited.clone();
+    inherited.remove(OsStr::new(FINGERPRINT_VARIABLE));
+    let activation = activate(&facts, conda_root.as_ref(), &inherited, &options)
         .map_err(|source| Refusal::Activation { source })?;
+    warnings.extend(activation.warnings.iter().map(ToString::to_string));
     let afterwards = instance
         .environment
         .iter()
@@ -53,12 +63,36 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
             python,
             runner_arguments(runner, instance),
         ),
-        warnings: activation
-            .warnings
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        warnings,
     })
+}
+
+/// Whether the unit was set up from another configuration than this. What systemd has set up
+/// cannot be changed from here: another account is refused, the rest is said.
+fn changed_since(instance: &Instance, inherited: &Environment) -> Result<Option<String>, Refusal> {
+    if !inherited.contains_key(OsStr::new(STARTED_BY_SYSTEMD)) {
+        return Ok(None);
+    }
+    let unit = instance.reference.unit_name();
+    let Some(in_force) = inherited.get(OsStr::new(FINGERPRINT_VARIABLE)) else {
+        return Err(Refusal::NoDropIn { unit });
+    };
+    let account = inherited.get(OsStr::new(ACCOUNT));
+    if let Some(account) = account
+        && account != instance.user.as_str()
+    {
+        return Err(Refusal::OtherAccount {
+            unit,
+            account: account.clone(),
+            configured: instance.user.as_str().to_owned(),
+        });
+    }
+    let now = DropIn::of(instance).map(|drop_in| drop_in.fingerprint());
+    Ok(now.is_ok_and(|now| *in_force != *now).then(|| {
+        "the configuration was changed after systemd read it: time-outs, credentials and sandbox \
+         are still the old ones; `systemctl daemon-reload` and a restart bring the new ones"
+            .to_owned()
+    }))
 }
 
 /// The installation, when there is one: environments of other tools have no conda beside them, and

@@ -1,5 +1,6 @@
 //! Why an instance is not started: one message each, with the path, the reason and a hint.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,6 +16,21 @@ pub(crate) enum Refusal {
     Configuration(#[from] Unusable),
     #[error(transparent)]
     Settings(#[from] settings::Refusal),
+    #[error(
+        "systemd started `{unit}` without its settings: it has not read the configuration since the instance was \
+         added or became good\nhint: `systemctl daemon-reload`, then `systemctl start {unit}`"
+    )]
+    NoDropIn { unit: String },
+    #[error(
+        "systemd started `{unit}` as `{}`, but the configuration says `{configured}`\n\
+         hint: `systemctl daemon-reload`, then `systemctl restart {unit}`",
+        account.display()
+    )]
+    OtherAccount {
+        unit: String,
+        account: OsString,
+        configured: String,
+    },
     #[error("{source}\nhint: {}", source.hint())]
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]

@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use buildbot_conda_core::dropin::DropIn;
+use buildbot_conda_core::settings::Settings;
 use tempfile::TempDir;
 
 /// A host with one good master.
@@ -347,6 +349,83 @@ fn systemd_is_told_the_reason() {
     assert!(told.starts_with("STATUS=no `buildbot.tac` in `"), "{told}");
     assert!(!told.contains('\n'));
     assert!(output.stderr.starts_with(b"<3>error: no `buildbot.tac`"));
+}
+
+/// What `buildbot-conda-generator` would have put into the drop-in.
+fn fingerprint(host: &Host) -> String {
+    let path = host.path("etc/buildbot-conda/config.toml");
+    let settings = Settings::parse("f", &fs::read(path).unwrap());
+    let instance = settings.instance(&"master".parse().unwrap()).unwrap();
+    DropIn::of(instance).unwrap().fingerprint()
+}
+
+#[test]
+fn a_unit_without_its_drop_in_is_refused() {
+    let host = Host::new();
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("INVOCATION_ID", "x")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("without its settings") && said.contains("daemon-reload"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_unit_of_another_account_is_refused() {
+    let host = Host::new();
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("INVOCATION_ID", "x")
+        .env("USER", "someone")
+        .env("BUILDBOT_CONDA_DROP_IN", fingerprint(&host))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("as `someone`, but the configuration says `bb`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_configuration_changed_after_systemd_read_it_is_said() {
+    let host = Host::new();
+    let old = fingerprint(&host);
+    let launch = || {
+        let mut command = host.launcher();
+        command
+            .arg("master")
+            .env("INVOCATION_ID", "x")
+            .env("USER", "bb")
+            .env("BUILDBOT_CONDA_DROP_IN", &old);
+        command.output().unwrap()
+    };
+    let output = launch();
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(
+        !lines(&output)
+            .iter()
+            .any(|line| line.contains("BUILDBOT_CONDA_DROP_IN"))
+    );
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("drain = '2min'\n"),
+    );
+    let output = launch();
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.starts_with("warning: the configuration was changed after systemd read it"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub enum Upgrade {
 }
 
 /// How far systemd shuts an instance in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hardening {
     /// What Buildbot as people run it can bear.
     Standard,
