@@ -3,6 +3,7 @@
 mod bench;
 mod deb;
 mod demo;
+mod faults;
 mod prerequisites;
 mod stages;
 mod test;

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
-use buildbot_conda_machine::Release;
+use buildbot_conda_machine::{Release, forget_faults};
 
 use crate::stages::Stages;
-use crate::{deb, prerequisites};
+use crate::{deb, faults, prerequisites};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// Boot machines of this release only
     #[arg(long, value_parser = parse_release)]
     release: Option<Release>,
+    /// Write the fault table into `docs/faults.md`
+    #[arg(long, conflicts_with_all = ["fast", "release"])]
+    record: bool,
 }
 
 /// Names a release on the command line.
@@ -35,7 +38,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         command.current_dir(workspace).args(words);
         command
     };
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 7 });
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 8 });
     stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
     stages.attempt("lints", || {
         check(&mut cargo(&[
@@ -52,7 +55,11 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         prerequisites::for_python()?;
         runner(workspace)
     });
+    let releases = arguments
+        .release
+        .map_or(Release::ALL.to_vec(), |release| vec![release]);
     if !arguments.fast {
+        forget_faults()?;
         let package = stages.attempt("package is built", || deb::build(workspace));
         // Without a package the tests of it cannot be run, and its own stage has failed.
         if let Some(package) = package {
@@ -87,8 +94,15 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
                 check(&mut tests)
             });
         }
+        stages.attempt("fault table", || faults::check(&releases));
+        if arguments.record {
+            faults::write(workspace)?;
+        }
     }
     stages.print()?;
+    if !arguments.fast {
+        faults::print(&releases)?;
+    }
     if stages.failed() > 0 {
         bail!("{} of the stages failed", stages.failed());
     }

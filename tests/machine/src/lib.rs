@@ -10,6 +10,7 @@
 mod boot;
 mod cache;
 mod conda;
+mod faults;
 mod instances;
 mod machine;
 mod package;
@@ -21,6 +22,7 @@ mod root;
 mod tree;
 
 pub use conda::{Environment, PREFIX, Version};
+pub use faults::{Row, TABLE, Verdict, fault, forget_faults, verdict};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use machine::{Builder, Machine};
 pub use package::latest_package;
@@ -28,7 +30,7 @@ pub use prepared::{installed, set_up};
 pub use process::Output;
 pub use release::Release;
 pub use rest::{Build, Rest};
-pub use root::debian_root;
+pub use root::{debian_root, systemd_version};
 pub use tree::{Layers, machines_directory};
 
 /// What a machine test returns.

@@ -48,6 +48,24 @@ pub fn debian_root(release: Release) -> Result<PathBuf> {
     })
 }
 
+/// The version of Debian's package of systemd in the root of `release`, such as `252.39-1~deb12u1`.
+///
+/// # Errors
+///
+/// As [`debian_root`], or when the root's package database does not say.
+pub fn systemd_version(release: Release) -> Result<String> {
+    let path = debian_root(release)?.join("var/lib/dpkg/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+    let mut packages = text.split("\n\n");
+    let fields = packages.find(|fields| fields.starts_with("Package: systemd\n"));
+    let version = fields.and_then(|fields| {
+        fields
+            .lines()
+            .find_map(|line| line.strip_prefix("Version: "))
+    });
+    Ok(version.context("find systemd's version")?.to_owned())
+}
+
 fn make(release: Release, mirror: &str, path: &Path) -> Result<()> {
     eprintln!("making a {release} root from Debian's archive");
     let mut command = Command::new("mmdebstrap");

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    MASTER, Machine, Outcome, PREFIX, Release, Rest, installed, latest_package, on_each_release,
-    set_up,
+    MASTER, Machine, Outcome, PREFIX, Release, Rest, fault, installed, latest_package,
+    on_each_release, set_up,
 };
 
 on_each_release! {
@@ -88,6 +88,10 @@ fn an_empty_directory_skips_the_unit(release: Release) -> Outcome {
 }
 
 fn start_returns_when_the_web_api_answers(release: Release) -> Outcome {
+    fault("master-start", release, || start_the_master(release))
+}
+
+fn start_the_master(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
 
     machine

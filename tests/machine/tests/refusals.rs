@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use buildbot_conda_machine::{
-    MASTER, Machine, Outcome, PREFIX, Release, WORKER, on_each_release, set_up,
+    MASTER, Machine, Outcome, PREFIX, Release, WORKER, fault, on_each_release, set_up,
 };
 
 on_each_release! {
@@ -130,6 +130,10 @@ fn an_unknown_key_in_the_configuration_is_refused(release: Release) -> Outcome {
 }
 
 fn a_missing_user_is_refused(release: Release) -> Outcome {
+    fault("missing-user", release, || refuse_a_missing_user(release))
+}
+
+fn refuse_a_missing_user(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     let good = machine.read_file(CONFIGURATION)?;
     let bad = good.replace("user = \"bb\"", "user = \"nobody-here\"");

@@ -1,0 +1,477 @@
+//! The fault table: the events that services must survive or tell the truth about, and whether a run has shown it.
+//!
+//! A test shows one or more rows with [`fault`], which leaves a small file per row and release below `target/faults/`.
+//! Which tests run and how the table is printed is `cargo xtask test`'s business.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::Release;
+use crate::tree::workspace;
+
+/// One event and what must happen then.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Short and stable: words of small letters joined by hyphens.
+    pub id: &'static str,
+    /// What happens to a service.
+    pub event: &'static str,
+    /// What an administrator is promised.
+    pub promise: &'static str,
+}
+
+/// What a run has shown about a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Everything that is promised has been seen.
+    Held,
+    /// Something else has been seen, or the test was ended before its end.
+    NotHeld,
+    /// No test has reported the row.
+    NotRun,
+}
+
+impl Verdict {
+    /// As the table spells it.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::NotHeld => "not held",
+            Self::NotRun => "not run",
+        }
+    }
+}
+
+const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Row {
+    Row { id, event, promise }
+}
+
+const FAILS_ONCE: &str = "failed within a bounded time, the reason in Buildbot's words, no restart";
+const TRIED_AGAIN: &str = "the reason is shown, tried again for ever, recovers by itself";
+const RETRIED: &str = "back and serving, running builds are retried to success";
+const REPLACED: &str = "the watchdog replaces it";
+const REFUSED: &str = "refused";
+const REFUSED_ONCE: &str = "failed once with the reason";
+
+/// Every row, in the order in which the table is printed.
+pub const TABLE: &[Row] = &[
+    row(
+        "master-start",
+        "the master is started",
+        "`systemctl start` returns when it serves",
+    ),
+    row(
+        "worker-start",
+        "a worker is started, its master is away",
+        "`systemctl start` does not wait, the status line says where it stands",
+    ),
+    row("broken-master-cfg", "`master.cfg` is broken", FAILS_ONCE),
+    row("missing-plugin", "a web plugin is missing", FAILS_ONCE),
+    row("broken-tac", "`buildbot.tac` is broken", FAILS_ONCE),
+    row("missing-tac", "`buildbot.tac` is missing", FAILS_ONCE),
+    row(
+        "system-exit",
+        "`master.cfg` raises `SystemExit`",
+        FAILS_ONCE,
+    ),
+    row("endless-loop", "`master.cfg` never ends", FAILS_ONCE),
+    row("port-in-use", "a port is in use", TRIED_AGAIN),
+    row(
+        "database-unreachable",
+        "the database is unreachable",
+        TRIED_AGAIN,
+    ),
+    row(
+        "database-older",
+        "the database is older than Buildbot",
+        "backup, upgrade as the service's user, start; progress on the status line",
+    ),
+    row(
+        "database-older-interrupted",
+        "the upgrade of the database is interrupted",
+        "nothing is lost, the next start continues or restores",
+    ),
+    row(
+        "database-newer",
+        "the database is newer than Buildbot",
+        "refused with 65: which version wrote it, what to do",
+    ),
+    row(
+        "reload-good",
+        "the master is reloaded with a good configuration",
+        "in effect when `systemctl reload` returns",
+    ),
+    row(
+        "reload-broken",
+        "... with a broken one",
+        "the command fails with the reason, the old one serves",
+    ),
+    row(
+        "reload-partial",
+        "... with one that can only be applied in part",
+        "the command fails and says so",
+    ),
+    row(
+        "reload-during-start",
+        "... while it is starting",
+        "the command waits, then it is in effect",
+    ),
+    row(
+        "reload-twice",
+        "... twice at once",
+        "both commands are answered truthfully",
+    ),
+    row(
+        "hup-by-hand",
+        "HUP is sent to the master by hand",
+        "reaches Buildbot",
+    ),
+    row("master-killed", "the master is killed with KILL", RETRIED),
+    row(
+        "master-segfault",
+        "the master crashes with a segmentation fault",
+        RETRIED,
+    ),
+    row(
+        "master-out-of-memory",
+        "the master runs out of memory",
+        RETRIED,
+    ),
+    row(
+        "worker-killed",
+        "the worker is killed with KILL or crashes",
+        RETRIED,
+    ),
+    row(
+        "worker-out-of-memory",
+        "a build runs out of memory",
+        "that build fails or is retried, the worker lives",
+    ),
+    row("hang-stopped", "the master is frozen by STOP", REPLACED),
+    row("hang-reactor", "the master's reactor is blocked", REPLACED),
+    row("worker-hang", "the worker is frozen by STOP", REPLACED),
+    row(
+        "slow-start",
+        "a healthy `master.cfg` takes longer than the watchdog's time, at a start",
+        "it is left to finish",
+    ),
+    row("slow-reload", "... at a reload", "it is left to finish"),
+    row(
+        "restart-builds",
+        "the master is restarted with running builds",
+        "20 of 20 are retried to success",
+    ),
+    row(
+        "stop-builds",
+        "the master is stopped with running builds, and started later",
+        "all are retried to success",
+    ),
+    row(
+        "drain-builds",
+        "the same with `drain` set",
+        "builds that end within it finish first, the others are retried",
+    ),
+    row(
+        "worker-restart",
+        "the worker is restarted with a running build",
+        "no build is lost",
+    ),
+    row(
+        "worker-stop",
+        "the worker is stopped with a running build, and started later",
+        "no build is lost",
+    ),
+    row(
+        "worker-reload",
+        "the worker is reloaded with a running build",
+        "the build finishes, the worker comes back fresh",
+    ),
+    row(
+        "worker-reload-refused",
+        "... without `allow_shutdown`",
+        "refused with the line to add",
+    ),
+    row(
+        "worker-password",
+        "the worker's password is wrong",
+        "on the status line within 15 s, and again when it changes",
+    ),
+    row(
+        "worker-unreachable-master",
+        "the worker's master is unreachable",
+        "on the status line within 15 s, and again when it changes",
+    ),
+    row(
+        "worker-wrong-port",
+        "the worker's port is not one for workers",
+        "on the status line within 15 s, and again when it changes",
+    ),
+    row(
+        "worker-returns",
+        "the master is away for long, then back",
+        "the worker is attached within 20 s, 20 of 20",
+    ),
+    row(
+        "second-start",
+        "a second start in the directory of a running master",
+        "refused with the holder's PID",
+    ),
+    row(
+        "upgrade-beside",
+        "`buildbot-conda upgrade` beside a running master",
+        "refused with the holder's PID",
+    ),
+    row(
+        "upstream-upgrade-beside",
+        "`buildbot upgrade-master` beside a running master",
+        REFUSED,
+    ),
+    row(
+        "upstream-cleanup-beside",
+        "`buildbot cleanupdb` beside a running master",
+        REFUSED,
+    ),
+    row("missing-user", "the user is missing", REFUSED_ONCE),
+    row(
+        "missing-credential",
+        "a credential is missing",
+        REFUSED_ONCE,
+    ),
+    row("missing-mount", "a mount is missing", REFUSED_ONCE),
+    row(
+        "missing-path",
+        "a directory that must be writable is missing",
+        REFUSED_ONCE,
+    ),
+    row(
+        "hand-made-unit",
+        "a hand-made unit of our name is in `/etc/systemd/system`",
+        "untouched until it is adopted",
+    ),
+    row(
+        "stale-configuration",
+        "`config.toml` is edited without `daemon-reload`",
+        "systemctl warns, a start on different files is not silent",
+    ),
+    row(
+        "reboot",
+        "the machine is rebooted under load",
+        "everything is back, nothing is lost",
+    ),
+    row(
+        "power-cut",
+        "the power is cut under load",
+        "everything is back, nothing is lost",
+    ),
+    row(
+        "package-upgrade",
+        "the package is upgraded with running builds",
+        "no unit is stopped, no build lost, the new launcher is used from the next start",
+    ),
+    row(
+        "secrets",
+        "credentials are used",
+        "nothing of them in arguments, builds, build logs, `status.json` or the journal",
+    ),
+    row(
+        "exposure-master",
+        "`systemd-analyze security` of the master",
+        "at most 1.5",
+    ),
+    row(
+        "exposure-worker",
+        "... of a worker with `strict`",
+        "at most 3.1",
+    ),
+    row(
+        "standard-sudo",
+        "a build of a worker with `standard` calls `sudo`",
+        "it works",
+    ),
+    row(
+        "home-srv-opt",
+        "environment and directories under `/home`, `/srv`, `/opt`",
+        "they work in every profile",
+    ),
+    row(
+        "drain-verb",
+        "`buildbot-conda drain`",
+        "builds finish, the service stays down",
+    ),
+    row(
+        "upgrade-verb",
+        "`buildbot-conda upgrade` of a stopped master",
+        "backup, then the schema is Buildbot's",
+    ),
+    row(
+        "backup-restored",
+        "`buildbot-conda backup`, and its restoration",
+        "the builds of that moment are back",
+    ),
+    row(
+        "log-levels",
+        "Buildbot logs an error",
+        "`journalctl -p err` shows it, a traceback is one entry",
+    ),
+    row(
+        "log-once",
+        "`log` is left alone, or `both`",
+        "nothing is written twice; `twistd.log` only with `both`",
+    ),
+    // What the table of the issue does not name.
+    row(
+        "odd-configuration",
+        "`master.cfg` is a directory, unreadable, not UTF-8; `buildbot.tac` a dangling link",
+        FAILS_ONCE,
+    ),
+    row(
+        "exit-in-configuration",
+        "`master.cfg` calls `os._exit(0)` or makes itself a daemon",
+        FAILS_ONCE,
+    ),
+    row("privileged-port", "the web port is below 1024", FAILS_ONCE),
+    row(
+        "long-error",
+        "`master.cfg` has 500 errors",
+        "all are in the journal, the status line stays short",
+    ),
+    row(
+        "disk-full",
+        "the file system of the master's directory is full",
+        TRIED_AGAIN,
+    ),
+    row(
+        "read-only-directory",
+        "the master's directory is read-only",
+        "the reason is shown",
+    ),
+    row(
+        "stop-during-start",
+        "the master is stopped while it is starting",
+        "stops at once and cleanly",
+    ),
+    row(
+        "reload-during-stop",
+        "the master is reloaded while it is stopping",
+        "the command fails, the stop goes on",
+    ),
+    row(
+        "clean-shutdown-by-hand",
+        "USR1 is sent to the master by hand",
+        "builds finish, the service stays down",
+    ),
+    row(
+        "environment-removed",
+        "the environment is removed under a running master, which is then restarted",
+        FAILS_ONCE,
+    ),
+    row(
+        "reactor-stopped",
+        "a plugin stops the reactor",
+        "back and serving",
+    ),
+    row(
+        "many-reloads",
+        "the master is reloaded 100 times in a row",
+        "all are in effect, memory stays within 25 %",
+    ),
+];
+
+/// Reports what becomes of `show` as the verdict about row `id` on `release`.
+///
+/// Each row is shown by one test. Until `show` has succeeded the row is `not held`, also when the process is killed.
+///
+/// # Errors
+///
+/// Those of `show`, the row named; or when there is no such row, or its file cannot be written.
+pub fn fault<T>(id: &str, release: Release, show: impl FnOnce() -> Result<T>) -> Result<T> {
+    if !TABLE.iter().any(|row| row.id == id) {
+        bail!("find row `{id}` in the fault table");
+    }
+    record(id, release, Verdict::NotHeld)?;
+    let shown = show().with_context(|| format!("show `{id}` on {release}"))?;
+    record(id, release, Verdict::Held)?;
+    Ok(shown)
+}
+
+/// What has been reported about a row on `release` since [`forget_faults`].
+pub fn verdict(id: &str, release: Release) -> Verdict {
+    match fs::read_to_string(file(id, release)) {
+        Ok(text) if text == Verdict::Held.text() => Verdict::Held,
+        Ok(_) => Verdict::NotHeld,
+        Err(_) => Verdict::NotRun,
+    }
+}
+
+/// Starts a new table. The directory is then the caller's, who may be less than the root that the tests run as.
+///
+/// # Errors
+///
+/// When the old one cannot be removed, or none be made.
+pub fn forget_faults() -> Result<()> {
+    let directory = directory();
+    if directory.exists() {
+        fs::remove_dir_all(&directory)
+            .with_context(|| format!("remove `{}`", directory.display()))?;
+    }
+    create(&directory)
+}
+
+fn directory() -> PathBuf {
+    workspace().join("target/faults")
+}
+
+fn create(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("create `{}`", directory.display()))
+}
+
+fn file(id: &str, release: Release) -> PathBuf {
+    directory().join(format!("{release}.{id}"))
+}
+
+fn record(id: &str, release: Release, verdict: Verdict) -> Result<()> {
+    let directory = directory();
+    create(&directory)?;
+    let target = file(id, release);
+    let new = directory.join(format!(".{release}.{id}.{}", std::process::id()));
+    fs::write(&new, verdict.text())
+        .and_then(|()| fs::rename(&new, &target))
+        .with_context(|| format!("write `{}`", target.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{TABLE, workspace};
+
+    /// The text of every test that may show a row.
+    fn sources() -> String {
+        let directory = workspace().join("tests/machine/tests");
+        let entries = std::fs::read_dir(directory).expect("the tests have a directory");
+        let files = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+        files.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn ids_are_unique_and_of_small_letters_and_hyphens() {
+        let ids: BTreeSet<_> = TABLE.iter().map(|row| row.id).collect();
+        assert_eq!(ids.len(), TABLE.len());
+        for id in ids {
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
+            assert!(id.bytes().all(plain), "`{id}`");
+        }
+    }
+
+    #[test]
+    fn each_row_is_shown_by_one_test() {
+        let sources = sources();
+        for row in TABLE {
+            let quoted = format!("\"{}\"", row.id);
+            let count = sources.matches(&quoted).count();
+            assert_eq!(count, 1, "`{}` occurs {count} times in the tests", row.id);
+        }
+    }
+}
