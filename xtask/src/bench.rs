@@ -3,11 +3,15 @@
 
 mod launch;
 mod measure;
+mod start;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use buildbot_conda_machine::Release;
 use clap::{Args, Subcommand};
+
+use crate::test::parse_release;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -19,6 +23,8 @@ pub(crate) struct Arguments {
 enum Subject {
     /// What entering an environment costs, and what the generator does at boot
     Launch(LaunchArguments),
+    /// From `systemctl start` to serving, and resident memory, against a plain unit on a booted machine
+    Start(StartArguments),
 }
 
 #[derive(Args)]
@@ -34,8 +40,22 @@ struct LaunchArguments {
     json: bool,
 }
 
+#[derive(Args)]
+struct StartArguments {
+    /// Starts of each unit
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    runs: usize,
+    /// The Debian release to boot
+    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    release: Release,
+    /// Print JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Launch(arguments) => launch::run(workspace, arguments),
+        Subject::Start(arguments) => start::run(workspace, arguments),
     }
 }

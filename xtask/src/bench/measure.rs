@@ -47,25 +47,45 @@ pub(super) fn compete(mut contenders: Vec<Contender>, runs: usize) -> Result<Vec
             }
         }
     }
-    let medians: Vec<f64> = times.iter_mut().map(|times| median(times)).collect();
-    let figures = contenders.iter().enumerate().map(|(index, contender)| {
-        let times = &times[index];
-        Figures {
+    let named = contenders
+        .iter()
+        .zip(times)
+        .map(|(contender, times)| Series {
             name: contender.name.clone(),
-            runs,
-            minimum: times.first().map_or(0.0, milliseconds),
-            median: medians[index],
-            maximum: times.last().map_or(0.0, milliseconds),
-            against: contender
-                .against
-                .map(|other| contenders[other].name.clone()),
-            ratio: contender
-                .against
-                .map(|other| medians[index] / medians[other]),
+            times,
+            against: contender.against,
             wanted: contender.wanted,
-        }
+        });
+    Ok(compare(named.collect()))
+}
+
+/// The times of one thing, measured in turn with those of the others.
+pub(super) struct Series {
+    pub(super) name: String,
+    pub(super) times: Vec<Duration>,
+    /// Index of the series that this one is compared with.
+    pub(super) against: Option<usize>,
+    /// Highest ratio of the medians that is wanted.
+    pub(super) wanted: Option<f64>,
+}
+
+/// Medians, extremes and ratios.
+pub(super) fn compare(mut series: Vec<Series>) -> Vec<Figures> {
+    let medians: Vec<f64> = series
+        .iter_mut()
+        .map(|series| median(&mut series.times))
+        .collect();
+    let figures = series.iter().enumerate().map(|(index, one)| Figures {
+        name: one.name.clone(),
+        runs: one.times.len(),
+        minimum: one.times.first().map_or(0.0, milliseconds),
+        median: medians[index],
+        maximum: one.times.last().map_or(0.0, milliseconds),
+        against: one.against.map(|other| series[other].name.clone()),
+        ratio: one.against.map(|other| medians[index] / medians[other]),
+        wanted: one.wanted,
     });
-    Ok(figures.collect())
+    figures.collect()
 }
 
 fn once(contender: &mut Contender) -> Result<Duration> {
