@@ -4,6 +4,7 @@
 mod activation;
 mod check;
 mod context;
+mod drain;
 mod list;
 mod output;
 mod run;
@@ -48,6 +49,8 @@ enum Verb {
     Run(run::Arguments),
     /// Change one key of the configuration, keeping its comments
     Set(set::Arguments),
+    /// Let running builds finish, then stop an instance and leave it down
+    Drain(drain::Arguments),
     /// What the units call
     #[command(subcommand)]
     Service(service::Verb),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Verb::Show(arguments) => show::run(&arguments, &context),
         Verb::Run(arguments) => run::run(arguments, &context),
         Verb::Set(arguments) => set::run(&arguments, &context),
+        Verb::Drain(arguments) => drain::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {

@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The process that systemd watches.
 #[derive(Debug)]
-pub(super) struct MainProcess {
+pub(crate) struct MainProcess {
     pid: u32,
     /// None when it has ended already.
     descriptor: Option<OwnedFd>,
@@ -30,7 +30,7 @@ pub(super) struct MainProcess {
 
 impl MainProcess {
     /// The process of systemd's `$MAINPID`; `0` or a process that has ended is none.
-    pub(super) fn open(
+    pub(crate) fn open(
         pid: &OsStr,
         context: &Context,
         reference: &InstanceRef,
@@ -56,13 +56,18 @@ impl MainProcess {
         })
     }
 
+    /// Its number; `0` is none.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Whether it has ended.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.wait(Duration::ZERO)
     }
 
     /// Sends a signal; none reaches a process that has ended.
-    pub(super) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(descriptor) = &self.descriptor else {
             return Err(anyhow!("the process {} has ended", self.pid));
         };
@@ -71,7 +76,7 @@ impl MainProcess {
     }
 
     /// Waits until it has ended, at most `limit`; whether it has.
-    pub(super) fn wait(&self, limit: Duration) -> bool {
+    pub(crate) fn wait(&self, limit: Duration) -> bool {
         let Some(descriptor) = &self.descriptor else {
             return true;
         };
@@ -91,13 +96,13 @@ impl MainProcess {
     }
 
     /// What its runner says now; nothing when the file is about another process.
-    pub(super) fn status(&self) -> Option<StatusFile> {
+    pub(crate) fn status(&self) -> Option<StatusFile> {
         status_file::read(&self.status_file).filter(|status| status.pid == self.pid)
     }
 
     /// Looks at the status until `found` makes something of it, or the process has ended, or
     /// `limit` is over.
-    pub(super) fn watch<T>(
+    pub(crate) fn watch<T>(
         &self,
         limit: Duration,
         mut found: impl FnMut(&StatusFile) -> Option<T>,

@@ -18,7 +18,8 @@ use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
-use main_process::MainProcess;
+pub(crate) use main_process::MainProcess;
+pub(crate) use reload::DRAIN_HINT;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -19,7 +19,7 @@ use crate::activation;
 use crate::output::harmless;
 
 /// What a tac needs so that a signal lets its worker drain.
-pub(super) const DRAIN_HINT: &str = "write `allow_shutdown = 'signal'` in it, and hand it to `Worker(..., allow_shutdown=allow_shutdown)`";
+pub(crate) const DRAIN_HINT: &str = "write `allow_shutdown = 'signal'` in it, and hand it to `Worker(..., allow_shutdown=allow_shutdown)`";
 
 /// Calls Buildbot's own command line; the script in `bin` may have been moved with its prefix.
 const BUILDBOT: &str =
