@@ -1,12 +1,14 @@
 //! `cargo xtask`: the one door to everything that is done with this repository. Here is only the grammar.
 
 mod bench;
+mod check;
 mod deb;
 mod demo;
 mod faults;
 mod prerequisites;
 mod stages;
 mod test;
+mod tidy;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +32,8 @@ enum Verb {
     Test(test::Arguments),
     /// Build the package and print its path
     Deb,
+    /// Check formatting, lints and the rules of the repository
+    Check,
     /// Measure, as ratios side by side in one run
     Bench(bench::Arguments),
 }
@@ -52,6 +56,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(arguments) => demo::run(workspace, arguments),
         Verb::Test(arguments) => test::run(workspace, &arguments),
         Verb::Deb => deb::run(workspace),
+        Verb::Check => check::run(workspace),
         Verb::Bench(arguments) => bench::run(workspace, &arguments),
     }
 }

@@ -1,0 +1,216 @@
+//! What holds for the repository as a whole, and no compiler sees: `cargo xtask check` says it at
+//! once, and the same rules are ordinary tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// What must hold of the tree.
+type Rule = fn(&Tree) -> Result<()>;
+
+/// Every rule by name.
+pub(crate) const RULES: [(&str, Rule); 4] = [
+    ("versions agree", versions_agree),
+    (
+        "modules open with what they own",
+        modules_open_with_what_they_own,
+    ),
+    (
+        "dependencies are declared once, with a reason",
+        dependencies_have_reasons,
+    ),
+    ("the project stands alone", the_project_stands_alone),
+];
+
+/// The files that git tracks.
+pub(crate) struct Tree {
+    root: PathBuf,
+    files: Vec<PathBuf>,
+}
+
+impl Tree {
+    /// The tree of the workspace at `root`.
+    ///
+    /// # Errors
+    ///
+    /// When git does not answer.
+    pub(crate) fn of(root: &Path) -> Result<Self> {
+        let output = Command::new("git")
+            .current_dir(root)
+            .args(["ls-files", "-z"])
+            .output()
+            .context("run `git ls-files`")?;
+        ensure!(
+            output.status.success(),
+            "`git ls-files` failed in `{}`",
+            root.display()
+        );
+        let names = String::from_utf8(output.stdout).context("read the names of files")?;
+        let files = names
+            .split('\0')
+            .filter(|name| !name.is_empty())
+            .map(PathBuf::from);
+        Ok(Self {
+            root: root.to_owned(),
+            // A file that was just removed is tracked still.
+            files: files.filter(|file| root.join(file).is_file()).collect(),
+        })
+    }
+
+    fn read(&self, file: impl AsRef<Path>) -> Result<String> {
+        let file = file.as_ref();
+        fs::read_to_string(self.root.join(file))
+            .with_context(|| format!("read `{}`", file.display()))
+    }
+
+    fn with_ending(&self, ending: &str) -> impl Iterator<Item = &PathBuf> {
+        self.files
+            .iter()
+            .filter(move |file| file.extension().is_some_and(|found| found == ending))
+    }
+}
+
+/// The workspace, the package's changelog and the users' changelog speak of the same version.
+fn versions_agree(tree: &Tree) -> Result<()> {
+    let version = env!("CARGO_PKG_VERSION");
+    let debian = tree.read("debian/changelog")?;
+    let first = debian.lines().next().unwrap_or_default();
+    let packaged = first
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'))
+        .map(|(version, _)| version)
+        .with_context(|| format!("find the version in `{first}` of debian/changelog"))?;
+    ensure!(
+        packaged == version,
+        "debian/changelog is about {packaged}, Cargo.toml about {version}"
+    );
+    let changelog = tree.read("CHANGELOG.md")?;
+    ensure!(
+        changelog.contains(&format!("## [{version}]")) || changelog.contains("## [Unreleased]"),
+        "CHANGELOG.md has neither {version} nor Unreleased"
+    );
+    Ok(())
+}
+
+fn modules_open_with_what_they_own(tree: &Tree) -> Result<()> {
+    let mut silent = Vec::new();
+    for file in tree.with_ending("rs") {
+        let is_test = file.file_name().is_some_and(|name| name == "tests.rs");
+        if !is_test && !tree.read(file)?.starts_with("//!") {
+            silent.push(file.display().to_string());
+        }
+    }
+    for file in tree.with_ending("py") {
+        let text = tree.read(file)?;
+        let code = text
+            .lines()
+            .find(|line| !line.starts_with('#'))
+            .unwrap_or_default();
+        if !code.starts_with("\"\"\"") {
+            silent.push(file.display().to_string());
+        }
+    }
+    ensure!(
+        silent.is_empty(),
+        "begin with what it owns: {}",
+        silent.join(", ")
+    );
+    Ok(())
+}
+
+/// In the root manifest, each dependency of others has a comment above it; in the crates, none has
+/// a version of its own.
+fn dependencies_have_reasons(tree: &Tree) -> Result<()> {
+    let root = tree.read("Cargo.toml")?;
+    let mut above = "";
+    for line in section(&root, "[workspace.dependencies]") {
+        let ours = line.starts_with("buildbot-conda-");
+        if !ours && !line.starts_with('#') && line.contains('=') && !above.starts_with('#') {
+            bail!("say in Cargo.toml why: `{line}`");
+        }
+        above = line;
+    }
+    for file in tree
+        .files
+        .iter()
+        .filter(|file| file.ends_with("Cargo.toml"))
+    {
+        let manifest = tree.read(file)?;
+        for header in [
+            "[dependencies]",
+            "[dev-dependencies]",
+            "[build-dependencies]",
+        ] {
+            for line in section(&manifest, header) {
+                ensure!(
+                    !line.contains('=') || line.contains("workspace") || line.starts_with('#'),
+                    "{}: declare it in the workspace: `{line}`",
+                    file.display()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The lines of a section up to the next header.
+fn section<'t>(manifest: &'t str, header: &str) -> impl Iterator<Item = &'t str> {
+    manifest
+        .lines()
+        .skip_while(move |line| *line != header)
+        .skip(1)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !line.trim().is_empty())
+}
+
+/// No path of one machine, and no file outside of the repository.
+fn the_project_stands_alone(tree: &Tree) -> Result<()> {
+    // Put together here, so that this file does not find itself.
+    let foreign = [
+        ["..", "shared"].join("/"),
+        ["", "root", ".cargo"].join("/"),
+        tree.root.display().to_string(),
+    ];
+    let mut found = Vec::new();
+    for file in &tree.files {
+        // What is no text names no paths.
+        let Ok(text) = tree.read(file) else { continue };
+        for (number, line) in text.lines().enumerate() {
+            if foreign.iter().any(|word| line.contains(word.as_str())) {
+                found.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    ensure!(
+        found.is_empty(),
+        "names what is not in the repository: {}",
+        found.join(", ")
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repository_is_tidy() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let tree = Tree::of(root).unwrap();
+        for (name, rule) in RULES {
+            if let Err(error) = rule(&tree) {
+                panic!("{name}: {error:#}");
+            }
+        }
+    }
+
+    #[test]
+    fn sections_end_where_the_next_begins() {
+        let manifest = "[a]\nx = 1\n\n[b]\ny = 2\n[c]\n";
+        assert_eq!(section(manifest, "[a]").collect::<Vec<_>>(), ["x = 1"]);
+        assert_eq!(section(manifest, "[b]").collect::<Vec<_>>(), ["y = 2"]);
+        assert_eq!(section(manifest, "[d]").count(), 0);
+    }
+}
