@@ -49,6 +49,10 @@ PRIORITIES = {"critical": CRITICAL, "error": ERROR, "warn": WARNING, "info": INF
 # to 60, which leaves workers idle for a minute after their master came back.
 LONGEST_RETRY = 10.0
 
+# How long Buildbot may take to stop once its builds are finished or given up, in seconds; well
+# below TimeoutStopSec= of the units, which would make a failure of it.
+STOP_PATIENCE = 30
+
 
 class Refusal(Exception):
     """The end of this start: an exit status, the reason, and perhaps what to do about it."""
@@ -114,6 +118,15 @@ def to_bytes(text):
     return text.encode("utf-8", "backslashreplace")
 
 
+def mentions(path, word):
+    """Whether a file holds some bytes; no when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return word in file.read()
+    except OSError:
+        return False
+
+
 def one_line(text, limit=300):
     """`text` for a status line: a traceback shrinks to its last place and last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -177,11 +190,11 @@ class Report:
             if message is not None:
                 self.status["message"] = one_line(message)
             self.status.update(fields)
+            self._save()  # first: whoever waited for the message may read the file
             text = "STATUS=" + self.status["message"]
             if tags or text != self.sent:
                 self.sent = text
                 self.notify(*(tuple(tags) + (text,)))
-            self._save()
 
     def _save(self):
         if not self.directory or os.getpid() != self.pid:
@@ -387,7 +400,8 @@ class Observer:
         try:
             text = event_text(event)
             self.journal.write(event_priority(event, text), text, event_fields(event))
-            self.watch(event, text)
+            if event.get("log_namespace") not in ("stdout", "stderr"):
+                self.watch(event, text)
         except Exception as error:
             self.journal.write(ERROR, "cannot handle a log event: %r" % error)
 
@@ -395,20 +409,22 @@ class Observer:
 class Calm:
     """Keeps an observer of the tac from flooding the journal when it fails, as on a full disk."""
 
+    PAUSE = 3600  # seconds between two complaints
+
     def __init__(self, observer, journal):
-        self.observer, self.journal, self.failing = observer, journal, False
+        self.observer, self.journal, self.complained = observer, journal, None
 
     def __call__(self, event):
         try:
             self.observer(event)
-            self.failing = False
         except Exception as error:
-            if not self.failing:
-                self.failing = True
+            now = time.monotonic()
+            if self.complained is None or now > self.complained + self.PAUSE:
+                self.complained = now
                 self.journal.write(ERROR, "cannot write the log of buildbot.tac: %s" % error)
 
 
-def observer_of(application, journal):
+def observers_of(application, journal):
     """What `--log both` adds: the log observer that the tac chose, or twistd's own.
 
     One that writes to stdout is left out, as everything would then be in the journal twice.
@@ -416,19 +432,18 @@ def observer_of(application, journal):
     from twisted import logger
     from twisted.python import log, logfile
 
+    standard = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     observer = application.getComponent(logger.ILogObserver, None)
-    if observer is None:
-        observer = application.getComponent(log.ILogObserver, None)
-        if observer is not None:
-            file = getattr(getattr(getattr(observer, "__self__", None), "write", None), "__self__", None)
-            if file in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-                return None
-            observer = logger.LegacyLogObserverWrapper(observer)
-    elif getattr(observer, "_outFile", None) in (sys.stdout, sys.stderr):
-        return None
-    if observer is None:
-        observer = logger.textFileLogObserver(logfile.LogFile.fromFullPath("twistd.log"))
-    return Calm(observer, journal)
+    if observer is not None:
+        return [] if getattr(observer, "_outFile", None) in standard else [Calm(observer, journal)]
+    observer = application.getComponent(log.ILogObserver, None)
+    if observer is not None:
+        write = getattr(getattr(observer, "__self__", None), "write", None)
+        if getattr(write, "__self__", None) in standard:
+            return []
+        return [Calm(logger.LegacyLogObserverWrapper(observer), journal)]
+    file = logfile.LogFile.fromFullPath("twistd.log")
+    return [Calm(logger.textFileLogObserver(file), journal)]
 
 
 # --- Lock and pid file ----------------------------------------------------------------------------
@@ -540,6 +555,44 @@ def remove_pid_file():
         pass
 
 
+# --- Importing ------------------------------------------------------------------------------------
+
+
+class Shortcuts:
+    """An import hook that leaves out, while the tac is read, what a start does not need.
+
+    Importing is five sixths of a start. Two parts of it can wait without anybody noticing: mako's
+    colouring of error pages with Pygments, which mako itself holds to be optional, and alembic's
+    support for databases that are not in use, which is loaded on first use or by `complete()`.
+    """
+
+    SKIPPED = {"mako.ext.pygmentplugin"}
+    LATER = {"alembic.ddl." + name for name in ("mssql", "mysql", "oracle", "postgresql")}
+
+    def __init__(self):
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name, path=None, target=None):
+        if name in self.SKIPPED:
+            raise ModuleNotFoundError("`%s` is not needed" % name, name=name)
+        if name in self.LATER:
+            from importlib import machinery, util
+
+            spec = machinery.PathFinder.find_spec(name, path)
+            if spec is not None and spec.loader is not None:
+                spec.loader = util.LazyLoader(spec.loader)
+            return spec
+        return None
+
+    def remove(self):
+        sys.meta_path.remove(self)
+
+    def complete(self):
+        """Load what was put off; not for threads, which a lazy module does not stand before 3.12."""
+        for name in self.LATER & set(sys.modules):
+            getattr(sys.modules[name], "__all__", None)
+
+
 # --- Watching over time ---------------------------------------------------------------------------
 
 
@@ -600,7 +653,11 @@ def is_ours(file):
     """Whether code is the user's own: the tac, master.cfg, or a module beside them."""
     if file == TAC:
         return True
-    return file.startswith(os.getcwd() + os.sep) and not file.startswith(sys.prefix + os.sep)
+    try:
+        directory = os.getcwd() + os.sep
+    except OSError:  # it has been removed
+        return False
+    return file.startswith(directory) and not file.startswith(sys.prefix + os.sep)
 
 
 def place(entry):
@@ -740,6 +797,16 @@ def wrap(owner, name, before=None, failed=None):
     setattr(owner, name, wrapped)
 
 
+def stop_reactor():
+    """Stop the reactor unless it is stopping already."""
+    from twisted.internet import error, reactor
+
+    try:
+        reactor.stop()
+    except error.ReactorNotRunning:
+        pass
+
+
 class Role:
     """What master and worker share; `service` is the Runner that owns this."""
 
@@ -762,6 +829,7 @@ class Master(Role):
         super().__init__(runner)
         self.state = "starting"  # starting, running, draining, stopping, failed
         self.errors = []  # exceptions since the start or reconfiguration began, in order
+        self.load_failed = False  # whether the first of them came from reading master.cfg
         self.place = ""
         self.schema = None  # (older or newer, text) once compared
         self.reloads = 0
@@ -778,7 +846,10 @@ class Master(Role):
         wrap(master, "startService", failed=self._start_ended)
         wrap(master, "stopService", before=self._stopping)
         wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
-        wrap(getattr(master, "config_loader", None), "loadConfig", self._loading, self.errors.append)
+        if not hasattr(master, "config_loader"):
+            self.runner.shortcuts.complete()
+            return
+        wrap(master.config_loader, "loadConfig", self._loading, self._load_failed)
 
     def reactor_started(self):
         self.runner.stop_at_once_on_signals()  # the reactor has put its own handlers in place
@@ -790,7 +861,16 @@ class Master(Role):
             self.report.change(message="starting: reading %s" % self.master.configFileName)
             wrap(self.master.db, "setup", self._database, self._database_failed)
 
+    def _load_failed(self, error):
+        self.load_failed = True
+        self.errors.append(error)
+        self.place = self.place or error_place(error)  # now: Twisted may clear the traceback later
+
     def _database(self):
+        database = self.master.config.db
+        url = database.get("db_url") if isinstance(database, dict) else getattr(database, "db_url", None)
+        if not str(url).startswith("sqlite"):
+            self.runner.shortcuts.complete()
         self.report.change(message="starting: opening the database")
 
     def _database_failed(self, error):
@@ -874,8 +954,6 @@ class Master(Role):
 
     def _reload_ended(self, outcome):
         self.runner.stop_vouching()
-        if self.state != "running":
-            return
         reason = one_line("; ".join(error_text(error) for error in self.errors) + self.place)
         message = {
             "complete": "running: configuration update complete",
@@ -891,6 +969,9 @@ class Master(Role):
             "message": one_line(message),
             "at": time.time(),
         }
+        if self.state != "running":  # it began before a stop
+            self.report.change(reconfiguration=reconfiguration)
+            return
         if state == "running":
             tags = ["READY=1"]
         else:
@@ -916,7 +997,7 @@ class Master(Role):
         if self.state == "failed":
             return
         self.state = "stopping"
-        self.report.change("stopping", "stopping", ["STOPPING=1"])
+        self.runner.stopping()
         if getattr(self.master, "running", False):
             shutdown = self.master.botmaster.cleanShutdown(stopReactor=False)
             if hasattr(shutdown, "addErrback"):
@@ -933,13 +1014,14 @@ class Master(Role):
         if not self.errors:
             return UNEXPECTED, "BuildMaster startup failed", None
         error = self.errors[0]
-        where = self.place
-        if not where and exit_status(error) == CONFIGURATION:
-            where = error_place(error)
+        if exit_status(error) == SCHEMA:  # and it could not be compared
+            self.schema = ("older", "it needs to be upgraded before this version can run")
+            return self._schema_outcome()
+        code = CONFIGURATION if self.load_failed else exit_status(error)
         hint = None
         if isinstance(error, ImportError):
             hint = "install it into `%s`" % sys.prefix
-        return exit_status(error), error_text(error) + where, hint
+        return code, error_text(error) + self.place, hint
 
     def _schema_outcome(self):
         version = self.report.status["buildbot"]
@@ -960,7 +1042,8 @@ class Master(Role):
 
     def on_signal(self, number):
         """HUP or USR1 that came before Buildbot could take it: hand it on now."""
-        os.kill(os.getpid(), number)
+        if signal.getsignal(number) != self.runner.keep_signal:
+            os.kill(os.getpid(), number)
 
 
 class Connection:
@@ -1157,13 +1240,8 @@ class Worker(Role):
         self.show(start=True)
 
     def _stop(self):
-        from twisted.internet import error, reactor
-
-        self.report.change("stopping", "stopping", ["STOPPING=1"])
-        try:
-            reactor.stop()
-        except error.ReactorNotRunning:
-            pass
+        self.runner.stopping()
+        stop_reactor()
 
     def allow_shutdown(self):
         return getattr(self.connections[0].worker, "allow_shutdown", None) or None
@@ -1198,7 +1276,7 @@ class Worker(Role):
         elif text.startswith(("No active connection, shutting down", "worker shutting down on command")):
             self.asked = True
             self.runner.stop_ticking("drain")
-            self.report.change("stopping", "stopping", ["STOPPING=1"])
+            self.runner.stopping()
         elif text.startswith('callRemote("shutdown") failed') and self.draining:
             self.draining = False
             self.runner.stop_ticking("drain")
@@ -1241,7 +1319,7 @@ class Worker(Role):
     def on_signal(self, number):
         """HUP or USR1, which upstream's worker dies of with all its builds unless the tac says so."""
         name = signal.Signals(number).name
-        if number == signal.SIGHUP and signal.getsignal(number) is not self.runner.keep_signal:
+        if number == signal.SIGHUP and signal.getsignal(number) != self.runner.keep_signal:
             os.kill(os.getpid(), number)
             return
         self.journal.write(
@@ -1267,7 +1345,6 @@ class Runner:
         self.ticks = {}  # name -> delayed call
         self.is_started = False
         self.role = None
-        self.ending = None
 
     # Signals
 
@@ -1329,17 +1406,25 @@ class Runner:
 
         os._exit = guarded
 
+    def stopping(self):
+        """Say so, and see to it that the stop comes to an end: some versions of Buildbot wait for
+        ever for a worker that left at the wrong moment. Builds are not lost by an end like that."""
+        import faulthandler
+
+        faulthandler.cancel_dump_traceback_later()
+        self.report.change("stopping", "stopping", ["STOPPING=1"])
+        self.minder.after("deadline", STOP_PATIENCE, self._stop_too_late)
+
+    def _stop_too_late(self):
+        _, _, text = diagnose_hang()
+        self.journal.write(WARNING, "the stop took more than %d s, ending it at\n%s" % (STOP_PATIENCE, text))
+        self.hard_exit(0, "stopped, though Buildbot did not come to its own end")
+
     def end_soon(self, seconds):
         """The start has failed: stop the reactor, and in `seconds` the process if that hangs."""
-        from twisted.internet import error, reactor
+        from twisted.internet import reactor
 
-        def stop():
-            try:
-                reactor.stop()
-            except error.ReactorNotRunning:
-                pass
-
-        reactor.callFromThread(stop)
+        reactor.callFromThread(stop_reactor)
         self.minder.after("deadline", seconds, lambda: self.hard_exit(*self.role.outcome()))
 
     def too_late(self):
@@ -1417,6 +1502,8 @@ class Runner:
             self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
         from twisted.internet import reactor
 
+        if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
+            signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop_reactor))
         signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         for number in sorted(self.pending):
             reactor.callLater(0, self.role.on_signal, number)
@@ -1483,6 +1570,14 @@ class Runner:
     def load(self):
         """Run the tac; returns its application."""
         kind = Master if self.options.role == "master" else Worker
+        self.shortcuts = Shortcuts()
+        # Autobahn compiles a helper for WebSockets when it is imported; only one protocol of
+        # workers uses them.
+        plain = self.options.role == "worker" and "AUTOBAHN_USE_NVX" not in os.environ
+        if plain and not mentions(TAC, b"msgpack"):
+            os.environ["AUTOBAHN_USE_NVX"] = "0"
+        else:
+            plain = False
         try:
             from twisted.application import service
 
@@ -1491,6 +1586,9 @@ class Runner:
         except BaseException as error:
             raise self.tac_refusal(error)
         finally:
+            self.shortcuts.remove()
+            if plain:
+                os.environ.pop("AUTOBAHN_USE_NVX", None)
             if sys.stdout is not None:
                 try:
                     sys.stdout.flush()
@@ -1543,8 +1641,11 @@ class Runner:
 
         observers = [Observer(self.journal, self.role.watch)]
         if self.options.log == "both":
-            observers.append(observer_of(application, self.journal))
-        logger.globalLogBeginner.beginLoggingTo([o for o in observers if o is not None])
+            try:
+                observers += observers_of(application, self.journal)
+            except OSError as error:
+                self.journal.write(WARNING, "cannot write `twistd.log`: %s" % error.strerror)
+        logger.globalLogBeginner.beginLoggingTo(observers)
         # First in the queue: the reactor's own handlers are in place, Buildbot's are not.
         reactor.callWhenRunning(self.role.reactor_started)
         root = service.IService(application)

@@ -1,0 +1,170 @@
+"""A worker, its way to the master, and its builds."""
+
+import os
+import signal
+import time
+
+from instances import free_port, wait_until
+
+LEAKS = (
+    "NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID "
+    "RUNTIME_DIRECTORY STATE_DIRECTORY CREDENTIALS_DIRECTORY MEMORY_PRESSURE_WATCH LISTEN_FDS"
+).split()
+
+
+def test_build_inherits_nothing_of_systemd_and_no_credentials(python, make, tmp_path):
+    (tmp_path / "password").write_text("secret\n")
+    master = make.master(python, command="env; ls -l /proc/self/fd; echo all done").start().ready()
+    worker = make.worker(python, master)
+    tac = worker.directory / "buildbot.tac"
+    reading = "open(os.environ['CREDENTIALS_DIRECTORY'] + '/password').read().strip()"
+    tac.write_text(tac.read_text().replace("passwd = 'secret'", "passwd = " + reading))
+    variables = {name: "leaked-" + name for name in LEAKS if name not in ("NOTIFY_SOCKET", "RUNTIME_DIRECTORY")}
+    variables.update(CREDENTIALS_DIRECTORY=str(tmp_path), WATCHDOG_USEC="9000000", OWN="kept")
+    worker.start(journal=True, env=variables).ready()
+    worker.wait_status(r"^connected to 127\.0\.0\.1:%d as w1$" % master.pb)
+    status = worker.status_file()
+    assert status["worker"]["connection"] == "connected" and status["worker"]["allow_shutdown"] is None
+    assert status["worker"]["message"] == worker.status()
+    master.force()
+    assert master.finished(1) == 0
+    text = master.stdio(1)
+    assert "all done" in text and "OWN=kept" in text
+    for name in LEAKS:
+        assert name not in text, name
+    assert "leaked" not in text and str(tmp_path / "password") not in text
+    assert ".buildbot-conda.lock" not in text and worker.run.name not in text
+    assert worker.stop() == 0
+    assert master.stop() == 0
+
+
+def test_term_on_a_master_retries_its_builds_after_the_start(python, make):
+    command = "test -e go && exit 0; touch running; sleep 60"
+    master = make.master(python, command=command).start().ready()
+    worker = make.worker(python, master).start()
+    worker.attached()
+    master.force()
+    build = worker.directory / "b1" / "build"
+    wait_until((build / "running").exists, master.tell)
+    begun = time.monotonic()
+    assert master.stop() == 0
+    assert time.monotonic() - begun < 15
+    worker.wait_status("^(lost the connection to|cannot reach) ", patience=5)
+    assert worker.status_file()["worker"]["connection"] == "lost"
+    (build / "go").touch()
+    master.start().ready()
+    assert master.finished(1) == 5
+    worker.attached(patience=20)
+    assert master.finished(2) == 0
+    assert worker.stop() == 0
+
+
+def test_usr1_lets_a_master_finish_its_builds(python, make):
+    master = make.master(python, command="touch running; while ! test -e go; do sleep 0.1; done").start().ready()
+    worker = make.worker(python, master).start()
+    worker.attached()
+    master.force()
+    build = worker.directory / "b1" / "build"
+    wait_until((build / "running").exists, master.tell)
+    master.signal(signal.SIGUSR1)
+    master.wait_status("^finishing 1 running build, then stopping")
+    assert master.status_file()["state"] == "stopping"
+    assert not any("STOPPING=1" in lines for lines in master.messages())
+    assert any("EXTEND_TIMEOUT_USEC=30000000" in lines for lines in master.messages())
+    (build / "go").touch()
+    assert master.wait() == 0
+    assert any("STOPPING=1" in lines for lines in master.messages())
+
+
+def test_hup_drains_a_worker_that_allows_it(python, make):
+    master = make.master(python, command="touch running; while ! test -e go; do sleep 0.1; done").start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal").start()
+    worker.attached()
+    assert worker.status_file()["worker"]["allow_shutdown"] == "signal"
+    master.force()
+    build = worker.directory / "b1" / "build"
+    wait_until((build / "running").exists, master.tell)
+    worker.signal(signal.SIGHUP)
+    worker.wait_status("^draining: 1 build is running a step$")
+    assert worker.status_file()["state"] == "stopping"
+    assert any("EXTEND_TIMEOUT_USEC=30000000" in lines for lines in worker.messages())
+    (build / "go").touch()
+    assert worker.wait() == 0
+    assert master.finished(1) == 0
+    assert worker.status_file()["exit_status"] == 0
+
+
+def test_hup_and_usr1_do_not_kill_a_worker_that_cannot_drain(python, make):
+    worker = make.worker(python, free_port()).start().ready()
+    worker.signal(signal.SIGHUP)
+    worker.wait_log("ignored SIGHUP")
+    assert "hint: set allow_shutdown = 'signal' in %s" % (worker.directory / "buildbot.tac") in worker.log()
+    worker.signal(signal.SIGUSR1)
+    worker.wait_log("ignored SIGUSR1")
+    assert worker.stop() == 0
+
+
+def test_hup_during_the_start_drains_a_worker_that_allows_it(python, make):
+    worker = make.worker(python, free_port(), allow_shutdown="signal")
+    tac = worker.directory / "buildbot.tac"
+    tac.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n" + tac.read_text())
+    assert worker.start().wait() == 0
+    assert any("READY=1" in lines for lines in worker.messages())
+
+
+def test_refused_worker_says_so_and_recovers(python, make):
+    master = make.master(python).start().ready()
+    worker = make.worker(python, master, password="wrong").start().ready()
+    worker.wait_status("^refused by .*unauthorized login; check worker name and password$", patience=15)
+    assert worker.status_file()["worker"]["connection"] == "refused"
+    text = (master.directory / "master.cfg").read_text()
+    (master.directory / "master.cfg").write_text(text.replace("'secret'", "'wrong'"))
+    master.signal(signal.SIGHUP)
+    worker.attached(patience=30)
+    assert "wrong" not in (worker.run / "status.json").read_text()
+
+
+def test_worker_without_master_is_ready_and_says_why_it_waits(python, make):
+    port = free_port()
+    worker = make.worker(python, port).start().ready()
+    worker.wait_status(r"^cannot reach 127\.0\.0\.1:%d, trying again: .*[Cc]onnection.*refused" % port, 15)
+    status = worker.status_file()
+    assert (status["state"], status["worker"]["connection"]) == ("running", "connecting")
+    assert worker.stop() == 0
+
+
+def test_unknown_host_is_named(python, make):
+    worker = make.worker(python, 9989, host="absent.invalid").start().ready()
+    worker.wait_status(r"^cannot reach absent\.invalid:9989, trying again: .*absent\.invalid", 15)
+
+
+def test_port_that_is_no_worker_port_is_noticed(python, make):
+    master = make.master(python).start().ready()
+    worker = make.worker(python, master.www).start().ready()
+    worker.wait_status("(does not answer the login|closed the connection during the login|lost the connection)", 15)
+
+
+def test_exhausted_retries_exit_69(python, make):
+    worker = make.worker(python, free_port(), maxretries=2).start().ready()
+    assert worker.wait() == 69
+    assert worker.status().startswith("gave up: cannot reach ")
+    assert worker.status_file()["state"] == "failed"
+
+
+def test_term_ends_a_worker_quickly_with_0(python, make):
+    worker = make.worker(python, free_port()).start().ready()
+    begun = time.monotonic()
+    assert worker.stop() == 0
+    assert time.monotonic() - begun < 2
+    assert any("STOPPING=1" in lines for lines in worker.messages())
+    assert not (worker.directory / "twistd.pid").exists()
+
+
+def test_worker_has_the_lock_and_pid_file(python, make):
+    worker = make.worker(python, free_port()).start().ready()
+    assert (worker.directory / "twistd.pid").read_text() == str(worker.process.pid)
+    second = make.made[0].__class__(make, python, "worker", worker.directory, "worker")
+    make.made.append(second)
+    assert second.start().wait() == 69
+    assert "PID %d" % worker.process.pid in second.status()
+    assert os.path.exists(worker.directory / ".buildbot-conda.lock")
