@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use buildbot_conda_conda::{
     CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
@@ -61,7 +62,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
             &activation,
             &afterwards,
             python,
-            runner_arguments(runner, instance),
+            runner_arguments(runner, instance, arguments.root.as_deref()),
         ),
         warnings,
     })
@@ -179,7 +180,7 @@ fn has_module(prefix: &Path, module: &str) -> bool {
     })
 }
 
-fn runner_arguments(runner: OsString, instance: &Instance) -> Vec<OsString> {
+fn runner_arguments(runner: OsString, instance: &Instance, root: Option<&Path>) -> Vec<OsString> {
     let InstanceRef { role, .. } = &instance.reference;
     let mut arguments = vec![
         runner,
@@ -188,16 +189,25 @@ fn runner_arguments(runner: OsString, instance: &Instance) -> Vec<OsString> {
     ];
     let options = [
         ("--reference", instance.reference.to_string()),
-        (
-            "--start-timeout",
-            instance.start_timeout.as_secs_f64().to_string(),
-        ),
-        ("--drain", instance.drain.as_secs_f64().to_string()),
+        ("--start-timeout", seconds(instance.start_timeout)),
+        ("--drain", seconds(instance.drain)),
         ("--log", instance.log.as_str().to_owned()),
         ("--upgrade", instance.upgrade.as_str().to_owned()),
     ];
     for (name, value) in options {
         arguments.extend([name.into(), value.into()]);
     }
+    if let Some(root) = root {
+        arguments.extend(["--root".into(), root.into()]);
+    }
     arguments
+}
+
+/// `90`, `1.500`: seconds, with milliseconds where there are any. Without floats, whose formatting
+/// alone would be two per cent of this program.
+fn seconds(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => duration.as_secs().to_string(),
+        milliseconds => format!("{}.{milliseconds:03}", duration.as_secs()),
+    }
 }

@@ -114,7 +114,7 @@ fn the_runner_gets_role_directory_and_settings() {
     let said = lines(&host.launch());
     let expect = format!(
         "{root}/usr/libexec/buildbot-conda/runner.py master {root}/srv/master --reference master \
-         --start-timeout 1.5 --drain 120 --log both --upgrade manual",
+         --start-timeout 1.500 --drain 120 --log both --upgrade manual",
         root = host.root()
     );
     let expect: Vec<&str> = expect.split(' ').collect();
