@@ -44,6 +44,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             other @ EditError::NoTable { .. } => anyhow!(other),
         })?;
     if changed != text {
+        // A link is the administrator's arrangement; what it leads to is what changes.
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("follow `{file}`"))?;
         replace(&path, &changed).with_context(|| format!("write `{file}`"))?;
     }
     Ok(ExitCode::SUCCESS)

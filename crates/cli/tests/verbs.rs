@@ -297,6 +297,26 @@ fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
 }
 
 #[test]
+fn set_follows_a_link_and_leaves_it_a_link() {
+    let host = Host::with(GOOD);
+    let target = host.0.path().join("etc/buildbot-conda/of-this-host.toml");
+    fs::rename(host.configuration(), &target).unwrap();
+    std::os::unix::fs::symlink("of-this-host.toml", host.configuration()).unwrap();
+    assert_eq!(host.run(&["set", "user", "builder"]), said(0, "", ""));
+    assert!(
+        host.configuration()
+            .symlink_metadata()
+            .unwrap()
+            .is_symlink()
+    );
+    assert!(
+        fs::read_to_string(target)
+            .unwrap()
+            .contains("user = \"builder\"")
+    );
+}
+
+#[test]
 fn set_refuses_what_would_not_validate_and_writes_nothing() {
     let host = Host::with(GOOD);
     for (words, reason) in [
