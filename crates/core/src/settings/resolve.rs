@@ -358,3 +358,35 @@ fn merged<K: Clone + Ord, V: Clone>(
     all.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a first installation copies to `/etc`.
+    const STARTER: &str = include_str!("../../../../debian/config.toml");
+
+    #[test]
+    fn the_starter_configuration_is_good_and_says_what_the_defaults_are() {
+        let starter = Settings::parse("config.toml", STARTER.as_bytes());
+        assert_eq!(starter.check(), Ok(()));
+        let bare = Settings::parse("config.toml", b"[master]\n[worker]\n");
+        assert!(starter.instances().eq(bare.instances()));
+    }
+
+    #[test]
+    fn what_the_starter_shows_commented_out_is_good_too() {
+        // Prose has a blank after its `#`.
+        let shown: String = STARTER
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(code) if !code.starts_with(' ') => format!("{code}\n"),
+                Some(_) => String::new(),
+                None => format!("{line}\n"),
+            })
+            .collect();
+        let settings = Settings::parse("config.toml", shown.as_bytes());
+        assert_eq!(settings.check(), Ok(()), "{shown}");
+        assert!(settings.instances().count() > 2);
+    }
+}
