@@ -58,6 +58,19 @@ const PACKAGING: [Prerequisite; 2] = [
     },
 ];
 
+const PACKAGE_TESTS: [Prerequisite; 2] = [
+    Prerequisite {
+        package: "lintian",
+        reason: "judges the package as Debian does",
+        probe: &["lintian", "--version"],
+    },
+    Prerequisite {
+        package: "shellcheck",
+        reason: "reads the maintainer scripts for mistakes",
+        probe: &["shellcheck", "--version"],
+    },
+];
+
 /// Sees to what building the package needs.
 ///
 /// # Errors
@@ -83,6 +96,15 @@ pub(crate) fn for_python() -> Result<()> {
 /// When something is missing and cannot be installed.
 pub(crate) fn for_machines() -> Result<()> {
     install(PYTHON.iter().chain(&MACHINES))
+}
+
+/// Sees to what the tests of the package need; they install it in roots, too.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_package_tests() -> Result<()> {
+    install(PACKAGE_TESTS.iter().chain(&MACHINES))
 }
 
 /// Whether this process is root, which booting machines takes.

@@ -69,7 +69,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
                 command
             };
             stages.attempt("package", || {
-                prerequisites::for_machines()?;
+                prerequisites::for_package_tests()?;
                 let mut tests = with_package(&[
                     "test",
                     "--no-fail-fast",
