@@ -11,7 +11,9 @@ mod boot;
 mod cache;
 mod conda;
 mod faults;
+mod held;
 mod instances;
+mod lever;
 mod machine;
 mod package;
 mod prepared;
@@ -19,11 +21,15 @@ mod process;
 mod release;
 mod rest;
 mod root;
+mod stage;
 mod tree;
+mod unit;
 
 pub use conda::{Environment, PREFIX, Version};
 pub use faults::{Row, TABLE, Verdict, fault, forget_faults, verdict};
+pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
+pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
 pub use package::latest_package;
 pub use prepared::{installed, set_up};
@@ -31,7 +37,9 @@ pub use process::Output;
 pub use release::Release;
 pub use rest::{Build, Rest};
 pub use root::{debian_root, systemd_version};
+pub use stage::{CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, scripted};
 pub use tree::{Layers, machines_directory};
+pub use unit::Unit;
 
 /// What a machine test returns.
 pub type Outcome = anyhow::Result<()>;

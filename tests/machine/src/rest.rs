@@ -79,6 +79,20 @@ impl<'machine> Rest<'machine> {
     ///
     /// When the master refuses.
     pub fn force(self, builder: &str, properties: &[(&str, &str)]) -> Result<u64> {
+        self.force_by("force", builder, properties)
+    }
+
+    /// As [`Rest::force`], by another scheduler than the one named `force`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rest::force`].
+    pub fn force_by(
+        self,
+        scheduler: &str,
+        builder: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<u64> {
         let found = self.get(&format!("builders/{builder}"))?;
         let builder_id = found["builders"][0]["builderid"]
             .as_u64()
@@ -91,7 +105,11 @@ impl<'machine> Rest<'machine> {
         for (name, value) in properties {
             parameters[*name] = json!(value);
         }
-        let answer = self.post("forceschedulers/force", "force", &parameters)?;
+        let answer = self.post(
+            &format!("forceschedulers/{scheduler}"),
+            "force",
+            &parameters,
+        )?;
         let request = &answer["result"][1][builder_id.to_string()];
         request
             .as_u64()
