@@ -1492,19 +1492,20 @@ class Runner:
         import faulthandler
         import gc
 
-        self.is_started = True
+        from twisted.internet import reactor
+
         self.minder.forget("deadline")
         faulthandler.cancel_dump_traceback_later()
+        # Before READY: whoever waits for it may send TERM at once.
+        if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
+            signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop_reactor))
+        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        self.is_started = True
         self.report.change("running", message, ["READY=1"])
         gc.enable()
         seconds = self.watchdog_seconds()
         if seconds:
             self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
-        from twisted.internet import reactor
-
-        if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
-            signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop_reactor))
-        signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         for number in sorted(self.pending):
             reactor.callLater(0, self.role.on_signal, number)
         self.pending.clear()
