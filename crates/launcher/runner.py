@@ -1,7 +1,7 @@
 """Run one Buildbot instance in the foreground and tell systemd the truth about it.
 
 Usage: runner.py ROLE DIRECTORY [--reference REF] [--start-timeout SECONDS] [--log journal|both]
-                 [--upgrade auto|manual] [--drain SECONDS]
+                 [--upgrade auto|manual] [--drain SECONDS] [--root DIR]
 
 Owned here: running an unmodified `buildbot.tac` in this process, the lock and `twistd.pid` of
 its directory, sd_notify(3), the journal, `status.json`, honest exit status (sysexits.h values 65,
@@ -25,6 +25,8 @@ import time
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 LOCK = ".buildbot-conda.lock"
+CLI = "/usr/bin/buildbot-conda"
+UPGRADE_MARK = "upgrade-in-progress"
 PID_FILE = "twistd.pid"
 TAC = "buildbot.tac"
 
@@ -40,6 +42,10 @@ SYSTEMD_VARIABLES = (
     "TRIGGER_PATH TRIGGER_TIMER_REALTIME_USEC TRIGGER_TIMER_MONOTONIC_USEC MONITOR_SERVICE_RESULT "
     "MONITOR_EXIT_CODE MONITOR_EXIT_STATUS MONITOR_INVOCATION_ID MONITOR_UNIT"
 ).split()
+
+# What `service prepare` hands on when it has brought the database up to date and starts anew: the
+# number of the lock's descriptor, and that there is no use in preparing again.
+HANDED_LOCK, PREPARED = "BUILDBOT_CONDA_LOCK", "BUILDBOT_CONDA_PREPARED"
 
 # syslog(3) priorities.
 CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
@@ -70,6 +76,7 @@ class Options:
     def __init__(self, arguments):
         self.log, self.upgrade = "journal", "auto"
         self.start_timeout, self.drain = 90.0, 0.0
+        self.root = None
         words = []
         rest = list(arguments)
         while rest:
@@ -97,20 +104,21 @@ class Options:
         elif name in self.CHOICES:
             if value not in self.CHOICES[name]:
                 raise Refusal(USAGE, "`--%s` must be %s" % (name, " or ".join(self.CHOICES[name])))
-        elif name != "reference":
+        elif name not in ("reference", "root"):
             raise Refusal(USAGE, "unknown option `--%s`" % name)
         setattr(self, name.replace("-", "_"), value)
 
 
 def take_environment():
-    """Remove systemd's variables from the environment and return them as a dict.
+    """Remove systemd's variables and ours from the environment and return them as a dict.
 
     Twisted reads the sockets of a socket-activated service when `endpoints` is imported, so that
     import comes first where there are any.
     """
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         import twisted.internet.endpoints  # noqa: F401
-    return {name: os.environ.pop(name) for name in SYSTEMD_VARIABLES if name in os.environ}
+    names = SYSTEMD_VARIABLES + [HANDED_LOCK, PREPARED]
+    return {name: os.environ.pop(name) for name in names if name in os.environ}
 
 
 def to_bytes(text):
@@ -449,7 +457,24 @@ def observers_of(application, journal):
 # --- Lock and pid file ----------------------------------------------------------------------------
 
 
-def take_lock(journal):
+def handed_lock(text):
+    """The descriptor of a lock that this process took before an exec, or None: `text` is believed
+    only if it names the lock of the current directory."""
+    import fcntl
+
+    try:
+        fd = int(text)
+        found = os.fstat(fd)
+        if not any(os.path.samestat(found, os.lstat(path)) for path in (LOCK, ".") if os.path.lexists(path)):
+            return None
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.set_inheritable(fd, False)
+    except (OSError, OverflowError, TypeError, ValueError):
+        return None
+    return fd
+
+
+def take_lock(journal, handed=None):
     """Lock the current directory for the life of this process; returns the descriptor, or None.
 
     The lock is flock(2) on `.buildbot-conda.lock`, which holds the PID for whoever is refused.
@@ -458,8 +483,10 @@ def take_lock(journal):
     """
     import fcntl
 
-    fd = None
+    fd = handed_lock(handed)
     for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY, None):
+        if fd is not None:
+            break
         try:
             if flags is None:
                 fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
@@ -1031,13 +1058,13 @@ class Master(Role):
             return (
                 SCHEMA,
                 "the database is newer than Buildbot %s: %s" % (version, self.schema[1]),
-                "install the version that wrote it (%s), or restore a backup" % writer,
+                "install the version that wrote it (%s), or go back to a backup of an older schema with "
+                "`buildbot-conda restore %s`; `--list` shows them" % (writer, self.runner.options.reference),
             )
         return self.runner.older_schema(
             SCHEMA,
             "the database is older than Buildbot %s: %s" % (version, self.schema[1]),
-            "back it up, then run `%s upgrade-master %s` as this service's user"
-            % (os.path.join(sys.prefix, "bin", "buildbot"), os.getcwd()),
+            "back it up and upgrade it with `buildbot-conda upgrade %s`" % self.runner.options.reference,
         )
 
     def on_signal(self, number):
@@ -1531,10 +1558,58 @@ class Runner:
         except (OSError, ValueError):
             return None
 
+    # An older database
+
+    def upgrade_is_unfinished(self):
+        """Whether the database may be in pieces: nothing may touch it before it is whole again."""
+        directory = self.variables.get("STATE_DIRECTORY", "").split(":")[0]
+        if self.options.role != "master" or not directory:
+            return False
+        return os.path.lexists(os.path.join(directory, UPGRADE_MARK))
+
     def older_schema(self, code, reason, hint):
-        """The place for an automatic upgrade: with `--upgrade auto`, make the lock's descriptor
-        inheritable, remove `twistd.pid` and exec the command that prepares the instance."""
+        """With `--upgrade auto`, do not end but become the command that upgrades the database."""
+        if self.variables.get(PREPARED):
+            return code, "%s, even after an upgrade" % reason, hint
+        if self.options.upgrade == "auto" and "STATE_DIRECTORY" in self.variables and self.lock is not None:
+            self.journal.write(NOTICE, reason)
+            why = self.prepare()
+            return code, "%s; %s" % (reason, why), hint
         return code, reason, hint
+
+    def become_whole(self):
+        """Become the command that brings an interrupted upgrade to its end, or refuse to start."""
+        path = os.path.join(self.variables["STATE_DIRECTORY"].split(":")[0], UPGRADE_MARK)
+        reason = "`%s`: an upgrade of the database was interrupted" % path
+        if self.lock is None:
+            why = "there is no lock"
+        elif self.variables.get(PREPARED):
+            why = "and could not be brought to its end"
+        else:
+            self.journal.write(NOTICE, reason)
+            why = self.prepare()
+        raise Refusal(SCHEMA, "%s; %s" % (reason, why))
+
+    def prepare(self):
+        """Become `buildbot-conda service prepare`, which upgrades the database and then starts this
+        instance anew: the same process and lock all along. Returns only why that failed."""
+        command = [CLI]
+        if self.options.root:
+            command = [os.path.join(self.options.root, CLI[1:]), "--root", self.options.root]
+        command += ["service", "prepare", self.options.reference]
+        environment = dict(os.environ)
+        environment.update(self.variables)
+        environment.pop(PREPARED, None)
+        environment[HANDED_LOCK] = str(self.lock)
+        remove_pid_file()  # upstream's own upgrade would take us for a running master
+        # They stay pending until the runner that follows has handlers for them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+        try:
+            os.set_inheritable(self.lock, True)
+            os.execve(command[0], command, environment)
+        except OSError as error:
+            os.set_inheritable(self.lock, False)
+            return "cannot run `%s`: %s" % (command[0], error.strerror)
 
     # Running
 
@@ -1559,7 +1634,9 @@ class Runner:
             os.chdir(self.options.directory)
         except OSError as error:
             raise Refusal(CONFIGURATION, "`%s`: %s" % (self.options.directory, error.strerror))
-        self.lock = take_lock(self.journal)
+        self.lock = take_lock(self.journal, self.variables.get(HANDED_LOCK))
+        if self.upgrade_is_unfinished():
+            self.become_whole()
         write_pid_file(self.journal)
         sys.path.insert(0, os.getcwd())
         # Some tac files and plugins look at how twistd was called.

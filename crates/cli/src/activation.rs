@@ -10,7 +10,10 @@ use buildbot_conda_conda::{self as conda, CommandLine, Environment, PrefixFacts,
 use buildbot_conda_core::settings::Instance;
 
 /// Variables by which systemd talks to one process; they are not for what that process starts.
-const OF_THE_SERVICE_MANAGER: [&str; 9] = [
+const OF_THE_SERVICE_MANAGER: [&str; 12] = [
+    "BUILDBOT_CONDA_DROP_IN",
+    "BUILDBOT_CONDA_LOCK",
+    "BUILDBOT_CONDA_PREPARED",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "MAINPID",

@@ -2,11 +2,14 @@
 //! decides the exit status.
 
 mod activation;
+mod backup;
 mod check;
 mod context;
+mod database;
 mod drain;
 mod list;
 mod output;
+mod restore;
 mod run;
 mod service;
 mod set;
@@ -15,6 +18,7 @@ mod status;
 mod status_file;
 mod survey;
 mod units;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
+use crate::database::Failure;
 
 /// Buildbot from a Conda environment, as honest systemd services
 #[derive(Debug, Parser)]
@@ -51,6 +56,12 @@ enum Verb {
     Set(set::Arguments),
     /// Let running builds finish, then stop an instance and leave it down
     Drain(drain::Arguments),
+    /// Back up a master's database, while it runs or not
+    Backup(backup::Arguments),
+    /// Put a backup in the place of a stopped master's database, or list the backups
+    Restore(restore::Arguments),
+    /// Back up and upgrade a stopped master's database
+    Upgrade(upgrade::Arguments),
     /// What the units call
     #[command(subcommand)]
     Service(service::Verb),
@@ -67,6 +78,9 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(arguments, &context),
         Verb::Set(arguments) => set::run(&arguments, &context),
         Verb::Drain(arguments) => drain::run(&arguments, &context),
+        Verb::Backup(arguments) => backup::run(&arguments, &context),
+        Verb::Restore(arguments) => restore::run(&arguments, &context),
+        Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {
@@ -75,9 +89,12 @@ fn main() -> ExitCode {
     })
 }
 
-/// 78 when the configuration is at fault, else 1; 2, for usage, is clap's.
+/// 78 when the configuration is at fault, a database's failure has its own, else 1; 2, for usage, is
+/// clap's.
 fn exit_status(error: &anyhow::Error) -> u8 {
-    if error.downcast_ref::<InvalidConfiguration>().is_some() {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        failure.status
+    } else if error.downcast_ref::<InvalidConfiguration>().is_some() {
         78
     } else {
         1

@@ -1,10 +1,11 @@
-//! `service ...`: what the units call for reload and stop. The exit status and the words on stderr
+//! `service ...`: what the units call for reload and stop, and the runner for its database. The exit status and the words on stderr
 //! are what systemd and the journal are told.
 //!
 //! The units say where their credentials are; without that somebody calls by hand, and then systemd
 //! is asked to do the whole thing properly.
 
 mod main_process;
+mod prepare;
 mod reload;
 mod stop;
 
@@ -27,6 +28,12 @@ pub(crate) enum Verb {
     Reload(Arguments),
     /// Let running builds finish for as long as `drain` says, before systemd ends the rest
     Stop(Arguments),
+    /// Back up and upgrade the database, then start; what the runner becomes when that is needed
+    Prepare {
+        /// Instance, such as `master` or `master@nightly`
+        #[arg(value_name = "REF")]
+        reference: InstanceRef,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -43,6 +50,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     let (name, arguments) = match verb {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
+        Verb::Prepare { reference } => return prepare::run(reference, context),
     };
     let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
@@ -61,6 +69,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
         Verb::Stop(_) => stop::run(&service)?,
+        Verb::Prepare { .. } => unreachable!("it has returned above"),
     }
     Ok(ExitCode::SUCCESS)
 }

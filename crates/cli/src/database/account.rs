@@ -1,0 +1,178 @@
+//! Becoming the service user. Root reads only what root wrote: whatever looks at the master's files
+//! or runs its code is this program again, as the service user, with the unit's sandbox and
+//! credentials, in a clean environment.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, lchown};
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, anyhow, bail};
+use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, Renderer};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+
+use super::children::{self, Stream};
+use crate::context::Context;
+use crate::output;
+
+/// What only makes sense for the service itself.
+const NOT_FOR_A_COMMAND: [&str; 3] = ["TimeoutStartSec", "TimeoutStopSec", "WatchdogSec"];
+
+/// Runs this command line as the service user unless this process is that already, and gives its
+/// exit status; `None` says that the work is this process's own.
+pub(crate) fn hand_over(
+    instance: &Instance,
+    context: &Context,
+) -> anyhow::Result<Option<ExitCode>> {
+    // Below a root directory, whoever runs this plays the service user.
+    if context.is_elsewhere() {
+        return Ok(None);
+    }
+    let user = instance.user.as_str();
+    let uid = ask_id("-u", user)?;
+    let own = rustix::process::geteuid();
+    if own.as_raw() == uid {
+        return Ok(None);
+    }
+    if !own.is_root() {
+        bail!("only root and `{user}` can do this\nhint: call it with sudo");
+    }
+    // sd_booted(3)
+    let command = if Path::new("/run/systemd/system").is_dir() {
+        through_systemd(instance)?
+    } else {
+        through_setpriv(instance, uid)?
+    };
+    relay(command).map(Some)
+}
+
+fn ask_id(option: &str, user: &str) -> anyhow::Result<u32> {
+    let output = Command::new("id")
+        .args([option, "--", user])
+        .output()
+        .context("run `id`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    match text.trim().parse() {
+        Ok(number) if output.status.success() => Ok(number),
+        _ => bail!("no account `{user}`\nhint: make it, or set `user` in the configuration"),
+    }
+}
+
+/// A service for the time of one command, under the rules of the instance's own.
+fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
+    let reference = &instance.reference;
+    let drop_in = DropIn::of(instance).map_err(|refused| anyhow!("{}", refused[0]))?;
+    let text = Renderer::new()?.render(&drop_in)?;
+    let mut command = Command::new("systemd-run");
+    command.args([
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "--collect",
+        "--service-type=exec",
+    ]);
+    command.arg(format!(
+        "--description=buildbot-conda for {}",
+        reference.unit_name()
+    ));
+    for property in properties(&text) {
+        command.arg("--property").arg(property);
+    }
+    let state = format!("buildbot-conda/instances/{reference}");
+    for property in [
+        &format!("StateDirectory={state}"),
+        "StateDirectoryMode=0700",
+        "UMask=0077",
+        "Environment=LANG=C.UTF-8",
+        "WorkingDirectory=/",
+    ] {
+        command.arg("--property").arg(property);
+    }
+    command.arg("--").arg(paths::CLI).args(own_arguments());
+    Ok(command)
+}
+
+/// The lines of the `[Service]` section of a drop-in, as `systemd-run --property` takes them: there
+/// `%` stands for itself.
+fn properties(drop_in: &str) -> Vec<String> {
+    let section = drop_in.split("[Service]\n").nth(1).unwrap_or_default();
+    let fingerprint = format!("Environment={FINGERPRINT_VARIABLE}=");
+    section
+        .lines()
+        .filter(|line| {
+            let key = line.split('=').next().unwrap_or_default();
+            !line.is_empty()
+                && !line.starts_with('#')
+                && !line.starts_with(&fingerprint)
+                && !NOT_FOR_A_COMMAND.contains(&key)
+        })
+        .map(|line| line.replace("%%", "%"))
+        .collect()
+}
+
+/// Without systemd, as in a container or a rescue system: no sandbox and no credentials.
+fn through_setpriv(instance: &Instance, uid: u32) -> anyhow::Result<Command> {
+    let user = instance.user.as_str();
+    let gid = match &instance.group {
+        Some(group) => group.as_str().to_owned(),
+        None => ask_id("-g", user)?.to_string(),
+    };
+    make_state_directory(instance, uid)?;
+    let mut command = Command::new("setpriv");
+    command
+        .args([&format!("--reuid={user}"), &format!("--regid={gid}")])
+        .args(["--init-groups", "--reset-env", "--no-new-privs", "--"])
+        .args(["env", "LANG=C.UTF-8", paths::CLI])
+        .args(own_arguments())
+        .current_dir("/");
+    Ok(command)
+}
+
+/// As systemd does for `StateDirectory=`. The parents are root's, so nobody else can put anything
+/// in the way.
+fn make_state_directory(instance: &Instance, uid: u32) -> anyhow::Result<()> {
+    let path = paths::state_directory(&instance.reference);
+    let made = || {
+        fs::create_dir_all(paths::STATE)?;
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => lchown(&path, Some(uid), None),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    };
+    made().with_context(|| format!("create `{path}`"))
+}
+
+fn own_arguments() -> impl Iterator<Item = OsString> {
+    env::args_os().skip(1)
+}
+
+/// Passes on what it says, without anything that could steer a terminal.
+fn relay(command: Command) -> anyhow::Result<ExitCode> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut printed = Ok(ExitCode::SUCCESS);
+    let status = children::run(command, None, |stream, line| match stream {
+        Stream::Stdout => printed = output::print(format_args!("{line}\n")),
+        Stream::Stderr => eprintln!("{line}"),
+    })
+    .with_context(|| format!("run `{program}`"))?;
+    printed?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_the_settings_of_the_service_that_suit_a_command() {
+        let text = "[Unit]\nRequiresMountsFor=/m\n\n[Service]\nUser=bb\n# why\n\
+                    Environment=BUILDBOT_CONDA_DROP_IN=1\nWatchdogSec=2min\n\n\
+                    ReadWritePaths=\"-/a b%%c\"\n";
+        assert_eq!(properties(text), ["User=bb", "ReadWritePaths=\"-/a b%c\""]);
+    }
+}

@@ -1,0 +1,355 @@
+//! What lies in `STATE/backups/`: one file for each backup, mode 0600, whose name says everything
+//! about it. A file gets its name only when it is complete and on disk.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tempfile::TempPath;
+
+use super::facts::{Facts, Relation};
+use super::{Failure, Master, SCHEMA};
+
+/// How many are kept.
+const KEPT: usize = 5;
+/// Space that is left free beyond a backup, in bytes.
+const RESERVE: u64 = 16 << 20;
+
+/// `20261122T123456Z-buildbot-3.11.9-schema-064.sqlite`: when it was made, the Buildbot that last
+/// served from the database, the revision of its schema, and the kind of file. Sorted by name they
+/// are sorted by time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BackupName {
+    time: String,
+    buildbot: String,
+    revision: String,
+    kind: FileKind,
+}
+
+/// What is in a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FileKind {
+    /// A `SQLite` database.
+    Sqlite,
+    /// `pg_dump --format=custom`.
+    PgDump,
+    /// `mysqldump`.
+    Sql,
+}
+
+impl FileKind {
+    /// What a database of this kind is backed up to; `None` where no tool is known.
+    pub(crate) fn of(facts: &Facts) -> Option<Self> {
+        match facts.kind.as_str() {
+            "sqlite" => Some(Self::Sqlite),
+            "postgresql" => Some(Self::PgDump),
+            "mysql" => Some(Self::Sql),
+            _ => None,
+        }
+    }
+
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::PgDump => "pgdump",
+            Self::Sql => "sql",
+        }
+    }
+}
+
+impl BackupName {
+    /// The name of a backup made now, one that is still free.
+    pub(crate) fn now(master: &Master<'_>, facts: &Facts, kind: FileKind) -> Self {
+        let buildbot = match facts.relation {
+            Relation::Current => Some(facts.buildbot.clone()),
+            _ => master.last_version(),
+        };
+        let mut seconds = SystemTime::now();
+        loop {
+            let name = Self {
+                time: compact(seconds),
+                buildbot: word(buildbot.as_deref().unwrap_or("unknown")),
+                revision: word(facts.revision_text()),
+                kind,
+            };
+            if !name.path(&master.state).exists() {
+                return name;
+            }
+            seconds += Duration::from_secs(1);
+        }
+    }
+
+    pub(crate) fn path(&self, state: &Path) -> PathBuf {
+        directory(state).join(self.to_string())
+    }
+
+    pub(crate) fn kind(&self) -> FileKind {
+        self.kind
+    }
+
+    pub(crate) fn revision(&self) -> &str {
+        &self.revision
+    }
+}
+
+/// `20261122T123456Z`.
+fn compact(time: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    text.replace(['-', ':'], "")
+}
+
+/// A part of a file name: what a database says of itself must not lead anywhere else.
+fn word(text: &str) -> String {
+    text.chars()
+        .map(|character| match character {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '+' | '_' => character,
+            _ => '_',
+        })
+        .take(40)
+        .collect()
+}
+
+impl fmt::Display for BackupName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            time,
+            buildbot,
+            revision,
+            kind,
+        } = self;
+        let extension = kind.extension();
+        write!(
+            formatter,
+            "{time}-buildbot-{buildbot}-schema-{revision}.{extension}"
+        )
+    }
+}
+
+impl FromStr for BackupName {
+    type Err = Failure;
+
+    fn from_str(text: &str) -> Result<Self, Failure> {
+        let parsed = || {
+            let (stem, extension) = text.rsplit_once('.')?;
+            let kinds = [FileKind::Sqlite, FileKind::PgDump, FileKind::Sql];
+            let kind = kinds
+                .into_iter()
+                .find(|kind| kind.extension() == extension)?;
+            let (time, rest) = stem.split_once("-buildbot-")?;
+            let (buildbot, revision) = rest.split_once("-schema-")?;
+            let good = |part: &str| !part.is_empty() && word(part) == part;
+            (good(time) && good(buildbot) && good(revision) && time.len() == 16).then(|| Self {
+                time: time.to_owned(),
+                buildbot: buildbot.to_owned(),
+                revision: revision.to_owned(),
+                kind,
+            })
+        };
+        parsed().ok_or_else(|| Failure::new(1, format!("`{text}` is no name of a backup")))
+    }
+}
+
+/// A backup as listings have it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Backup {
+    /// File name, the argument of `restore`.
+    pub(crate) name: String,
+    /// `20261122T123456Z`.
+    pub(crate) time: String,
+    /// Version of Buildbot that last served from it.
+    pub(crate) buildbot: String,
+    pub(crate) schema: String,
+    pub(crate) kind: FileKind,
+    /// Bytes.
+    pub(crate) size: u64,
+}
+
+pub(crate) fn directory(state: &Path) -> PathBuf {
+    state.join("backups")
+}
+
+/// The names of all backups, youngest first; files of other names are not ours.
+pub(crate) fn names(state: &Path) -> Result<Vec<BackupName>, Failure> {
+    let directory = directory(state);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Failure::io("list", &directory, &error)),
+    };
+    let mut names: Vec<BackupName> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    names.sort_by(|left, right| right.cmp(left));
+    Ok(names)
+}
+
+/// All backups, youngest first.
+pub(crate) fn list(state: &Path) -> Result<Vec<Backup>, Failure> {
+    let described = |name: BackupName| {
+        let metadata = fs::symlink_metadata(name.path(state)).ok()?;
+        Some(Backup {
+            name: name.to_string(),
+            time: name.time,
+            buildbot: name.buildbot,
+            schema: name.revision,
+            kind: name.kind,
+            size: metadata.len(),
+        })
+    };
+    Ok(names(state)?.into_iter().filter_map(described).collect())
+}
+
+/// A place for a backup in the making, in the directory where it will stay, with room for `size`
+/// bytes. What an interrupted one has left there is removed.
+pub(crate) fn begin(state: &Path, size: u64) -> Result<TempPath, Failure> {
+    let directory = directory(state);
+    match DirBuilder::new().mode(0o700).create(&directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(Failure::io("create", &directory, &error));
+        }
+        _ => {}
+    }
+    remove_leftovers(&directory);
+    ensure_space(&directory, size)?;
+    tempfile::Builder::new()
+        .prefix(&format!("{PARTIAL}{}-", std::process::id()))
+        .tempfile_in(&directory)
+        .map(tempfile::NamedTempFile::into_temp_path)
+        .map_err(|error| Failure::io("write in", &directory, &error))
+}
+
+/// Prefix of backups in the making, before the PID of their maker.
+const PARTIAL: &str = ".partial-";
+
+fn remove_leftovers(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PARTIAL));
+        let pid = maker.and_then(|rest| rest.split('-').next());
+        let gone = |pid: &str| !Path::new("/proc").join(pid).exists();
+        if pid.is_some_and(gone) {
+            // In the way of nothing but space, and tried again by the next backup.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// # Errors
+///
+/// 65 where less than `size` bytes and a reserve are free.
+pub(crate) fn ensure_space(directory: &Path, size: u64) -> Result<(), Failure> {
+    let Ok(found) = rustix::fs::statvfs(directory) else {
+        return Ok(());
+    };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let needed = size.saturating_add(RESERVE);
+    if free >= needed {
+        return Ok(());
+    }
+    let text = format!(
+        "not enough space in `{}`: {} MiB are needed, {} MiB are free",
+        directory.display(),
+        needed.div_ceil(1 << 20),
+        free >> 20
+    );
+    Err(Failure::new(SCHEMA, text).hint("make room there, then start again"))
+}
+
+/// Gives a complete backup its name, on disk when this returns.
+pub(crate) fn complete(partial: TempPath, name: &BackupName, state: &Path) -> Result<(), Failure> {
+    let path = name.path(state);
+    let finish = || {
+        let file = File::open(&partial)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.sync_all()?;
+        partial
+            .persist_noclobber(&path)
+            .map_err(|error| error.error)?;
+        File::open(directory(state))?.sync_all()
+    };
+    finish().map_err(|error| Failure::io("write", &path, &error))
+}
+
+/// Removes the oldest beyond those that are kept; never one of `needed`.
+pub(crate) fn prune(state: &Path, needed: &[&BackupName]) -> Result<(), Failure> {
+    let names = names(state)?;
+    let old = names
+        .iter()
+        .skip(KEPT)
+        .filter(|name| !needed.contains(name));
+    for name in old {
+        let path = name.path(state);
+        fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
+        eprintln!("removed the oldest backup `{name}`, {KEPT} are kept");
+    }
+    Ok(())
+}
+
+/// Seconds since 1970, for names that need a time and nothing else.
+pub(crate) fn stamp() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "20261122T123456Z-buildbot-3.11.9-schema-064.sqlite";
+
+    #[test]
+    fn a_name_is_what_it_was_made_of() {
+        let name: BackupName = NAME.parse().expect("it is one");
+        assert_eq!(name.to_string(), NAME);
+        assert_eq!((name.revision(), name.kind()), ("064", FileKind::Sqlite));
+    }
+
+    #[test]
+    fn other_names_are_refused() {
+        for text in [
+            "",
+            "state.sqlite",
+            ".partial-1-x",
+            "../20261122T123456Z-buildbot-3.11.9-schema-064.sqlite",
+            "20261122T123456Z-buildbot-3.11.9-schema-064.zip",
+            "20261122T123456Z-buildbot-../x-schema-064.sqlite",
+            "20261122T123456Z-buildbot--schema-064.sqlite",
+        ] {
+            assert!(text.parse::<BackupName>().is_err(), "`{text}` was taken");
+        }
+    }
+
+    #[test]
+    fn five_are_kept_and_none_that_is_needed_goes() {
+        let state = tempfile::tempdir().expect("a directory can be made");
+        fs::create_dir(directory(state.path())).expect("so can another");
+        let all: Vec<BackupName> = (10..18)
+            .map(|day| format!("202611{day}T000000Z-buildbot-4.3.0-schema-067.sqlite"))
+            .map(|name| name.parse().expect("it is one"))
+            .collect();
+        for name in &all {
+            fs::write(name.path(state.path()), "").expect("written");
+        }
+        prune(state.path(), &[&all[1]]).expect("pruned");
+        let left = names(state.path()).expect("listed");
+        let mut wanted: Vec<BackupName> = all[3..].to_vec();
+        wanted.reverse();
+        wanted.push(all[1].clone());
+        assert_eq!(left, wanted);
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_before_it_is_begun() {
+        let state = tempfile::tempdir().expect("a directory can be made");
+        let refused = begin(state.path(), 1 << 60).expect_err("no disk has an exbibyte");
+        assert!(refused.reason.contains("MiB are needed"), "{refused}");
+        assert_eq!(refused.status, SCHEMA);
+    }
+}

@@ -1,0 +1,148 @@
+//! Which database a master uses and how its schema stands to the Buildbot installed. Only Buildbot
+//! itself knows, so its own Python is asked, with the program `inspect.py`.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::children::{self, Stream};
+use super::lock::Lock;
+use super::{AWAY, CONFIGURATION, Failure, Master};
+
+const PROGRAM: &str = include_str!("inspect.py");
+
+/// How a schema stands to the one that the Buildbot installed works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Relation {
+    /// No table of Buildbot's.
+    Empty,
+    Older,
+    Current,
+    Newer,
+    /// Not readable as a database.
+    Damaged,
+}
+
+/// What `inspect.py` tells of a database.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Facts {
+    /// `sqlite`, `memory`, `postgresql`, `mysql` or another dialect.
+    pub(crate) kind: String,
+    /// For people, without a password.
+    pub(crate) place: String,
+    /// A `SQLite` file, absolute, links followed.
+    #[serde(default)]
+    pub(crate) path: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) server: Option<Server>,
+    /// Bytes of a `SQLite` file with its log.
+    #[serde(default)]
+    pub(crate) size: u64,
+    /// Of the schema; none when there is no database yet.
+    pub(crate) revision: Option<String>,
+    /// The revision that the Buildbot installed works with.
+    pub(crate) head: Option<String>,
+    pub(crate) relation: Relation,
+    /// What a check found, or true where none was asked for.
+    pub(crate) intact: bool,
+    /// Version of the Buildbot installed.
+    pub(crate) buildbot: String,
+}
+
+/// How to reach a database server.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Server {
+    /// As `SQLAlchemy` has it: `postgresql+psycopg2`.
+    pub(crate) driver: String,
+    pub(crate) host: Option<String>,
+    pub(crate) port: Option<u16>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) database: Option<String>,
+}
+
+/// Never shown.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Secret(pub(super) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Answer {
+    Problem { problem: String, text: String },
+    Facts(Box<Facts>),
+}
+
+impl Facts {
+    /// Asks; `check` also reads the whole of a `SQLite` file. What the configuration prints meanwhile
+    /// goes to stderr.
+    ///
+    /// # Errors
+    ///
+    /// 78 with Buildbot's words when the configuration is at fault, 69 when the database does not
+    /// answer.
+    pub(crate) fn ask(
+        master: &Master<'_>,
+        lock: Option<&Lock>,
+        check: bool,
+    ) -> Result<Self, Failure> {
+        let lock = lock.map_or_else(|| "-".to_owned(), |lock| lock.number().to_string());
+        let mut arguments = vec![master.directory().into(), lock.into()];
+        if check {
+            arguments.push("check".into());
+        }
+        let command = master.python(PROGRAM, &arguments)?;
+        let mut answer = String::new();
+        // A check reads every page; the configuration alone is bounded as at a start.
+        let limit = (!check).then_some(master.instance.start_timeout);
+        let outcome = children::run(command, limit, |stream, line| match stream {
+            Stream::Stdout => answer.push_str(line),
+            Stream::Stderr => eprintln!("{line}"),
+        });
+        let directory = master.directory().display();
+        let failed = |reason: &str| {
+            let text = format!("find out which database `{directory}` uses: {reason}");
+            Failure::new(CONFIGURATION, text)
+        };
+        match outcome {
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(failed("the configuration does not come to an end"));
+            }
+            Err(error) => return Err(failed(&error.to_string())),
+            Ok(_) => {}
+        }
+        match serde_json::from_str(&answer) {
+            Ok(Answer::Facts(facts)) => Ok(*facts),
+            Ok(Answer::Problem { problem, text }) => {
+                let status = match problem.as_str() {
+                    "away" => AWAY,
+                    "configuration" => CONFIGURATION,
+                    _ => 1,
+                };
+                Err(Failure::new(status, text))
+            }
+            Err(_) => Err(failed("the configuration ended its interpreter")),
+        }
+    }
+
+    /// Whether the database is a file of its own.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// `064`, or what there is instead.
+    pub(crate) fn revision_text(&self) -> &str {
+        self.revision.as_deref().unwrap_or("none")
+    }
+
+    pub(crate) fn head_text(&self) -> &str {
+        self.head.as_deref().unwrap_or("none")
+    }
+}

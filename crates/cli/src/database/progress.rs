@@ -1,0 +1,180 @@
+//! Telling how far it is: systemd by `sd_notify(3)`, the status file in the runner's format, and
+//! people on stderr. A thread keeps systemd patient for as long as this lives.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
+use std::io::{self, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use buildbot_conda_core::names::InstanceRef;
+use serde_json::json;
+use tempfile::NamedTempFile;
+
+use super::Failure;
+
+/// How often systemd hears of us, and how long it then waits for the next time.
+const INTERVAL: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Longest status line in bytes.
+const STATUS_LENGTH: usize = 1000;
+
+/// What everybody is told at this moment.
+#[derive(Debug)]
+struct Told {
+    reference: String,
+    socket: Option<OsString>,
+    runtime: Option<PathBuf>,
+    since: f64,
+    buildbot: Option<String>,
+    message: String,
+}
+
+/// Dropped, it says nothing more.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    told: Arc<Mutex<Told>>,
+    /// Closed when this is dropped, which ends the thread.
+    _alive: Sender<()>,
+}
+
+impl Progress {
+    /// In a unit: systemd and the status file are told as well.
+    pub(crate) fn of_service(reference: &InstanceRef) -> Self {
+        let runtime = env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        Self::new(reference, env::var_os("NOTIFY_SOCKET"), runtime)
+    }
+
+    /// By hand: stderr alone.
+    pub(crate) fn by_hand(reference: &InstanceRef) -> Self {
+        Self::new(reference, None, None)
+    }
+
+    fn new(reference: &InstanceRef, socket: Option<OsString>, runtime: Option<PathBuf>) -> Self {
+        let told = Arc::new(Mutex::new(Told {
+            reference: reference.to_string(),
+            socket,
+            runtime,
+            since: now(),
+            buildbot: None,
+            message: "starting: looking at the database".to_owned(),
+        }));
+        let (alive, end) = mpsc::channel();
+        let shared = Arc::clone(&told);
+        thread::spawn(move || {
+            loop {
+                lock(&shared).tell(&format!("EXTEND_TIMEOUT_USEC={}\n", PATIENCE.as_micros()));
+                if end.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        });
+        Self {
+            told,
+            _alive: alive,
+        }
+    }
+
+    /// The version of the Buildbot installed, once known.
+    pub(crate) fn buildbot(&self, version: &str) {
+        lock(&self.told).buildbot = Some(version.to_owned());
+    }
+
+    /// A new piece of work: everybody is told.
+    pub(crate) fn doing(&self, what: &str) {
+        eprintln!("{what}");
+        self.status(what);
+    }
+
+    /// How far a piece of work is: the status line alone.
+    pub(crate) fn status(&self, what: &str) {
+        let mut told = lock(&self.told);
+        told.message = format!("starting: {what}");
+        told.tell("");
+        told.save("starting", None);
+    }
+
+    /// The end of a start.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        let mut told = lock(&self.told);
+        told.message = failure.to_string().replace('\n', "; ");
+        told.since = now();
+        told.tell("");
+        told.save("failed", Some(failure.status));
+    }
+}
+
+fn lock(told: &Mutex<Told>) -> std::sync::MutexGuard<'_, Told> {
+    // Words that another thread was just changing are still words.
+    told.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+impl Told {
+    fn tell(&self, first: &str) {
+        let Some(socket) = &self.socket else { return };
+        let mut end = self.message.len().min(STATUS_LENGTH);
+        while !self.message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = format!("{first}STATUS={}", &self.message[..end]);
+        if let Err(error) = send(socket, &text) {
+            // Without systemd's ear the work goes on; the journal has every word of it.
+            eprintln!("warning: tell systemd by `{}`: {error}", socket.display());
+        }
+    }
+
+    fn save(&self, state: &str, exit_status: Option<u8>) {
+        let Some(runtime) = &self.runtime else { return };
+        let mut status = json!({
+            "version": 1,
+            "reference": self.reference,
+            "role": "master",
+            "state": state,
+            "since": self.since,
+            "pid": std::process::id(),
+            "buildbot": self.buildbot,
+            "message": self.message,
+            "reconfiguration": null,
+            "worker": null,
+        });
+        if let Some(exit_status) = exit_status {
+            status["exit_status"] = exit_status.into();
+        }
+        let write = || -> io::Result<()> {
+            let mut file = NamedTempFile::with_prefix_in(".status-", runtime)?;
+            writeln!(file, "{status}")?;
+            let mode = Permissions::from_mode(0o644);
+            file.as_file().set_permissions(mode)?;
+            file.persist(runtime.join("status.json"))?;
+            Ok(())
+        };
+        if let Err(error) = write() {
+            eprintln!("warning: write `{}`: {error}", runtime.display());
+        }
+    }
+}
+
+fn send(socket: &OsStr, text: &str) -> io::Result<()> {
+    let bytes = socket.as_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let datagram = UnixDatagram::unbound()?;
+    datagram.set_write_timeout(Some(INTERVAL))?;
+    datagram.send_to_addr(text.as_bytes(), &address)?;
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! `restore REF [BACKUP]`: a backup takes the place of a stopped master's database, which is itself
+//! kept as a backup; `--list` shows which there are.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use buildbot_conda_core::names::InstanceRef;
+use clap::Args;
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use crate::context::{Context, InvalidConfiguration};
+use crate::database::backups::{self, Backup, BackupName};
+use crate::database::facts::Facts;
+use crate::database::lock::{self, Lock};
+use crate::database::mark::Mark;
+use crate::database::progress::Progress;
+use crate::database::{Failure, Master, account, perform, plan};
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The master, such as `master` or `master@nightly`
+    #[arg(value_name = "REF")]
+    reference: InstanceRef,
+    /// Name of a backup as `--list` shows it; the youngest when none is given
+    #[arg(value_name = "BACKUP", conflicts_with = "list")]
+    backup: Option<String>,
+    /// List the backups, youngest first
+    #[arg(long)]
+    list: bool,
+    /// Print the list as JSON
+    #[arg(long, requires = "list")]
+    json: bool,
+    /// Print what would be done, and do nothing
+    #[arg(long, conflicts_with = "list")]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let settings = context.settings()?;
+    let instance = settings
+        .instance(&arguments.reference)
+        .map_err(InvalidConfiguration::from)?;
+    let master = Master::new(instance, context)?;
+    if let Some(status) = account::hand_over(instance, context)? {
+        return Ok(status);
+    }
+    if arguments.list {
+        return list(&backups::list(&master.state)?, arguments.json);
+    }
+    let chosen = choose(arguments.backup.as_deref(), &master)?;
+    if arguments.dry_run {
+        if let Some(holder) = lock::holder_of(master.directory()) {
+            eprintln!("warning: the master runs as {holder}, it has to be stopped first");
+        }
+        let facts = Facts::ask(&master, None, true)?;
+        return output::print(plan::restore(&master, &facts, &chosen)?);
+    }
+    let lock = Lock::take(master.directory())?;
+    let facts = Facts::ask(&master, Some(&lock), true)?;
+    let mut plan = plan::restore(&master, &facts, &chosen)?;
+    if Mark::read(&master.state)?.is_some() {
+        // What an interrupted upgrade has left is worth nothing beside its own backup.
+        plan.steps
+            .retain(|step| !matches!(step, plan::Step::BackUp(_)));
+    }
+    let progress = Progress::by_hand(&arguments.reference);
+    perform::perform(&plan, &master, &facts, &lock, &progress)?;
+    backups::prune(&master.state, &[&chosen])?;
+    eprintln!("restored `{}` from `{chosen}`", facts.place);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failure> {
+    let names = backups::names(&master.state)?;
+    let reference = master.reference();
+    let Some(wanted) = wanted else {
+        let text = format!("no backup of `{reference}`");
+        return names
+            .into_iter()
+            .next()
+            .ok_or_else(|| Failure::new(1, text));
+    };
+    let found = names.into_iter().find(|name| name.to_string() == wanted);
+    found.ok_or_else(|| {
+        let directory = backups::directory(&master.state);
+        let text = format!("no backup `{wanted}` in `{}`", directory.display());
+        Failure::new(1, text).hint(format!(
+            "`buildbot-conda restore {reference} --list` names those there are"
+        ))
+    })
+}
+
+fn list(backups: &[Backup], json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        let text = serde_json::to_string_pretty(backups).context("write JSON")?;
+        return output::print(format_args!("{text}\n"));
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["NAME", "BUILDBOT", "SCHEMA", "SIZE"]);
+    for backup in backups {
+        table.add_row([
+            Cell::new(&backup.name),
+            Cell::new(&backup.buildbot),
+            Cell::new(&backup.schema),
+            Cell::new(format!("{} KiB", backup.size.div_ceil(1024)))
+                .set_alignment(CellAlignment::Right),
+        ]);
+    }
+    output::print(format_args!("{table}\n"))
+}
