@@ -1294,6 +1294,7 @@ class Worker(Role):
             self.runner.started(message)
         elif self.draining or self.asked:
             self.report.change(worker=worker)
+            self._end_drain_alone()
         else:
             self.report.change(message=message, worker=worker)
 
@@ -1324,8 +1325,23 @@ class Worker(Role):
 
     def _drain(self):
         if not self.draining:
+            from twisted.internet import reactor
+
             self.draining = True
             self.runner.tick("drain", 5, self._show_drain)
+            # Called from within a signal handler of Buildbot's, which is not done yet.
+            reactor.callLater(0, self._end_drain_alone)
+
+    def _end_drain_alone(self):
+        """Without its master a worker has no build left to finish, and nobody who would say so.
+
+        Upstream's own check for that fails on a connection that was there once (DeadReferenceError).
+        """
+        alone = all(connection.state != "connected" for connection in self.connections)
+        if self.draining and not self.asked and alone:
+            self.asked = True
+            self.runner.stop_ticking("drain")
+            self._stop()
 
     def _show_drain(self):
         self.extend()
@@ -1626,8 +1642,10 @@ class Runner:
         try:
             faulthandler.enable()  # a crash, or the watchdog's SIGABRT, then says where
             if 0 < self.options.start_timeout < 1e8:
-                # Code that never lets another thread run escapes the minder, not this.
-                faulthandler.dump_traceback_later(self.options.start_timeout + 5, exit=True)
+                # Code that never lets another thread run escapes the minder, not this: the kernel
+                # ends the process, after the stacks were printed, and the units do not restart it.
+                signal.setitimer(signal.ITIMER_REAL, self.options.start_timeout + 5)
+                faulthandler.register(signal.SIGALRM, chain=True)
         except (AttributeError, OSError, ValueError, RuntimeError):
             pass  # no usable stderr
         try:

@@ -168,3 +168,26 @@ def test_worker_has_the_lock_and_pid_file(python, make):
     assert second.start().wait() == 69
     assert "PID %d" % worker.process.pid in second.status()
     assert os.path.exists(worker.directory / ".buildbot-conda.lock")
+
+
+def test_drain_of_a_worker_that_lost_its_master_ends_at_once(python, make):
+    master = make.master(python).start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal").start()
+    worker.attached()
+    assert master.stop() == 0
+    worker.wait_status("^(lost the connection to|cannot reach) ")
+    worker.signal(signal.SIGHUP)
+    assert worker.wait(patience=20) == 0
+    assert worker.status_file()["state"] == "stopped"
+
+
+def test_drain_ends_when_the_master_goes_away_meanwhile(python, make):
+    master = make.master(python, command="touch running; sleep 60").start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal").start()
+    worker.attached()
+    master.force()
+    wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+    worker.signal(signal.SIGHUP)
+    worker.wait_status("^draining: ")
+    master.signal(signal.SIGKILL)
+    assert worker.wait(patience=30) == 0

@@ -155,7 +155,17 @@ fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
         );
     }
     service.main.signal(Signal::HUP)?;
-    // systemd starts it again once it has ended.
-    service.main.wait(NO_LIMIT);
-    Ok(())
+    let mut drains = false;
+    // Ends when the worker does; systemd then starts it again.
+    let refused = service.main.watch(NO_LIMIT, |status| {
+        drains |= status.state == "stopping";
+        (drains && status.state == "running").then(|| status.message.clone())
+    });
+    match refused {
+        None => Ok(()),
+        Some(message) => bail!(
+            "the worker goes on: {}\nhint: reload again when its master answers",
+            harmless(&message.unwrap_or_default())
+        ),
+    }
 }
