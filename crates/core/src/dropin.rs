@@ -54,6 +54,10 @@ fn hint_line(reason: &Unwritable) -> String {
 /// The variable by which a drop-in tells the launcher that it is in force, and which one it is.
 pub const FINGERPRINT_VARIABLE: &str = "BUILDBOT_CONDA_DROP_IN";
 
+/// What a credential holds whose file is missing. systemd.exec(5): `SetCredential=` gives the value
+/// that is used when `LoadCredential=` finds none.
+pub const MISSING_CREDENTIAL: &str = "buildbot-conda: no such file";
+
 /// The values of one instance's drop-in, escaped, in the order in which they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DropIn {
@@ -253,7 +257,7 @@ mod render {
     use tera::{Context, Tera};
     use thiserror::Error;
 
-    use super::{DropIn, FINGERPRINT_VARIABLE};
+    use super::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTIAL};
     use crate::paths;
     use crate::settings::Word;
 
@@ -300,6 +304,15 @@ mod render {
             context.insert("timeout_stop", &drop_in.timeout_stop);
             context.insert("watchdog", &drop_in.watchdog);
             context.insert("credentials", &drop_in.credentials);
+            // A credential's name has no colon.
+            let names = drop_in
+                .credentials
+                .iter()
+                .map_while(|text| text.split(':').next());
+            let fallbacks: Vec<_> = names
+                .map(|name| format!("{name}:{MISSING_CREDENTIAL}"))
+                .collect();
+            context.insert("fallbacks", &fallbacks);
             context.insert("writable", &drop_in.writable);
             context.insert("bound_read_only", &drop_in.bound_read_only);
             context.insert("bound", &drop_in.bound);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use buildbot_conda_conda::{
     CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
 };
-use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE};
+use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTIAL};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Word as _};
@@ -31,11 +31,15 @@ const STARTED_BY_SYSTEMD: &str = "INVOCATION_ID";
 /// The account that systemd started it as, systemd.exec(5).
 const ACCOUNT: &str = "USER";
 
+/// Where systemd has put the credentials, systemd.exec(5).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
 /// Decides what an instance's process becomes.
 pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<Program, Refusal> {
     let settings = buildbot_conda_host::settings(arguments.root.as_deref())?;
     let instance = settings.instance(&arguments.reference)?;
     let mut warnings: Vec<String> = changed_since(instance, inherited)?.into_iter().collect();
+    check_credentials(instance, inherited)?;
     check_directory(instance)?;
     let prefix = PathBuf::from(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
@@ -94,6 +98,24 @@ fn changed_since(instance: &Instance, inherited: &Environment) -> Result<Option<
          are still the old ones; `systemctl daemon-reload` and a restart bring the new ones"
             .to_owned()
     }))
+}
+
+/// systemd gives a credential without a file the drop-in's substitute, which is not for Buildbot.
+fn check_credentials(instance: &Instance, inherited: &Environment) -> Result<(), Refusal> {
+    let Some(directory) = inherited.get(OsStr::new(CREDENTIALS)) else {
+        return Ok(());
+    };
+    for (name, file) in &instance.credentials {
+        let path = Path::new(directory).join(name.as_str());
+        // What cannot be read was not loaded, as after an edit without a daemon-reload: that is said.
+        if fs::read(path).is_ok_and(|content| content == MISSING_CREDENTIAL.as_bytes()) {
+            return Err(Refusal::NoCredential {
+                name: name.as_str().to_owned(),
+                path: PathBuf::from(file.as_str()),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The installation, when there is one: environments of other tools have no conda beside them, and

@@ -31,6 +31,12 @@ pub(crate) enum Refusal {
         account: OsString,
         configured: String,
     },
+    #[error(
+        "no file `{}` for the credential `{name}`\n\
+         hint: write it as root, mode 0600, or take `{name}` out of `credentials`",
+        path.display()
+    )]
+    NoCredential { name: String, path: PathBuf },
     #[error("{source}\nhint: {}", source.hint())]
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]

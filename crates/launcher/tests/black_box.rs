@@ -453,3 +453,31 @@ fn wrong_words_are_a_usage_error() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("`../x` is no instance name"));
 }
+
+#[test]
+fn a_credential_without_its_file_is_refused_with_the_file() {
+    use buildbot_conda_core::dropin::MISSING_CREDENTIAL;
+    let host = Host::new();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("credentials = { token = 'forge', other = 'other' }\n"),
+    );
+    host.write("run/credentials/other", "something");
+    let launch = || {
+        host.launcher()
+            .arg("master")
+            .env("CREDENTIALS_DIRECTORY", host.path("run/credentials"))
+            .output()
+            .unwrap()
+    };
+    host.write("run/credentials/token", MISSING_CREDENTIAL);
+    let output = launch();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: no file `/etc/buildbot-conda/credentials/forge` for the credential `token`\n\
+         hint: write it as root, mode 0600, or take `token` out of `credentials`\n"
+    );
+    assert_eq!(output.status.code(), Some(78));
+    host.write("run/credentials/token", "a real one");
+    assert_eq!(launch().status.code(), Some(0));
+}
