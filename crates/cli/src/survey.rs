@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
-use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::values::AbsolutePath;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
@@ -75,6 +76,9 @@ fn row(
         .filter(|status| unit.main_pid() == Some(status.pid));
     let message = match (&instance, unit.property("StatusText")) {
         (Err(refusal), _) => Some(refusal.to_string()),
+        (Ok(instance), _) if unit.failed_set_up().is_some() => unit
+            .failed_set_up()
+            .map(|status| set_up_failure(status, instance)),
         (Ok(_), "") => status.as_ref().and_then(|status| status.message.clone()),
         (Ok(_), text) => Some(text.to_owned()),
     };
@@ -99,6 +103,35 @@ fn row(
             .map(|instance| instance.directory.to_string()),
         message: message.map(|message| harmless(&message)),
         status,
+    }
+}
+
+/// systemd says of its own failures what it did, and not what of the configuration it was about;
+/// statuses as in systemd.exec(5), "Process Exit Codes".
+fn set_up_failure(status: u32, instance: &Instance) -> String {
+    let user = instance.user.as_str();
+    match status {
+        203 => "systemd could not execute the launcher: reinstall the package".to_owned(),
+        216 => match &instance.group {
+            Some(group) => format!("there is no group `{}`", group.as_str()),
+            None => format!("the group of the account `{user}` could not be taken on"),
+        },
+        217 => format!("there is no account `{user}`"),
+        226 => {
+            "a path of the unit or of one of its drop-ins is missing, see the journal".to_owned()
+        }
+        243 => {
+            let missing: Vec<&str> = instance
+                .credentials
+                .values()
+                .map(AbsolutePath::as_str)
+                .collect();
+            format!(
+                "a credential could not be read; configured are: {}",
+                missing.join(", ")
+            )
+        }
+        other => format!("systemd could not set the service up, status {other}, see the journal"),
     }
 }
 

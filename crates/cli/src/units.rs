@@ -9,7 +9,7 @@ use buildbot_conda_core::names::InstanceRef;
 
 /// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
-                          StatusText,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
+                          ExecMainStatus,StatusText,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
 
 /// One unit as systemd sees it. A property that systemd did not print is empty.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,13 @@ impl Unit {
             ("", _) => "unknown",
             (state, _) => state,
         }
+    }
+
+    /// The status that systemd's own set-up ended a failed start with, before ours was reached.
+    pub(crate) fn failed_set_up(&self) -> Option<u32> {
+        let status = self.property("ExecMainStatus").parse().ok()?;
+        (self.property("ActiveState") == "failed" && (200..=245).contains(&status))
+            .then_some(status)
     }
 
     /// The main process, when there is one.
