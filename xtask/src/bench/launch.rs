@@ -12,6 +12,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::LaunchArguments;
 use super::measure::{self, Contender, Figures};
@@ -41,10 +42,10 @@ struct Size {
 pub(super) fn run(workspace: &Path, arguments: &LaunchArguments) -> Result<()> {
     let scratch = tempfile::tempdir().context("make a scratch directory")?;
     let binaries = Binaries::build(workspace, scratch.path())?;
-    let times = measure::compete(
-        contenders(&binaries, scratch.path(), arguments.conda.as_deref())?,
-        arguments.runs,
-    )?;
+    // Generators write to a file system in memory, which a disk must not stand in for.
+    let memory = tempfile::tempdir_in("/dev/shm").context("make a scratch directory in memory")?;
+    let contenders = contenders(&binaries, &scratch, &memory, arguments.conda.as_deref())?;
+    let times = measure::compete(contenders, arguments.runs)?;
     let report = Report {
         times,
         sizes: binaries.sizes()?,
@@ -126,11 +127,16 @@ impl Binaries {
     }
 }
 
-fn contenders(binaries: &Binaries, scratch: &Path, conda: Option<&Path>) -> Result<Vec<Contender>> {
-    let plain = host(&scratch.join("plain"), false)?;
-    let scripts = host(&scratch.join("scripts"), true)?;
-    let empty = generator_host(&scratch.join("empty"), 0)?;
-    let many = generator_host(&scratch.join("many"), MANY)?;
+fn contenders(
+    binaries: &Binaries,
+    scratch: &TempDir,
+    memory: &TempDir,
+    conda: Option<&Path>,
+) -> Result<Vec<Contender>> {
+    let plain = host(&scratch.path().join("plain"), false)?;
+    let scripts = host(&scratch.path().join("scripts"), true)?;
+    let empty = generator_host(&memory.path().join("empty"), 0)?;
+    let many = generator_host(&memory.path().join("many"), MANY)?;
     let mut list = vec![
         contender(
             "env -i VAR=... true",
