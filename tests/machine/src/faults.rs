@@ -377,6 +377,61 @@ pub const TABLE: &[Row] = &[
         "the master is reloaded 100 times in a row",
         "all are in effect, memory stays within 25 %",
     ),
+    row(
+        "worker-killed-by-build",
+        "a build kills its worker",
+        RETRIED,
+    ),
+    row(
+        "frozen-master",
+        "the master is frozen for longer than the worker's keepalive",
+        "the running build succeeds, the worker stays attached",
+    ),
+    row(
+        "worker-drain-setting",
+        "the worker is stopped with `drain` set and a build running",
+        "the build finishes first",
+    ),
+    row(
+        "worker-disk-full",
+        "the file system of a build is full",
+        "that build fails and says so, the worker lives",
+    ),
+    row(
+        "worker-directory-removed",
+        "the directory of a running worker is removed",
+        "the worker lives; its next start is refused with the reason",
+    ),
+    row(
+        "worker-gives-up",
+        "a worker with `maxretries` has used them up",
+        "the reason is shown, tried again for ever",
+    ),
+    row(
+        "worker-tls",
+        "a TLS connection string leads to a closed port",
+        "on the status line within 15 s",
+    ),
+    row(
+        "worker-twice",
+        "two workers have the same name",
+        "the second one's status line says so, builds go on",
+    ),
+    row(
+        "hostile-directories",
+        "directories have blanks, quotes, backslashes, `%`, `$` and the like in their names",
+        "they boot, start and build",
+    ),
+    row(
+        "odd-account",
+        "the user has no login shell and no writable home",
+        "builds run, with the usual umask and UTF-8",
+    ),
+    row(
+        "older-worker",
+        "a worker of Buildbot 3.11.9 with a master of 4.3.0",
+        "builds, reloads and restarts as the newer one does",
+    ),
 ];
 
 /// Reports what becomes of `show` as the verdict about row `id` on `release`.
