@@ -1019,10 +1019,11 @@ class Master(Role):
         Its own quick shutdown, which TERM leads to, cancels them. The clean shutdown of USR1 sets
         the flag that keeps the quick one from acting; the builds then end as RETRY.
         """
-        self.asked = True
         self.runner.stop_ticking("drain")
         if self.state == "failed":
             return
+        # A handler that came later than ours has told the master alone.
+        self.asked = self.asked or getattr(self.master, "_got_sigterm", False)
         self.state = "stopping"
         self.runner.stopping()
         if getattr(self.master, "running", False):
@@ -1033,8 +1034,8 @@ class Master(Role):
     def outcome(self):
         """(exit status, reason, hint) after the reactor has ended."""
         if self.state != "failed":
-            if self.state == "starting" and not self.asked:
-                return UNEXPECTED, "the start was ended from inside Buildbot", None
+            if not self.asked:
+                return UNEXPECTED, "Buildbot was ended from inside, nobody had asked for it", None
             return 0, "stopped", None
         if self.schema is not None:
             return self._schema_outcome()
@@ -1417,6 +1418,7 @@ class Runner:
 
     def finish(self, code, reason, hint=None):
         """Tell everybody how this ended; returns the exit status."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if code:
             text = reason if hint is None else "%s\nhint: %s" % (reason, hint)
             self.journal.write(ERROR, text)
@@ -1452,9 +1454,7 @@ class Runner:
     def stopping(self):
         """Say so, and see to it that the stop comes to an end: some versions of Buildbot wait for
         ever for a worker that left at the wrong moment. Builds are not lost by an end like that."""
-        import faulthandler
-
-        faulthandler.cancel_dump_traceback_later()
+        self.start_is_over()
         self.report.change("stopping", "stopping", ["STOPPING=1"])
         self.minder.after("deadline", STOP_PATIENCE, self._stop_too_late)
 
@@ -1477,6 +1477,11 @@ class Runner:
         self.hard_exit(code, reason)
 
     # Time
+
+    def start_is_over(self):
+        """No time limit for it any more."""
+        self.minder.forget("deadline")
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def watch_start(self):
         seconds = self.options.start_timeout
@@ -1532,16 +1537,22 @@ class Runner:
 
     def started(self, message):
         """The instance serves: tell systemd, then catch up on what waited."""
-        import faulthandler
         import gc
 
         from twisted.internet import reactor
 
-        self.minder.forget("deadline")
-        faulthandler.cancel_dump_traceback_later()
-        # Before READY: whoever waits for it may send TERM at once.
+        self.start_is_over()
+        # Before READY: whoever waits for it may send TERM at once. An end that nobody asked for is
+        # a failure, and this is how it is told from a stop.
         if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
             signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop_reactor))
+        stop = signal.getsignal(signal.SIGTERM)
+
+        def asked(*arguments):
+            self.role.asked = True
+            return stop(*arguments)
+
+        signal.signal(signal.SIGTERM, asked)
         signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         self.is_started = True
         self.report.change("running", message, ["READY=1"])
@@ -1617,6 +1628,7 @@ class Runner:
         environment.update(self.variables)
         environment.pop(PREPARED, None)
         environment[HANDED_LOCK] = str(self.lock)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
         remove_pid_file()  # upstream's own upgrade would take us for a running master
         # They stay pending until the runner that follows has handlers for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
