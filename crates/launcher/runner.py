@@ -942,6 +942,8 @@ class Master(Role):
             self._reload_ended("aborted")
         elif text.startswith(("WARNING: configuration update partially", "WARNING: reconfig partially")):
             self._reload_ended("partial")
+        elif text == "Initiating clean shutdown" and self.state == "starting":
+            self.asked = True  # USR1 between Buildbot's own handler and the end of the start
         elif text == "Initiating clean shutdown" and self.state == "running":
             self._drain("finishing running builds, then stopping")
         elif text.startswith("Waiting for ") and self.state == "draining":

@@ -226,12 +226,34 @@ assert not {'NOTIFY_SOCKET', 'STATE_DIRECTORY', 'RUNTIME_DIRECTORY'} & set(os.en
     assert master.stop() == 0
 
 
-def test_plugin_that_stops_the_reactor_ends_the_master_cleanly(python, make):
+def test_plugin_that_stops_the_reactor_is_a_failure_that_says_so(python, make):
     extra = """
+import os
 from twisted.internet import reactor
-reactor.callFromThread(reactor.callLater, 3, reactor.stop)
+def look():
+    if os.path.exists('end'):
+        reactor.stop()
+    reactor.callLater(0.1, look)
+reactor.callFromThread(look)
 """
     master = make.master(python, extra=extra).start().ready()
+    (master.directory / "end").touch()
+    assert master.wait() == 1
+    assert master.status_file()["state"] == "failed"
+    assert "ended from inside" in master.status()
+
+
+def test_usr1_just_before_the_end_of_the_start_is_a_clean_stop(python, make):
+    extra = """
+import os, signal
+from buildbot.util.service import BuildbotService
+class Stop(BuildbotService):
+    name = 'stop'
+    def reconfigService(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+c['services'] = [Stop()]
+"""
+    master = make.master(python, extra=extra).start()
     assert master.wait() == 0
     assert master.status_file()["state"] == "stopped"
 
