@@ -861,6 +861,8 @@ class Master(Role):
         self.schema = None  # (older or newer, text) once compared
         self.reloads = 0
         self.master = None
+        self.read = None  # what `sources` gave when the configuration was last read
+        self.announcement = None  # the message of a start that is put off
 
     def find(self, services):
         for service in services:
@@ -883,7 +885,24 @@ class Master(Role):
 
     # Starting
 
+    # Names of files in the master's directory that a configuration is made of.
+    SOURCES = (".cfg", ".py", ".toml", ".yaml", ".yml")
+
+    def sources(self):
+        """What changes with the files of the configuration: name -> inode, bytes and time."""
+        found = {}
+        try:
+            with os.scandir(".") as entries:
+                for entry in entries:
+                    if entry.name.endswith(self.SOURCES):
+                        info = entry.stat()
+                        found[entry.name] = (info.st_ino, info.st_size, info.st_mtime_ns)
+        except OSError:
+            pass  # what cannot be seen has not changed
+        return found
+
     def _loading(self):
+        self.read = self.sources()
         if self.state == "starting":
             self.report.change(message="starting: reading %s" % self.master.configFileName)
             wrap(self.master.db, "setup", self._database, self._database_failed)
@@ -892,6 +911,9 @@ class Master(Role):
         self.load_failed = True
         self.errors.append(error)
         self.place = self.place or error_place(error)  # now: Twisted may clear the traceback later
+        if self.state != "starting" and not isinstance(error, Exception):
+            # SystemExit, of which a reconfiguration of Buildbot neither ends nor says so.
+            raise RuntimeError("the configuration was left by %s" % error_text(error)) from error
 
     def _database(self):
         database = self.master.config.db
@@ -961,6 +983,21 @@ class Master(Role):
         self.errors.clear()
         url = getattr(self.master.config, "buildbotURL", None)
         message = "running: Buildbot %s%s" % (self.report.status["buildbot"], ", %s" % url if url else "")
+        self.announcement = message
+        self._announce()
+
+    def _announce(self):
+        """Say that the start has succeeded, once the configuration on disk has been read.
+
+        systemd takes a reload that is asked for meanwhile to be a part of the start.
+        """
+        from twisted.internet import reactor
+
+        if self.read is not None and self.sources() != self.read:
+            self.journal.write(NOTICE, "the configuration was changed during the start: reading it again")
+            reactor.callLater(0, self.on_signal, signal.SIGHUP)
+            return
+        message, self.announcement = self.announcement, None
         self.runner.started(message)
         self.runner.remember_version()
 
@@ -989,7 +1026,10 @@ class Master(Role):
             "aborted": "running on the previous configuration, the new one was refused: " + reason,
             "partial": "running, but the new configuration is only partly in effect: " + reason,
         }[outcome]
-        self._reload(outcome, message, "running")
+        if self.announcement is not None:
+            self._announce()
+        if self.announcement is None:
+            self._reload(outcome, message, "running")
 
     def _reload(self, outcome, message, state):
         reconfiguration = {
@@ -1447,6 +1487,8 @@ class Runner:
             if os.getpid() == pid:
                 frame = sys._getframe(1)
                 entry = (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+                if self.is_started and threading.current_thread() is not threading.main_thread():
+                    raise SystemExit("os._exit(%s) was called" % status)  # where a master.cfg is read
                 code = (status or UNEXPECTED) if self.is_started else CONFIGURATION
                 self.hard_exit(code, "os._exit(%s) was called: %s" % (status, place(entry)))
             self.real_exit(status)

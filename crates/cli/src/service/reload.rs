@@ -21,9 +21,23 @@ use crate::output::harmless;
 /// What a tac needs so that a signal lets its worker drain.
 pub(crate) const DRAIN_HINT: &str = "write `allow_shutdown = 'signal'` in it, and hand it to `Worker(..., allow_shutdown=allow_shutdown)`";
 
-/// Calls Buildbot's own command line; the script in `bin` may have been moved with its prefix.
-const BUILDBOT: &str =
-    "import sys; from buildbot.scripts.runner import run; sys.argv[0] = 'buildbot'; run()";
+/// Calls Buildbot's own command line; the script in `bin` may have been moved with its prefix. An exit
+/// status of 0 is not believed alone: a configuration that ends the process leaves one, too.
+const BUILDBOT: &str = "
+import sys
+from buildbot.scripts import checkconfig, runner
+original = checkconfig.checkconfig
+def check(config):
+    status = original(config)
+    if not status:
+        print('\\nchecked to the end', flush=True)
+    return status
+checkconfig.checkconfig = check
+sys.argv[0] = 'buildbot'
+runner.run()
+";
+/// What it says last when the check has succeeded.
+const CHECKED: &str = "\nchecked to the end\n";
 
 /// Bytes of a refusal that are passed on.
 const MOST_SAID: u64 = 64 << 10;
@@ -98,8 +112,15 @@ fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
         .current_dir(instance.directory.as_str());
     let (success, said) =
         run_with_limit(command, instance.start_timeout).context("run `buildbot checkconfig`")?;
-    if success {
+    if success && said.ends_with(CHECKED) {
         return Ok(());
+    }
+    if success {
+        bail!(
+            "`buildbot checkconfig` did not come to its end, the old configuration still serves: \
+             the new one ends the process that reads it (`SystemExit`, `os._exit`)\n{}",
+            said.trim_end()
+        );
     }
     bail!(
         "`buildbot checkconfig` refuses the new configuration, the old one still serves:\n{}",
