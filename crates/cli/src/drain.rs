@@ -147,7 +147,8 @@ fn signal_of(role: Role) -> (&'static str, Signal) {
 fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Result<()> {
     let begun = Instant::now();
     main.signal(signal_of(reference.role).1)?;
-    let noticed = main.watch(NOTICE, |status| (status.state != "running").then_some(()));
+    // A reconfiguration may come to its end first.
+    let noticed = main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));
     if noticed.is_none() && !main.is_gone() {
         bail!(
             "`{reference}` has not begun to drain within {} s; it is left as it is",
