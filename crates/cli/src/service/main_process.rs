@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::context::Context;
+use crate::output::harmless;
 use crate::status_file::{self, StatusFile};
 
 /// Time between two looks at the status file.
@@ -119,5 +120,16 @@ impl MainProcess {
             }
             thread::sleep(LOOK);
         }
+    }
+    /// Waits until a drain has come to the end of the process, at most `limit`. Gives what the
+    /// runner says when Buildbot gives up draining and goes on: its master did not answer, or
+    /// somebody has called it off.
+    pub(crate) fn wait_while_draining(&self, limit: Duration) -> Option<String> {
+        let mut drains = false;
+        self.watch(limit, |status| {
+            drains |= status.state == "stopping";
+            (drains && status.state == "running")
+                .then(|| harmless(status.message.as_deref().unwrap_or_default()))
+        })
     }
 }

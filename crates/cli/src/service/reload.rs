@@ -176,17 +176,13 @@ fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
         );
     }
     service.main.signal(Signal::HUP)?;
-    let mut drains = false;
     // Ends when the worker does; systemd then starts it again.
-    let refused = service.main.watch(NO_LIMIT, |status| {
-        drains |= status.state == "stopping";
-        (drains && status.state == "running").then(|| status.message.clone())
-    });
-    match refused {
-        None => Ok(()),
-        Some(message) => bail!(
-            "the worker goes on: {}\nhint: reload again when its master answers",
-            harmless(&message.unwrap_or_default())
-        ),
+    if let Some(message) = service.main.wait_while_draining(NO_LIMIT) {
+        bail!("the worker goes on: {message}\nhint: reload again when its master answers");
     }
+    let ending = service.main.status();
+    if ending.is_some_and(|status| status.state != "stopped") {
+        bail!("the worker ended before its builds were finished; they are retried");
+    }
+    Ok(())
 }

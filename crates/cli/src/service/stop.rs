@@ -24,7 +24,7 @@ pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
 /// A clean shutdown first: once a master has begun one, the TERM that follows leaves running builds
 /// to be retried after the next start. With TERM alone Buildbot cancels them for good.
 fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
-    let Service { main, instance, .. } = service;
+    let main = &service.main;
     let running = main
         .status()
         .is_some_and(|status| status.state != "starting");
@@ -34,7 +34,7 @@ fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
     }
     main.signal(Signal::USR1)?;
     main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));
-    main.wait(instance.drain);
+    wait(service);
     Ok(())
 }
 
@@ -53,6 +53,13 @@ fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     main.signal(Signal::HUP)?;
-    main.wait(instance.drain);
+    wait(service);
     Ok(())
+}
+
+/// Waits for the builds, as long as `drain` says and Buildbot itself waits for them.
+fn wait(service: &Service<'_>) {
+    if let Some(message) = service.main.wait_while_draining(service.instance.drain) {
+        eprintln!("warning: running builds are interrupted and retried: {message}");
+    }
 }
