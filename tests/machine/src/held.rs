@@ -53,7 +53,7 @@ impl<'machine> HeldBuilds<'machine> {
             .map(|number| rest.force_by("hold", &format!("held{number}"), &[]))
             .collect::<Result<Vec<_>>>()?;
         machine.wait_until(&format!("{count} builds run"), LIMIT, || {
-            let found = rest.get("builds?complete=false&field=buildid&field=state_string")?;
+            let found = rest.get("builds?complete=false")?;
             let running = found["builds"].as_array().map_or(0, |builds| {
                 let begun = builds
                     .iter()
@@ -63,6 +63,16 @@ impl<'machine> HeldBuilds<'machine> {
             Ok((running >= count).then_some(()))
         })?;
         Ok(Self { machine, requests })
+    }
+
+    /// What outlives the machine's being off; see [`HeldBuilds::after_reboot`].
+    pub fn requests(self) -> Vec<u64> {
+        self.requests
+    }
+
+    /// The same builds after a time in which the machine was off.
+    pub fn after_reboot(machine: &'machine Machine, requests: Vec<u64>) -> Self {
+        Self { machine, requests }
     }
 
     /// Lets one of them end, or its retry.
