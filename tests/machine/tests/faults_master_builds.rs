@@ -103,8 +103,11 @@ fn stops_of_a_master_lose_no_build(release: Release) -> Outcome {
             .succeeded()?;
         let old = master.main_pid()?;
         master.wait_for_status_text("finishing 3 running builds")?;
-        builds.ensure_results(&[0])?;
-        master.wait_for_successor(old)
+        for number in 0..3 {
+            builds.release(number)?;
+        }
+        master.wait_for_successor(old)?;
+        builds.ensure_results(&[0])
     })
 }
 
