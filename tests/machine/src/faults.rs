@@ -383,6 +383,11 @@ pub const TABLE: &[Row] = &[
         RETRIED,
     ),
     row(
+        "worker-reload-crash",
+        "the worker is killed while a reload lets its build finish",
+        "the command fails, the build is retried to success",
+    ),
+    row(
         "frozen-master",
         "the master is frozen for longer than the worker's keepalive",
         "the running build succeeds, the worker stays attached",

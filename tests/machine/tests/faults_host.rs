@@ -62,6 +62,7 @@ fn what_is_missing_fails_once_with_its_reason(release: Release) -> Outcome {
         stage
             .machine
             .write_file(CONFIGURATION, text, "0644", "root")?;
+        stage.systemctl(&["reset-failed"])?;
         stage.systemctl(&["daemon-reload"])
     };
     let own_directory = format!("directory = \"{WORKER}\"");
@@ -479,6 +480,10 @@ fn exposure_stays_below_its_limits_and_sudo_works(release: Release) -> Outcome {
     fault("exposure-worker", release, || {
         stage.configure("worker", "hardening = \"strict\"")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
+        stage.rest().wait_for_worker("example", SOON)?;
+        stage.build("true")?;
+        // What systemd runs for a reload is in the same sandbox.
+        stage.systemctl(&["reload", WORKER_UNIT])?;
         stage.rest().wait_for_worker("example", SOON)?;
         stage.build("true")?;
         let figure = exposure(&stage, WORKER_UNIT)?;

@@ -94,7 +94,7 @@ fn a_restart_and_a_stop_lose_no_build(release: Release) -> Outcome {
 
     fault("worker-stop", release, || {
         // What a build leaves in a session of its own is gone after a stop, too.
-        let request = stage.begin_build(&format!("setsid sleep 1234 & {WORK}"))?;
+        let request = stage.begin_build(&format!("setsid sleep 1234 >/dev/null 2>&1 & {WORK}"))?;
         stage.systemctl(&["stop", WORKER_UNIT])?;
         let left = stage.machine.shell(
             "for line in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$line 2>/dev/null || true; echo; done",
@@ -161,6 +161,25 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
             "the worker is the old one"
         );
         Ok(())
+    })?;
+
+    fault("worker-reload-crash", release, || {
+        stage.rest().wait_for_worker("example", SOON)?;
+        let request = stage.begin_build(WORK)?;
+        stage
+            .machine
+            .shell(&format!(
+                "(if systemctl reload {WORKER_UNIT}; then echo 0; else echo failed; fi >/root/status) >/dev/null 2>&1 &"
+            ))?
+            .succeeded()?;
+        stage.wait_for_status(WORKER_UNIT, SOON, &["draining"])?;
+        stage.signal(WORKER_UNIT, "KILL")?;
+        let status = stage.machine.wait_until("the reload returns", SOON, || {
+            let status = stage.machine.run(&["cat", "/root/status"])?;
+            Ok((!status.text().is_empty()).then_some(status))
+        })?;
+        ensure!(status.text() != "0", "the reload has succeeded");
+        stage.ensure_success(request)
     })?;
 
     fault("worker-reload-refused", release, || {
@@ -368,6 +387,9 @@ fn a_drain_lets_builds_finish_and_leaves_the_service_down(release: Release) -> O
         let drained = drain("master")?.succeeded()?;
         ensure!(drained.stderr.contains("1 running build"), "{drained}");
         ensure_down(MASTER_UNIT)?;
+        // Without its master a worker has nothing to wait for.
+        drain("worker")?.succeeded()?;
+        stage.systemctl(&["start", WORKER_UNIT])?;
         // What has been a name at no time is not an instance that is down.
         let unknown = drain("worker@nobody")?;
         ensure!(unknown.status == 78, "{unknown}");
