@@ -1,8 +1,7 @@
 """Drop every table of Buildbot's from a database server, before a dump is put back: tables that came
 with a later schema would otherwise stay, and stop the next upgrade.
 
-Run by `python -c` as the service user, with the SQLAlchemy URL in BUILDBOT_CONDA_DATABASE. Tables that
-are not Buildbot's are left alone, whatever else uses the database.
+Run by `python -c` as the service user, with the SQLAlchemy URL in BUILDBOT_CONDA_DATABASE.
 """
 
 import sys
@@ -13,11 +12,9 @@ if sys.path and sys.path[0] == "":
 import os
 
 import sqlalchemy
-from buildbot.db import model
 
-url = os.environ.pop("BUILDBOT_CONDA_DATABASE")
-engine = sqlalchemy.create_engine(url)
-ours = set(model.Model.metadata.tables) | {"alembic_version", "migrate_version"}
+engine = sqlalchemy.create_engine(os.environ.pop("BUILDBOT_CONDA_DATABASE"))
+ours = tables_of_buildbot(sqlalchemy.inspect(engine))  # noqa: F821, from tables.py
 found = sqlalchemy.MetaData()
 found.reflect(bind=engine, only=lambda name, _: name in ours)
 found.drop_all(bind=engine)

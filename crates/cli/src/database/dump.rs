@@ -14,6 +14,8 @@ use super::children::{self, Stream};
 use super::facts::Server;
 use super::{Failure, Master, SCHEMA};
 
+const CLEAR: &str = concat!(include_str!("tables.py"), include_str!("clear.py"));
+
 /// What dumps and what puts back, with the Debian package that has them.
 struct Tools {
     dump: &'static str,
@@ -71,14 +73,18 @@ pub(super) fn back_up(
             .arg(&*partial)
             .arg("--dbname")
             .arg(database);
+        // Quotes keep a name from being a pattern.
+        let tables = server.tables.iter();
+        command.args(tables.map(|table| format!("--table=\"{table}\"")));
         run("pg_dump", command)?;
     } else {
         let (mut command, _secret) = mysql("mysqldump", server, &master.state)?;
         // Buildbot's tables may be MyISAM, whose state only a lock holds still.
         command
-            .args(["--lock-tables", "--routines", "--result-file"])
+            .args(["--lock-tables", "--result-file"])
             .arg(&*partial)
-            .args(["--", &database]);
+            .args(["--", &database])
+            .args(&server.tables);
         run("mysqldump", command)?;
     }
     backups::complete(partial, name, &master.state)
@@ -115,7 +121,7 @@ pub(super) fn put_back(
 }
 
 fn clear(master: &Master<'_>, server: &Server) -> Result<(), Failure> {
-    let mut command = master.python(include_str!("clear.py"), &[])?;
+    let mut command = master.python(CLEAR, &[])?;
     command.env("BUILDBOT_CONDA_DATABASE", url(server));
     run("drop Buildbot's tables", command)
 }
@@ -236,6 +242,7 @@ mod tests {
             user: Some("bb".to_owned()),
             password: Some(Secret("p@ss/w:rd".to_owned())),
             database: Some("builds".to_owned()),
+            tables: vec!["builds".to_owned()],
         }
     }
 

@@ -10,7 +10,7 @@ use super::children::{self, Stream};
 use super::lock::Lock;
 use super::{AWAY, CONFIGURATION, Failure, Master};
 
-const PROGRAM: &str = include_str!("inspect.py");
+const PROGRAM: &str = concat!(include_str!("tables.py"), include_str!("inspect.py"));
 
 /// How a schema stands to the one that the Buildbot installed works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -61,6 +61,8 @@ pub(crate) struct Server {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) database: Option<String>,
+    /// Those that are Buildbot's.
+    pub(crate) tables: Vec<String>,
 }
 
 /// Never shown.

@@ -184,7 +184,8 @@ def server(url, text, directory, arguments):
     try:
         engine = enginestrategy.create_engine(text, basedir=directory, **arguments)
         with engine.connect() as connection:
-            tables = sqlalchemy.inspect(connection).get_table_names()
+            tables = tables_of_buildbot(sqlalchemy.inspect(connection))  # noqa: F821, from tables.py
+            answer["server"]["tables"] = sorted(tables)
 
             def revision_of(table, column):
                 row = connection.execute(sqlalchemy.text("select %s from %s" % (column, table))).fetchone()

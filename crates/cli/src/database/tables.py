@@ -1,0 +1,22 @@
+def tables_of_buildbot(inspector):
+    """Names of the tables in a database that are Buildbot's; others may live there as well.
+
+    Those that the installed Buildbot knows, and whatever is tied to them by foreign keys: tables of
+    a later Buildbot are its own as well. Put in front of the programs that need it.
+    """
+    from buildbot.db import model
+
+    found = set(inspector.get_table_names())
+    ours = found & (set(model.Model.metadata.tables) | {"alembic_version", "migrate_version"})
+    grows = True
+    while grows:
+        tied = {
+            name
+            for name in found - ours
+            if any(key["referred_table"] in ours for key in inspector.get_foreign_keys(name))
+        }
+        ours |= tied
+        grows = bool(tied)
+    return ours
+
+
