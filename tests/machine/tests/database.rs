@@ -1,0 +1,297 @@
+//! A master's database when the environment gets another Buildbot: backed up, upgraded, refused, interrupted and
+//! restored, with the sandbox and the account of the unit, and no build ever lost.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use buildbot_conda_machine::{
+    Environment, LATER, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, SOON, Stage,
+    Version, fault, on_each_release, scripted, set_up,
+};
+
+on_each_release! {
+    an_older_database_is_backed_up_upgraded_and_served,
+    an_interrupted_upgrade_loses_nothing,
+    a_newer_database_is_refused_and_a_backup_brings_it_back,
+    an_administrator_upgrades_backs_up_and_restores,
+    a_database_behind_a_credential_is_found,
+}
+
+const OLD: &str = "/opt/envs/old";
+const STATE: &str = "/var/lib/buildbot-conda/instances/master";
+/// Succeeds while Buildbot's own upgrade runs, and prints `/proc/PID/cmdline`.
+const UPGRADING: &str = "grep --no-messages -lzx upgrade-master /proc/[0-9]*/cmdline";
+const MARK: &str = "/var/lib/buildbot-conda/instances/master/upgrade-in-progress";
+
+/// A master and a worker with one finished build in a database of the older Buildbot, both stopped, and the
+/// environment of the older Buildbot still configured.
+fn older(release: Release) -> Result<Stage> {
+    let environment = Environment::install(Version::V3_11_9, OLD)?;
+    let layers = set_up(release)?.with(environment.tree().to_path_buf());
+    let stage = Stage {
+        machine: Machine::boot(layers)?,
+    };
+    stage.machine.run(&["rm", "-r", MASTER])?.succeeded()?;
+    let create = ["create-master", "--quiet", "--relocatable", MASTER];
+    let buildbot = format!("{OLD}/bin/buildbot");
+    stage
+        .machine
+        .run_as("bb", &[&[buildbot.as_str()], &create[..]].concat())?
+        .succeeded()?;
+    stage.write_master_configuration(&scripted())?;
+    stage.configure("master", &format!("conda-env = \"{OLD}\""))?;
+    stage.start()?;
+    stage.build("true")?;
+    stage.systemctl(&["stop", MASTER_UNIT])?;
+    Ok(stage)
+}
+
+/// The environment of the master gets this Buildbot.
+fn switch(stage: &Stage, prefix: &str) -> Outcome {
+    let value = format!("s|^conda-env = \"/.*|conda-env = \"{prefix}\"|");
+    stage.edit("/etc/buildbot-conda/config.toml", &value)?;
+    stage.systemctl(&["daemon-reload"])?;
+    Ok(())
+}
+
+fn backups(stage: &Stage) -> Result<Vec<String>> {
+    let list = format!("ls {STATE}/backups 2>/dev/null || true");
+    let names = stage.machine.shell(&list)?.succeeded()?;
+    Ok(names.stdout.lines().map(str::to_owned).collect())
+}
+
+/// The master serves, all builds are there, new ones can be made, and no upgrade is in progress.
+fn ensure_serves(stage: &Stage, builds: usize) -> Outcome {
+    stage.wait_for_state(MASTER_UNIT, LATER, "active")?;
+    let found = stage.rest().builds()?;
+    ensure!(
+        found.len() == builds && found.iter().all(|build| build.results == 0),
+        "{found:?}"
+    );
+    let mark = stage.machine.run(&["test", "-e", MARK])?;
+    ensure!(mark.status == 1, "an upgrade is still marked");
+    let wrong = stage.machine.shell(&format!(
+        "find {MASTER} {STATE} ! -user bb; find {STATE}/backups -type f ! -perm 0600; \
+         find {MASTER} -name '*.restoring' -o -name '*.damaged-*'"
+    ))?;
+    ensure!(wrong.text().is_empty(), "{wrong}");
+    stage.rest().wait_for_worker("example", SOON)
+}
+
+fn an_older_database_is_backed_up_upgraded_and_served(release: Release) -> Outcome {
+    let stage = older(release)?;
+    switch(&stage, PREFIX)?;
+    // TimeoutStartSec= is 30 s more than this; the upgrade is going to take longer.
+    stage.configure("master", "start-timeout = \"15s\"")?;
+    let tac = stage.machine.read_file(&format!("{MASTER}/buildbot.tac"))?;
+    fault("database-older", release, || {
+        stage.systemctl(&["start", "--no-block", MASTER_UNIT])?;
+        let hold = format!(
+            "until {UPGRADING} >/tmp/found; do :; done; \
+             pid=$(sed -n '1s|/proc/\\([0-9]*\\)/.*|\\1|p' /tmp/found); \
+             kill -STOP $pid; sleep 50; kill -CONT $pid"
+        );
+        let script = format!("({hold}) >/dev/null 2>&1 &");
+        stage.machine.shell(&script)?.succeeded()?;
+        let mut pids = BTreeSet::new();
+        let mut told = BTreeSet::new();
+        stage.machine.wait_until("the master serves", LATER, || {
+            pids.insert(stage.property(MASTER_UNIT, "MainPID")?);
+            told.insert(stage.property(MASTER_UNIT, "StatusText")?);
+            let state = stage.property(MASTER_UNIT, "ActiveState")?;
+            ensure!(state != "failed", "{}", stage.told(MASTER_UNIT)?);
+            Ok((state == "active").then_some(()))
+        })?;
+        // None before its job is run.
+        pids.remove("0");
+        ensure!(pids.len() == 1, "several main processes: {pids:?}");
+        ensure!(
+            told.iter()
+                .any(|text| text.contains("upgrading the database from schema 064 to 067")),
+            "{told:?}"
+        );
+        ensure_serves(&stage, 1)?;
+        let names = backups(&stage)?;
+        ensure!(
+            names.len() == 1 && names[0].ends_with("-buildbot-3.11.9-schema-064.sqlite"),
+            "{names:?}"
+        );
+        ensure!(stage.machine.read_file(&format!("{MASTER}/buildbot.tac"))? == tac);
+        stage.build("true")?;
+        // The next start has nothing to prepare.
+        stage.systemctl(&["restart", MASTER_UNIT])?;
+        ensure_serves(&stage, 2)?;
+        ensure!(backups(&stage)? == names);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn an_interrupted_upgrade_loses_nothing(release: Release) -> Outcome {
+    let mut stage = older(release)?;
+    stage
+        .machine
+        .run(&["cp", "-a", MASTER, "/home/bb/older"])?
+        .succeeded()?;
+    switch(&stage, PREFIX)?;
+    fault("database-older-interrupted", release, || {
+        for moment in [
+            format!("ls {STATE}/backups/2*"),
+            format!("test -e {MARK}"),
+            UPGRADING.to_owned(),
+            format!("test -e {MARK} && test -s {MASTER}/state.sqlite-wal"),
+        ] {
+            let begin = format!(
+                "rm -rf {MASTER} {STATE}/backups; \
+                 cp -a /home/bb/older {MASTER}; systemctl start --no-block {MASTER_UNIT}; \
+                 until {moment} >/dev/null 2>&1; do :; done; \
+                 kill -KILL $(systemctl show --value -p MainPID {MASTER_UNIT})"
+            );
+            stage
+                .machine
+                .run_within(LATER, &["sh", "-uc", &begin])?
+                .succeeded()?;
+            // systemd starts it again.
+            let served = ensure_serves(&stage, 1);
+            served.with_context(|| format!("killed at `{moment}`"))?;
+            stage.systemctl(&["stop", MASTER_UNIT])?;
+        }
+        let begin = format!(
+            "rm -rf {MASTER} {STATE}/backups; cp -a /home/bb/older {MASTER}; sync; \
+             systemctl start --no-block {MASTER_UNIT}; \
+             until test -e {MARK}; do :; done"
+        );
+        stage
+            .machine
+            .run_within(LATER, &["sh", "-uc", &begin])?
+            .succeeded()?;
+        stage.machine.power_cut()?;
+        stage.systemctl(&["start", MASTER_UNIT])?;
+        stage.systemctl(&["start", "buildbot-worker"])?;
+        ensure_serves(&stage, 1)
+    })?;
+    Ok(())
+}
+
+fn a_newer_database_is_refused_and_a_backup_brings_it_back(release: Release) -> Outcome {
+    let stage = older(release)?;
+    switch(&stage, PREFIX)?;
+    stage.systemctl(&["start", MASTER_UNIT])?;
+    stage.systemctl(&["stop", MASTER_UNIT])?;
+    switch(&stage, OLD)?;
+    fault("database-newer", release, || {
+        let start = stage.machine.run(&["systemctl", "start", MASTER_UNIT])?;
+        ensure!(start.status != 0, "it starts");
+        let told = stage.told(MASTER_UNIT)?;
+        for word in [
+            "newer than Buildbot 3.11.9",
+            "Buildbot 4.3.0",
+            "buildbot-conda restore master",
+        ] {
+            ensure!(told.contains(word), "nothing about `{word}` in\n{told}");
+        }
+        ensure!(stage.property(MASTER_UNIT, "ExecMainStatus")? == "65");
+        ensure!(stage.property(MASTER_UNIT, "NRestarts")? == "0");
+        let verb = stage
+            .machine
+            .run(&["buildbot-conda", "upgrade", "master"])?;
+        ensure!(verb.status == 65, "{verb}");
+        let restore = ["buildbot-conda", "restore", "master"];
+        stage.machine.run(&restore)?.succeeded()?;
+        stage.systemctl(&["start", MASTER_UNIT])?;
+        ensure_serves(&stage, 1)
+    })?;
+    Ok(())
+}
+
+fn an_administrator_upgrades_backs_up_and_restores(release: Release) -> Outcome {
+    let stage = older(release)?;
+    switch(&stage, PREFIX)?;
+    stage.configure("master", "upgrade = \"manual\"")?;
+    let cli = |words: &[&str]| stage.machine.run(&[&["buildbot-conda"], words].concat());
+    fault("upgrade-verb", release, || {
+        let start = stage.machine.run(&["systemctl", "start", MASTER_UNIT])?;
+        ensure!(start.status != 0, "it starts");
+        let told = stage.told(MASTER_UNIT)?;
+        ensure!(told.contains("buildbot-conda upgrade master"), "{told}");
+        ensure!(stage.property(MASTER_UNIT, "ExecMainStatus")? == "65");
+        ensure!(backups(&stage)?.is_empty());
+        let plan = cli(&["upgrade", "master", "--dry-run"])?.succeeded()?;
+        ensure!(plan.stdout.contains("from schema 064 to 067"), "{plan}");
+        ensure!(backups(&stage)?.is_empty());
+        cli(&["upgrade", "master"])?.succeeded()?;
+        ensure!(backups(&stage)?.len() == 1);
+        stage.systemctl(&["start", MASTER_UNIT])?;
+        ensure_serves(&stage, 1)
+    })?;
+    fault("upgrade-beside", release, || {
+        let holder = format!("PID {}", stage.main_pid(MASTER_UNIT)?);
+        for verb in ["upgrade", "restore"] {
+            let refused = cli(&[verb, "master"])?;
+            ensure!(
+                refused.status == 69 && refused.to_string().contains(&holder),
+                "{refused}"
+            );
+        }
+        let other = stage
+            .machine
+            .run_as("nobody", &["buildbot-conda", "upgrade", "master"])?;
+        ensure!(
+            other.status == 1 && other.to_string().contains("only root and `bb`"),
+            "{other}"
+        );
+        Ok(())
+    })?;
+    fault("backup-restored", release, || {
+        let path = cli(&["backup", "master"])?.succeeded()?.text().to_owned();
+        let name = path.rsplit('/').next().context("name the backup")?;
+        stage.build("true")?;
+        ensure_serves(&stage, 2)?;
+        stage.systemctl(&["stop", MASTER_UNIT])?;
+        let listed = cli(&["restore", "master", "--list", "--json"])?.succeeded()?;
+        ensure!(listed.stdout.contains(name), "{listed}");
+        // As the service user itself, too.
+        let listed = stage
+            .machine
+            .run_as("bb", &["buildbot-conda", "restore", "master", "--list"])?
+            .succeeded()?;
+        ensure!(listed.stdout.contains(name), "{listed}");
+        cli(&["restore", "master", name])?.succeeded()?;
+        stage.systemctl(&["start", MASTER_UNIT])?;
+        ensure_serves(&stage, 1)?;
+        // What was there before the restoration has been kept as well.
+        ensure!(backups(&stage)?.len() == 3);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn a_database_behind_a_credential_is_found(release: Release) -> Outcome {
+    let stage = older(release)?;
+    stage.machine.write_file(
+        "/etc/buildbot-conda/credentials/database",
+        "sqlite:///state.sqlite",
+        "0600",
+        "root",
+    )?;
+    switch(&stage, PREFIX)?;
+    stage.configure("master", "credentials = { database = \"database\" }")?;
+    stage.configure("master", "hardening = \"strict\"")?;
+    stage.configure("master", "upgrade = \"manual\"")?;
+    let more = r#"
+import os
+from buildbot.plugins import secrets
+c["secretsProviders"] = [secrets.SecretInAFile(dirname=os.environ["CREDENTIALS_DIRECTORY"])]
+c["db"] = {"db_url": util.Secret("database")}
+"#;
+    stage.write_master_configuration(&format!("{}{more}", scripted()))?;
+    let upgrade = ["buildbot-conda", "upgrade", "master", "--dry-run"];
+    let plan = stage.machine.run(&upgrade)?.succeeded()?;
+    ensure!(plan.stdout.contains("from schema 064 to 067"), "{plan}");
+    stage.edit("/etc/buildbot-conda/config.toml", "/^upgrade = /d")?;
+    stage.systemctl(&["daemon-reload"])?;
+    stage.systemctl(&["start", MASTER_UNIT])?;
+    ensure_serves(&stage, 1)?;
+    ensure!(backups(&stage)?.len() == 1);
+    Ok(())
+}
