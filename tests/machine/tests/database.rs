@@ -98,9 +98,9 @@ fn an_older_database_is_backed_up_upgraded_and_served(release: Release) -> Outco
         stage.machine.wait_until("the master serves", LATER, || {
             pids.insert(stage.property(MASTER_UNIT, "MainPID")?);
             told.insert(stage.property(MASTER_UNIT, "StatusText")?);
-            let state = stage.property(MASTER_UNIT, "ActiveState")?;
-            ensure!(state != "failed", "{}", stage.told(MASTER_UNIT)?);
-            Ok((state == "active").then_some(()))
+            let found = stage.property(MASTER_UNIT, "ActiveState")?;
+            ensure!(found != "failed", "{}", stage.told(MASTER_UNIT)?);
+            Ok((found == "active").then_some(()))
         })?;
         // None before its job is run.
         pids.remove("0");
