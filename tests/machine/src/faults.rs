@@ -345,7 +345,7 @@ pub const TABLE: &[Row] = &[
     row(
         "read-only-directory",
         "the master's directory is read-only",
-        "the reason is shown",
+        FAILS_ONCE,
     ),
     row(
         "stop-during-start",
@@ -374,8 +374,8 @@ pub const TABLE: &[Row] = &[
     ),
     row(
         "many-reloads",
-        "the master is reloaded 100 times in a row",
-        "all are in effect, memory stays within 25 %",
+        "HUP is sent to the master 100 times in a row",
+        "each is answered, memory grows by less than 25 %",
     ),
     row(
         "worker-killed-by-build",

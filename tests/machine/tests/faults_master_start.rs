@@ -326,11 +326,14 @@ fn a_full_or_read_only_disk_is_named_and_got_over(release: Release) -> Outcome {
         master.succeed("stop")
     })?;
     fault("read-only-directory", release, || {
-        ensure_gets_over(
-            &machine,
-            &format!("mount -o remount,ro {MASTER}"),
-            &format!("mount -o remount,rw {MASTER}"),
-            &["readonly database"],
-        )
+        let remount = |how: &str| {
+            machine
+                .run(&["mount", "-o", &format!("remount,{how}"), MASTER])?
+                .succeeded()
+        };
+        remount("ro")?;
+        ensure_fails_once(&machine, &["Read-only file system", MASTER])?;
+        remount("rw")?;
+        Unit::master(&machine).succeed("start")
     })
 }
