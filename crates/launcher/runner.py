@@ -741,6 +741,14 @@ def exit_status(error):
     return UNEXPECTED
 
 
+def is_damage(error):
+    """Whether SQLite says that a file is no database, or no sound one: nothing that heals."""
+    kinds = type(error).__mro__
+    if not any(kind.__module__.partition(".")[0] in ("sqlalchemy", "sqlite3") for kind in kinds):
+        return False
+    return type(error).__name__ == "DatabaseError"
+
+
 def error_text(error):
     """An exception in Buildbot's own words; several lines where it has several."""
     errors = getattr(error, "errors", None)
@@ -930,8 +938,13 @@ class Master(Role):
             return None
         model, pool = self.master.db.model, self.master.db.pool
         return pool.do(lambda connection: compare_schema(connection, model)).addCallbacks(
-            lambda found: setattr(self, "schema", found), lambda failure: None
+            lambda found: setattr(self, "schema", found), self._not_compared
         )
+
+    def _not_compared(self, failure):
+        # Versions before 4 take a file that is no database for an old one.
+        if is_damage(failure.value):
+            self.errors.insert(0, failure.value)
 
     def _start_ended(self, error):
         """An exception that Buildbot does not catch, SystemExit above all, ends nothing upstream."""
@@ -1086,6 +1099,9 @@ class Master(Role):
         if not self.errors:
             return UNEXPECTED, "BuildMaster startup failed", None
         error = self.errors[0]
+        if is_damage(error):
+            hint = "go back to a backup with `buildbot-conda restore %s`; `--list` shows them"
+            return SCHEMA, "the database is damaged: " + error_text(error), hint % self.runner.options.reference
         if exit_status(error) == SCHEMA:  # and it could not be compared
             self.schema = ("older", "it needs to be upgraded before this version can run")
             return self._schema_outcome()

@@ -166,6 +166,21 @@ def test_database_without_revision_is_older(python, make):
     fails(master.start(), 65, "older", "no schema revision")
 
 
+@pytest.mark.parametrize("damage", ["no database", "malformed"])
+def test_damaged_database_exits_65_and_names_the_way_back(python, make, damage):
+    master = make.master(python)
+    assert master.start().ready().stop() == 0
+    for name in ("state.sqlite-wal", "state.sqlite-shm"):
+        if (master.directory / name).exists():
+            (master.directory / name).unlink()
+    with open(master.directory / "state.sqlite", "r+b") as database:
+        # The header says that it is a database; the first page after it is where the schema is.
+        database.seek(0 if damage == "no database" else 100)
+        database.write(b"\xa5" * 4096)
+    fails(master.start(), 65, "the database is damaged: ")
+    assert "buildbot-conda restore master" in master.log()
+
+
 def test_second_start_exits_69_and_names_the_holder(python, make):
     master = make.master(python).start().ready()
     second = Instance(make, python, "master", master.directory, "master")
