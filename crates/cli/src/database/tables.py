@@ -1,8 +1,11 @@
+"""Which tables of a database are Buildbot's; put in front of the programs that need to know."""
+
+
 def tables_of_buildbot(inspector):
     """Names of the tables in a database that are Buildbot's; others may live there as well.
 
     Those that the installed Buildbot knows, and whatever is tied to them by foreign keys: tables of
-    a later Buildbot are its own as well. Put in front of the programs that need it.
+    a later Buildbot are its own as well.
     """
     from buildbot.db import model
 
