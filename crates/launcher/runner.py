@@ -1367,9 +1367,10 @@ class Worker(Role):
             self.runner.stop_ticking("drain")
             self.runner.stopping()
         elif text.startswith('callRemote("shutdown") failed') and self.draining:
-            self.draining = False
-            self.runner.stop_ticking("drain")
-            self.report.change("running", "cannot drain: the master did not answer")
+            from twisted.internet import reactor
+
+            # It fails with the connection, too; then there is nobody left to wait for.
+            reactor.callLater(1, self._drain_failed)
         elif "message from master: attached" in text and len(self.connections) == 1:
             if self.connections[0].state != "connected":  # protocols without a perspective
                 self.connections[0].logged_in(None)
@@ -1392,6 +1393,13 @@ class Worker(Role):
             self.runner.tick("drain", 5, self._show_drain)
             # Called from within a signal handler of Buildbot's, which is not done yet.
             reactor.callLater(0, self._end_drain_alone)
+
+    def _drain_failed(self):
+        self._end_drain_alone()
+        if self.draining and not self.asked:
+            self.draining = False
+            self.runner.stop_ticking("drain")
+            self.report.change("running", "cannot drain: the master did not answer")
 
     def _end_drain_alone(self):
         """Without its master a worker has no build left to finish, and nobody who would say so.
