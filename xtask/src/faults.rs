@@ -10,6 +10,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, TABLE, Verdict, systemd_version, verdict};
 
+/// What to do with the table of the last run.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Write it into `docs/faults.md` instead of printing it; every row must be held
+    #[arg(long)]
+    record: bool,
+}
+
+/// Shows, or records, what the last run of the machine tests has seen.
+pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
+    if arguments.record {
+        check(&Release::ALL)?;
+        return write(workspace);
+    }
+    print(&Release::ALL)
+}
+
 /// Prints the table of `releases` on stdout: a line for each row, then the sums.
 pub(crate) fn print(releases: &[Release]) -> Result<()> {
     let width = TABLE.iter().map(|row| row.id.len()).max().unwrap_or(0);
@@ -50,7 +67,7 @@ pub(crate) fn check(releases: &[Release]) -> Result<()> {
 }
 
 /// Writes `docs/faults.md` from what the last run has shown on every release.
-pub(crate) fn write(workspace: &Path) -> Result<()> {
+fn write(workspace: &Path) -> Result<()> {
     let path = workspace.join("docs/faults.md");
     fs::write(&path, page()?).with_context(|| format!("write `{}`", path.display()))?;
     eprintln!("wrote `{}`", path.display());
@@ -69,7 +86,7 @@ fn page() -> Result<String> {
     let mut text = String::from(
         "# Fault table\n\n\
          What may happen to master and worker, what is promised then, and whether the machine tests have seen it\n\
-         hold, each with a real Buildbot on a booted Debian. Written by `cargo xtask test --record`.\n\n\
+         hold, each with a real Buildbot on a booted Debian. Written by `cargo xtask faults --record`.\n\n\
          | event | promise | test row |",
     );
     for release in Release::ALL {

@@ -32,6 +32,8 @@ enum Verb {
     Test(test::Arguments),
     /// Build the package and print its path
     Deb,
+    /// Print the fault table of the last test run, or record it in `docs/faults.md`
+    Faults(faults::Arguments),
     /// Check formatting, lints and the rules of the repository
     Check,
     /// Measure, as ratios side by side in one run
@@ -56,6 +58,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(arguments) => demo::run(workspace, arguments),
         Verb::Test(arguments) => test::run(workspace, &arguments),
         Verb::Deb => deb::run(workspace),
+        Verb::Faults(arguments) => faults::run(workspace, &arguments),
         Verb::Check => check::run(workspace),
         Verb::Bench(arguments) => bench::run(workspace, &arguments),
     }
