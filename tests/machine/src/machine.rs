@@ -227,6 +227,42 @@ impl Machine {
         Ok(output.succeeded()?.stdout)
     }
 
+    /// Where the journal ends now, for [`Machine::journal_after`].
+    ///
+    /// # Errors
+    ///
+    /// When journalctl fails or names no cursor.
+    pub fn journal_cursor(&self) -> Result<String> {
+        self.run(&["journalctl", "--sync"])?.succeeded()?;
+        let output = self
+            .run(&["journalctl", "--quiet", "--lines=0", "--show-cursor"])?
+            .succeeded()?;
+        let cursor = output.stdout.trim().strip_prefix("-- cursor: ");
+        Ok(cursor
+            .with_context(|| format!("read a cursor from {output}"))?
+            .to_owned())
+    }
+
+    /// The journal of a unit from a cursor on, message texts only.
+    ///
+    /// # Errors
+    ///
+    /// When journalctl fails.
+    pub fn journal_after(&self, unit: &str, cursor: &str) -> Result<String> {
+        self.run(&["journalctl", "--sync"])?.succeeded()?;
+        let output = self.run(&[
+            "journalctl",
+            "--no-pager",
+            "--quiet",
+            "--output=cat",
+            "--unit",
+            unit,
+            "--after-cursor",
+            cursor,
+        ])?;
+        Ok(output.succeeded()?.stdout)
+    }
+
     /// What `systemctl status` prints; its exit status is that of the unit's state.
     ///
     /// # Errors
