@@ -586,17 +586,31 @@ def remove_pid_file():
 
 
 class Shortcuts:
-    """An import hook that leaves out, while the tac is read, what a start does not need.
+    """An import hook that leaves out, until the instance serves, what a start does not need.
 
-    Importing is five sixths of a start. Two parts of it can wait without anybody noticing: mako's
-    colouring of error pages with Pygments, which mako itself holds to be optional, and alembic's
-    support for databases that are not in use, which is loaded on first use or by `complete()`.
+    Importing is five sixths of a start. Some of it can wait without anybody noticing: mako's
+    colouring of error pages with Pygments, which mako itself holds to be optional; support for
+    databases that are not in use, which is loaded on first use or by `complete()`; and what is
+    merely mentioned where it is imported, which is loaded once the instance serves.
     """
 
     SKIPPED = {"mako.ext.pygmentplugin"}
-    LATER = {"alembic.ddl." + name for name in ("mssql", "mysql", "oracle", "postgresql")}
+    DATABASES = {"alembic.ddl." + name for name in "mssql mysql oracle postgresql".split()} | {
+        "sqlalchemy.dialects.mysql." + name
+        for name in "aiomysql asyncmy cymysql mariadbconnector mysqlconnector pyodbc".split()
+    } | {"sqlalchemy.dialects.sqlite.aiosqlite", "sqlalchemy.dialects.sqlite.pysqlcipher"}
+    MENTIONED = {"alembic.command", "http.cookiejar", "jinja2", "unittest"}
+    LATER = DATABASES | MENTIONED
 
-    def __init__(self):
+    def __init__(self, role):
+        # Autobahn compiles a checker of UTF-8 for WebSockets when it is imported, and has a slower
+        # one that needs no compiler. One protocol of workers sends enough to tell the difference.
+        name = "AUTOBAHN_USE_NVX"
+        files = {"master": (TAC, "master.cfg"), "worker": (TAC,)}[role]
+        self.variable = None
+        if name not in os.environ and not any(mentions(file, b"msgpack") for file in files):
+            self.variable = name
+            os.environ[name] = "0"
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name, path=None, target=None):
@@ -611,12 +625,17 @@ class Shortcuts:
             return spec
         return None
 
+    def tac_is_read(self):
+        """What runs from here on may hand its environment on to builds."""
+        if self.variable is not None:
+            os.environ.pop(self.variable, None)
+
     def remove(self):
         sys.meta_path.remove(self)
 
-    def complete(self):
+    def complete(self, names=LATER):
         """Load what was put off; not for threads, which a lazy module does not stand before 3.12."""
-        for name in self.LATER & set(sys.modules):
+        for name in names & set(sys.modules):
             getattr(sys.modules[name], "__all__", None)
 
 
@@ -1607,8 +1626,6 @@ class Runner:
 
     def started(self, message):
         """The instance serves: tell systemd, then catch up on what waited."""
-        import gc
-
         from twisted.internet import reactor
 
         self.start_is_over()
@@ -1626,13 +1643,24 @@ class Runner:
         signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         self.is_started = True
         self.report.change("running", message, ["READY=1"])
-        gc.enable()
+        reactor.callLater(1, self.settle)
         seconds = self.watchdog_seconds()
         if seconds:
             self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
         for number in sorted(self.pending):
             reactor.callLater(0, self.role.on_signal, number)
         self.pending.clear()
+
+    def settle(self):
+        """Do what a start has put off, now that nobody waits for it: some 0.1 s."""
+        import gc
+
+        self.shortcuts.remove()
+        self.shortcuts.complete(Shortcuts.MENTIONED)
+        # What has survived until here stays, and need not be looked through again and again.
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
     # The version that wrote the database
 
@@ -1748,14 +1776,7 @@ class Runner:
     def load(self):
         """Run the tac; returns its application."""
         kind = Master if self.options.role == "master" else Worker
-        self.shortcuts = Shortcuts()
-        # Autobahn compiles a helper for WebSockets when it is imported; only one protocol of
-        # workers uses them.
-        plain = self.options.role == "worker" and "AUTOBAHN_USE_NVX" not in os.environ
-        if plain and not mentions(TAC, b"msgpack"):
-            os.environ["AUTOBAHN_USE_NVX"] = "0"
-        else:
-            plain = False
+        self.shortcuts = Shortcuts(self.options.role)
         try:
             from twisted.application import service
 
@@ -1764,9 +1785,7 @@ class Runner:
         except BaseException as error:
             raise self.tac_refusal(error)
         finally:
-            self.shortcuts.remove()
-            if plain:
-                os.environ.pop("AUTOBAHN_USE_NVX", None)
+            self.shortcuts.tac_is_read()
             if sys.stdout is not None:
                 try:
                     sys.stdout.flush()

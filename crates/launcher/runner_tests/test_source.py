@@ -59,7 +59,7 @@ def test_postponed_imports_are_complete_when_asked_for(python):
 import sys
 sys.path.insert(0, %r)
 import runner
-shortcuts = runner.Shortcuts()
+shortcuts = runner.Shortcuts("master")
 import alembic.ddl
 from alembic.ddl.impl import _impls
 assert 'sqlite' in _impls and 'postgresql' not in _impls
