@@ -4,6 +4,8 @@
 //! `crates/cli/Cargo.toml` and `debian/`, what the units contain in `buildbot_conda_core::unit`.
 
 mod command;
+mod copyright;
+mod documents;
 mod repack;
 mod tools;
 
@@ -52,8 +54,11 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
     let epoch = source_date_epoch(workspace)?;
     let build_directory = workspace.join("target").join(BUILD_DIRECTORY);
 
-    write_units(&build_directory.join("release/units"))?;
+    let release = build_directory.join("release");
+    write_units(&release.join("units"))?;
     compile(workspace, &build_directory, &epoch)?;
+    documents::write(workspace, &release.join("buildbot-conda"), &release, &epoch)?;
+    copyright::write(workspace, &PACKED_CRATES, &release.join("copyright"))?;
 
     let packages = workspace.join("target/debian");
     create_directory(&packages)?;

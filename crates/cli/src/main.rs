@@ -4,10 +4,12 @@
 mod activation;
 mod backup;
 mod check;
+mod completions;
 mod context;
 mod database;
 mod drain;
 mod list;
+mod manual;
 mod output;
 mod restore;
 mod run;
@@ -23,7 +25,7 @@ mod upgrade;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
 use crate::database::Failure;
@@ -62,6 +64,11 @@ enum Verb {
     Restore(restore::Arguments),
     /// Back up and upgrade a stopped master's database
     Upgrade(upgrade::Arguments),
+    /// Print the completions of a shell for this command
+    Completions(completions::Arguments),
+    /// Write the manual pages of this command
+    #[command(hide = true)]
+    Manual(manual::Arguments),
     /// What the units call
     #[command(subcommand)]
     Service(service::Verb),
@@ -81,6 +88,8 @@ fn main() -> ExitCode {
         Verb::Backup(arguments) => backup::run(&arguments, &context),
         Verb::Restore(arguments) => restore::run(&arguments, &context),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
+        Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
+        Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Service(verb) => service::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {

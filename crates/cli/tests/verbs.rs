@@ -402,8 +402,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn every_verb_is_in_the_man_page_and_in_the_readme() {
-    let man = include_str!("../../../docs/man/buildbot-conda.1");
+fn every_verb_is_in_the_readme() {
     let readme = include_str!("../../../README.md");
     let help = Host::with("").run(&["--help"]).stdout;
     let commands = help.split("Commands:\n").nth(1).unwrap();
@@ -413,15 +412,6 @@ fn every_verb_is_in_the_man_page_and_in_the_readme() {
         if verb == "help" {
             continue;
         }
-        let in_man = [
-            format!(".B {verb}\n"),
-            format!("\\fB{verb}\\fR"),
-            format!("\\fB{verb} "),
-        ];
-        assert!(
-            in_man.iter().any(|form| man.contains(form)),
-            "`{verb}` is not in the man page"
-        );
         // The units call `service`; people need not know it.
         let is_told = verb == "service"
             || readme.contains(&format!("`buildbot-conda {verb}"))

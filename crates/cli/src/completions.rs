@@ -1,0 +1,52 @@
+//! `completions`: what a shell needs to complete our command line. The package has the three scripts in their places;
+//! the verb is for hosts and shells that look elsewhere.
+
+use std::process::ExitCode;
+
+use clap::{Args, Command, ValueEnum};
+use clap_complete::{Shell, generate};
+
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The shell that will read them
+    shell: Target,
+}
+
+/// The shells for which the package has completions.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Target {
+    Bash,
+    Fish,
+    Zsh,
+}
+
+/// Prints the script for `grammar`, the whole command line.
+pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<ExitCode> {
+    let shell = match arguments.shell {
+        Target::Bash => Shell::Bash,
+        Target::Fish => Shell::Fish,
+        Target::Zsh => Shell::Zsh,
+    };
+    let mut grammar = visible(grammar);
+    let name = grammar.get_name().to_owned();
+    let mut script = Vec::new();
+    generate(shell, &mut grammar, name, &mut script);
+    // clap_complete 4.6 takes the hyphen of our name for the beginning of a verb in half of what it writes for bash.
+    let script = String::from_utf8_lossy(&script).replace(
+        "buildbot__subcmd__conda__subcmd__",
+        "buildbot__conda__subcmd__",
+    );
+    output::print(script)
+}
+
+/// The command without its hidden verbs: the generators would offer them as well.
+fn visible(command: &Command) -> Command {
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    Command::new(env!("CARGO_BIN_NAME"))
+        .about(command.get_about().cloned().unwrap_or_default())
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments().cloned())
+        .subcommands(verbs.cloned())
+}
