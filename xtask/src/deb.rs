@@ -7,6 +7,7 @@ mod command;
 mod copyright;
 mod documents;
 mod repack;
+mod templates;
 mod tools;
 
 use std::fs;
@@ -80,7 +81,7 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
             ])
             .arg(&raw),
     )?;
-    let finished = repack::with_md5sums(&raw, scratch.path(), &epoch)?;
+    let finished = repack::finish(workspace, &raw, scratch.path(), &epoch)?;
 
     let name = package_name(&finished)?;
     let package = packages.join(name);

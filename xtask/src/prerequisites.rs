@@ -45,7 +45,7 @@ const MACHINES: [Prerequisite; 3] = [
     },
 ];
 
-const PACKAGING: [Prerequisite; 2] = [
+const PACKAGING: [Prerequisite; 3] = [
     Prerequisite {
         package: "dpkg-dev",
         reason: "reads debian/changelog and finds the package's library dependencies",
@@ -55,6 +55,11 @@ const PACKAGING: [Prerequisite; 2] = [
         package: "binutils",
         reason: "strips the programs that are packed",
         probe: &["strip", "--version"],
+    },
+    Prerequisite {
+        package: "po-debconf",
+        reason: "merges the translations of the package's questions, with gettext",
+        probe: &["debconf-updatepo", "--help"],
     },
 ];
 

@@ -85,8 +85,14 @@ fn every_question_is_the_packages_own_and_is_purged() {
         [
             "buildbot-conda/conda-path",
             "buildbot-conda/conda-env",
+            "buildbot-conda/services",
+            "buildbot-conda/user",
+            "buildbot-conda/master-directory",
+            "buildbot-conda/worker-directory",
             "buildbot-conda/invalid-path",
             "buildbot-conda/invalid-env",
+            "buildbot-conda/invalid-user",
+            "buildbot-conda/invalid-directory",
         ]
     );
     assert!(package.text("DEBIAN/postrm").contains("db_purge"));

@@ -1,4 +1,5 @@
-//! What cargo-deb does not do: `DEBIAN/md5sums`, for debsums and for an archive in dpkg's own layout.
+//! What cargo-deb does not do: translated debconf templates, and `DEBIAN/md5sums`, for debsums and for an archive in
+//! dpkg's own layout.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry, File, FileTimes};
@@ -10,17 +11,26 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 
 use super::command::{output, run_on_stderr};
-use super::reproducible;
+use super::{reproducible, templates};
 
-/// Unpack the package `raw` below `scratch`, add checksums of every file that is no conffile, and pack it again.
-/// Returns the path of the new package, which lies in `scratch`.
-pub(super) fn with_md5sums(raw: &Path, scratch: &Path, epoch: &str) -> Result<PathBuf> {
+/// Unpack the package `raw` below `scratch`, merge the workspace's translations into its templates, add checksums of
+/// every file that is no conffile, and pack it again. Returns the path of the new package, which lies in `scratch`.
+pub(super) fn finish(workspace: &Path, raw: &Path, scratch: &Path, epoch: &str) -> Result<PathBuf> {
     let tree = scratch.join("tree");
     run_on_stderr(
         reproducible(Command::new("dpkg-deb"), epoch)
             .arg("--raw-extract")
             .arg(raw)
             .arg(&tree),
+    )?;
+    let po_scratch = scratch.join("translations");
+    fs::create_dir(&po_scratch)
+        .with_context(|| format!("create the directory `{}`", po_scratch.display()))?;
+    templates::merge(
+        workspace,
+        &po_scratch,
+        &tree.join("DEBIAN/templates"),
+        epoch,
     )?;
     write_md5sums(&tree)?;
     set_times(&tree, epoch)?;
