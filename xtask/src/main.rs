@@ -6,6 +6,7 @@ mod deb;
 mod demo;
 mod faults;
 mod prerequisites;
+mod repo;
 mod stages;
 mod test;
 mod tidy;
@@ -34,6 +35,9 @@ enum Verb {
     Deb,
     /// Print the fault table of the last test run, or record it in `docs/faults.md`
     Faults(faults::Arguments),
+    /// Make, extend and verify a signed apt repository, as `buildbot-conda repo` does
+    #[command(subcommand)]
+    Repo(buildbot_conda_repository::command::Verb),
     /// Check formatting, lints and the rules of the repository
     Check,
     /// Measure, as ratios side by side in one run
@@ -59,6 +63,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Test(arguments) => test::run(workspace, &arguments),
         Verb::Deb => deb::run(workspace),
         Verb::Faults(arguments) => faults::run(workspace, &arguments),
+        Verb::Repo(verb) => repo::run(&verb),
         Verb::Check => check::run(workspace),
         Verb::Bench(arguments) => bench::run(workspace, &arguments),
     }

@@ -11,6 +11,7 @@ mod drain;
 mod list;
 mod manual;
 mod output;
+mod repo;
 mod restore;
 mod run;
 mod service;
@@ -69,6 +70,9 @@ enum Verb {
     /// Write the manual pages of this command
     #[command(hide = true)]
     Manual(manual::Arguments),
+    /// Make, extend and verify a signed apt repository
+    #[command(subcommand)]
+    Repo(repo::Verb),
     /// What the units call
     #[command(subcommand)]
     Service(service::Verb),
@@ -90,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
+        Verb::Repo(verb) => repo::run(&verb),
         Verb::Service(verb) => service::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {

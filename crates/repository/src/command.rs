@@ -1,0 +1,246 @@
+//! The command line, the same for `buildbot-conda repo` and `cargo xtask repo`: grammar, and what is printed where.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::release::date_text;
+use crate::repository::{Contents, Repository, Wish};
+use crate::settings::{Fingerprint, Settings, Url, Word, valid_for};
+
+/// What to do with a repository.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a new repository, without packages yet
+    Create(Create),
+    /// Add packages, and publish them
+    Add(Add),
+    /// Sign the present packages anew, before clients refuse them or after a change of the settings
+    Refresh(Refresh),
+    /// Verify signatures, indexes and packages, and list the packages
+    Verify(Verify),
+}
+
+/// The settings of a new repository.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The directory, which a web server can publish as it is
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Fingerprint of an Ed25519 key of your gpg; may be given again, and then all of them sign
+    #[arg(long = "key", value_name = "FINGERPRINT", required = true)]
+    keys: Vec<Fingerprint>,
+    /// Where clients find the directory, such as `https://apt.example/debian`
+    #[arg(long)]
+    url: Url,
+    /// What clients see as its origin, and what its files are called
+    #[arg(long, default_value = "internal")]
+    name: Word,
+    /// The suite in the clients' sources
+    #[arg(long, default_value = "stable")]
+    suite: Word,
+    /// How long clients believe a signed state
+    #[arg(long, value_name = "DURATION", default_value = "90days", value_parser = valid_for)]
+    valid_for: Duration,
+    /// How many versions of each package to keep; all of them, if not given
+    #[arg(long, value_name = "NUMBER")]
+    keep: Option<NonZeroUsize>,
+}
+
+/// What both ways to publish have.
+#[derive(Debug, Args)]
+struct Publish {
+    /// The repository's directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// How many versions of each package to keep, other than the settings say
+    #[arg(long, value_name = "NUMBER")]
+    keep: Option<NonZeroUsize>,
+    /// Read the key's passphrase from FILE; gpg-agent asks for it otherwise
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Packages to add.
+#[derive(Debug, Args)]
+pub struct Add {
+    #[command(flatten)]
+    publish: Publish,
+    /// Packages to add
+    #[arg(value_name = "DEB", required = true)]
+    debs: Vec<PathBuf>,
+}
+
+/// A repository to sign anew.
+#[derive(Debug, Args)]
+pub struct Refresh {
+    #[command(flatten)]
+    publish: Publish,
+}
+
+/// A repository to verify.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The repository's directory
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What there is to print.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// For stdout, with its final line break.
+    pub data: String,
+    /// For stderr, line by line.
+    pub talk: Vec<String>,
+}
+
+/// Does it.
+///
+/// # Errors
+///
+/// As the operations of [`Repository`].
+pub fn run(verb: &Verb) -> Result<Outcome, Error> {
+    match verb {
+        Verb::Create(arguments) => create(arguments),
+        Verb::Add(arguments) => publish(&arguments.publish, &arguments.debs),
+        Verb::Refresh(arguments) => publish(&arguments.publish, &[]),
+        Verb::Verify(arguments) => verify(arguments),
+    }
+}
+
+fn create(arguments: &Create) -> Result<Outcome, Error> {
+    let settings = Settings {
+        name: arguments.name.clone(),
+        url: arguments.url.clone(),
+        suite: arguments.suite.clone(),
+        keys: arguments.keys.clone(),
+        valid_for: arguments.valid_for,
+        keep: arguments.keep,
+    };
+    Repository::create(&arguments.directory, settings)?;
+    let directory = arguments.directory.display();
+    Ok(Outcome {
+        talk: vec![format!(
+            "made a repository; its settings are in `{directory}/repository.toml`"
+        )],
+        ..Outcome::default()
+    })
+}
+
+fn publish(arguments: &Publish, debs: &[PathBuf]) -> Result<Outcome, Error> {
+    let passphrase_file = arguments.passphrase_file.as_deref();
+    let repository = Repository::open(&arguments.directory, passphrase_file)?;
+    let mut said = repository.change(&Wish {
+        debs,
+        keep: arguments.keep,
+        date: date()?,
+        dry_run: arguments.dry_run,
+    })?;
+    if arguments.dry_run {
+        return Ok(Outcome {
+            data: said.join("\n") + "\n",
+            ..Outcome::default()
+        });
+    }
+    said.push(format!("for clients: `{}`", repository.sources().display()));
+    Ok(Outcome {
+        talk: said,
+        ..Outcome::default()
+    })
+}
+
+#[derive(Serialize)]
+struct Row<'r> {
+    package: &'r str,
+    version: String,
+    architecture: &'r str,
+    size: u64,
+    sha256: &'r str,
+    file: String,
+}
+
+#[derive(Serialize)]
+struct Report<'r> {
+    suite: &'r str,
+    date: Option<u64>,
+    valid_until: Option<u64>,
+    signed_by: Vec<&'r str>,
+    packages: Vec<Row<'r>>,
+}
+
+fn verify(arguments: &Verify) -> Result<Outcome, Error> {
+    let repository = Repository::open(&arguments.directory, None)?;
+    let contents = repository.contents()?;
+    let now = now();
+    let mut talk = Vec::new();
+    if let Some(release) = &contents.release {
+        let until = date_text(release.valid_until);
+        if release.valid_until <= now {
+            return Err(Error::Expired(until));
+        }
+        let left = release.valid_until - now;
+        if left < (release.valid_until - release.date) / 4 {
+            talk.push(format!(
+                "warning: clients refuse it from {until} on\nhint: `repo refresh` renews it"
+            ));
+        }
+    }
+    let rows: Vec<Row<'_>> = rows(&contents);
+    let data = if arguments.json {
+        let report = Report {
+            suite: repository.settings().suite.as_str(),
+            date: contents.release.as_ref().map(|release| release.date),
+            valid_until: contents.release.as_ref().map(|release| release.valid_until),
+            signed_by: contents.signers.iter().map(Fingerprint::as_str).collect(),
+            packages: rows,
+        };
+        serde_json::to_string_pretty(&report).expect("it has text keys alone") + "\n"
+    } else {
+        let line =
+            |row: &Row<'_>| format!("{} {} {}\n", row.package, row.version, row.architecture);
+        rows.iter().map(line).collect()
+    };
+    Ok(Outcome { data, talk })
+}
+
+fn rows(contents: &Contents) -> Vec<Row<'_>> {
+    let packages = contents.packages.values();
+    packages
+        .map(|package| Row {
+            package: package.identity.name.as_str(),
+            version: package.identity.version.to_string(),
+            architecture: package.identity.architecture.as_str(),
+            size: package.size,
+            sha256: package.sha256.as_str(),
+            file: package.identity.file_name(),
+        })
+        .collect()
+}
+
+/// The date of a new state: `SOURCE_DATE_EPOCH`, else now.
+fn date() -> Result<u64, Error> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Err(_) => Ok(now()),
+        // What HTTP's form of a date can say ends with the year 9999.
+        Ok(text) => match text.parse() {
+            Ok(date) if date < 200_000_000_000 => Ok(date),
+            _ => Err(Error::NoDate(text)),
+        },
+    }
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,166 @@
+//! What can go wrong between a .deb and a published repository, in words for whoever runs it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::package::{Identity, PackageError};
+use crate::release::ReleaseError;
+use crate::settings::{Fingerprint, SettingsError};
+
+/// Why nothing was published, or why a repository is not believed.
+// Causes are not called `source`: the messages have them, and a chain of causes would repeat them.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// What the system says to an operation on a path.
+    #[error("{action} `{}`: {cause}", path.display())]
+    Io {
+        /// What was to be done: `read`, `write` and the like.
+        action: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// There is no repository.
+    #[error("no repository in `{}`\nhint: `repo create` makes one", .0.display())]
+    NoRepository(PathBuf),
+    /// There is one already.
+    #[error("`{}` is there already\nhint: `repo add` extends the repository; its settings can be edited", .0.display())]
+    Exists(PathBuf),
+    /// The settings of the repository.
+    #[error("{}:{cause}", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        cause: SettingsError,
+    },
+    /// Somebody else is changing or verifying it.
+    #[error("`{}` is in use by another process\nhint: try again when it has finished", .0.display())]
+    Busy(PathBuf),
+    /// A file given is no package that can be taken in.
+    #[error("refuse `{}`: {reason}", path.display())]
+    NoPackage {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What dpkg-deb or we have against it.
+        reason: String,
+    },
+    /// The control file of a package given.
+    #[error("refuse `{}`: {cause}", path.display())]
+    BadPackage {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What is wrong.
+        cause: PackageError,
+    },
+    /// Clients know this version with another content.
+    #[error(
+        "refuse `{}`: `{identity}` is in the repository with another content\n\
+         hint: give the new build a version of its own; clients would take the two for the same",
+        path.display()
+    )]
+    OtherContent {
+        /// The file as it was named.
+        path: PathBuf,
+        /// The package.
+        identity: Box<Identity>,
+    },
+    /// Two packages would have the same file name.
+    #[error(
+        "refuse `{}`: its file in the pool would be that of `{other}`\n\
+         hint: versions have to differ in more than the epoch",
+        path.display()
+    )]
+    SameFile {
+        /// The file as it was named.
+        path: PathBuf,
+        /// The package in its place.
+        other: Box<Identity>,
+    },
+    /// Something in the repository is not what was signed.
+    #[error("`{}` is not as it was signed: {reason}\nhint: put it back as it was, or make a new repository", path.display())]
+    Tampered {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        reason: String,
+    },
+    /// An index or `Release` that this program did not write.
+    #[error("read `{}`: {cause}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        cause: ReleaseError,
+    },
+    /// The place of the suite holds something else than our link.
+    #[error("`{}` is no link of this program's\nhint: make a new repository in a directory of its own", .0.display())]
+    NotOurs(PathBuf),
+    /// The present state was signed by other keys than those in the settings.
+    #[error(
+        "`{}` is signed by none of the keys in the settings\n\
+         hint: change keys in two steps, old and new together first",
+        .0.display()
+    )]
+    OtherKeys(PathBuf),
+    /// Time went backwards.
+    #[error(
+        "the date {date} is before that of the present state, {present}, and apt would ignore it\n\
+         hint: set the clock, or `SOURCE_DATE_EPOCH`"
+    )]
+    Backwards {
+        /// The new date.
+        date: String,
+        /// The date of what is published.
+        present: String,
+    },
+    /// Nothing to sign.
+    #[error("no package in `{}` yet\nhint: `repo add` adds one", .0.display())]
+    Empty(PathBuf),
+    /// Clients refuse it.
+    #[error("clients refuse it since {0}\nhint: `repo refresh` renews it")]
+    Expired(String),
+    /// `SOURCE_DATE_EPOCH` or the clock.
+    #[error("`SOURCE_DATE_EPOCH` is `{0}`, not a number of seconds since 1970")]
+    NoDate(String),
+    /// A program that has to be there.
+    #[error("start `{program}`: {cause}\nhint: `apt install {package}`")]
+    NoProgram {
+        /// The program.
+        program: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// gpg failed.
+    #[error("{action} with gpg: {said}")]
+    Gpg {
+        /// What was to be done.
+        action: &'static str,
+        /// The last lines of its stderr.
+        said: String,
+    },
+    /// A key that cannot be used.
+    #[error(
+        "the key {key} {reason}\nhint: `gpg --quick-generate-key 'NAME' ed25519 sign 5y` makes one that can be used"
+    )]
+    Key {
+        /// The key.
+        key: Fingerprint,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+/// Gives an I/O error its place.
+pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |cause| Error::Io {
+        action,
+        path: path.to_owned(),
+        cause,
+    }
+}

@@ -1,0 +1,30 @@
+//! A signed apt repository in a directory that any web server can publish: made, extended, verified.
+//!
+//! Text and decisions (`control`, `package`, `release`, `change`, `settings`) are apart from what touches the disk
+//! (`deb`, `present`, `publish`) and from gpg, which has the keys. Building packages is not done here.
+
+mod change;
+mod clients;
+pub mod command;
+mod control;
+mod deb;
+mod digest;
+mod error;
+mod gpg;
+mod layout;
+mod names;
+mod package;
+mod present;
+mod publish;
+mod release;
+mod repository;
+mod settings;
+
+pub use control::ControlError;
+pub use digest::Digest;
+pub use error::Error;
+pub use names::{Architecture, NameError, PackageName, Version};
+pub use package::{Identity, Package, PackageError};
+pub use release::{Packages, Release, ReleaseError};
+pub use repository::{Contents, Repository, Wish};
+pub use settings::{Expected, Fingerprint, Settings, SettingsError, Url, Word};

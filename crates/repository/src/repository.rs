@@ -1,0 +1,239 @@
+//! A repository on disk and what can be done with it. One process changes it at a time.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use crate::change::{Change, readable};
+use crate::deb;
+use crate::error::{Error, at};
+use crate::gpg::{self, Gpg};
+use crate::layout::{self, Layout};
+use crate::present::{self, Generation, Present};
+use crate::publish::{self, Publication};
+use crate::release::{Packages, Release, date_text};
+use crate::settings::{Fingerprint, Settings};
+
+/// A repository with its settings.
+#[derive(Debug)]
+pub struct Repository {
+    layout: Layout,
+    settings: Settings,
+    gpg: Gpg,
+}
+
+/// What shall change.
+#[derive(Debug, Default)]
+pub struct Wish<'w> {
+    /// Packages to add; none renews the date and the signatures.
+    pub debs: &'w [PathBuf],
+    /// How many versions of each package to keep, other than the settings say.
+    pub keep: Option<NonZeroUsize>,
+    /// Seconds since 1970: the date of the new state.
+    pub date: u64,
+    /// Only say what would change.
+    pub dry_run: bool,
+}
+
+/// What a repository has, after all of it was verified.
+#[derive(Debug)]
+pub struct Contents {
+    /// What is signed; nothing before the first package is added.
+    pub release: Option<Release>,
+    /// Every package.
+    pub packages: Packages,
+    /// The keys of the settings whose signatures are there.
+    pub signers: Vec<Fingerprint>,
+}
+
+impl Repository {
+    /// Makes a new repository without packages in `root`.
+    ///
+    /// # Errors
+    ///
+    /// When there is one already, a key cannot sign, or the directory cannot be written.
+    pub fn create(root: &Path, settings: Settings) -> Result<Self, Error> {
+        let repository = Self {
+            layout: Layout::new(root)?,
+            settings,
+            gpg: Gpg::default(),
+        };
+        let path = repository.layout.settings();
+        if path.exists() {
+            return Err(Error::Exists(path));
+        }
+        repository.check_keys()?;
+        layout::make_directory(repository.layout.root())?;
+        layout::write(&path, repository.settings.to_string().as_bytes())?;
+        Ok(repository)
+    }
+
+    /// The repository in `root`. A passphrase is taken from the file, where one is named.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or its settings are no good.
+    pub fn open(root: &Path, passphrase_file: Option<&Path>) -> Result<Self, Error> {
+        let layout = Layout::new(root)?;
+        let path = layout.settings();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Error::NoRepository(root.to_owned()));
+            }
+            Err(error) => return Err(at("read", &path)(error)),
+        };
+        let settings = Settings::parse(&text).map_err(|cause| Error::Settings { path, cause })?;
+        let passphrase_file = passphrase_file.map(Path::to_owned);
+        Ok(Self {
+            layout,
+            settings,
+            gpg: Gpg { passphrase_file },
+        })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where the file for clients lies.
+    pub fn sources(&self) -> PathBuf {
+        self.layout.sources(&self.settings)
+    }
+
+    /// Publishes a new state, and says what changed. Killed at any moment, it leaves the present state as it was, or the
+    /// new one whole.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is published after an error; see [`Error`].
+    pub fn change(&self, wish: &Wish<'_>) -> Result<Vec<String>, Error> {
+        let lock = self.lock()?;
+        self.check_keys()?;
+        // A dry run copies packages to where nobody minds.
+        let scratch = tempfile::tempdir().map_err(at("write to", &std::env::temp_dir()))?;
+        let incoming = if wish.dry_run {
+            scratch.path().to_owned()
+        } else {
+            publish::clean(&self.layout, &self.settings)?;
+            self.layout.incoming()
+        };
+        let present = present::load(&self.layout, &self.settings)?;
+        refuse_going_back(present.as_ref(), wish.date)?;
+        let readable = readable(self.generations(present.as_ref())?, wish.date);
+        let debs = wish
+            .debs
+            .iter()
+            .map(|path| deb::take_in(path, &incoming))
+            .collect::<Result<Vec<_>, _>>()?;
+        let change = Change::new(
+            present
+                .as_ref()
+                .map(|present| present.packages.clone())
+                .unwrap_or_default(),
+            debs.iter().map(|deb| (deb.given.as_path(), &deb.package)),
+            wish.keep.or(self.settings.keep),
+            &readable,
+        )?;
+        if change.packages.is_empty() {
+            return Err(Error::Empty(self.layout.root().to_owned()));
+        }
+        let mut said = say(&change);
+        if !wish.dry_run {
+            let publication = Publication {
+                layout: &self.layout,
+                settings: &self.settings,
+                gpg: &self.gpg,
+                date: wish.date,
+                present: present.as_ref(),
+                readable: &readable,
+            };
+            let release = publication.publish(&change, debs)?;
+            said.push(format!(
+                "signed, valid until {}",
+                date_text(release.valid_until)
+            ));
+        }
+        drop(lock);
+        Ok(said)
+    }
+
+    /// What is in it, after verifying signatures, indexes and packages.
+    ///
+    /// # Errors
+    ///
+    /// When something is not as it was signed.
+    pub fn contents(&self) -> Result<Contents, Error> {
+        // Whoever writes removes what is not read any more; where nothing can be written, nobody writes.
+        let lock = File::open(self.layout.lock()).ok();
+        if let Some(lock) = &lock {
+            lock.lock_shared()
+                .map_err(at("lock", &self.layout.lock()))?;
+        }
+        let present = present::load(&self.layout, &self.settings)?;
+        Ok(match present {
+            None => Contents {
+                release: None,
+                packages: Packages::new(),
+                signers: Vec::new(),
+            },
+            Some(present) => Contents {
+                release: Some(present.release),
+                packages: present.packages,
+                signers: present.signers,
+            },
+        })
+    }
+
+    fn check_keys(&self) -> Result<(), Error> {
+        self.settings.keys.iter().try_for_each(gpg::check_key)
+    }
+
+    /// Keeps others from changing it until the file is closed, as the kernel does for a killed process too.
+    fn lock(&self) -> Result<File, Error> {
+        let path = self.layout.lock();
+        let file = File::create(&path).map_err(at("write", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::Busy(self.layout.root().to_owned())),
+            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        }
+    }
+
+    /// Everything on disk up to the present state, which is the last.
+    fn generations(&self, present: Option<&Present>) -> Result<Vec<Generation>, Error> {
+        let last = present.map_or(0, |present| present.number);
+        let suite = &self.settings.suite;
+        let numbers = self.layout.numbers(suite)?;
+        numbers
+            .into_iter()
+            .filter(|number| *number <= last)
+            .map(|number| present::generation(&self.layout, suite, number))
+            .collect()
+    }
+}
+
+fn refuse_going_back(present: Option<&Present>, date: u64) -> Result<(), Error> {
+    match present {
+        Some(present) if date < present.release.date => Err(Error::Backwards {
+            date: date_text(date),
+            present: date_text(present.release.date),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn say(change: &Change) -> Vec<String> {
+    let lists = [
+        ("add", &change.added),
+        ("has already", &change.known),
+        ("drop", &change.dropped),
+    ];
+    let lines = lists.into_iter().flat_map(|(verb, list)| {
+        list.iter()
+            .map(move |identity| format!("{verb}: {identity}"))
+    });
+    lines.collect()
+}
