@@ -314,6 +314,15 @@ impl Machine {
         }
     }
 
+    /// The number of the machine's PID 1 as this process sees it, for those who follow processes.
+    ///
+    /// # Errors
+    ///
+    /// When the machine is off.
+    pub fn first_process(&self) -> Result<i32> {
+        Ok(self.on()?.init().as_raw_nonzero().get())
+    }
+
     /// Runs a program of the host in the machine's network alone; for clients that the machine does not have.
     ///
     /// # Errors

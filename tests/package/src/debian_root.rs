@@ -7,13 +7,14 @@ use std::fs::{self, File};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
 use crate::Package;
 
-/// Mounts the overlay and runs a script in it. Arguments: base, upper, work and mount point, then the script.
+/// Mounts the overlay and runs a script in it. Arguments: lower directories, upper, work and mount point, then the script.
 const ENTER: &str = r#"
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
 mount -t proc proc "$4/proc"
@@ -34,7 +35,8 @@ pub enum Release {
 }
 
 impl Release {
-    fn as_str(self) -> &'static str {
+    /// The code name.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",
             Self::Trixie => "trixie",
@@ -63,36 +65,114 @@ impl Outcome {
 /// A minimal Debian with systemd unpacked but not running, for one test.
 #[derive(Debug)]
 pub struct DebianRoot {
-    base: PathBuf,
-    scratch: TempDir,
+    /// Read-only trees, topmost first: the base, and what other roots wrote before this one was forked from them.
+    lower: Vec<Arc<Tree>>,
+    scratch: Arc<Tree>,
+}
+
+/// A directory tree of an overlay.
+#[derive(Debug)]
+enum Tree {
+    Base(PathBuf),
+    Scratch(TempDir),
+}
+
+impl Tree {
+    /// What is seen of it when it is below others.
+    fn contents(&self) -> PathBuf {
+        match self {
+            Self::Base(path) => path.clone(),
+            Self::Scratch(directory) => directory.path().join("upper"),
+        }
+    }
+
+    /// An empty one, in memory where there is such a place: dpkg flushes every file that it writes.
+    #[track_caller]
+    fn scratch() -> Self {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() {
+            tempfile::tempdir_in(memory)
+        } else {
+            tempfile::tempdir()
+        };
+        let directory = directory.expect("a scratch directory can be made");
+        for part in ["upper", "work", "root"] {
+            fs::create_dir(directory.path().join(part)).expect("the scratch directory is ours");
+        }
+        Self::Scratch(directory)
+    }
+
+    #[track_caller]
+    fn part(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Base(_) => panic!("a base tree is not written to"),
+            Self::Scratch(directory) => directory.path().join(name),
+        }
+    }
 }
 
 impl DebianRoot {
     /// A fresh system with the package under test lying at `/buildbot-conda.deb`, not installed.
     #[track_caller]
     pub fn new(release: Release) -> Self {
+        Self::with_programs(release, &[])
+    }
+
+    /// As [`Self::new`], with these packages of Debian's installed as well.
+    #[track_caller]
+    pub fn with_programs(release: Release, packages: &[&str]) -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "only root can mount and chroot\nhint: run the test under sudo"
         );
-        let base = base(release);
-        let scratch = tempfile::tempdir().expect("a scratch directory can be made");
-        for directory in ["upper", "work", "root"] {
-            fs::create_dir(scratch.path().join(directory)).expect("the scratch directory is ours");
-        }
-        fs::copy(
-            Package::path(),
-            scratch.path().join("upper/buildbot-conda.deb"),
-        )
-        .expect("the package can be copied");
-        Self { base, scratch }
+        let root = Self {
+            lower: vec![Arc::new(Tree::Base(base(release, packages)))],
+            scratch: Arc::new(Tree::scratch()),
+        };
+        fs::copy(Package::path(), root.upper().join("buildbot-conda.deb"))
+            .expect("the package can be copied");
+        root
     }
 
-    /// Run a shell script (`sh -eu`) as root in the system.
+    /// A system like this one, which must not change any more; there may be many.
     #[track_caller]
-    pub fn run(&self, script: &str) -> Outcome {
-        let place = |name: &str| self.scratch.path().join(name);
-        let output = Command::new("unshare")
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut lower = vec![Arc::clone(&self.scratch)];
+        lower.extend(self.lower.iter().cloned());
+        Self {
+            lower,
+            scratch: Arc::new(Tree::scratch()),
+        }
+    }
+
+    /// The directory with what was written since the system was made or forked, as overlayfs keeps it.
+    #[track_caller]
+    pub fn upper(&self) -> PathBuf {
+        self.scratch.part("upper")
+    }
+
+    /// Where the system's root is mounted while a command runs in it, in a mount namespace of that command.
+    #[track_caller]
+    pub fn mount_point(&self) -> PathBuf {
+        self.scratch.part("root")
+    }
+
+    /// The read-only trees below [`Self::upper`], topmost first.
+    pub fn lower(&self) -> Vec<PathBuf> {
+        self.lower.iter().map(|tree| tree.contents()).collect()
+    }
+
+    /// The command that runs a shell script (`sh -eu`) as root in the system. Only one may run at a time.
+    #[track_caller]
+    pub fn command(&self, script: &str) -> Command {
+        let lower: Vec<String> = self
+            .lower()
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let mut command = Command::new("unshare");
+        command
             .args([
                 "--mount",
                 "--pid",
@@ -104,11 +184,16 @@ impl DebianRoot {
                 ENTER,
                 "sh",
             ])
-            .arg(&self.base)
-            .args([place("upper"), place("work"), place("root")])
-            .arg(script)
-            .output()
-            .expect("unshare runs");
+            .arg(lower.join(":"))
+            .args(["upper", "work", "root"].map(|part| self.scratch.part(part)))
+            .arg(script);
+        command
+    }
+
+    /// Run a shell script (`sh -eu`) as root in the system.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> Outcome {
+        let output = self.command(script).output().expect("unshare runs");
         Outcome {
             status: output
                 .status
@@ -187,27 +272,30 @@ impl DebianRoot {
 }
 
 /// The base tree of a release, made at its first use and kept in the target directory.
-fn base(release: Release) -> PathBuf {
+fn base(release: Release, packages: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debian-roots");
     fs::create_dir_all(&directory).expect("the target directory is ours");
-    let tree = directory.join(release.as_str());
-    let lock = File::create(directory.join(format!("{}.lock", release.as_str())))
-        .expect("the target directory is ours");
+    let name = [&[release.as_str()], packages].concat().join("+");
+    let tree = directory.join(&name);
+    let lock =
+        File::create(directory.join(format!("{name}.lock"))).expect("the target directory is ours");
     flock(&lock, FlockOperation::LockExclusive).expect("a local file can be locked");
     if !tree.is_dir() {
-        make_base(release, &tree);
+        make_base(release, packages, &tree);
     }
     tree
 }
 
-fn make_base(release: Release, tree: &Path) {
+fn make_base(release: Release, packages: &[&str], tree: &Path) {
     let unfinished = tree.with_extension("unfinished");
     if unfinished.exists() {
         fs::remove_dir_all(&unfinished).expect("the target directory is ours");
     }
+    let packages = [&["adduser", "debconf", "systemd", "bsdutils"], packages].concat();
+    let include = format!("--include={}", packages.join(","));
     let arguments: [&OsStr; 4] = [
         "--variant=minbase".as_ref(),
-        "--include=adduser,debconf,systemd,bsdutils".as_ref(),
+        include.as_ref(),
         release.as_str().as_ref(),
         unfinished.as_os_str(),
     ];

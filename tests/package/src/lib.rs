@@ -4,7 +4,11 @@
 //! `tests/machine`.
 
 mod debian_root;
+mod interruption;
 mod package;
+mod state;
 
 pub use debian_root::{DebianRoot, Outcome, Release};
+pub use interruption::{Moment, kill_at, moments};
 pub use package::{Entry, Package};
+pub use state::differences;
