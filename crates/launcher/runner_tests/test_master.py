@@ -133,15 +133,15 @@ def look():
     reactor.callLater(0.1, look)
 reactor.callFromThread(look)
 """
-    master = make.master(python, extra=hang).start(env={"WATCHDOG_USEC": "800000"}).ready()
+    master = make.master(python, extra=hang).start(env={"WATCHDOG_USEC": "2000000"}).ready()
 
     def pings(begun):
         return [when for when, data in master.notify.messages if data == b"WATCHDOG=1" and when > begun]
 
     begun = time.monotonic()
-    wait_until(lambda: len(pings(begun)) > 5, "pings")
+    wait_until(lambda: len(pings(begun)) > 3, "pings")
     times = pings(begun)
-    assert max(after - before for before, after in zip(times, times[1:])) < 0.8
+    assert max(after - before for before, after in zip(times, times[1:])) < 2
     (master.directory / "hang").touch()
     time.sleep(1)
     begun = time.monotonic()

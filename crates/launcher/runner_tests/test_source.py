@@ -1,29 +1,98 @@
 """What can be said about the runner without running it."""
 
 import ast
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
-RUNNER = pathlib.Path(__file__).resolve().parents[1] / "runner.py"
+LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
+RUNNER = LAUNCHER / "runner.py"
+SOURCES = [RUNNER, *sorted((LAUNCHER / "buildbot_conda_runner").glob("*.py"))]
 FOREIGN = {"twisted", "zope", "sqlalchemy"}
 
 
+def imported(nodes):
+    """Top-level names of the modules that some nodes import, our own left out."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - {"buildbot_conda_runner"}
+
+
 def test_source_is_python_3_8():
-    ast.parse(RUNNER.read_text(), feature_version=(3, 8))
+    for source in SOURCES:
+        ast.parse(source.read_text(), feature_version=(3, 8))
 
 
 def test_only_the_standard_library_is_imported_at_the_top():
-    tree = ast.parse(RUNNER.read_text())
-    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
-    assert names and names <= set(sys.stdlib_module_names)
-    everywhere = {
-        (node.module if isinstance(node, ast.ImportFrom) else alias.name).partition(".")[0]
-        for node in ast.walk(tree)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-    }
+    trees = [ast.parse(source.read_text()) for source in SOURCES]
+    for tree in trees:
+        assert imported(tree.body) <= set(sys.stdlib_module_names)
+    everywhere = set().union(*(imported(ast.walk(tree)) for tree in trees))
     assert everywhere - set(sys.stdlib_module_names) == FOREIGN
+
+
+def installed(directory):
+    """A copy of the runner: its path."""
+    target = directory / "libexec"
+    shutil.copytree(LAUNCHER / "buildbot_conda_runner", target / "buildbot_conda_runner")
+    return pathlib.Path(shutil.copy(RUNNER, target))
+
+
+def refused(python, runner, **variables):
+    """Run the runner up to its refusal of a missing directory."""
+    variables = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables}
+    done = subprocess.run(
+        [python, str(runner), "master", "/nowhere"], capture_output=True, text=True, env=variables
+    )
+    assert done.returncode == 78 and "/nowhere" in done.stdout, done
+    assert not done.stderr
+
+
+def test_bytecode_is_kept_in_the_state_directory_and_nowhere_else(python, tmp_path):
+    runner = installed(tmp_path)
+    refused(python, runner)
+    assert not list(tmp_path.rglob("*.pyc"))
+    state = tmp_path / "state"
+    refused(python, runner, STATE_DIRECTORY=str(state))
+    kept = {path: path.stat().st_ino for path in state.rglob("*.pyc")}
+    assert {path.name.partition(".")[0] for path in kept} > {"runner", "journal", "lock"}
+    assert set(kept) == set(tmp_path.rglob("*.pyc"))
+    refused(python, runner, STATE_DIRECTORY=str(state))
+    assert kept == {path: path.stat().st_ino for path in state.rglob("*.pyc")}
+
+
+def test_bytecode_of_an_earlier_installation_is_not_used(python, tmp_path):
+    runner, state = installed(tmp_path), tmp_path / "state"
+    refused(python, runner, STATE_DIRECTORY=str(state))
+    text = runner.parent / "buildbot_conda_runner" / "arguments.py"
+    before = text.stat()
+    changed = text.read_text().replace("expected `master` or `worker`", "EXPECTED `master` or `worker`")
+    new = text.with_suffix(".new")
+    new.write_text(changed)
+    os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))  # as packages of one date have it
+    new.rename(text)
+    variables = {**os.environ, "STATE_DIRECTORY": str(state)}
+    done = subprocess.run([python, str(runner)], capture_output=True, text=True, env=variables)
+    assert "EXPECTED" in done.stderr
+
+
+def test_damaged_bytecode_is_no_obstacle(python, tmp_path):
+    runner, state = installed(tmp_path), tmp_path / "state"
+    refused(python, runner, STATE_DIRECTORY=str(state))
+    for damage in (lambda data: data[:16] + bytes(len(data) - 16), lambda data: data[:40], lambda _: b""):
+        for path in state.rglob("*.pyc"):
+            path.write_bytes(damage(path.read_bytes()))
+        refused(python, runner, STATE_DIRECTORY=str(state))
+
+
+def test_a_state_directory_that_cannot_be_written_is_no_obstacle(python, tmp_path):
+    refused(python, installed(tmp_path), STATE_DIRECTORY="/proc/nowhere")
 
 
 def run(python, *arguments):
@@ -58,8 +127,8 @@ def test_postponed_imports_are_complete_when_asked_for(python):
     code = """
 import sys
 sys.path.insert(0, %r)
-import runner
-shortcuts = runner.Shortcuts("master")
+from buildbot_conda_runner.shortcuts import Shortcuts
+shortcuts = Shortcuts("master")
 import alembic.ddl
 from alembic.ddl.impl import _impls
 assert 'sqlite' in _impls and 'postgresql' not in _impls
@@ -68,6 +137,6 @@ shortcuts.complete()
 assert {'postgresql', 'mysql', 'mssql', 'oracle', 'sqlite'} <= set(_impls)
 shortcuts.remove()
 import pygments
-""" % str(RUNNER.parent)
+""" % str(LAUNCHER)
     done = subprocess.run([python, "-B", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

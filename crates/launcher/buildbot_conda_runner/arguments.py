@@ -1,0 +1,66 @@
+"""What a start is given: its command line, systemd's variables, and its refusal when they are no good."""
+
+import os
+
+from .names import HANDED_LOCK, PREPARED, SYSTEMD_VARIABLES, USAGE
+
+
+class Refusal(Exception):
+    """The end of this start: an exit status, the reason, and perhaps what to do about it."""
+
+    def __init__(self, code, reason, hint=None):
+        super().__init__(reason)
+        self.code, self.reason, self.hint = code, reason, hint
+
+
+class Options:
+    """The command line: role, directory, reference, start_timeout and drain (seconds), log, upgrade."""
+
+    CHOICES = {"log": ("journal", "both"), "upgrade": ("auto", "manual")}
+
+    def __init__(self, arguments):
+        self.log, self.upgrade = "journal", "auto"
+        self.start_timeout, self.drain = 90.0, 0.0
+        self.root = None
+        words = []
+        rest = list(arguments)
+        while rest:
+            word = rest.pop(0)
+            if not word.startswith("--"):
+                words.append(word)
+                continue
+            name, equals, value = word[2:].partition("=")
+            if not equals:
+                if not rest:
+                    raise Refusal(USAGE, "`%s` needs a value" % word)
+                value = rest.pop(0)
+            self._set(name, value)
+        if len(words) != 2 or words[0] not in ("master", "worker"):
+            raise Refusal(USAGE, "expected `master` or `worker`, then a directory")
+        self.role, self.directory = words
+        self.reference = getattr(self, "reference", self.role)
+
+    def _set(self, name, value):
+        if name in ("start-timeout", "drain"):
+            try:
+                value = float(value)
+            except ValueError:
+                raise Refusal(USAGE, "`--%s` needs seconds, not `%s`" % (name, value))
+        elif name in self.CHOICES:
+            if value not in self.CHOICES[name]:
+                raise Refusal(USAGE, "`--%s` must be %s" % (name, " or ".join(self.CHOICES[name])))
+        elif name not in ("reference", "root"):
+            raise Refusal(USAGE, "unknown option `--%s`" % name)
+        setattr(self, name.replace("-", "_"), value)
+
+
+def take_environment():
+    """Remove systemd's variables and ours from the environment and return them as a dict.
+
+    Twisted reads the sockets of a socket-activated service when `endpoints` is imported, so that
+    import comes first where there are any.
+    """
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        import twisted.internet.endpoints  # noqa: F401
+    names = SYSTEMD_VARIABLES + [HANDED_LOCK, PREPARED]
+    return {name: os.environ.pop(name) for name in names if name in os.environ}

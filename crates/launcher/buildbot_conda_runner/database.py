@@ -1,0 +1,92 @@
+"""The database of a master: which Buildbot wrote it, and the way to `buildbot-conda service prepare`,
+which brings an older one up to date."""
+
+import os
+import signal
+
+from .arguments import Refusal
+from .lock import remove_pid_file
+from .names import CLI, HANDED_LOCK, NOTICE, PREPARED, SCHEMA, UPGRADE_MARK, WARNING
+from .report import replace_file
+
+
+class Database:
+    """What is known of it outside of Buildbot; `runner` is the start that this is a part of."""
+
+    def __init__(self, runner):
+        self.runner, self.options, self.variables = runner, runner.options, runner.variables
+        self.journal = runner.journal
+        # The instance's own directory below /var/lib, without which nothing is kept or upgraded.
+        self.state = self.variables.get("STATE_DIRECTORY", "").split(":")[0]
+
+    # The version that wrote it
+
+    def remember_version(self):
+        path, version = os.path.join(self.state, "last-version"), self.runner.report.status["buildbot"]
+        if self.state and version and self.last_version() != version:
+            try:
+                replace_file(path, "%s.%d" % (path, os.getpid()), version + "\n")
+            except OSError as error:
+                self.journal.write(WARNING, "cannot write `%s`: %s" % (path, error.strerror))
+
+    def last_version(self):
+        if not self.state:
+            return None
+        try:
+            with open(os.path.join(self.state, "last-version"), encoding="ascii") as file:
+                return file.read(64).strip() or None
+        except (OSError, ValueError):
+            return None
+
+    # An older one
+
+    def is_unfinished(self):
+        """Whether it may be in pieces: nothing may touch it before it is whole again."""
+        if self.options.role != "master" or not self.state:
+            return False
+        return os.path.lexists(os.path.join(self.state, UPGRADE_MARK))
+
+    def is_older(self, code, reason, hint):
+        """With `--upgrade auto`, do not end but become the command that upgrades it."""
+        if self.variables.get(PREPARED):
+            return code, "%s, even after an upgrade" % reason, hint
+        if self.options.upgrade == "auto" and self.state and self.runner.lock is not None:
+            self.journal.write(NOTICE, reason)
+            why = self._prepare()
+            return code, "%s; %s" % (reason, why), hint
+        return code, reason, hint
+
+    def become_whole(self):
+        """Become the command that brings an interrupted upgrade to its end, or refuse to start."""
+        reason = "`%s`: an upgrade of the database was interrupted" % os.path.join(self.state, UPGRADE_MARK)
+        if self.runner.lock is None:
+            why = "there is no lock"
+        elif self.variables.get(PREPARED):
+            why = "and could not be brought to its end"
+        else:
+            self.journal.write(NOTICE, reason)
+            why = self._prepare()
+        raise Refusal(SCHEMA, "%s; %s" % (reason, why))
+
+    def _prepare(self):
+        """Become `buildbot-conda service prepare`, which upgrades the database and then starts this
+        instance anew: the same process and lock all along. Returns only why that failed."""
+        command = [CLI]
+        if self.options.root:
+            command = [os.path.join(self.options.root, CLI[1:]), "--root", self.options.root]
+        command += ["service", "prepare", self.options.reference]
+        environment = dict(os.environ)
+        environment.update(self.variables)
+        environment.pop(PREPARED, None)
+        lock = self.runner.lock
+        environment[HANDED_LOCK] = str(lock)
+        signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
+        remove_pid_file()  # upstream's own upgrade would take us for a running master
+        # They stay pending until the runner that follows has handlers for them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
+        try:
+            os.set_inheritable(lock, True)
+            os.execve(command[0], command, environment)
+        except OSError as error:
+            os.set_inheritable(lock, False)
+            return "cannot run `%s`: %s" % (command[0], error.strerror)

@@ -1,0 +1,291 @@
+"""A BuildMaster, followed from its start over its reconfigurations to its stop."""
+
+import os
+import signal
+import sys
+import time
+
+from .log import event_failure
+from .names import CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
+from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
+from .role import Role, wrap
+from .text import one_line
+from .watching import diagnose_hang
+
+
+class Master(Role):
+    """Follows a BuildMaster: its lines on which upstream's own tools rely (logwatcher.py), and the
+    exceptions behind them."""
+
+    package, distribution = "buildbot", "buildbot"
+
+    def __init__(self, runner):
+        super().__init__(runner)
+        self.state = "starting"  # starting, running, draining, stopping, failed
+        self.errors = []  # exceptions since the start or reconfiguration began, in order
+        self.load_failed = False  # whether the first of them came from reading master.cfg
+        self.place = ""
+        self.schema = None  # (older or newer, text) once compared
+        self.reloads = 0
+        self.master = None
+        self.read = None  # what `sources` gave when the configuration was last read
+        self.announcement = None  # the message of a start that is put off
+
+    def find(self, services):
+        for service in services:
+            if any(kind.__name__ == "BuildMaster" for kind in type(service).__mro__):
+                self.master = service
+        return self.master is not None
+
+    def attach(self):
+        master = self.master
+        wrap(master, "startService", failed=self._start_ended)
+        wrap(master, "stopService", before=self._stopping)
+        wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
+        if not hasattr(master, "config_loader"):
+            self.runner.shortcuts.complete()
+            return
+        wrap(master.config_loader, "loadConfig", self._loading, self._load_failed)
+
+    def reactor_started(self):
+        self.runner.stop_at_once_on_signals()  # the reactor has put its own handlers in place
+
+    # Starting
+
+    # Names of files in the master's directory that a configuration is made of.
+    SOURCES = (".cfg", ".py", ".toml", ".yaml", ".yml")
+
+    def sources(self):
+        """What changes with the files of the configuration: name -> inode, bytes and time."""
+        found = {}
+        try:
+            with os.scandir(".") as entries:
+                for entry in entries:
+                    if entry.name.endswith(self.SOURCES):
+                        info = entry.stat()
+                        found[entry.name] = (info.st_ino, info.st_size, info.st_mtime_ns)
+        except OSError:
+            pass  # what cannot be seen has not changed
+        return found
+
+    def _loading(self):
+        self.read = self.sources()
+        if self.state == "starting":
+            self.report.change(message="starting: reading %s" % self.master.configFileName)
+            wrap(self.master.db, "setup", self._database, self._database_failed)
+
+    def _load_failed(self, error):
+        self.load_failed = True
+        self.errors.append(error)
+        self.place = self.place or error_place(error)  # now: Twisted may clear the traceback later
+        if self.state != "starting" and not isinstance(error, Exception):
+            # SystemExit, of which a reconfiguration of Buildbot neither ends nor says so.
+            raise RuntimeError("the configuration was left by %s" % error_text(error)) from error
+
+    def _database(self):
+        database = self.master.config.db
+        url = database.get("db_url") if isinstance(database, dict) else getattr(database, "db_url", None)
+        if not str(url).startswith("sqlite"):
+            self.runner.shortcuts.complete()
+        self.report.change(message="starting: opening the database")
+
+    def _database_failed(self, error):
+        self.errors.append(error)
+        if exit_status(error) != SCHEMA:
+            return None
+        model, pool = self.master.db.model, self.master.db.pool
+        return pool.do(lambda connection: compare_schema(connection, model)).addCallbacks(
+            lambda found: setattr(self, "schema", found), self._not_compared
+        )
+
+    def _not_compared(self, failure):
+        # Versions before 4 take a file that is no database for an old one.
+        if is_damage(failure.value):
+            self.errors.insert(0, failure.value)
+
+    def _start_ended(self, error):
+        """An exception that Buildbot does not catch, SystemExit above all, ends nothing upstream."""
+        if error not in self.errors:
+            self.errors.append(error)
+        self._start_failed()
+
+    def _start_failed(self):
+        if self.state != "starting":
+            return
+        self.state = "failed"
+        self.runner.end_soon(15)
+
+    def watch(self, event, text):
+        """Follow one log event."""
+        failure = event_failure(event)
+        if failure is not None and isinstance(failure.value, BaseException):
+            if event.get("why") == "error while parsing config file:":
+                self.place = error_place(failure.value)
+            elif event.get("why") in ("while starting BuildMaster", "during reconfig:"):
+                if failure.value not in self.errors:
+                    self.errors.append(failure.value)
+        elif text == "BuildMaster is running":
+            self._running()
+        elif text == "BuildMaster startup failed":
+            self._start_failed()
+        elif text == "beginning configuration update":
+            self._reload_begun()
+        elif text.startswith("configuration update complete"):
+            self._reload_ended("complete")
+        elif text.startswith(("configuration update aborted", "reconfig aborted")):
+            self._reload_ended("aborted")
+        elif text.startswith(("WARNING: configuration update partially", "WARNING: reconfig partially")):
+            self._reload_ended("partial")
+        elif text == "Initiating clean shutdown" and self.state == "starting":
+            self.asked = True  # USR1 between Buildbot's own handler and the end of the start
+        elif text == "Initiating clean shutdown" and self.state == "running":
+            self._drain("finishing running builds, then stopping")
+        elif text.startswith("Waiting for ") and self.state == "draining":
+            count = text.split()[2]
+            self._drain("finishing %s running build%s, then stopping" % (count, "s"[count == "1" :]))
+        elif text == "Cancelling clean shutdown" and self.state == "draining":
+            self.state, self.asked = "running", False
+            self.runner.stop_ticking("drain")
+            self.report.change("running", "running")
+
+    def _running(self):
+        if self.state != "starting":
+            return
+        self.state = "running"
+        self.errors.clear()
+        url = getattr(self.master.config, "buildbotURL", None)
+        message = "running: Buildbot %s%s" % (self.report.status["buildbot"], ", %s" % url if url else "")
+        self.announcement = message
+        self._announce()
+
+    def _announce(self):
+        """Say that the start has succeeded, once the configuration on disk has been read.
+
+        systemd takes a reload that is asked for meanwhile to be a part of the start.
+        """
+        from twisted.internet import reactor
+
+        if self.read is not None and self.sources() != self.read:
+            self.journal.write(NOTICE, "the configuration was changed during the start: reading it again")
+            reactor.callLater(0, self.on_signal, signal.SIGHUP)
+            return
+        message, self.announcement = self.announcement, None
+        self.runner.started(message)
+        self.runner.database.remember_version()
+
+    # Reconfiguring
+
+    def _reload_begun(self):
+        self.reloads += 1
+        self.errors.clear()
+        self.place = ""
+        if self.state == "running":
+            self._reload("running", "reading the configuration again", "reloading")
+            # Reading it happens in a thread, putting it into effect in the reactor, which may be
+            # busy for longer than the watchdog's patience. Vouch for it, but not for ever.
+            self.runner.vouch(self._reload_hangs)
+
+    def _reload_hangs(self):
+        _, why, text = diagnose_hang()
+        self.journal.write(ERROR, "the reconfiguration does not come to an end: %s\n%s" % (why, text))
+        self._reload("running", "the reconfiguration does not come to an end: %s" % why, "reloading")
+
+    def _reload_ended(self, outcome):
+        self.runner.stop_vouching()
+        reason = one_line("; ".join(error_text(error) for error in self.errors) + self.place)
+        message = {
+            "complete": "running: configuration update complete",
+            "aborted": "running on the previous configuration, the new one was refused: " + reason,
+            "partial": "running, but the new configuration is only partly in effect: " + reason,
+        }[outcome]
+        if self.announcement is not None:
+            self._announce()
+        if self.announcement is None:
+            self._reload(outcome, message, "running")
+
+    def _reload(self, outcome, message, state):
+        reconfiguration = {
+            "number": self.reloads,
+            "outcome": outcome,
+            "message": one_line(message),
+            "at": time.time(),
+        }
+        if self.state != "running":  # it began before a stop
+            self.report.change(reconfiguration=reconfiguration)
+            return
+        if state == "running":
+            tags = ["READY=1"]
+        else:
+            tags = ["RELOADING=1", "MONOTONIC_USEC=%d" % (time.monotonic() * 1e6)]
+        self.report.change(state, message, tags, reconfiguration=reconfiguration)
+
+    # Stopping
+
+    def _drain(self, message):
+        self.state, self.asked = "draining", True
+        # No STOPPING=1 yet: systemd would begin to count its stop time-out.
+        self.report.change("stopping", message)
+        self.runner.tick("drain", 10, self.extend)
+
+    def _stopping(self):
+        """Before the master stops, on whatever way: make it retry its builds.
+
+        Its own quick shutdown, which TERM leads to, cancels them. The clean shutdown of USR1 sets
+        the flag that keeps the quick one from acting; the builds then end as RETRY.
+        """
+        self.runner.stop_ticking("drain")
+        if self.state == "failed":
+            return
+        # A handler that came later than ours has told the master alone.
+        self.asked = self.asked or getattr(self.master, "_got_sigterm", False)
+        self.state = "stopping"
+        self.runner.stopping()
+        if getattr(self.master, "running", False):
+            shutdown = self.master.botmaster.cleanShutdown(stopReactor=False)
+            if hasattr(shutdown, "addErrback"):
+                shutdown.addErrback(lambda failure: None)
+
+    def outcome(self):
+        """(exit status, reason, hint) after the reactor has ended."""
+        if self.state != "failed":
+            if not self.asked:
+                return UNEXPECTED, "Buildbot was ended from inside, nobody had asked for it", None
+            return 0, "stopped", None
+        if self.schema is not None:
+            return self._schema_outcome()
+        if not self.errors:
+            return UNEXPECTED, "BuildMaster startup failed", None
+        error = self.errors[0]
+        if is_damage(error):
+            hint = "go back to a backup with `buildbot-conda restore %s`; `--list` shows them"
+            return SCHEMA, "the database is damaged: " + error_text(error), hint % self.runner.options.reference
+        if exit_status(error) == SCHEMA:  # and it could not be compared
+            self.schema = ("older", "it needs to be upgraded before this version can run")
+            return self._schema_outcome()
+        code = CONFIGURATION if self.load_failed else exit_status(error)
+        hint = None
+        if isinstance(error, ImportError):
+            hint = "install it into `%s`" % sys.prefix
+        return code, error_text(error) + self.place, hint
+
+    def _schema_outcome(self):
+        version = self.report.status["buildbot"]
+        if self.schema[0] == "newer":
+            last = self.runner.database.last_version()
+            writer = "Buildbot %s" % last if last and last != version else "a newer Buildbot"
+            return (
+                SCHEMA,
+                "the database is newer than Buildbot %s: %s" % (version, self.schema[1]),
+                "install the version that wrote it (%s), or go back to a backup of an older schema with "
+                "`buildbot-conda restore %s`; `--list` shows them" % (writer, self.runner.options.reference),
+            )
+        return self.runner.database.is_older(
+            SCHEMA,
+            "the database is older than Buildbot %s: %s" % (version, self.schema[1]),
+            "back it up and upgrade it with `buildbot-conda upgrade %s`" % self.runner.options.reference,
+        )
+
+    def on_signal(self, number):
+        """HUP or USR1 that came before Buildbot could take it: hand it on now."""
+        if signal.getsignal(number) != self.runner.keep_signal:
+            os.kill(os.getpid(), number)

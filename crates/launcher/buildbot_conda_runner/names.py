@@ -1,0 +1,36 @@
+"""The names, statuses and spans of time on which the modules of the runner agree."""
+
+JOURNAL_SOCKET = "/run/systemd/journal/socket"
+LOCK = ".buildbot-conda.lock"
+CLI = "/usr/bin/buildbot-conda"
+UPGRADE_MARK = "upgrade-in-progress"
+PID_FILE = "twistd.pid"
+TAC = "buildbot.tac"
+UNEXPECTED, USAGE, SCHEMA, AWAY, CONFIGURATION = 1, 2, 65, 69, 78
+
+# What systemd tells a service about itself (systemd.exec(5), "Environment variables set or
+# propagated"). A build that inherited these could pose as the service or confuse its own tools.
+SYSTEMD_VARIABLES = (
+    "NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID "
+    "RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY LOGS_DIRECTORY CONFIGURATION_DIRECTORY "
+    "LISTEN_PID LISTEN_PIDFDID LISTEN_FDS LISTEN_FDNAMES MEMORY_PRESSURE_WATCH "
+    "MEMORY_PRESSURE_WRITE FDSTORE MANAGERPID MANAGERPIDFDID MAINPID MAINPIDFDID TRIGGER_UNIT "
+    "TRIGGER_PATH TRIGGER_TIMER_REALTIME_USEC TRIGGER_TIMER_MONOTONIC_USEC MONITOR_SERVICE_RESULT "
+    "MONITOR_EXIT_CODE MONITOR_EXIT_STATUS MONITOR_INVOCATION_ID MONITOR_UNIT"
+).split()
+
+# What `service prepare` hands on when it has brought the database up to date and starts anew: the
+# number of the lock's descriptor, and that there is no use in preparing again.
+HANDED_LOCK, PREPARED = "BUILDBOT_CONDA_LOCK", "BUILDBOT_CONDA_PREPARED"
+
+# syslog(3) priorities.
+CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7
+PRIORITIES = {"critical": CRITICAL, "error": ERROR, "warn": WARNING, "info": INFO, "debug": DEBUG}
+
+# Longest pause between two attempts of a worker to connect, in seconds. Twisted's own goes up
+# to 60, which leaves workers idle for a minute after their master came back.
+LONGEST_RETRY = 10.0
+
+# How long Buildbot may take to stop once its builds are finished or given up, in seconds; well
+# below TimeoutStopSec= of the units, which would make a failure of it.
+STOP_PATIENCE = 30

@@ -1,0 +1,57 @@
+"""What master and worker share, and how their methods are listened to."""
+
+
+def wrap(owner, name, before=None, failed=None):
+    """Call `before()` ahead of a method of an object, and `failed(error)` when it fails.
+
+    `failed` may return a Deferred, which is waited for. Absent methods are left alone: an older or
+    newer Buildbot then merely gives less precise reasons.
+    """
+    original = getattr(owner, name, None)
+    if original is None:
+        return
+
+    def on_failure(failure):
+        from twisted.internet import defer
+
+        waiting = failed(failure.value)
+        if isinstance(waiting, defer.Deferred):
+            return waiting.addBoth(lambda _: failure)
+        return failure
+
+    def wrapped(*args, **kwargs):
+        if before is not None:
+            before()
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            if failed is not None:
+                failed(error)
+            raise
+        if failed is not None and hasattr(result, "addErrback"):
+            result.addErrback(on_failure)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def stop_reactor():
+    """Stop the reactor unless it is stopping already."""
+    from twisted.internet import error, reactor
+
+    try:
+        reactor.stop()
+    except error.ReactorNotRunning:
+        pass
+
+
+class Role:
+    """What master and worker share; `service` is the Runner that owns this."""
+
+    def __init__(self, runner):
+        self.runner, self.report, self.journal = runner, runner.report, runner.journal
+        self.asked = False  # somebody wanted this process to stop
+
+    def extend(self):
+        """Ask systemd, while builds finish, not to lose patience; True as long as that goes on."""
+        self.report.notify("EXTEND_TIMEOUT_USEC=30000000")

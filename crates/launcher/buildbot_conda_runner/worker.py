@@ -1,0 +1,316 @@
+"""A worker, its connections to masters, and how it leaves without losing a build."""
+
+import os
+import signal
+import time
+
+from .names import AWAY, LONGEST_RETRY, TAC, WARNING
+from .role import Role, stop_reactor
+from .text import one_line
+
+
+class Connection:
+    """How one Worker stands to its master."""
+
+    def __init__(self, role, worker):
+        self.role, self.worker = role, worker
+        self.state, self.message, self.since = "connecting", "connecting", time.time()
+        self.target, self.wait = "its master", None
+
+    def change(self, state, message):
+        if state != self.state:
+            self.since = time.time()
+        self.state, self.message = state, message
+        self.role.show()
+
+    def attempt(self, target):
+        self.target = target
+        if self.state == "connected":
+            self.change("lost", "lost the connection to %s, trying again" % target)
+        elif self.message == "connecting":
+            self.change("connecting", "connecting to %s" % target)
+        self._wait_for("no answer from %s for %%d s" % target)
+
+    def reached(self):
+        if self.state != "refused":
+            self.change(self.state, "logging in to %s" % self.target)
+            self._wait_for("%s does not answer the login for %%d s: is it a worker port?" % self.target)
+
+    def failed(self, error):
+        self._wait_for(None)
+        text = str(error).strip().rstrip(".") or type(error).__name__
+        if type(error).__name__ in ("TimeoutError", "TCPTimedOutError"):
+            text = "no answer"
+        state = "lost" if self.state in ("connected", "lost") else "connecting"
+        self.change(state, "cannot reach %s, trying again: %s" % (self.target, text))
+
+    def logged_in(self, perspective):
+        self._wait_for(None)
+        name = self.worker.name
+        name = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        self.change("connected", "connected to %s as %s" % (self.target, name))
+        if hasattr(perspective, "notifyOnDisconnect"):
+            perspective.notifyOnDisconnect(lambda _: self.lost())
+
+    def lost(self):
+        if self.state == "connected":
+            self.change("lost", "lost the connection to %s, trying again" % self.target)
+
+    def refused(self, failure):
+        self._wait_for(None)
+        kind = type(failure.value).__name__
+        # Errors from the other side arrive under their full name.
+        if "UnauthorizedLogin" in kind or "UnauthorizedLogin" in str(failure.type):
+            self.change(
+                "refused",
+                "refused by %s: unauthorized login; check worker name and password" % self.target,
+            )
+        elif "ConnectionLost" in kind or "ConnectionLost" in str(failure.type):
+            self.change("lost", "%s closed the connection during the login" % self.target)
+        else:
+            self.change("refused", "refused by %s: %s" % (self.target, failure.getErrorMessage()))
+
+    def _wait_for(self, text):
+        """Say after some seconds that no answer came."""
+        from twisted.internet import reactor
+
+        if self.wait is not None and self.wait.active():
+            self.wait.cancel()
+        if text is None:
+            self.wait = None
+            return
+        begun = time.monotonic()
+
+        def late():
+            state = "lost" if self.state == "connected" else self.state
+            self.change(state, text % (time.monotonic() - begun))
+            self.wait = reactor.callLater(10, late)
+
+        self.wait = reactor.callLater(5, late)
+
+
+def endpoint_name(endpoint):
+    """`HOST:PORT` of a client endpoint as far as it can be told."""
+    endpoint = getattr(endpoint, "_wrappedEndpoint", endpoint)
+    host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
+    port = getattr(endpoint, "_port", None)
+    if host is None or port is None:
+        return "its master"
+    host = host.decode("utf-8", "replace") if isinstance(host, bytes) else host
+    return ("[%s]:%s" if ":" in host else "%s:%s") % (host, port)
+
+
+class Worker(Role):
+    """Follows the Workers of a tac (usually one) and their way to the master."""
+
+    package, distribution = "buildbot_worker", "buildbot-worker"
+
+    def __init__(self, runner):
+        super().__init__(runner)
+        self.connections = []
+        self.ready = self.draining = False
+        self._watch_endpoints()
+
+    def _watch_endpoints(self):
+        """Hear of every attempt to connect: ClientService itself tells no reasons."""
+        from twisted.application import internet
+        from twisted.internet.interfaces import IStreamClientEndpoint
+        from zope.interface import implementer
+
+        role = self
+
+        @implementer(IStreamClientEndpoint)
+        class Watched:
+            def __init__(self, endpoint, factory):
+                self.endpoint, self.factory = endpoint, factory
+
+            def __repr__(self):
+                return repr(self.endpoint)
+
+            def connect(self, proxy):
+                connection = role.connection_of(self.factory)
+                if connection is None:
+                    return self.endpoint.connect(proxy)
+                connection.attempt(endpoint_name(self.endpoint))
+                result = self.endpoint.connect(proxy)
+
+                def reached(protocol):
+                    connection.reached()
+                    return protocol
+
+                def failed(failure):
+                    connection.failed(failure.value)
+                    return failure
+
+                return result.addCallbacks(reached, failed)
+
+        original = internet.ClientService.__init__
+
+        def start(self, endpoint, factory, retryPolicy=None, *args, **kwargs):
+            policy = retryPolicy or internet.backoffPolicy()
+            original(
+                self,
+                Watched(endpoint, factory),
+                factory,
+                lambda attempt: min(policy(attempt), LONGEST_RETRY),
+                *args,
+                **kwargs
+            )
+
+        internet.ClientService.__init__ = start
+
+    def connection_of(self, factory):
+        for connection in self.connections:
+            if getattr(connection.worker, "bf", None) is factory:
+                return connection
+        return None
+
+    def find(self, services):
+        for service in services:
+            kinds = type(service).__mro__
+            if any(k.__module__.startswith("buildbot_worker") and k.__name__ == "Worker" for k in kinds):
+                self.connections.append(Connection(self, service))
+        return bool(self.connections)
+
+    def attach(self):
+        for connection in self.connections:
+            factory = getattr(connection.worker, "bf", None)
+            self._hear(factory, "gotPerspective", connection.logged_in)
+            self._hear(factory, "failedToGetPerspective", connection.refused)
+
+    @staticmethod
+    def _hear(owner, name, call):
+        original = getattr(owner, name, None)
+        if original is None:
+            return
+
+        def heard(first, *rest):
+            call(first)
+            return original(first, *rest)
+
+        setattr(owner, name, heard)
+
+    def reactor_started(self):
+        from twisted.internet import reactor
+
+        def stop(*_):
+            self.asked = True
+            reactor.callFromThread(self._stop)
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        self.ready = True
+        self.show(start=True)
+
+    def _stop(self):
+        self.runner.stopping()
+        stop_reactor()
+
+    def allow_shutdown(self):
+        return getattr(self.connections[0].worker, "allow_shutdown", None) or None
+
+    def show(self, start=False):
+        """Put the state of the connections on the status line."""
+        if not self.ready:
+            return
+        order = ("refused", "lost", "connecting", "connected")
+        worst = min(self.connections, key=lambda connection: order.index(connection.state))
+        message = worst.message
+        if len(self.connections) > 1:
+            up = sum(connection.state == "connected" for connection in self.connections)
+            message = "%d of %d workers connected; %s" % (up, len(self.connections), message)
+        worker = {
+            "connection": worst.state,
+            "message": one_line(message),
+            "since": worst.since,
+            "allow_shutdown": self.allow_shutdown(),
+        }
+        if start:
+            self.report.change(worker=worker)
+            self.runner.started(message)
+        elif self.draining or self.asked:
+            self.report.change(worker=worker)
+            self._end_drain_alone()
+        else:
+            self.report.change(message=message, worker=worker)
+
+    def watch(self, event, text):
+        if text.startswith("Initiating shutdown because "):
+            self._drain()
+        elif text.startswith(("No active connection, shutting down", "worker shutting down on command")):
+            self.asked = True
+            self.runner.stop_ticking("drain")
+            self.runner.stopping()
+        elif text.startswith('callRemote("shutdown") failed') and self.draining:
+            from twisted.internet import reactor
+
+            # It fails with the connection, too; then there is nobody left to wait for.
+            reactor.callLater(1, self._drain_failed)
+        elif "message from master: attached" in text and len(self.connections) == 1:
+            if self.connections[0].state != "connected":  # protocols without a perspective
+                self.connections[0].logged_in(None)
+
+    def busy(self):
+        """How many commands of builds run at this moment."""
+        count = 0
+        for connection in self.connections:
+            bot = getattr(connection.worker, "bot", None)
+            count += len(getattr(bot, "protocol_commands", ()))
+            for builder in getattr(bot, "builders", {}).values():
+                count += bool(getattr(builder, "protocol_command", None) or getattr(builder, "command", None))
+        return count
+
+    def _drain(self):
+        if not self.draining:
+            from twisted.internet import reactor
+
+            self.draining = True
+            self.runner.tick("drain", 5, self._show_drain)
+            # Called from within a signal handler of Buildbot's, which is not done yet.
+            reactor.callLater(0, self._end_drain_alone)
+
+    def _drain_failed(self):
+        self._end_drain_alone()
+        if self.draining and not self.asked:
+            self.draining = False
+            self.runner.stop_ticking("drain")
+            self.report.change("running", "cannot drain: the master did not answer")
+
+    def _end_drain_alone(self):
+        """Without its master a worker has no build left to finish, and nobody who would say so.
+
+        Upstream's own check for that fails on a connection that was there once (DeadReferenceError).
+        """
+        alone = all(connection.state != "connected" for connection in self.connections)
+        if self.draining and not self.asked and alone:
+            self.asked = True
+            self.runner.stop_ticking("drain")
+            self._stop()
+
+    def _show_drain(self):
+        self.extend()
+        count = self.busy()
+        builds = "1 build is" if count == 1 else "%d builds are" % count
+        # Between two steps of a build nothing runs here, though the build goes on.
+        text = "%s running a step" % builds if count else "waiting for the master"
+        self.report.change("stopping", "draining: " + text)
+
+    def outcome(self):
+        if self.asked or self.draining:
+            return 0, "stopped", None
+        lost = [connection for connection in self.connections if connection.state != "connected"]
+        if lost:
+            return AWAY, "gave up: " + lost[0].message, None
+        return 0, "stopped from inside", None
+
+    def on_signal(self, number):
+        """HUP or USR1, which upstream's worker dies of with all its builds unless the tac says so."""
+        name = signal.Signals(number).name
+        if number == signal.SIGHUP and signal.getsignal(number) != self.runner.keep_signal:
+            os.kill(os.getpid(), number)
+            return
+        self.journal.write(
+            WARNING,
+            "ignored %s: it would have ended this worker and its running builds\n"
+            "hint: set allow_shutdown = 'signal' in %s to let SIGHUP drain it" % (name, os.path.abspath(TAC)),
+        )
