@@ -103,11 +103,12 @@ impl Layout {
         }
     }
 
-    /// The numbers of all generations on disk, ascending.
+    /// The numbers of all generations on disk, ascending. One whose removal has begun has no `Release` any more.
     pub(crate) fn numbers(&self, suite: &Word) -> Result<Vec<u64>, Error> {
         let mut numbers: Vec<u64> = names(&self.generations(suite))?
             .iter()
             .filter_map(|name| name.parse().ok())
+            .filter(|number| self.generation(suite, *number).join("Release").exists())
             .collect();
         numbers.sort_unstable();
         Ok(numbers)

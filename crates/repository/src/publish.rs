@@ -36,11 +36,13 @@ pub(crate) struct Publication<'p> {
 pub(crate) fn clean(layout: &Layout, settings: &Settings) -> Result<(), Error> {
     let present = layout.present(&settings.suite)?.unwrap_or(0);
     let generations = layout.generations(&settings.suite);
+    let whole = layout.numbers(&settings.suite)?;
     for name in layout::names(&generations)? {
-        if name.parse::<u64>().is_ok_and(|number| number <= present) {
-            continue;
+        let number = name.parse::<u64>().ok();
+        let seen = number.filter(|number| *number <= present && whole.contains(number));
+        if seen.is_none() && number != Some(present) {
+            layout::remove(&generations.join(name))?;
         }
-        layout::remove(&generations.join(name))?;
     }
     layout::remove(&layout.incoming())?;
     layout::make_directory(&layout.incoming())
@@ -195,7 +197,12 @@ impl Publication<'_> {
         let present = self.present.map_or(0, |present| present.number);
         for number in self.layout.numbers(&self.settings.suite)? {
             if number <= present && !kept.contains(&number) {
-                layout::remove(&self.layout.generation(&self.settings.suite, number))?;
+                let directory = self.layout.generation(&self.settings.suite, number);
+                // Half of a generation must not look like one. (To rename it first would be nicer, but overlayfs, as
+                // below containers, does not rename directories of its lower layers.)
+                layout::remove(&directory.join("Release"))?;
+                layout::sync(&directory)?;
+                layout::remove(&directory)?;
             }
         }
         layout::remove(&self.layout.incoming())

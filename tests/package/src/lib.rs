@@ -6,9 +6,13 @@
 mod debian_root;
 mod interruption;
 mod package;
+mod repository_host;
+mod server;
 mod state;
 
 pub use debian_root::{DebianRoot, Outcome, Release};
 pub use interruption::{Moment, kill_at, moments};
 pub use package::{Entry, Package};
+pub use repository_host::{RepositoryHost, deb};
+pub use server::Server;
 pub use state::differences;
