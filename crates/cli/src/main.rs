@@ -2,6 +2,7 @@
 //! decides the exit status.
 
 mod activation;
+mod adopt;
 mod backup;
 mod check;
 mod completions;
@@ -11,6 +12,7 @@ mod drain;
 mod list;
 mod manual;
 mod output;
+mod plan;
 mod repo;
 mod restore;
 mod run;
@@ -73,6 +75,8 @@ enum Verb {
     /// Make, extend and verify a signed apt repository
     #[command(subcommand)]
     Repo(repo::Verb),
+    /// Take over units that were written by hand, or go back to them
+    Adopt(adopt::Arguments),
     /// What the units call
     #[command(subcommand)]
     Service(service::Verb),
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Repo(verb) => repo::run(&verb),
+        Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {

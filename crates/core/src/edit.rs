@@ -72,6 +72,76 @@ pub fn set(
     Ok(after)
 }
 
+/// The content of `file` with the table of `reference` as it is in `source`: replaced, added, or
+/// removed where `source` has none. Comments stay, but for those right above a table that goes.
+///
+/// # Errors
+///
+/// [`EditError`] as for [`set`]; both texts have to be TOML.
+pub fn take_table(
+    file: &str,
+    content: &str,
+    source: &str,
+    reference: &InstanceRef,
+) -> Result<String, EditError> {
+    let before = Settings::parse(file, content.as_bytes());
+    let parse = |text: &str| {
+        text.parse::<DocumentMut>().map_err(|_| {
+            Settings::parse(file, text.as_bytes())
+                .check()
+                .expect_err("text that is no TOML has a syntax problem")
+        })
+    };
+    let mut document = parse(content)?;
+    let name = reference.to_string();
+    match parse(source)?.remove(&name) {
+        Some(mut table) => {
+            let old = document.get(&name).and_then(Item::as_table);
+            let position = old.and_then(Table::position);
+            if let Some(table) = table.as_table_mut() {
+                table.set_position(position);
+            }
+            document.insert(&name, table);
+        }
+        None => remove_table(&mut document, &name),
+    }
+    let after = document.to_string();
+    refuse_new_problems(&before, &Settings::parse(file, after.as_bytes()))?;
+    Ok(after)
+}
+
+/// Removes a table with the comment right above it. Comments that an empty line sets apart from it
+/// belong to what is above, and go to what follows.
+fn remove_table(document: &mut DocumentMut, name: &str) {
+    let Some(item) = document.remove(name) else {
+        return;
+    };
+    let Some(table) = item.as_table() else {
+        return;
+    };
+    let prefix = table.decor().prefix().and_then(|text| text.as_str());
+    let above = match prefix.and_then(|text| text.rsplit_once("\n\n")) {
+        Some((above, _)) => format!("{above}\n"),
+        None => return,
+    };
+    let position = table.position();
+    let next = document
+        .as_table_mut()
+        .iter_mut()
+        .filter_map(|(_, item)| item.as_table_mut())
+        .filter(|other| other.position() > position)
+        .min_by_key(|other| other.position());
+    if let Some(next) = next {
+        let own = next.decor().prefix().and_then(|text| text.as_str());
+        let joined = format!("{above}{}", own.unwrap_or_default());
+        next.decor_mut().set_prefix(joined);
+        return;
+    }
+    let trailing = document.trailing().as_str().unwrap_or_default();
+    let joined = format!("{above}{trailing}");
+    document.set_trailing(joined);
+}
+
 /// Puts a text, keeping the blanks and the comment around key and value when they are there.
 fn put(table: &mut dyn TableLike, key: &str, value: &str) {
     let mut new = Value::from(value);
@@ -83,6 +153,12 @@ fn put(table: &mut dyn TableLike, key: &str, value: &str) {
             *old = new;
         }
         None => {
+            // The blank before the `}` of an inline table would stand before the comma.
+            if let Some((_, Item::Value(last))) = table.iter_mut().last()
+                && last.decor().suffix().and_then(|text| text.as_str()) == Some(" ")
+            {
+                last.decor_mut().set_suffix("");
+            }
             table.insert(key, Item::Value(new));
         }
     }
@@ -156,6 +232,11 @@ mod tests {
             edit("[defaults]\n", None, "environment.TZ", "UTC").unwrap(),
             "[defaults]\nenvironment = { TZ = \"UTC\" }\n"
         );
+        let one = "[defaults]\nenvironment = { TZ = \"UTC\" } # x\n";
+        assert_eq!(
+            edit(one, None, "environment.A", "b").unwrap(),
+            "[defaults]\nenvironment = { TZ = \"UTC\", A = \"b\" } # x\n"
+        );
     }
 
     #[test]
@@ -180,6 +261,38 @@ mod tests {
                 .unwrap_err()
                 .contains("is no table")
         );
+    }
+
+    fn take(content: &str, source: &str, reference: &str) -> String {
+        take_table("f", content, source, &reference.parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_table_goes_with_its_own_comment_and_no_other() {
+        let content = "# top\n\n[master]\ndirectory = \"/m\"\n\n#[master.environment]\n#TZ = \"UTC\"\n\n\
+                       # of the worker\n[worker] # w\nuser = \"x\" # why\n\n# end\n[\"worker@a\"]\ndirectory = \"/a\"\n";
+        assert_eq!(
+            take(content, "", "worker"),
+            "# top\n\n[master]\ndirectory = \"/m\"\n\n#[master.environment]\n#TZ = \"UTC\"\n\n\
+             # end\n[\"worker@a\"]\ndirectory = \"/a\"\n"
+        );
+        assert_eq!(
+            take(content, "", "worker@a"),
+            content.split("\n# end").next().unwrap()
+        );
+        assert_eq!(take("[master]\n", "", "worker"), "[master]\n");
+    }
+
+    #[test]
+    fn a_table_comes_back_as_it_was_among_what_others_have_changed() {
+        let old = "[master]\n\n# mine\n[worker] # w\nuser = 'x' # why\n";
+        let new = "[master]\n\n# mine\n[worker] # w\nuser = 'y' # why\n\n[\"worker@a\"]\ndirectory = \"/a\"\n";
+        let edited = new.replace("[master]\n", "[master]\nlog = \"both\"\n");
+        assert_eq!(
+            take(&take(&edited, old, "worker@a"), old, "worker"),
+            old.replace("[master]\n", "[master]\nlog = \"both\"\n")
+        );
+        assert_eq!(take(&take(old, "", "worker"), old, "worker"), old);
     }
 
     #[test]

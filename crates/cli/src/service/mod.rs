@@ -19,6 +19,7 @@ use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
+use crate::plan;
 pub(crate) use main_process::MainProcess;
 pub(crate) use reload::DRAIN_HINT;
 
@@ -33,6 +34,22 @@ pub(crate) enum Verb {
         /// Instance, such as `master` or `master@nightly`
         #[arg(value_name = "REF")]
         reference: InstanceRef,
+    },
+    /// What `create` and `remove` have done as the service user
+    #[command(subcommand, hide = true)]
+    Make(Make),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Make {
+    /// Make what stands on standard input in an empty directory
+    Fill { directory: PathBuf },
+    /// Remove what is in a directory
+    Clear {
+        directory: PathBuf,
+        /// Keep the directory itself
+        #[arg(long)]
+        keep: bool,
     },
 }
 
@@ -51,6 +68,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
+        Verb::Make(make) => return make_directory(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
@@ -69,7 +87,15 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
         Verb::Stop(_) => stop::run(&service)?,
-        Verb::Prepare { .. } => unreachable!("it has returned above"),
+        Verb::Prepare { .. } | Verb::Make(_) => unreachable!("it has returned above"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make_directory(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
+    match make {
+        Make::Fill { directory } => plan::fill_directory(directory, context)?,
+        Make::Clear { directory, keep } => plan::clear_directory(directory, *keep)?,
     }
     Ok(ExitCode::SUCCESS)
 }

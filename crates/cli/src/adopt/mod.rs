@@ -1,0 +1,219 @@
+//! `adopt`: takes over a host that was set up by hand. Units of our names in `/etc/systemd/system`
+//! go aside, what they and their wrapper scripts say becomes our configuration, and what ran runs
+//! on under our units. `--undo` is the way back.
+//!
+//! `find` gathers, `unit_text`, `shell` and `reading` understand, `derive` decides, `steps` makes
+//! the plan, which `crate::plan` carries out.
+
+mod derive;
+mod find;
+mod reading;
+mod shell;
+mod steps;
+mod undo;
+mod unit_text;
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use buildbot_conda_core::names::InstanceRef;
+use clap::Args;
+
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+use crate::plan::{self, Journal, Plan};
+
+use derive::{Derived, Given, Host};
+use find::HandMade;
+use unit_text::Setting;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Instances to adopt, such as `master` or `worker@gpu`; all that there are by default
+    #[arg(value_name = "REF")]
+    references: Vec<InstanceRef>,
+    /// The Conda installation, where units and scripts do not tell it
+    #[arg(long, value_name = "ROOT")]
+    conda_root: Option<String>,
+    /// The environment, a name or an absolute path, where they do not tell it
+    #[arg(long, value_name = "ENV")]
+    conda_env: Option<String>,
+    /// The directory with `buildbot.tac`, where they do not tell it; for one instance
+    #[arg(long, value_name = "DIR")]
+    directory: Option<String>,
+    /// The account that shall run it, where they do not tell it
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Go back to what the last `adopt` has put aside
+    #[arg(
+        long,
+        conflicts_with_all = ["references", "conda_root", "conda_env", "directory", "user"]
+    )]
+    undo: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.undo {
+        return undo::run(arguments.dry_run, context);
+    }
+    if arguments.dry_run {
+        Journal::announce_unfinished(context);
+        return output::print(plan(arguments, context)?);
+    }
+    let journal = Journal::open(context)?;
+    let plan = plan(arguments, context)?;
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    if !plan.steps.is_empty() {
+        let record = steps::record(&plan);
+        plan::carry_out(&plan, &journal, record.as_deref())?;
+        eprintln!("adopted; `buildbot-conda adopt --undo` goes back");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is found becomes a plan, or the reasons why it cannot.
+fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
+    let settings = context.settings()?;
+    settings.check().map_err(InvalidConfiguration::from)?;
+    let found = chosen(find::find(context)?, &arguments.references)?;
+    if found.iter().all(|unit| unit.instances.is_empty()) {
+        let nothing = format!("nothing to adopt in `{}`", find::UNITS);
+        let unused = found.iter().flat_map(unused);
+        return Ok(Plan {
+            title: "adopt".to_owned(),
+            notes: std::iter::once(nothing).chain(unused).collect(),
+            steps: Vec::new(),
+        });
+    }
+    let count: usize = found.iter().map(|unit| unit.instances.len()).sum();
+    if arguments.directory.is_some() && count > 1 {
+        bail!(
+            "`--directory` is for one instance\nhint: name it, such as `buildbot-conda adopt master`"
+        );
+    }
+    let given = Given {
+        conda_root: arguments.conda_root.clone(),
+        conda_env: arguments.conda_env.clone(),
+        directory: arguments.directory.clone(),
+        user: arguments.user.clone(),
+    };
+    let conda_root = settings.defaults().map_err(InvalidConfiguration::from)?;
+    let host = Host {
+        read: &|path| find::read(&context.path(path)),
+        exists: &|path| context.path(path).exists(),
+        home: &|user| home(user, context),
+        conda_root: conda_root.conda_root.as_str().to_owned(),
+    };
+    let derived: Vec<(&HandMade, &find::Instance, Derived)> = found
+        .iter()
+        .flat_map(|unit| unit.instances.iter().map(move |instance| (unit, instance)))
+        .map(|(unit, instance)| {
+            let all: Vec<Setting> = unit
+                .settings
+                .iter()
+                .chain(&instance.settings)
+                .cloned()
+                .collect();
+            let file = format!("{}/{}", find::UNITS, unit.file_name);
+            let derived = derive::derive(&instance.reference, &file, &all, &given, &host);
+            (unit, instance, derived)
+        })
+        .collect();
+    refuse_problems(&derived)?;
+    let mut plan = steps::plan(&found, &derived, context)?;
+    plan.notes.extend(found.iter().flat_map(unused));
+    Ok(plan)
+}
+
+/// Units of which at least one instance was named; a template goes as a whole.
+fn chosen(found: Vec<HandMade>, references: &[InstanceRef]) -> anyhow::Result<Vec<HandMade>> {
+    if references.is_empty() {
+        return Ok(found);
+    }
+    for reference in references {
+        let of_it = |unit: &HandMade| {
+            let mut own = unit.instances.iter().map(|instance| &instance.reference);
+            own.any(|own| own == reference)
+        };
+        if !found.iter().any(of_it) {
+            bail!(
+                "no hand-made `{}` in `{}`",
+                reference.unit_name(),
+                find::UNITS
+            );
+        }
+    }
+    let is_chosen = |unit: &HandMade| {
+        let mut own = unit.instances.iter().map(|instance| &instance.reference);
+        own.any(|own| references.contains(own))
+    };
+    Ok(found.into_iter().filter(is_chosen).collect())
+}
+
+/// What is left as it is, and why.
+fn unused(unit: &HandMade) -> Vec<String> {
+    let path = format!("{}/{}", find::UNITS, unit.file_name);
+    let mut notes = Vec::new();
+    for name in &unit.unusable {
+        notes.push(format!(
+            "`{name}` of `{path}` has no name that an instance can have"
+        ));
+    }
+    if unit.instances.is_empty() {
+        notes.push(format!(
+            "`{path}` is left as it is: nothing that it starts is enabled"
+        ));
+    }
+    notes
+}
+
+/// Everything that is not understood, at once.
+fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for (unit, instance, derived) in derived {
+        for (remark, hint) in &derived.problems {
+            let _ = write!(text, "\n{}: {}", remark.place, remark.text);
+            if let Some(hint) = hint {
+                let _ = write!(text, "\nhint: {hint}");
+            }
+        }
+        if derived.problems.iter().any(|(_, hint)| hint.is_none()) {
+            let _ = write!(
+                text,
+                "\nhint: `buildbot-conda adopt {} --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told",
+                instance.reference
+            );
+        }
+        for name in &unit.unusable {
+            let _ = write!(
+                text,
+                "\n{}/{}: `{name}` has no name that an instance can have\nhint: stop and disable it first",
+                find::UNITS,
+                unit.file_name
+            );
+        }
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    bail!("not everything is understood, nothing was changed{text}")
+}
+
+/// The home directory of an account, from the passwd file of the host that is looked at.
+fn home(user: &str, context: &Context) -> Option<String> {
+    if !context.is_elsewhere() {
+        let user = plan::find_user(user).ok()?;
+        return user.home.to_str().map(str::to_owned);
+    }
+    let text = std::fs::read_to_string(context.path("/etc/passwd")).ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next() == Some(user))?;
+    line.split(':').nth(5).map(str::to_owned)
+}

@@ -1,0 +1,876 @@
+//! What a command line and the scripts behind it come to: which Buildbot they start, in which
+//! environment, where, with which variables. Scripts are data here, nothing of them is run.
+
+use std::collections::BTreeMap;
+
+use buildbot_conda_core::names::Role;
+
+use super::shell::{Command, Scope, Script, Word};
+use super::unit_text::{Place, is_name};
+
+/// How many scripts may call each other.
+const DEEPEST: usize = 5;
+
+/// A value and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found<T = String> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+/// Something that could not be taken over, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remark {
+    pub(super) place: Place,
+    pub(super) text: String,
+}
+
+/// Which environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// As `conda activate` takes it.
+    Named(String),
+    /// Its own directory.
+    Prefix(String),
+}
+
+/// What is known when everything was read.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// The Conda installation.
+    pub(super) root: Option<Found>,
+    /// The environment.
+    pub(super) target: Option<Found<Target>>,
+    /// The instance's directory, absolute, and the role it was started with.
+    pub(super) start: Option<Found<(Role, String)>>,
+    /// Variables that the scripts export.
+    pub(super) exported: BTreeMap<String, Found>,
+    /// What keeps the whole from being understood.
+    pub(super) problems: Vec<Remark>,
+    /// What was seen and is not taken over.
+    pub(super) left: Vec<Remark>,
+}
+
+/// Reads a script's text; the reason when it cannot.
+pub(super) type ReadFile<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// One walk through command line and scripts.
+pub(super) struct Reader<'a> {
+    read: ReadFile<'a>,
+    scope: Scope,
+    /// Where relative paths begin; `None` once that is not known any more.
+    directory: Option<String>,
+    reading: Reading,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// `variables` are those that systemd sets, `directory` is the working directory.
+    pub(super) fn new(
+        read: ReadFile<'a>,
+        variables: &BTreeMap<String, String>,
+        directory: &str,
+    ) -> Self {
+        let known = |(name, value): (&String, &String)| (name.clone(), Some(value.clone()));
+        Self {
+            read,
+            scope: Scope {
+                variables: variables.iter().map(known).collect(),
+                arguments: Vec::new(),
+            },
+            directory: Some(directory.to_owned()),
+            reading: Reading::default(),
+            depth: 0,
+        }
+    }
+
+    /// Reads the command of a unit.
+    pub(super) fn command_line(mut self, place: &Place, words: &[String]) -> Reading {
+        let command = Command {
+            line: place.line,
+            words: words.iter().map(|word| Word::plain(word)).collect(),
+            conditional: false,
+            background: false,
+        };
+        self.command(&command, &place.file);
+        let is_silent = self.reading.problems.is_empty();
+        if self.reading.start.is_none() && is_silent {
+            self.problem(place.clone(), "it is not seen to start Buildbot");
+        }
+        self.reading
+    }
+
+    fn script(&mut self, file: &str, text: &str, arguments: Vec<String>) {
+        if self.depth >= DEEPEST {
+            let place = Place {
+                file: file.to_owned(),
+                line: 1,
+            };
+            self.problem(place, "scripts call each other too deeply");
+            return;
+        }
+        let outer = std::mem::replace(&mut self.scope.arguments, arguments);
+        self.depth += 1;
+        let mut script = Script::new(text);
+        while let Some(command) = script.next(&self.scope) {
+            self.command(&command, file);
+        }
+        self.depth -= 1;
+        self.scope.arguments = outer;
+    }
+
+    fn command(&mut self, command: &Command, file: &str) {
+        let place = Place {
+            file: file.to_owned(),
+            line: command.line,
+        };
+        let words = self.assignments(command, &place);
+        let Some((first, rest)) = words.split_first() else {
+            return;
+        };
+        let name = first
+            .known()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        match name.as_str() {
+            // They change nothing that matters here.
+            "set" | "echo" | ":" | "true" | "[" | "[[" | "test" | "printf" | "sleep" | "hash"
+            | "shopt" | "wait" | "exit" | "return" | "logger" | "]" | "date" => {}
+            "exec" | "nohup" | "command" | "time" | "env" | "nice" | "ionice" | "builtin"
+            | "stdbuf" => self.wrapped(command, &name, rest, file),
+            "cd" | "pushd" => self.change_directory(command, rest, &place),
+            "export" | "declare" | "typeset" => self.export(command, rest, &place),
+            "unset" => {
+                for word in rest {
+                    self.scope.variables.remove(word.known());
+                    self.reading.exported.remove(word.known());
+                }
+            }
+            "source" | "." => self.source(command, rest, &place),
+            "activate" if first.known().contains('/') => self.source(command, &words, &place),
+            "eval" => self.eval(rest, &place),
+            "conda" | "mamba" | "micromamba" => self.conda(command, first, rest, &place),
+            "sudo" | "su" | "runuser" | "setpriv" | "chroot" | "start-stop-daemon" => self.problem(
+                place,
+                &format!(
+                    "`{}` changes the account or hides what is started",
+                    told(&words)
+                ),
+            ),
+            "buildbot" | "buildbot-worker" | "twistd" => self.start(command, &words, &place),
+            "bash" | "sh" | "dash" | "zsh" => self.shell(rest, &place),
+            _ if is_python(&name) => self.python(command, first, rest, &place),
+            _ if self.is_script(first) => {
+                let arguments = words.iter().map(|word| word.known().to_owned()).collect();
+                self.follow(first.known(), arguments, &place);
+            }
+            // What the unit itself starts decides everything.
+            path if self.depth == 0 && path.rsplit('.').next() == Some("sh") => {
+                self.follow(first.known(), Vec::new(), &place);
+            }
+            _ => self.leave(place, &told(&words)),
+        }
+    }
+
+    /// Takes `NAME=value` off the front of a command; without a command they are for what follows.
+    fn assignments(&mut self, command: &Command, place: &Place) -> Vec<Word> {
+        let is_assignment = |word: &Word| {
+            word.raw
+                .split_once('=')
+                .is_some_and(|(name, _)| is_name(name))
+        };
+        let count = command
+            .words
+            .iter()
+            .take_while(|word| is_assignment(word))
+            .count();
+        let (assigned, rest) = command.words.split_at(count);
+        for word in assigned {
+            self.assign(command, word, place, false);
+        }
+        rest.to_vec()
+    }
+
+    fn assign(&mut self, command: &Command, word: &Word, place: &Place, exported: bool) {
+        let Some((name, raw)) = word.raw.split_once('=') else {
+            return;
+        };
+        let value = word.value.as_deref().and_then(|text| text.split_once('='));
+        let value = value.map(|(_, value)| value.to_owned());
+        if name == "PATH" {
+            self.path(raw, value.as_deref(), place);
+            return;
+        }
+        let value = value.filter(|_| !command.conditional);
+        let was_exported = self.reading.exported.remove(name).is_some();
+        if exported || was_exported {
+            match &value {
+                Some(value) => {
+                    let found = Found {
+                        value: value.clone(),
+                        place: place.clone(),
+                    };
+                    self.reading.exported.insert(name.to_owned(), found);
+                }
+                None => self.leave(place.clone(), &format!("export {}", word.raw)),
+            }
+        }
+        self.scope.variables.insert(name.to_owned(), value);
+    }
+
+    /// A `bin` of Conda in front of `PATH` says where it is.
+    fn path(&mut self, raw: &str, value: Option<&str>, place: &Place) {
+        let text = value.unwrap_or(raw).trim_matches(['"', '\'']);
+        let text = match self.scope.variables.get("HOME") {
+            Some(Some(home)) => text.replace("${HOME}", home).replace("$HOME", home),
+            _ => text.to_owned(),
+        };
+        for part in text.split(':') {
+            let Some(directory) = part.strip_suffix("/bin").or(part.strip_suffix("/condabin"))
+            else {
+                continue;
+            };
+            if directory.contains('$') || !directory.starts_with('/') {
+                continue;
+            }
+            if ["/usr", "/usr/local"].contains(&directory) || directory.is_empty() {
+                continue;
+            }
+            self.prefix_or_root(directory, place);
+            return;
+        }
+    }
+
+    /// The directory above a `bin`: an environment when it lies below `envs`, else an installation.
+    fn prefix_or_root(&mut self, directory: &str, place: &Place) {
+        let parent = directory.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if parent.ends_with("/envs") {
+            self.target(Target::Prefix(directory.to_owned()), place);
+        } else {
+            self.root(directory, place);
+        }
+    }
+
+    fn root(&mut self, directory: &str, place: &Place) {
+        let directory = directory.trim_end_matches('/');
+        if directory.starts_with('/') {
+            self.reading.root = Some(Found {
+                value: directory.to_owned(),
+                place: place.clone(),
+            });
+        }
+    }
+
+    fn target(&mut self, target: Target, place: &Place) {
+        self.reading.target = Some(Found {
+            value: target,
+            place: place.clone(),
+        });
+    }
+
+    /// An environment as `conda activate` takes it.
+    fn activate(&mut self, command: &Command, word: Option<&Word>, place: &Place) {
+        if command.conditional {
+            self.problem(
+                place.clone(),
+                &format!("`{}` depends on a condition", told(&command.words)),
+            );
+            return;
+        }
+        let Some(word) = word else {
+            self.target(Target::Named("base".to_owned()), place);
+            return;
+        };
+        match &word.value {
+            Some(name) if name.contains('/') => match self.absolute(name) {
+                Some(path) => self.target(Target::Prefix(path), place),
+                None => self.unknown(word, place),
+            },
+            Some(name) => self.target(Target::Named(name.clone()), place),
+            None => self.unknown(word, place),
+        }
+    }
+
+    fn unknown(&mut self, word: &Word, place: &Place) {
+        let text = format!("`{}` cannot be told without running it", shown(&word.raw));
+        self.problem(place.clone(), &text);
+    }
+
+    fn change_directory(&mut self, command: &Command, rest: &[Word], place: &Place) {
+        let target = match rest.first() {
+            None => self.scope.variables.get("HOME").cloned().flatten(),
+            Some(word) if word.raw == "--" => rest.get(1).and_then(|word| word.value.clone()),
+            Some(word) => word.value.clone(),
+        };
+        let target = target.filter(|_| !command.conditional);
+        self.directory = target.and_then(|path| self.absolute(&path));
+        if self.directory.is_none() {
+            self.leave(place.clone(), &told(&command.words));
+        }
+    }
+
+    fn export(&mut self, command: &Command, rest: &[Word], place: &Place) {
+        for word in rest.iter().filter(|word| !word.raw.starts_with('-')) {
+            if word.raw.contains('=') {
+                self.assign(command, word, place, true);
+            } else if let Some(Some(value)) = self.scope.variables.get(&word.raw) {
+                let found = Found {
+                    value: value.clone(),
+                    place: place.clone(),
+                };
+                if word.raw != "PATH" {
+                    self.reading.exported.insert(word.raw.clone(), found);
+                }
+            }
+        }
+    }
+
+    fn source(&mut self, command: &Command, rest: &[Word], place: &Place) {
+        let Some(file) = rest.first() else { return };
+        let Some(path) = file.value.as_deref() else {
+            self.leave(place.clone(), &told(&command.words));
+            return;
+        };
+        if path == "activate" {
+            self.activate(command, rest.get(1), place);
+        } else if let Some(prefix) = path.strip_suffix("/bin/activate") {
+            self.prefix_or_root(prefix, place);
+            // A script in an environment's own `bin` activates that one.
+            if rest.len() > 1 || !prefix.contains("/envs/") {
+                self.activate(command, rest.get(1), place);
+            }
+        } else if let Some(root) = path
+            .strip_suffix("/etc/profile.d/conda.sh")
+            .or(path.strip_suffix("/etc/profile.d/mamba.sh"))
+        {
+            self.root(root, place);
+        } else if !path.ends_with("conda.sh") {
+            self.leave(place.clone(), &told(&command.words));
+        }
+    }
+
+    /// `eval "$(ROOT/bin/conda shell.bash hook)"` tells where Conda is.
+    fn eval(&mut self, rest: &[Word], place: &Place) {
+        let text: Vec<&str> = rest.iter().map(|word| word.raw.as_str()).collect();
+        let text = text.join(" ");
+        if let Some(root) = root_of_hook(&text) {
+            self.root(root, place);
+        } else if !text.contains("conda") {
+            self.leave(place.clone(), &format!("eval {text}"));
+        }
+    }
+
+    fn conda(&mut self, command: &Command, first: &Word, rest: &[Word], place: &Place) {
+        if let Some(root) = first
+            .known()
+            .strip_suffix("/bin/conda")
+            .or(first.known().strip_suffix("/condabin/conda"))
+        {
+            self.root(root, place);
+        }
+        let Some((verb, rest)) = rest.split_first() else {
+            return;
+        };
+        match verb.known() {
+            "activate" => {
+                let name = rest.iter().find(|word| !word.raw.starts_with('-'));
+                self.activate(command, name, place);
+            }
+            "deactivate" => self.reading.target = None,
+            "run" => self.conda_run(command, rest, place),
+            _ => self.leave(place.clone(), &told(&command.words)),
+        }
+    }
+
+    fn conda_run(&mut self, command: &Command, rest: &[Word], place: &Place) {
+        let mut words = rest.iter();
+        let mut taken = 0;
+        while let Some(word) = words.next() {
+            let (option, value) = match word.raw.split_once('=') {
+                Some((option, _)) if option.starts_with("--") => {
+                    let value = word
+                        .known()
+                        .split_once('=')
+                        .map(|(_, value)| Word::plain(value));
+                    (option, value)
+                }
+                _ => (word.raw.as_str(), None),
+            };
+            if !option.starts_with('-') {
+                break;
+            }
+            taken += 1;
+            if !["-n", "--name", "-p", "--prefix", "--cwd"].contains(&option) {
+                continue;
+            }
+            let value = value.or_else(|| {
+                taken += 1;
+                words.next().cloned()
+            });
+            if option == "--cwd" {
+                let path = value.and_then(|word| word.value);
+                self.directory = path.and_then(|path| self.absolute(&path));
+            } else {
+                self.activate(command, value.as_ref(), place);
+            }
+        }
+        let inner = Command {
+            words: rest[taken.min(rest.len())..].to_vec(),
+            ..command.clone()
+        };
+        self.command(&inner, &place.file);
+    }
+
+    /// `exec -a NAME CMD`, `nice -n 5 CMD`, `env A=b CMD`.
+    fn wrapped(&mut self, command: &Command, name: &str, rest: &[Word], file: &str) {
+        let mut words = rest;
+        while let Some((first, behind)) = words.split_first() {
+            let takes_value = matches!(
+                (name, first.raw.as_str()),
+                ("exec", "-a") | ("nice", "-n") | ("ionice", "-c" | "-n") | ("env", "-u")
+            );
+            if !first.raw.starts_with('-') {
+                break;
+            }
+            words = if takes_value {
+                behind.get(1..).unwrap_or_default()
+            } else {
+                behind
+            };
+        }
+        let assigned = words
+            .iter()
+            .take_while(|word| name == "env" && word.raw.contains('='))
+            .count();
+        let place = Place {
+            file: file.to_owned(),
+            line: command.line,
+        };
+        for word in &words[..assigned] {
+            self.assign(command, word, &place, true);
+        }
+        let inner = Command {
+            words: words[assigned..].to_vec(),
+            ..command.clone()
+        };
+        if !inner.words.is_empty() {
+            self.command(&inner, file);
+        }
+    }
+
+    fn shell(&mut self, rest: &[Word], place: &Place) {
+        let mut words = rest;
+        while let Some((first, behind)) = words.split_first() {
+            if !first.raw.starts_with('-') {
+                let arguments = words.iter().map(|word| word.known().to_owned()).collect();
+                self.follow(first.known(), arguments, place);
+                return;
+            }
+            // `-c`, also among others as in `-lc`.
+            if !first.raw.starts_with("--") && first.raw.ends_with('c') {
+                let Some(text) = behind.first() else { return };
+                match &text.value {
+                    Some(value) => {
+                        let arguments = behind[1..].iter().map(|word| word.known().to_owned());
+                        self.inline(&value.clone(), arguments.collect(), place);
+                    }
+                    None => self.unknown(text, place),
+                }
+                return;
+            }
+            words = behind;
+        }
+    }
+
+    /// The text of `-c` has its place where the option stands.
+    fn inline(&mut self, text: &str, arguments: Vec<String>, place: &Place) {
+        let outer = std::mem::replace(&mut self.scope.arguments, arguments);
+        let mut script = Script::new(text);
+        while let Some(mut command) = script.next(&self.scope) {
+            command.line = place.line;
+            self.command(&command, &place.file);
+        }
+        self.scope.arguments = outer;
+    }
+
+    fn python(&mut self, command: &Command, first: &Word, rest: &[Word], place: &Place) {
+        if let Some((prefix, _)) = first.known().rsplit_once("/bin/")
+            && prefix != "/usr"
+            && prefix != "/usr/local"
+        {
+            self.target(Target::Prefix(prefix.to_owned()), place);
+        }
+        let mut words = rest;
+        while let Some((option, behind)) = words.split_first() {
+            if option.raw == "-m" {
+                words = behind;
+                break;
+            }
+            if !option.raw.starts_with('-') {
+                break;
+            }
+            words = behind;
+        }
+        let name = words
+            .first()
+            .map(|word| word.known().rsplit('/').next().unwrap_or_default());
+        match name {
+            Some("buildbot" | "buildbot-worker" | "twistd") => {
+                let inner = Command {
+                    words: words.to_vec(),
+                    ..command.clone()
+                };
+                self.command(&inner, &place.file);
+            }
+            _ => self.leave(place.clone(), &told(&command.words)),
+        }
+    }
+
+    fn start(&mut self, command: &Command, words: &[Word], place: &Place) {
+        if command.conditional || command.background {
+            let how = if command.background {
+                "runs in the background"
+            } else {
+                "depends on a condition"
+            };
+            self.problem(place.clone(), &format!("`{}` {how}", told(words)));
+            return;
+        }
+        let program = words[0].known().to_owned();
+        if let Some(prefix) = program.rsplit_once("/bin/").map(|(prefix, _)| prefix) {
+            self.target(Target::Prefix(prefix.to_owned()), place);
+        }
+        if program.ends_with("twistd") {
+            self.start_twistd(words, place);
+            return;
+        }
+        let role = if program.ends_with("worker") {
+            Role::Worker
+        } else {
+            Role::Master
+        };
+        let verb = words.get(1).map(Word::known).unwrap_or_default();
+        if verb != "start" && verb != "restart" {
+            self.leave(place.clone(), &told(words));
+            return;
+        }
+        let directory = words[2..].iter().find(|word| !word.raw.starts_with('-'));
+        let plain = Word::plain(".");
+        self.started(role, directory.unwrap_or(&plain), place);
+    }
+
+    /// `twistd -ny DIR/buildbot.tac`; which role it is, the tac knows.
+    fn start_twistd(&mut self, words: &[Word], place: &Place) {
+        let tac = words.iter().find(|word| word.raw.contains("buildbot.tac"));
+        let Some(tac) = tac else {
+            self.leave(place.clone(), &told(words));
+            return;
+        };
+        let path = tac.known().rsplit('=').next().unwrap_or_default();
+        let directory = path.strip_suffix("buildbot.tac").unwrap_or_default();
+        let directory = if directory.is_empty() { "." } else { directory };
+        self.started(Role::Master, &Word::plain(directory), place);
+    }
+
+    fn started(&mut self, role: Role, directory: &Word, place: &Place) {
+        let path = directory
+            .value
+            .as_deref()
+            .and_then(|path| self.absolute(path));
+        match path {
+            Some(path) => {
+                self.reading.start = Some(Found {
+                    value: (role, path),
+                    place: place.clone(),
+                });
+            }
+            None => self.unknown(directory, place),
+        }
+    }
+
+    fn is_script(&self, word: &Word) -> bool {
+        let name = word.known();
+        name.contains('/') && (self.read)(&self.absolute(name).unwrap_or_default()).is_ok()
+    }
+
+    fn follow(&mut self, path: &str, arguments: Vec<String>, place: &Place) {
+        let Some(path) = self.absolute(path) else {
+            self.problem(
+                place.clone(),
+                &format!("`{path}` cannot be told without running it"),
+            );
+            return;
+        };
+        match (self.read)(&path) {
+            Ok(text) => self.script(&path, &text, arguments),
+            Err(reason) => self.problem(place.clone(), &format!("read `{path}`: {reason}")),
+        }
+    }
+
+    /// A path seen from the current directory, without `.` and doubled slashes.
+    fn absolute(&self, path: &str) -> Option<String> {
+        let whole = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("{}/{path}", self.directory.as_deref()?)
+        };
+        let mut parts: Vec<&str> = Vec::new();
+        for part in whole.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    parts.pop();
+                }
+                other => parts.push(other),
+            }
+        }
+        Some(format!("/{}", parts.join("/")))
+    }
+
+    fn problem(&mut self, place: Place, text: &str) {
+        self.reading.problems.push(Remark {
+            place,
+            text: text.to_owned(),
+        });
+    }
+
+    fn leave(&mut self, place: Place, text: &str) {
+        self.reading.left.push(Remark {
+            place,
+            text: shown(text),
+        });
+    }
+}
+
+fn is_python(name: &str) -> bool {
+    name.strip_prefix("python").is_some_and(|rest| {
+        rest.bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
+}
+
+/// `ROOT` of `ROOT/bin/conda ... hook`.
+fn root_of_hook(text: &str) -> Option<&str> {
+    let text = text.split_once("shell").map(|(before, _)| before)?;
+    let end = text.rfind("/bin/conda")?;
+    let begin = text[..end]
+        .rfind(['(', ' ', '"', '\'', '`'])
+        .map_or(0, |at| at + 1);
+    let root = &text[begin..end];
+    (root.starts_with('/') && !root.contains('$')).then_some(root)
+}
+
+/// The words of a command, as they are written.
+fn told(words: &[Word]) -> String {
+    let words: Vec<&str> = words.iter().map(|word| word.raw.as_str()).collect();
+    shown(&words.join(" "))
+}
+
+/// On one line, and not too much of it: a script is somebody else's text.
+fn shown(text: &str) -> String {
+    let line = crate::output::harmless(text);
+    if line.chars().count() <= 80 {
+        return line;
+    }
+    line.chars().take(77).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The unit's command line in `/home/bb`, with these scripts on disk.
+    fn read(command: &[&str], scripts: &[(&str, &str)]) -> Reading {
+        let files: BTreeMap<&str, &str> = scripts.iter().copied().collect();
+        let look = |path: &str| {
+            let text = files.get(path).map(|text| (*text).to_owned());
+            text.ok_or_else(|| "no such file".to_owned())
+        };
+        let variables = BTreeMap::from([("HOME".to_owned(), "/home/bb".to_owned())]);
+        let words: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        let place = Place {
+            file: "unit".to_owned(),
+            line: 7,
+        };
+        Reader::new(&look, &variables, "/home/bb").command_line(&place, &words)
+    }
+
+    /// Root, environment and directory, `-` for what is not known.
+    fn told(reading: &Reading) -> [String; 3] {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let target = reading.target.as_ref().map(|found| match &found.value {
+            Target::Named(name) => name.clone(),
+            Target::Prefix(path) => path.clone(),
+        });
+        [
+            or_dash(reading.root.as_ref().map(|found| found.value.clone())),
+            or_dash(target),
+            or_dash(reading.start.as_ref().map(|found| {
+                let (role, directory) = &found.value;
+                format!("{role} {directory}")
+            })),
+        ]
+    }
+
+    #[track_caller]
+    fn script(text: &str, expect: [&str; 3]) {
+        let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
+        assert_eq!(told(&reading), expect, "{:?}", reading.problems);
+        assert_eq!(reading.problems, [], "{text}");
+    }
+
+    #[test]
+    fn wrapper_scripts_as_people_write_them_are_understood() {
+        script(
+            "#!/bin/bash\nexport PATH=/opt/conda/bin:$PATH\nsource activate buildbot\nbuildbot start --nodaemon master\n",
+            ["/opt/conda", "buildbot", "master /home/bb/master"],
+        );
+        script(
+            "source ~/anaconda3/bin/activate bb && cd worker/ && exec buildbot-worker start --nodaemon\n",
+            ["/home/bb/anaconda3", "bb", "worker /home/bb/worker"],
+        );
+        script(
+            "set -euo pipefail\nROOT=$HOME/mf\n. \"$ROOT/etc/profile.d/conda.sh\"\nconda activate \"${ENVIRONMENT:-ci}\"\n\
+             cd \"$(dirname \"$0\")\"\nexec nice -n 5 buildbot start -n ./m\n",
+            ["/home/bb/mf", "ci", "master /home/bb/m"],
+        );
+        script(
+            "eval \"$(/opt/mc/bin/conda shell.bash hook)\"\nconda activate /srv/envs/x\nbuildbot start --nodaemon /srv/m 2>&1\n",
+            ["/opt/mc", "/srv/envs/x", "master /srv/m"],
+        );
+        script(
+            "/opt/c/bin/conda run --no-capture-output -n bb --cwd /srv buildbot start --nodaemon m\n",
+            ["/opt/c", "bb", "master /srv/m"],
+        );
+        script(
+            "/opt/c/envs/bb/bin/python -u /opt/c/envs/bb/bin/buildbot start --nodaemon m\n",
+            ["-", "/opt/c/envs/bb", "master /home/bb/m"],
+        );
+        script(
+            "export PATH=\"$HOME/c/envs/bb/bin:$PATH\"\ntwistd -ny m/buildbot.tac\n",
+            ["-", "/home/bb/c/envs/bb", "master /home/bb/m"],
+        );
+    }
+
+    #[test]
+    fn what_conda_init_writes_tells_where_conda_is() {
+        script(
+            "# >>> conda initialize >>>\n\
+             __conda_setup=\"$('/opt/conda/bin/conda' 'shell.bash' 'hook' 2> /dev/null)\"\n\
+             if [ $? -eq 0 ]; then\n    eval \"$__conda_setup\"\nelse\n\
+             if [ -f \"/opt/conda/etc/profile.d/conda.sh\" ]; then\n\
+             . \"/opt/conda/etc/profile.d/conda.sh\"\nelse\n\
+             export PATH=\"/opt/conda/bin:$PATH\"\nfi\nfi\nunset __conda_setup\n\
+             conda activate bb\nbuildbot start --nodaemon m\n",
+            ["/opt/conda", "bb", "master /home/bb/m"],
+        );
+    }
+
+    #[test]
+    fn command_lines_without_a_script_are_understood() {
+        let direct = read(
+            &[
+                "/opt/c/envs/bb/bin/buildbot",
+                "start",
+                "--nodaemon",
+                "/srv/m",
+            ],
+            &[],
+        );
+        assert_eq!(told(&direct), ["-", "/opt/c/envs/bb", "master /srv/m"]);
+        let inline = read(
+            &[
+                "/bin/bash",
+                "-lc",
+                "source /opt/c/bin/activate bb; exec buildbot start --nodaemon m",
+            ],
+            &[],
+        );
+        assert_eq!(told(&inline), ["/opt/c", "bb", "master /home/bb/m"]);
+        let called = read(
+            &["/bin/sh", "-e", "s.sh", "gpu"],
+            &[(
+                "/home/bb/s.sh",
+                ". /opt/c/bin/activate $1\nbuildbot-worker start w-$1",
+            )],
+        );
+        assert_eq!(told(&called), ["/opt/c", "gpu", "worker /home/bb/w-gpu"]);
+    }
+
+    #[test]
+    fn exported_variables_and_what_is_left_behind_are_told_with_their_lines() {
+        let text = "export TZ=UTC N='a b'\nexport HOST=$(hostname)\nrm -f m/twistd.pid\nulimit -n 4096\n. ~/.bashrc\n\
+                    A=1\nexport A\nsource /opt/c/bin/activate bb\nbuildbot start --nodaemon m\n";
+        let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
+        let exported: Vec<String> = reading
+            .exported
+            .iter()
+            .map(|(name, found)| format!("{name}={} {}", found.value, found.place.line))
+            .collect();
+        assert_eq!(exported, ["A=1 7", "N=a b 1", "TZ=UTC 1"]);
+        let left: Vec<String> = reading
+            .left
+            .iter()
+            .map(|remark| format!("{} {}", remark.place.line, remark.text))
+            .collect();
+        assert_eq!(
+            left,
+            [
+                "2 export HOST=$(hostname)",
+                "3 rm -f m/twistd.pid",
+                "4 ulimit -n 4096",
+                "5 . ~/.bashrc"
+            ]
+        );
+    }
+
+    #[track_caller]
+    fn problem(text: &str, expect: &str) {
+        let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
+        let problems: Vec<String> = reading
+            .problems
+            .iter()
+            .map(|remark| format!("{}: {}", remark.place, remark.text))
+            .collect();
+        assert_eq!(problems, [expect], "{text}");
+    }
+
+    #[test]
+    fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
+        problem(
+            "\nsource activate $(cat env)\nbuildbot start m\n",
+            "/home/bb/start.sh:2: `$(cat env)` cannot be told without running it",
+        );
+        problem(
+            "conda activate a\ncase $1 in\nstart) buildbot start m ;;\nesac\n",
+            "/home/bb/start.sh:3: `buildbot start m` depends on a condition",
+        );
+        problem(
+            "if x; then conda activate a; fi\nbuildbot start m\n",
+            "/home/bb/start.sh:1: `conda activate a` depends on a condition",
+        );
+        problem(
+            "cd $(pwd)\nbuildbot start m\n",
+            "/home/bb/start.sh:2: `m` cannot be told without running it",
+        );
+        problem(
+            "buildbot start m &\n",
+            "/home/bb/start.sh:1: `buildbot start m` runs in the background",
+        );
+        problem(
+            "sudo -u x buildbot start m\n",
+            "/home/bb/start.sh:1: `sudo -u x buildbot start m` changes the account or hides what is started",
+        );
+        problem(
+            "./start.sh\n",
+            "/home/bb/start.sh:1: scripts call each other too deeply",
+        );
+        problem("true\n", "unit:7: it is not seen to start Buildbot");
+        problem(
+            "bash other.sh\n",
+            "/home/bb/start.sh:1: read `/home/bb/other.sh`: no such file",
+        );
+    }
+}

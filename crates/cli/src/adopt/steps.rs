@@ -1,0 +1,265 @@
+//! The steps of an adoption: stop, put aside, configure, enable, start. All that was running runs
+//! again at its end, and all of it can be taken back.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use buildbot_conda_core::edit::{self, EditError};
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Settings;
+
+use super::derive::Derived;
+use super::find::{HandMade, Instance, UNITS};
+use crate::context::{Context, InvalidConfiguration};
+use crate::plan::{Plan, Step};
+
+/// What was put aside; it outlives a purge of the package, as it never was the package's.
+pub(super) const BACKUPS: &str = "/var/backups/buildbot-conda";
+/// How to go back, in a backup's directory.
+pub(super) const RECORD: &str = "undo.json";
+/// Lines of old units that hold on.
+const CARRIED: &str = "50-adopted.conf";
+const WANTS: &str = "multi-user.target.wants";
+
+/// The plan for units whose instances are all understood.
+pub(super) fn plan(
+    found: &[HandMade],
+    derived: &[(&HandMade, &Instance, Derived)],
+    context: &Context,
+) -> anyhow::Result<Plan> {
+    let units = context.path(UNITS);
+    let backup = next_backup(context);
+    let mut plan = Plan {
+        title: "adopt".to_owned(),
+        ..Plan::default()
+    };
+    for (unit, instance, derived) in derived {
+        tell(unit, instance, derived, &mut plan.notes);
+    }
+    let is_live = !context.is_elsewhere();
+    plan.steps.push(Step::CreateDirectory {
+        path: backup.clone(),
+        mode: 0o700,
+    });
+    // Workers last: what a master still hands out meanwhile is retried.
+    for (_, instance, _) in derived
+        .iter()
+        .filter(|(_, instance, _)| instance.is_running)
+    {
+        plan.steps.push(Step::Stop {
+            unit: instance.reference.unit_name(),
+            keep_builds: instance.reference.role == Role::Master,
+        });
+    }
+    for unit in found.iter().filter(|unit| !unit.instances.is_empty()) {
+        for file in &unit.files {
+            let to = backup.join(file);
+            let parent = to.parent().context("find the directory of a backup")?;
+            directory(parent, 0o700, &mut plan.steps);
+            plan.steps.push(Step::Move {
+                from: units.join(file),
+                to,
+            });
+        }
+    }
+    for (_, instance, derived) in derived {
+        if let Some(text) = carried(&derived.carried) {
+            let drop_ins = units.join(format!("{}.d", instance.reference.unit_name()));
+            directory(&drop_ins, 0o755, &mut plan.steps);
+            plan.steps.push(Step::Write {
+                path: drop_ins.join(CARRIED),
+                text,
+                mode: 0o644,
+                secret: false,
+            });
+        }
+    }
+    plan.steps.extend(configure(derived, context)?);
+    for (_, instance, _) in derived
+        .iter()
+        .filter(|(_, instance, _)| instance.is_enabled)
+    {
+        enable(&instance.reference, &units, &mut plan.steps);
+    }
+    if is_live {
+        plan.steps.push(Step::ReloadSystemd);
+    }
+    for (_, instance, _) in derived
+        .iter()
+        .filter(|(_, instance, _)| instance.is_running)
+    {
+        plan.steps.push(Step::Start {
+            unit: instance.reference.unit_name(),
+        });
+    }
+    Ok(plan)
+}
+
+/// Where the way back is written.
+pub(super) fn record(plan: &Plan) -> Option<PathBuf> {
+    plan.steps.iter().find_map(|step| match step {
+        Step::CreateDirectory { path, .. } => Some(path.join(RECORD)),
+        _ => None,
+    })
+}
+
+/// A directory, unless it is there or will be.
+fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
+    let path = path.to_owned();
+    let is_there = path.is_dir();
+    let create = Step::CreateDirectory { path, mode };
+    if !is_there && !steps.contains(&create) {
+        steps.push(create);
+    }
+}
+
+/// The link that `systemctl enable` would make.
+fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
+    let name = reference.unit_name();
+    let file = match &reference.name {
+        None => name.clone(),
+        Some(_) => format!("buildbot-{}@.service", reference.role),
+    };
+    let wants = units.join(WANTS);
+    directory(&wants, 0o755, steps);
+    steps.push(Step::Link {
+        path: wants.join(name),
+        target: Path::new(paths::UNITS).join(file),
+    });
+}
+
+/// `N` is one more than the largest there is.
+fn next_backup(context: &Context) -> PathBuf {
+    let number = backups(context).last().map_or(1, |(number, _)| number + 1);
+    context.path(&format!("{BACKUPS}/{number}"))
+}
+
+/// The backups there are, by number.
+pub(super) fn backups(context: &Context) -> Vec<(u32, PathBuf)> {
+    let list = fs::read_dir(context.path(BACKUPS)).into_iter().flatten();
+    let numbered = list.flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, entry.path()))
+    });
+    let mut numbered: Vec<(u32, PathBuf)> = numbered.collect();
+    numbered.sort();
+    numbered
+}
+
+fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec<String>) {
+    let state = match (instance.is_enabled, instance.is_running) {
+        (true, true) => "enabled, running",
+        (true, false) => "enabled, not running",
+        (false, true) => "not enabled, running",
+        (false, false) => "not enabled, not running",
+    };
+    notes.push(format!(
+        "`{}` is {UNITS}/{}: {state}",
+        instance.reference, unit.file_name
+    ));
+    for (key, value, from) in &derived.values {
+        notes.push(format!("  {key} = {value:?} ({from})"));
+    }
+    for (line, place) in derived.carried.values().flatten() {
+        notes.push(format!("  holds on: `{line}` ({place})"));
+    }
+    for remark in &derived.left {
+        notes.push(format!(
+            "  left behind: `{}` ({})",
+            crate::output::harmless(&remark.text),
+            remark.place
+        ));
+    }
+    if !derived.answered.is_empty() {
+        notes.push(format!(
+            "  answered by the package's unit: {}",
+            derived.answered.join(", ")
+        ));
+    }
+}
+
+fn carried(sections: &BTreeMap<String, Vec<(String, super::unit_text::Place)>>) -> Option<String> {
+    if sections.is_empty() {
+        return None;
+    }
+    let mut text =
+        String::from("# What `buildbot-conda adopt` kept of the unit that was here before.\n");
+    // [Unit] goes before [Service] in every unit.
+    for (section, lines) in sections.iter().rev() {
+        let _ = writeln!(text, "\n[{section}]");
+        for (line, _) in lines {
+            let _ = writeln!(text, "{line}");
+        }
+    }
+    Some(text)
+}
+
+/// One change of the file for all instances; what holds already is not written again.
+fn configure(
+    derived: &[(&HandMade, &Instance, Derived)],
+    context: &Context,
+) -> anyhow::Result<Option<Step>> {
+    let path = context.configuration();
+    let name = path.display().to_string();
+    let before = fs::read_to_string(&path).with_context(|| format!("read `{name}`"))?;
+    let mut after = before.clone();
+    let mut lines = Vec::new();
+    for (_, instance, derived) in derived {
+        let reference = &instance.reference;
+        for (key, value, _) in &derived.values {
+            if holds(
+                &Settings::parse(&name, after.as_bytes()),
+                reference,
+                key,
+                value,
+            ) {
+                continue;
+            }
+            after =
+                edit::set(&name, &after, Some(reference), key, value).map_err(
+                    |error| match error {
+                        EditError::Refused(refusal) => {
+                            anyhow::Error::from(InvalidConfiguration::Refused(refusal))
+                        }
+                        other @ EditError::NoTable { .. } => other.into(),
+                    },
+                )?;
+            lines.push(format!("{reference}.{key} = {value:?}"));
+        }
+    }
+    let references = derived
+        .iter()
+        .map(|(_, instance, _)| instance.reference.to_string());
+    Ok((after != before).then(|| Step::Configure {
+        path,
+        before,
+        after,
+        references: references.collect(),
+        lines,
+    }))
+}
+
+/// Whether an instance has a value already, of its own or from the defaults.
+fn holds(settings: &Settings, reference: &InstanceRef, key: &str, value: &str) -> bool {
+    let Ok(instance) = settings.instance(reference) else {
+        return false;
+    };
+    match key {
+        "directory" => instance.directory.as_str() == value,
+        "user" => instance.user.as_str() == value,
+        "group" => instance
+            .group
+            .as_ref()
+            .is_some_and(|group| group.as_str() == value),
+        "conda-root" => instance.conda_root.as_str() == value,
+        "conda-env" => instance.conda_env.to_string() == value,
+        _ => key.strip_prefix("environment.").is_some_and(|variable| {
+            let mut all = instance.environment.iter();
+            all.any(|(name, old)| name.as_str() == variable && old == value)
+        }),
+    }
+}

@@ -1,0 +1,136 @@
+//! `adopt --undo`: the steps that the last adoption wrote down, with what runs now stopped before
+//! and started after.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+use super::steps::{BACKUPS, RECORD, backups};
+use crate::context::Context;
+use crate::output;
+use crate::plan::{self, Journal, Plan, Step};
+
+pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
+    if dry_run {
+        Journal::announce_unfinished(context);
+        return output::print(plan(context)?);
+    }
+    let journal = Journal::open(context)?;
+    let plan = plan(context)?;
+    plan::carry_out(&plan, &journal, None)?;
+    eprintln!("everything is as it was before `adopt`");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(context: &Context) -> anyhow::Result<Plan> {
+    let Some((_, directory)) = backups(context)
+        .into_iter()
+        .rev()
+        .find(|(_, directory)| directory.join(RECORD).is_file())
+    else {
+        bail!("nothing was adopted on this host: `{BACKUPS}` has no record of it");
+    };
+    let record = directory.join(RECORD);
+    let name = record.display();
+    let text = fs::read_to_string(&record).with_context(|| format!("read `{name}`"))?;
+    let recorded: Vec<Step> =
+        serde_json::from_str(&text).with_context(|| format!("read `{name}`"))?;
+    refuse_obstacles(&recorded)?;
+
+    let is_live = !context.is_elsewhere();
+    let mut running = BTreeSet::new();
+    if is_live {
+        for unit in units(&recorded) {
+            if plan::is_running(&unit)? {
+                running.insert(unit);
+            }
+        }
+    }
+    let mut steps = Vec::new();
+    for unit in &running {
+        steps.push(Step::Stop {
+            unit: unit.clone(),
+            keep_builds: false,
+        });
+    }
+    let is_service = |step: &Step| {
+        matches!(
+            step,
+            Step::Stop { .. } | Step::Start { .. } | Step::ReloadSystemd
+        )
+    };
+    // The backup goes last: it is the one thing that nothing brings back.
+    let is_of_backup = |step: &Step| match step {
+        Step::RemoveDirectory { path } => {
+            path.starts_with(&directory) || directory.starts_with(path)
+        }
+        _ => false,
+    };
+    let (of_backup, others): (Vec<Step>, Vec<Step>) = recorded
+        .into_iter()
+        .filter(|step| !is_service(step))
+        .partition(is_of_backup);
+    steps.extend(others);
+    if is_live {
+        steps.push(Step::ReloadSystemd);
+    }
+    steps.extend(running.into_iter().map(|unit| Step::Start { unit }));
+    steps.push(Step::RemoveTree {
+        path: directory.clone(),
+    });
+    steps.extend(of_backup.into_iter().filter(
+        |step| matches!(step, Step::RemoveDirectory { path } if !path.starts_with(&directory)),
+    ));
+    Ok(Plan {
+        title: "adopt --undo".to_owned(),
+        notes: Vec::new(),
+        steps,
+    })
+}
+
+/// The units whose files come back.
+fn units(recorded: &[Step]) -> BTreeSet<String> {
+    let mut units = BTreeSet::new();
+    for step in recorded {
+        match step {
+            Step::Stop { unit, .. } | Step::Start { unit } => {
+                units.insert(unit.clone());
+            }
+            Step::Move { to, .. } => {
+                let name = to.file_name().and_then(|name| name.to_str());
+                units.extend(
+                    name.filter(|name| name.ends_with(".service") && !name.ends_with("@.service"))
+                        .map(str::to_owned),
+                );
+            }
+            _ => {}
+        }
+    }
+    units
+}
+
+/// What somebody has put in a place since is not overwritten.
+fn refuse_obstacles(recorded: &[Step]) -> anyhow::Result<()> {
+    let links: Vec<_> = recorded
+        .iter()
+        .filter_map(|step| match step {
+            Step::Remove { path } => Some(path),
+            _ => None,
+        })
+        .collect();
+    for step in recorded {
+        if let Step::Move { from, to } = step
+            && from.symlink_metadata().is_ok()
+            && to.symlink_metadata().is_ok()
+            && !links.contains(&to)
+        {
+            bail!(
+                "`{}` is there again, and would be overwritten\nhint: move it away first",
+                to.display()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! The text of unit files as systemd reads it (systemd.syntax(7)): sections, settings with their
+//! lines, command lines as words. Nothing is looked up here.
+
+use std::collections::BTreeMap;
+
+/// One setting, in the order of the files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Setting {
+    /// Without its brackets.
+    pub(super) section: String,
+    pub(super) key: String,
+    pub(super) value: String,
+    /// The file as shown to people, and the line its value begins on.
+    pub(super) place: Place,
+}
+
+/// Where something was read: a file, and a line counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) file: String,
+    pub(super) line: usize,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}:{}", self.file, self.line)
+    }
+}
+
+/// The settings of one file. Comments go, lines that end in a backslash are joined.
+pub(super) fn parse(file: &str, text: &str) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut section = String::new();
+    let mut joined: Option<(usize, String)> = None;
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with(['#', ';']) {
+            continue;
+        }
+        let (begin, mut whole) = joined.take().unwrap_or((number + 1, String::new()));
+        if let Some(start) = line.strip_suffix('\\') {
+            whole.push_str(start);
+            whole.push(' ');
+            joined = Some((begin, whole));
+            continue;
+        }
+        whole.push_str(line);
+        let whole = whole.trim();
+        if let Some(name) = whole.strip_prefix('[') {
+            name.trim_end_matches(']').clone_into(&mut section);
+        } else if let Some((key, value)) = whole.split_once('=') {
+            settings.push(Setting {
+                section: section.clone(),
+                key: key.trim().to_owned(),
+                value: value.trim().to_owned(),
+                place: Place {
+                    file: file.to_owned(),
+                    line: begin,
+                },
+            });
+        }
+    }
+    settings
+}
+
+/// Words of a value: split at blanks, quotes and backslashes taken away. `None` when a quote does
+/// not end, upon which systemd ignores the line.
+pub(super) fn words(value: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    let mut characters = value.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', _) => word
+                .get_or_insert_default()
+                .push(unescaped(&mut characters)?),
+            (end, Some(begin)) if end == begin => quote = None,
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            (blank, None) if blank.is_whitespace() => words.extend(word.take()),
+            (other, _) => word.get_or_insert_default().push(other),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+fn unescaped(characters: &mut std::str::Chars<'_>) -> Option<char> {
+    Some(match characters.next()? {
+        'n' => '\n',
+        't' => '\t',
+        's' => ' ',
+        'x' => {
+            let digits: String = characters.take(2).collect();
+            char::from(u8::from_str_radix(&digits, 16).ok()?)
+        }
+        other => other,
+    })
+}
+
+/// What stands behind `%` in an instance's unit, systemd.unit(5). `Err` has the specifier that is
+/// not known here.
+pub(super) fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> {
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let mut result = String::new();
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        if character != '%' {
+            result.push(character);
+            continue;
+        }
+        match characters.next() {
+            Some('%') => result.push('%'),
+            Some('i' | 'I') => result.push_str(instance),
+            Some('p' | 'P') => result.push_str(prefix),
+            Some('n') => result.push_str(unit),
+            Some('N') => result.push_str(stem),
+            // systemd itself runs as root.
+            Some('h') => result.push_str(home),
+            other => return Err(format!("%{}", other.unwrap_or(' '))),
+        }
+    }
+    Ok(result)
+}
+
+/// `$NAME` as a word of its own and `${NAME}` anywhere, as systemd fills them in (systemd.service(5),
+/// "Command lines"); a variable that is not set is empty.
+pub(super) fn variables(words: &[String], values: &BTreeMap<String, String>) -> Vec<String> {
+    let mut result = Vec::new();
+    for word in words {
+        let name = word.strip_prefix('$').filter(|name| is_name(name));
+        match name {
+            Some(name) => {
+                let value = values.get(name).map_or("", String::as_str);
+                result.extend(value.split_whitespace().map(str::to_owned));
+            }
+            None => result.push(braced(word, values)),
+        }
+    }
+    result
+}
+
+fn braced(word: &str, values: &BTreeMap<String, String>) -> String {
+    let mut result = String::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once('$') {
+        result.push_str(before);
+        let inner = after
+            .strip_prefix('{')
+            .and_then(|text| text.split_once('}'));
+        rest = if let Some((name, behind)) = inner.filter(|(name, _)| is_name(name)) {
+            result.push_str(values.get(name).map_or("", String::as_str));
+            behind
+        } else {
+            result.push('$');
+            after.strip_prefix('$').unwrap_or(after)
+        };
+    }
+    result + rest
+}
+
+/// Whether a text can be the name of a variable.
+pub(super) fn is_name(text: &str) -> bool {
+    let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    text.bytes().next().is_some_and(start)
+        && text
+            .bytes()
+            .all(|byte| start(byte) || byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_have_the_line_they_begin_on() {
+        let settings = parse(
+            "u",
+            "# x\n[Unit]\nA = 1\n[Service]\nB=2 \\\n# in between\n  3\n; c\nC=\n",
+        );
+        let told: Vec<String> = settings
+            .iter()
+            .map(|setting| {
+                let Setting {
+                    section,
+                    key,
+                    value,
+                    place,
+                } = setting;
+                format!("{section} {key} {value} {place}")
+            })
+            .collect();
+        assert_eq!(
+            told,
+            ["Unit A 1 u:3", "Service B 2    3 u:5", "Service C  u:9"]
+        );
+    }
+
+    #[test]
+    fn words_lose_their_quotes_and_backslashes() {
+        let text = r#"/bin/bash -lc 'cd "a b" && x' "q\"q" a\x41b '' e\sf"#;
+        let expect = [
+            "/bin/bash",
+            "-lc",
+            "cd \"a b\" && x",
+            "q\"q",
+            "aAb",
+            "",
+            "e f",
+        ];
+        assert_eq!(words(text).unwrap(), expect);
+        assert_eq!(words("a 'b"), None);
+    }
+
+    #[test]
+    fn specifiers_and_variables_are_filled_in() {
+        let filled = specifiers("%h/%i-%p-%N%%", "buildbot-worker@gpu.service", "/root");
+        assert_eq!(
+            filled.unwrap(),
+            "/root/gpu-buildbot-worker-buildbot-worker@gpu%"
+        );
+        assert_eq!(specifiers("%q", "x.service", ""), Err("%q".to_owned()));
+        let values = BTreeMap::from([("A".to_owned(), "x y".to_owned())]);
+        let words = ["$A", "${A}/z", "$AB/c", "$$A", "$5"].map(str::to_owned);
+        assert_eq!(
+            variables(&words, &values),
+            ["x", "y", "x y/z", "$AB/c", "$A", "$5"]
+        );
+    }
+}

@@ -1,0 +1,276 @@
+//! Work below a service user's directories: this program once more, as that user, with his groups
+//! and a clean environment, and without the terminal, into which he could type otherwise. Root
+//! itself neither writes there nor follows his links.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, anyhow, bail};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use serde::{Deserialize, Serialize};
+
+use crate::activation;
+use crate::context::{Context, InvalidConfiguration};
+use crate::output::harmless;
+
+/// Everything is made in here first, and then takes its place, `buildbot.tac` last: a directory
+/// without one was not set up.
+const STAGE: &str = ".being-made";
+const TAC: &str = "buildbot.tac";
+/// Upstream's own command, whatever shebang its script has.
+const CREATE_MASTER: &str = "\
+import sys
+from buildbot.scripts import runner
+sys.argv = ['buildbot', 'create-master', '--quiet', '--relocatable', sys.argv[1]]
+runner.run()
+";
+
+/// An account as the steps use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    /// The primary group, or the one of the configuration.
+    pub(crate) gid: u32,
+    pub(crate) home: PathBuf,
+}
+
+/// What an instance's directory begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Contents {
+    /// The master whose environment makes the database and the tac; none for a worker.
+    pub(crate) database: Option<String>,
+    /// Files by their paths in the directory.
+    pub(crate) files: Vec<Made>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) path: PathBuf,
+    pub(crate) text: String,
+    /// Octal.
+    pub(crate) mode: u32,
+}
+
+impl Contents {
+    /// What it consists of, for people.
+    pub(super) fn told(&self) -> String {
+        let made = self
+            .database
+            .as_ref()
+            .map(|_| "`buildbot.tac` and database by Buildbot".to_owned());
+        let files = self
+            .files
+            .iter()
+            .map(|file| format!("`{}`", file.path.display()));
+        made.into_iter().chain(files).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The account `name`, from wherever this host has its accounts.
+pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
+    let output = Command::new("getent")
+        .args(["passwd", "--", name])
+        .output()
+        .context("run `getent`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let fields: Vec<&str> = text.trim_end().split(':').collect();
+    let (Some(uid), Some(gid), Some(home)) = (fields.get(2), fields.get(3), fields.get(5)) else {
+        bail!("no account `{name}`");
+    };
+    Ok(User {
+        name: name.to_owned(),
+        uid: uid
+            .parse()
+            .with_context(|| format!("read the id of `{name}`"))?,
+        gid: gid
+            .parse()
+            .with_context(|| format!("read the group of `{name}`"))?,
+        home: PathBuf::from(home),
+    })
+}
+
+/// Has `user` fill `directory`.
+pub(super) fn fill(user: &User, directory: &Path, contents: &Contents) -> anyhow::Result<()> {
+    let input = serde_json::to_string(contents).context("write the contents of a directory")?;
+    call(user, &["fill"], directory, &input)
+        .with_context(|| format!("set up `{}` as `{}`", directory.display(), user.name))
+}
+
+/// Has `user` remove what is in `directory`, and unless `keep` the directory.
+pub(super) fn clear(user: &User, directory: &Path, keep: bool) -> anyhow::Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    let words: &[&str] = if keep {
+        &["clear", "--keep"]
+    } else {
+        &["clear"]
+    };
+    call(user, words, directory, "")
+        .with_context(|| format!("clear `{}` as `{}`", directory.display(), user.name))
+}
+
+fn call(user: &User, words: &[&str], directory: &Path, input: &str) -> anyhow::Result<()> {
+    // The id may be of an account that was made a moment ago, or made anew since it was noted.
+    let now = find_user(&user.name)?;
+    // A session of its own has no terminal that the user could type into (TIOCSTI).
+    let mut child = Command::new("setsid")
+        .arg("setpriv")
+        .args([
+            &format!("--reuid={}", now.uid),
+            &format!("--regid={}", user.gid),
+        ])
+        .args(["--init-groups", "--reset-env", "--no-new-privs", "--"])
+        .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
+        .args(words)
+        .arg("--")
+        .arg(directory)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run `setsid setpriv`")?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // It may have ended already; then its own words say why.
+        let _ = pipe.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().context("wait for `setpriv`")?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<String> = said.lines().map(harmless).collect();
+    let said = lines.join("\n");
+    Err(anyhow!(
+        "{}",
+        said.strip_prefix("error: ").unwrap_or(&said).to_owned()
+    ))
+}
+
+/// As the service user: makes what stands on standard input in `directory`, which is empty or not
+/// there yet.
+pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Result<()> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("read the contents of the directory")?;
+    let contents: Contents =
+        serde_json::from_str(&text).context("read the contents of the directory")?;
+    let name = directory.display();
+    fs::create_dir_all(directory).with_context(|| format!("create `{name}`"))?;
+    let mut entries = fs::read_dir(directory).with_context(|| format!("list `{name}`"))?;
+    if entries.next().is_some() {
+        bail!("`{name}` is not empty");
+    }
+    let stage = directory.join(STAGE);
+    DirBuilder::new()
+        .mode(0o700)
+        .create(&stage)
+        .with_context(|| format!("create `{}`", stage.display()))?;
+    if let Some(reference) = &contents.database {
+        create_master(&reference.parse()?, &stage, context)?;
+    }
+    for file in &contents.files {
+        write(&stage.join(&file.path), file)?;
+    }
+    take_places(&stage, directory)
+}
+
+fn write(path: &Path, file: &Made) -> anyhow::Result<()> {
+    let parent = path.parent().context("find the directory of a file")?;
+    let written = || -> std::io::Result<()> {
+        fs::create_dir_all(parent)?;
+        let mut options = File::options();
+        let mut opened = options
+            .write(true)
+            .create_new(true)
+            .mode(file.mode)
+            .open(path)?;
+        opened.write_all(file.text.as_bytes())
+    };
+    written().with_context(|| format!("write `{}`", path.display()))
+}
+
+fn create_master(reference: &InstanceRef, stage: &Path, context: &Context) -> anyhow::Result<()> {
+    let settings = context.settings()?;
+    let instance = settings
+        .instance(reference)
+        .map_err(InvalidConfiguration::from)?;
+    let python = format!("{}/bin/python", instance.prefix());
+    let words = ["-c".into(), CREATE_MASTER.into(), stage.into()];
+    let chain = activation::of_instance(
+        instance,
+        python.clone().into(),
+        words.to_vec(),
+        std::collections::BTreeMap::new(),
+    )?;
+    let output = Command::new(&chain.program)
+        .args(&chain.arguments)
+        .env_clear()
+        .envs(&chain.environment)
+        .current_dir(stage)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run `{python}`"))?;
+    // Upstream's exit status is 0 for some failures too.
+    if output.status.success() && stage.join(TAC).is_file() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().rev().find(|line| !line.trim().is_empty());
+    bail!(
+        "`buildbot create-master` failed: {}",
+        harmless(last.unwrap_or("it does not say why"))
+    )
+}
+
+fn take_places(stage: &Path, directory: &Path) -> anyhow::Result<()> {
+    let moved = || -> std::io::Result<()> {
+        for entry in fs::read_dir(stage)? {
+            let name = entry?.file_name();
+            if name != TAC {
+                fs::rename(stage.join(&name), directory.join(&name))?;
+            }
+        }
+        fs::rename(stage.join(TAC), directory.join(TAC))?;
+        fs::remove_dir(stage)
+    };
+    moved().with_context(|| format!("fill `{}`", directory.display()))
+}
+
+/// As the service user: removes what is in `directory`, links as links, and unless `keep` the
+/// directory itself.
+pub(crate) fn clear_directory(directory: &Path, keep: bool) -> anyhow::Result<()> {
+    let cleared = || -> std::io::Result<()> {
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        if keep {
+            Ok(())
+        } else {
+            fs::remove_dir(directory)
+        }
+    };
+    match cleared() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // What root has made is root's to remove.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && is_empty(directory) => Ok(()),
+        outcome => outcome.with_context(|| format!("clear `{}`", directory.display())),
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
+}

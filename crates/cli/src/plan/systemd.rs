@@ -1,0 +1,232 @@
+//! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::output::harmless;
+use crate::status_file;
+
+/// How long a Buildbot may take to act on a signal before systemd ends it all the same.
+const NOTICE: Duration = Duration::from_secs(15);
+/// From the start of a worker to its connection; one whose master is not there yet tries again
+/// after some seconds.
+const CONNECTION: Duration = Duration::from_mins(1);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(100);
+/// Bit of a signal in the masks of `/proc/PID/status`, proc(5).
+const USR1_BIT: u64 = 1 << 9;
+
+/// Runs a program to its successful end, its words passed on only when it fails.
+pub(super) fn run(mut command: Command) -> anyhow::Result<()> {
+    let mut told = command.get_program().to_string_lossy().into_owned();
+    for word in command.get_args() {
+        told.push(' ');
+        told.push_str(&word.to_string_lossy());
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .env("LC_ALL", "C.UTF-8")
+        .output()
+        .with_context(|| format!("run `{told}`"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    bail!("`{told}` failed: {}", harmless(said.trim()))
+}
+
+fn systemctl(words: &[&str]) -> Command {
+    let mut command = Command::new("systemctl");
+    command.args(words);
+    command
+}
+
+/// Has systemd read units and configuration again.
+pub(super) fn reload() -> anyhow::Result<()> {
+    run(systemctl(&["daemon-reload"]))
+}
+
+/// Whether a unit has processes, or will have.
+pub(crate) fn is_running(unit: &str) -> anyhow::Result<bool> {
+    let state = property(unit, "ActiveState")?;
+    Ok(!matches!(state.as_str(), "inactive" | "failed"))
+}
+
+fn property(unit: &str, name: &str) -> anyhow::Result<String> {
+    let output = systemctl(&["show", "--value", "--property", name, "--", unit])
+        .output()
+        .context("run `systemctl show`")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Starts a unit and returns when it serves; one whose conditions do not hold is a failure here.
+pub(super) fn start(unit: &str) -> anyhow::Result<()> {
+    // What failed before must not count against it.
+    let _ = systemctl(&["reset-failed", "--", unit])
+        .stderr(Stdio::null())
+        .status();
+    if run(systemctl(&["start", "--", unit])).is_err() || !is_running(unit)? {
+        let reference = unit
+            .strip_prefix("buildbot-")
+            .and_then(|text| text.strip_suffix(".service"));
+        let why = reference.and_then(why_not).or_else(|| last_error(unit));
+        let why = why.map_or_else(String::new, |why| format!(": {why}"));
+        bail!("`{unit}` does not start{why}\nhint: `journalctl -u {unit}` has the details");
+    }
+    Ok(())
+}
+
+/// What the runner said at the end.
+fn why_not(reference: &str) -> Option<String> {
+    let reference: InstanceRef = reference.parse().ok()?;
+    let status = status_file::read(paths::status_file(&reference).as_ref())?;
+    (status.state == "failed").then_some(())?;
+    status.message.map(|message| harmless(&message))
+}
+
+/// The last error in the unit's journal: what ended before the runner began is told only there.
+fn last_error(unit: &str) -> Option<String> {
+    let output = Command::new("journalctl")
+        .args([
+            "--no-pager",
+            "--quiet",
+            "--output=cat",
+            "--lines=20",
+            "--unit",
+            unit,
+        ])
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("error: "))?;
+    Some(harmless(line.trim_start_matches("error: ")))
+}
+
+/// Stops a unit. With `keep_builds` its Buildbot is first told to shut down cleanly: builds that
+/// the TERM then ends are retried by the next start, while TERM alone would cancel them.
+pub(super) fn stop(unit: &str, keep_builds: bool) -> anyhow::Result<()> {
+    if keep_builds {
+        keep_builds_of(unit)?;
+    }
+    run(systemctl(&["stop", "--", unit]))?;
+    if is_running(unit)? {
+        bail!("`{unit}` runs on after `systemctl stop`");
+    }
+    Ok(())
+}
+
+fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
+    let group = property(unit, "ControlGroup")?;
+    let list = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs"));
+    // Without a group nothing runs; on an old hierarchy there is the main process at least.
+    let list = match list {
+        Ok(list) if !group.is_empty() => list,
+        _ => property(unit, "MainPID")?,
+    };
+    for pid in list.lines().filter_map(|line| line.trim().parse().ok()) {
+        let Some(pid) = Pid::from_raw(pid) else {
+            continue;
+        };
+        let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
+            continue;
+        };
+        // Seen through the descriptor's lifetime: the number is not used again while it is open.
+        if !is_buildbot_master(pid) {
+            continue;
+        }
+        let log = LogEnd::of(pid);
+        if rustix::process::pidfd_send_signal(&process, Signal::USR1).is_err() {
+            continue;
+        }
+        let deadline = Instant::now() + NOTICE;
+        while Instant::now() < deadline && !log.has_grown_by("clean shutdown") && catches_usr1(pid)
+        {
+            thread::sleep(LOOK);
+        }
+    }
+    Ok(())
+}
+
+/// A Python with `buildbot` on its command line that has a handler for USR1: nothing is killed by it.
+fn is_buildbot_master(pid: Pid) -> bool {
+    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+    let is_buildbot = words
+        .iter()
+        .any(|word| word.ends_with(b"buildbot") || word.ends_with(b"twistd"));
+    is_buildbot && catches_usr1(pid)
+}
+
+fn catches_usr1(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
+    let status = status.unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & USR1_BIT != 0)
+}
+
+/// The `twistd.log` of a process from now on: where Buildbot says that it has taken a signal.
+struct LogEnd {
+    path: String,
+    length: u64,
+}
+
+impl LogEnd {
+    fn of(pid: Pid) -> Self {
+        let path = format!("/proc/{}/cwd/twistd.log", pid.as_raw_nonzero());
+        let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        Self { path, length }
+    }
+
+    fn has_grown_by(&self, words: &str) -> bool {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        let Ok(Some((mut file, metadata))) = buildbot_conda_host::open(self.path.as_ref()) else {
+            return false;
+        };
+        if !metadata.is_file() || file.seek(SeekFrom::Start(self.length)).is_err() {
+            return false;
+        }
+        let mut text = Vec::new();
+        // The service user's file: read up to a limit.
+        let _ = file.take(1 << 20).read_to_end(&mut text);
+        String::from_utf8_lossy(&text).contains(words)
+    }
+}
+
+/// Waits until a worker says that its master has taken it.
+pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()> {
+    let reference: InstanceRef = unit
+        .strip_prefix("buildbot-")
+        .and_then(|text| text.strip_suffix(".service"))
+        .unwrap_or_default()
+        .parse()?;
+    let file = paths::status_file(&reference);
+    let deadline = Instant::now() + CONNECTION;
+    loop {
+        let status = status_file::read(file.as_ref());
+        let message = status.as_ref().and_then(|status| status.message.as_deref());
+        let message = harmless(message.unwrap_or("it says nothing"));
+        let worker = status.as_ref().and_then(|status| status.worker.as_ref());
+        match worker.map(|worker| worker.connection.as_str()) {
+            Some("connected") => return Ok(()),
+            Some("refused") => bail!("the master refuses `{reference}`: {message}"),
+            // Somewhere else there may be nothing yet, and a worker waits for its master.
+            Some(_) if !required => {
+                eprintln!("{reference}: {message}");
+                return Ok(());
+            }
+            _ if Instant::now() > deadline => bail!("`{reference}` does not connect: {message}"),
+            _ => thread::sleep(LOOK),
+        }
+    }
+}

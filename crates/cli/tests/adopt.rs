@@ -1,0 +1,599 @@
+//! `adopt` below a root directory: what it understands of hosts that were set up by hand, what it says of the rest, and
+//! that all of it can be taken back. Running units are for the booted machines.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes its texts so"
+)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+const UNITS: &str = "etc/systemd/system";
+const CONFIGURATION: &str = "etc/buildbot-conda/config.toml";
+
+/// What the package writes, shortened.
+const STARTER: &str = "\
+# top
+[defaults]
+user = \"bb\"                       # account
+conda-root = \"/home/bb/anaconda3\" # Conda
+conda-env = \"buildbot\"
+
+[master] # m
+directory = \"/home/bb/master\"
+
+# w
+[worker]
+directory = \"/home/bb/worker\"
+";
+
+const MASTER_UNIT: &str = "\
+[Unit]
+Description=Buildbot master
+After=network.target postgresql.service
+
+[Service]
+User=builder
+WorkingDirectory=/home/builder
+Environment=TZ=UTC \"GREETING=good day\" PATH=/usr/bin
+ExecStart=/home/builder/start-master.sh
+ExecStartPre=/bin/rm -f master/twistd.pid
+Restart=always
+MemoryMax=2G
+
+[Install]
+WantedBy=multi-user.target
+";
+
+const MASTER_SCRIPT: &str = "\
+#!/bin/bash
+export PATH=/opt/conda/bin:$PATH
+ulimit -n 4096
+source activate ci
+buildbot start --nodaemon master
+";
+
+struct Host(TempDir);
+
+impl Host {
+    /// The package's configuration, the account `builder`, and an environment.
+    fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.write(CONFIGURATION, STARTER);
+        host.write(
+            "etc/passwd",
+            "root:x:0:0::/root:/bin/bash\nbuilder:x:1000:1000::/home/builder:/bin/bash\n",
+        );
+        for directory in ["opt/conda/envs/ci/conda-meta", UNITS] {
+            fs::create_dir_all(host.0.path().join(directory)).unwrap();
+        }
+        host.write("home/builder/master/buildbot.tac", "");
+        host.write("home/builder/worker/buildbot.tac", "");
+        host
+    }
+
+    /// The same with a master by a wrapper script, enabled, with a drop-in.
+    fn with_master() -> Self {
+        let host = Self::new();
+        host.unit("buildbot-master.service", MASTER_UNIT);
+        host.enable("buildbot-master.service", "buildbot-master.service");
+        host.unit(
+            "buildbot-master.service.d/override.conf",
+            "[Service]\nEnvironment=TZ=CET\nRestartSec=3\n",
+        );
+        host.write("home/builder/start-master.sh", MASTER_SCRIPT);
+        host
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn unit(&self, name: &str, text: &str) {
+        self.write(&format!("{UNITS}/{name}"), text);
+    }
+
+    fn enable(&self, name: &str, file: &str) {
+        let wants = self.0.path().join(UNITS).join("multi-user.target.wants");
+        fs::create_dir_all(&wants).unwrap();
+        symlink(format!("/{UNITS}/{file}"), wants.join(name)).unwrap();
+    }
+
+    /// Exit status, stdout and stderr in one text, without the root directory.
+    fn run(&self, words: &[&str]) -> String {
+        let root = self.0.path().to_str().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .args(["--root", root])
+            .args(words)
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
+        format!(
+            "status {}\nstdout:\n{}stderr:\n{}",
+            output.status.code().unwrap(),
+            text(&output.stdout),
+            text(&output.stderr)
+        )
+    }
+
+    /// Every file and link with its mode and content, but for the lock.
+    fn snapshot(&self) -> BTreeMap<String, String> {
+        let mut found = BTreeMap::new();
+        walk(self.0.path(), self.0.path(), &mut found);
+        found.remove("var/lib/buildbot-conda/lock");
+        found
+    }
+}
+
+fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        if metadata.is_symlink() {
+            found.insert(
+                name,
+                format!("-> {}", fs::read_link(&path).unwrap().display()),
+            );
+        } else if metadata.is_dir() {
+            walk(root, &path, found);
+        } else {
+            let mode = metadata.permissions().mode() & 0o7777;
+            let text = fs::read_to_string(&path).unwrap();
+            found.insert(name, format!("{mode:04o} {text}"));
+        }
+    }
+}
+
+#[track_caller]
+fn check(host: &Host, words: &[&str], expect: &Expect) {
+    expect.assert_eq(&host.run(words));
+}
+
+#[test]
+fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
+    let host = Host::with_master();
+    let before = host.snapshot();
+    check(
+        &host,
+        &["adopt", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            # `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
+            #   directory = "/home/builder/master" (/home/builder/start-master.sh:5)
+            #   user = "builder" (/etc/systemd/system/buildbot-master.service:6)
+            #   conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
+            #   conda-env = "ci" (/home/builder/start-master.sh:4)
+            #   environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
+            #   environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+            #   holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+            #   holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+            #   left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
+            #   left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+            #   answered by the package's unit: Restart, RestartSec
+            create `/var/backups/buildbot-conda/1`
+            move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
+            create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
+            move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
+            create `/var/backups/buildbot-conda/1/multi-user.target.wants`
+            move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
+            write `/etc/systemd/system/buildbot-master.service.d/50-adopted.conf`, mode 0644
+            in `/etc/buildbot-conda/config.toml`:
+                master.directory = "/home/builder/master"
+                master.user = "builder"
+                master.conda-root = "/opt/conda"
+                master.conda-env = "ci"
+                master.environment.GREETING = "good day"
+                master.environment.TZ = "CET"
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
+            stderr:
+        "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn adopting_and_going_back_leave_every_byte_as_it_was() {
+    let host = Host::with_master();
+    let before = host.snapshot();
+    check(
+        &host,
+        &["adopt"],
+        &expect![[r#"
+            status 0
+            stdout:
+            stderr:
+            `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
+              directory = "/home/builder/master" (/home/builder/start-master.sh:5)
+              user = "builder" (/etc/systemd/system/buildbot-master.service:6)
+              conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
+              conda-env = "ci" (/home/builder/start-master.sh:4)
+              environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
+              environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+              holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+              holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+              left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
+              left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+              answered by the package's unit: Restart, RestartSec
+            create `/var/backups/buildbot-conda/1`
+            move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
+            create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
+            move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
+            create `/var/backups/buildbot-conda/1/multi-user.target.wants`
+            move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
+            write `/etc/systemd/system/buildbot-master.service.d/50-adopted.conf`, mode 0644
+            in `/etc/buildbot-conda/config.toml`:
+                master.directory = "/home/builder/master"
+                master.user = "builder"
+                master.conda-root = "/opt/conda"
+                master.conda-env = "ci"
+                master.environment.GREETING = "good day"
+                master.environment.TZ = "CET"
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
+            adopted; `buildbot-conda adopt --undo` goes back
+        "#]],
+    );
+    let now = host.snapshot();
+    assert_eq!(
+        now[CONFIGURATION],
+        format!("0644 {STARTER}").replace(
+            "directory = \"/home/bb/master\"\n",
+            "directory = \"/home/builder/master\"\nuser = \"builder\"\nconda-root = \"/opt/conda\"\nconda-env = \"ci\"\n\
+             environment = { GREETING = \"good day\", TZ = \"CET\" }\n"
+        )
+    );
+    assert_eq!(
+        now["etc/systemd/system/multi-user.target.wants/buildbot-master.service"],
+        "-> /usr/lib/systemd/system/buildbot-master.service"
+    );
+    assert_eq!(
+        now["etc/systemd/system/buildbot-master.service.d/50-adopted.conf"],
+        "0644 # What `buildbot-conda adopt` kept of the unit that was here before.\n\n\
+         [Unit]\nAfter=postgresql.service\n\n[Service]\nMemoryMax=2G\n"
+    );
+    assert_eq!(
+        now["var/backups/buildbot-conda/1/buildbot-master.service"],
+        format!("0644 {MASTER_UNIT}")
+    );
+    assert!(!now.contains_key("etc/systemd/system/buildbot-master.service"));
+    assert_eq!(
+        host.run(&["adopt"]),
+        "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\n"
+    );
+    check(
+        &host,
+        &["adopt", "--undo"],
+        &expect![[r#"
+            status 0
+            stdout:
+            stderr:
+            remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
+            in `/etc/buildbot-conda/config.toml`:
+                what was there before
+            remove `/etc/systemd/system/buildbot-master.service.d/50-adopted.conf`
+            move `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service` to `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
+            move `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf` to `/etc/systemd/system/buildbot-master.service.d/override.conf`
+            move `/var/backups/buildbot-conda/1/buildbot-master.service` to `/etc/systemd/system/buildbot-master.service`
+            remove `/var/backups/buildbot-conda/1` and all that is in it
+            remove `/var/backups/buildbot-conda` if it is empty
+            remove `/var/backups` if it is empty
+            everything is as it was before `adopt`
+        "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+    check(
+        &host,
+        &["adopt", "--undo"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+    "#]],
+    );
+}
+
+#[test]
+fn what_was_changed_since_survives_going_back() {
+    let host = Host::with_master();
+    host.run(&["adopt"]);
+    host.run(&["set", "worker", "log", "both"]);
+    host.run(&["adopt", "--undo"]);
+    let text = fs::read_to_string(host.0.path().join(CONFIGURATION)).unwrap();
+    assert_eq!(text, format!("{STARTER}log = \"both\"\n"));
+}
+
+#[test]
+fn a_template_is_adopted_with_its_instances() {
+    let host = Host::new();
+    host.unit(
+        "buildbot-worker@.service",
+        "[Service]\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot-worker start --nodaemon /srv/%i\n",
+    );
+    for name in ["a", "b"] {
+        host.write(&format!("srv/{name}/buildbot.tac"), "");
+        host.enable(
+            &format!("buildbot-worker@{name}.service"),
+            "buildbot-worker@.service",
+        );
+    }
+    check(
+        &host,
+        &["adopt", "--dry-run", "worker@b"],
+        &expect![[r#"
+            status 0
+            stdout:
+            # `worker@a` is /etc/systemd/system/buildbot-worker@.service: enabled, not running
+            #   directory = "/srv/a" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   user = "builder" (/etc/systemd/system/buildbot-worker@.service:2)
+            #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
+            # `worker@b` is /etc/systemd/system/buildbot-worker@.service: enabled, not running
+            #   directory = "/srv/b" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   user = "builder" (/etc/systemd/system/buildbot-worker@.service:2)
+            #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
+            create `/var/backups/buildbot-conda/1`
+            move `/etc/systemd/system/buildbot-worker@.service` to `/var/backups/buildbot-conda/1/buildbot-worker@.service`
+            create `/var/backups/buildbot-conda/1/multi-user.target.wants`
+            move `/etc/systemd/system/multi-user.target.wants/buildbot-worker@a.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-worker@a.service`
+            move `/etc/systemd/system/multi-user.target.wants/buildbot-worker@b.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-worker@b.service`
+            in `/etc/buildbot-conda/config.toml`:
+                worker@a.directory = "/srv/a"
+                worker@a.user = "builder"
+                worker@a.conda-root = "/opt/conda"
+                worker@a.conda-env = "ci"
+                worker@b.directory = "/srv/b"
+                worker@b.user = "builder"
+                worker@b.conda-root = "/opt/conda"
+                worker@b.conda-env = "ci"
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@a.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@b.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            stderr:
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_not_understood_is_named_with_its_place_and_changes_nothing() {
+    let host = Host::with_master();
+    host.write(
+        "home/builder/start-master.sh",
+        "#!/bin/bash\nsource activate \"$(cat /etc/env-name)\"\nbuildbot start --nodaemon master\n",
+    );
+    host.unit(
+        "buildbot-worker.service",
+        "[Service]\nExecStart=/home/builder/start-worker.sh\n",
+    );
+    let before = host.snapshot();
+    check(
+        &host,
+        &["adopt"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: not everything is understood, nothing was changed
+            /home/builder/start-master.sh:2: `"$(cat /etc/env-name)"` cannot be told without running it
+            hint: `buildbot-conda adopt master --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told
+            /etc/systemd/system/buildbot-worker.service:1: without `User=` it runs as root
+            hint: name the account that shall run it with `--user USER`, and give it what is in the directory
+            /etc/systemd/system/buildbot-worker.service:2: read `/home/builder/start-worker.sh`: no such file
+            hint: `buildbot-conda adopt worker --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told
+        "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn options_fill_in_what_is_not_told() {
+    let host = Host::new();
+    host.unit(
+        "buildbot-worker.service",
+        "[Service]\nExecStart=/usr/local/bin/run-worker\n",
+    );
+    let words = [
+        "adopt",
+        "--dry-run",
+        "--user=builder",
+        "--conda-root=/opt/conda",
+        "--conda-env=ci",
+        "--directory=/home/builder/worker",
+    ];
+    check(
+        &host,
+        &words,
+        &expect![[r#"
+        status 0
+        stdout:
+        # `worker` is /etc/systemd/system/buildbot-worker.service: not enabled, not running
+        #   directory = "/home/builder/worker" (--directory)
+        #   user = "builder" (--user)
+        #   conda-root = "/opt/conda" (--conda-root)
+        #   conda-env = "ci" (--conda-env)
+        #   left behind: `/usr/local/bin/run-worker` (/etc/systemd/system/buildbot-worker.service:2)
+        create `/var/backups/buildbot-conda/1`
+        move `/etc/systemd/system/buildbot-worker.service` to `/var/backups/buildbot-conda/1/buildbot-worker.service`
+        in `/etc/buildbot-conda/config.toml`:
+            worker.directory = "/home/builder/worker"
+            worker.user = "builder"
+            worker.conda-root = "/opt/conda"
+            worker.conda-env = "ci"
+        stderr:
+    "#]],
+    );
+}
+
+#[test]
+fn paths_that_are_not_there_are_named() {
+    let host = Host::with_master();
+    fs::remove_file(host.0.path().join("home/builder/master/buildbot.tac")).unwrap();
+    fs::remove_dir(host.0.path().join("opt/conda/envs/ci/conda-meta")).unwrap();
+    check(
+        &host,
+        &["adopt", "--dry-run"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: not everything is understood, nothing was changed
+        /home/builder/start-master.sh:5: there is no `/home/builder/master/buildbot.tac`
+        hint: name it with `--directory DIR`
+        /home/builder/start-master.sh:4: `/opt/conda/envs/ci` is no Conda environment
+        hint: name it with `--conda-env ENV`
+    "#]],
+    );
+}
+
+#[test]
+fn values_that_the_configuration_cannot_take_are_refused() {
+    let host = Host::with_master();
+    host.write("home/builder/worker/buildbot.tac", "");
+    host.unit(
+        "buildbot-master.service",
+        &MASTER_UNIT.replace("User=builder", "User=1000"),
+    );
+    let before = host.snapshot();
+    check(
+        &host,
+        &["adopt"],
+        &expect![[r#"
+        status 78
+        stdout:
+        stderr:
+        error: /etc/buildbot-conda/config.toml:9:8: master.user: `1000` is no account name
+        hint: write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all
+    "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn units_that_are_not_hand_made_are_left_alone() {
+    let host = Host::new();
+    host.unit(
+        "buildbot-master.service",
+        "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher master\n",
+    );
+    let units = host.0.path().join(UNITS);
+    symlink("/dev/null", units.join("buildbot-worker.service")).unwrap();
+    host.unit("buildbot-helper.service", "[Service]\nExecStart=/bin/x\n");
+    host.unit("buildbot-worker@.service", "[Service]\nExecStart=/bin/y\n");
+    check(
+        &host,
+        &["adopt"],
+        &expect![[r#"
+        status 0
+        stdout:
+        stderr:
+        nothing to adopt in `/etc/systemd/system`
+        `/etc/systemd/system/buildbot-worker@.service` is left as it is: nothing that it starts is enabled
+    "#]],
+    );
+    check(
+        &host,
+        &["adopt", "worker"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: no hand-made `buildbot-worker.service` in `/etc/systemd/system`
+    "#]],
+    );
+}
+
+#[test]
+fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
+    let host = Host::with_master();
+    let before = host.snapshot();
+    host.run(&["adopt"]);
+    // As if the power had failed after the last step: the journal is there, the record is not.
+    let record = host.0.path().join("var/backups/buildbot-conda/1/undo.json");
+    let undo = fs::read_to_string(&record).unwrap();
+    fs::remove_file(record).unwrap();
+    host.write(
+        "var/lib/buildbot-conda/unfinished.json",
+        &format!(r#"{{"version":1,"title":"adopt","undo":{undo}}}"#),
+    );
+    check(
+        &host,
+        &["adopt", "--undo", "--dry-run"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            `buildbot-conda adopt` was interrupted, it would be taken back first
+            error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+        "#]],
+    );
+    check(
+        &host,
+        &["adopt", "--undo"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        `buildbot-conda adopt` was interrupted, taking it back first
+        error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+    "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+}
+
+#[test]
+fn a_step_that_fails_takes_everything_back() {
+    let host = Host::with_master();
+    // A directory in the place of the link that would enable our unit.
+    let wants = host.0.path().join(UNITS).join("multi-user.target.wants");
+    fs::remove_file(wants.join("buildbot-master.service")).unwrap();
+    fs::create_dir_all(wants.join("buildbot-master.service/x")).unwrap();
+    host.write(
+        &format!("{UNITS}/multi-user.target.wants/buildbot-master.service/x/y"),
+        "",
+    );
+    let before = host.snapshot();
+    check(
+        &host,
+        &["adopt"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
+          directory = "/home/builder/master" (/home/builder/start-master.sh:5)
+          user = "builder" (/etc/systemd/system/buildbot-master.service:6)
+          conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
+          conda-env = "ci" (/home/builder/start-master.sh:4)
+          environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
+          environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+          holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+          holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+          left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
+          left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+          answered by the package's unit: Restart, RestartSec
+        create `/var/backups/buildbot-conda/1`
+        move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
+        create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
+        move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
+        create `/var/backups/buildbot-conda/1/multi-user.target.wants`
+        move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
+        that failed, taking back what was done
+        error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
+    "#]],
+    );
+    assert_eq!(host.snapshot(), before);
+}

@@ -1,0 +1,155 @@
+//! Hosts that were set up by hand, taken over and given back, on a booted machine with real builds.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use buildbot_conda_machine::{
+    HeldBuilds, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, Rest, Unit, WORKER_UNIT,
+    held_configuration, on_each_release, set_up,
+};
+
+on_each_release! {
+    a_host_with_wrapper_scripts_is_adopted_without_a_lost_build_and_given_back,
+    an_adoption_whose_start_fails_leaves_the_old_units_running,
+}
+
+/// From the start of a unit to the worker's connection on a busy machine.
+const ATTACHED: Duration = Duration::from_mins(1);
+
+/// As a blog tells it: a unit each, and a script each that activates and starts.
+fn by_hand(release: Release) -> anyhow::Result<Machine> {
+    let machine = Machine::boot(set_up(release)?)?;
+    machine.write_file(
+        &format!("{MASTER}/master.cfg"),
+        &held_configuration(1),
+        "0600",
+        "bb",
+    )?;
+    // What `source activate` does as far as Buildbot is concerned; the environments of these machines have no conda.
+    let activate =
+        r"prefix=/home/bb/anaconda3/envs/$1; export CONDA_PREFIX=$prefix PATH=$prefix/bin:$PATH";
+    machine.write_file("/home/bb/anaconda3/bin/activate", activate, "0755", "root")?;
+    for (role, program) in [("master", "buildbot"), ("worker", "buildbot-worker")] {
+        let script = format!(
+            "#!/bin/bash\nsource /home/bb/anaconda3/bin/activate buildbot\n{program} start --nodaemon {role}\n"
+        );
+        machine.write_file(&format!("/home/bb/start-{role}.sh"), &script, "0755", "bb")?;
+        let unit = format!(
+            "[Unit]\nDescription=Buildbot {role} by hand\n[Service]\nUser=bb\nWorkingDirectory=/home/bb\n\
+             Environment=BY_HAND=yes\nExecStart=/home/bb/start-{role}.sh\n[Install]\nWantedBy=multi-user.target\n"
+        );
+        let path = format!("/etc/systemd/system/buildbot-{role}.service");
+        machine.write_file(&path, &unit, "0644", "root")?;
+    }
+    machine.run(&["systemctl", "daemon-reload"])?.succeeded()?;
+    machine
+        .run(&["systemctl", "enable", "--now", MASTER_UNIT, WORKER_UNIT])?
+        .succeeded()?;
+    Rest::new(&machine).wait_for_worker("example", ATTACHED)?;
+    Ok(machine)
+}
+
+/// Everything below `/etc` that says what runs, with contents.
+fn settings(machine: &Machine) -> anyhow::Result<String> {
+    let script = "cd /etc; find systemd/system buildbot-conda ! -type d | sort | while read -r path; do \
+                  stat -c '%n %F %a %U %N' \"$path\"; test -L \"$path\" || sha256sum \"$path\"; done";
+    Ok(machine.shell(script)?.succeeded()?.stdout)
+}
+
+fn fragment(machine: &Machine, unit: &str) -> anyhow::Result<String> {
+    machine.unit_property(unit, "FragmentPath")
+}
+
+fn a_host_with_wrapper_scripts_is_adopted_without_a_lost_build_and_given_back(
+    release: Release,
+) -> Outcome {
+    let machine = by_hand(release)?;
+    let before = settings(&machine)?;
+    let builds = HeldBuilds::start(&machine, 1)?;
+
+    let plan = machine
+        .run(&["buildbot-conda", "adopt", "--dry-run"])?
+        .succeeded()?;
+    ensure!(settings(&machine)? == before, "a dry run changes something");
+    let talk = machine.run(&["buildbot-conda", "adopt"])?.succeeded()?;
+    // What was announced is what was done, line by line.
+    for line in plan.stdout.lines() {
+        let line = line.strip_prefix("# ").unwrap_or(line);
+        ensure!(talk.stderr.contains(line), "`{line}` is not in {talk}");
+    }
+
+    for (unit, role) in [(MASTER_UNIT, "master"), (WORKER_UNIT, "worker")] {
+        let path = fragment(&machine, unit)?;
+        // Bookworm names it by its link `/lib`.
+        ensure!(
+            path.ends_with(&format!("/lib/systemd/system/{unit}")) && !path.starts_with("/etc"),
+            "{path}"
+        );
+        ensure!(Unit::named(&machine, unit).property("ActiveState")? == "active");
+        ensure!(Unit::named(&machine, unit).property("UnitFileState")? == "enabled");
+        let pid = Unit::named(&machine, unit).main_pid()?;
+        let executable = machine
+            .run(&["readlink", &format!("/proc/{pid}/exe")])?
+            .succeeded()?;
+        ensure!(
+            executable.text().starts_with(PREFIX),
+            "{role}: {executable}"
+        );
+    }
+    let rest = Rest::new(&machine);
+    rest.wait_for_worker("example", ATTACHED)?;
+    builds.ensure_retried()?;
+    let build = rest.wait_for_build(rest.force("example", &[])?, ATTACHED)?;
+    ensure!(build.results == 0, "{build:?}");
+    ensure!(
+        rest.log(&build, "environment")?.contains("BY_HAND=yes"),
+        "the variable of the old unit is gone"
+    );
+
+    let talk = machine
+        .run(&["buildbot-conda", "adopt", "--undo"])?
+        .succeeded()?;
+    ensure!(settings(&machine)? == before, "{talk}");
+    for unit in [MASTER_UNIT, WORKER_UNIT] {
+        let path = fragment(&machine, unit)?;
+        ensure!(path == format!("/etc/systemd/system/{unit}"), "{path}");
+        ensure!(Unit::named(&machine, unit).property("ActiveState")? == "active");
+    }
+    rest.wait_for_worker("example", ATTACHED)?;
+    let left = machine.shell("ls /var/backups")?.succeeded()?;
+    ensure!(!left.stdout.contains("buildbot"), "{left}");
+    Ok(())
+}
+
+fn an_adoption_whose_start_fails_leaves_the_old_units_running(release: Release) -> Outcome {
+    let machine = by_hand(release)?;
+    let before = settings(&machine)?;
+    // The launcher refuses such an environment, which the scripts never look at.
+    machine.write_file(&format!("{PREFIX}/conda-meta/state"), "{", "0644", "root")?;
+
+    let talk = machine.run(&["buildbot-conda", "adopt"])?;
+
+    ensure!(talk.status == 1, "{talk}");
+    ensure!(
+        talk.stderr
+            .contains("error: `buildbot-master.service` does not start")
+            && talk.stderr.contains("everything is as it was before"),
+        "{talk}"
+    );
+    ensure!(settings(&machine)? == before, "{talk}");
+    for unit in [MASTER_UNIT, WORKER_UNIT] {
+        let path = fragment(&machine, unit)?;
+        ensure!(path == format!("/etc/systemd/system/{unit}"), "{path}");
+    }
+    let rest = Rest::new(&machine);
+    rest.wait_for_worker("example", ATTACHED)?;
+    let build = rest.wait_for_build(rest.force("example", &[])?, ATTACHED)?;
+    ensure!(build.results == 0, "{build:?}");
+    let left = machine.shell("ls /var/backups /var/lib/buildbot-conda")?;
+    ensure!(
+        !left.stdout.contains("unfinished")
+            && !left.stdout.lines().any(|line| line == "buildbot-conda"),
+        "{left}"
+    );
+    Ok(())
+}
