@@ -174,7 +174,7 @@ fn kill_before(root: &DebianRoot, command: &str, number: usize) -> Ended {
     })
 }
 
-/// Runs it and shows every step of our command that changes a file; those of gpg and dpkg-deb change none of ours.
+/// Runs it and shows every step of our command that changes a file of the repository; gpg and dpkg-deb change none.
 fn follow(root: &DebianRoot, command: &str, mut see: impl FnMut(&Step) -> Next + Send) -> Ended {
     let mut ours: Option<Pid> = None;
     let ended = run(&root.command(command), |event| match event {
@@ -182,10 +182,14 @@ fn follow(root: &DebianRoot, command: &str, mut see: impl FnMut(&Step) -> Next +
             ours = Some(exec.pid);
             Next::Continue
         }
-        Event::Step(step) if ours == Some(step.pid) && step.call != "execve" => see(step),
+        Event::Step(step) if ours == Some(step.pid) && is_in_repository(step) => see(step),
         _ => Next::Continue,
     });
     ended.expect("the command can be traced")
+}
+
+fn is_in_repository(step: &Step) -> bool {
+    step.call != "execve" && step.paths.iter().any(|path| path.contains("/srv/apt/"))
 }
 
 #[test]
