@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod context;
 mod database;
+mod doctor;
 mod drain;
 mod list;
 mod manual;
@@ -51,6 +52,8 @@ enum Verb {
     List(list::Arguments),
     /// Show the state of all instances, or one in detail
     Status(status::Arguments),
+    /// Examine everything that can be wrong, and say what mends it
+    Doctor(doctor::Arguments),
     /// Check the configuration and name every problem in it
     Check(check::Arguments),
     /// Show what an instance uses: settings, unit and drop-in
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.verb {
         Verb::List(arguments) => list::run(&arguments, &context),
         Verb::Status(arguments) => status::run(&arguments, &context),
+        Verb::Doctor(arguments) => doctor::run(&arguments, &context),
         Verb::Check(arguments) => check::run(&arguments, &context),
         Verb::Show(arguments) => show::run(&arguments, &context),
         Verb::Run(arguments) => run::run(arguments, &context),

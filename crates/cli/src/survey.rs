@@ -108,7 +108,7 @@ fn row(
 
 /// systemd says of its own failures what it did, and not what of the configuration it was about;
 /// statuses as in systemd.exec(5), "Process Exit Codes".
-fn set_up_failure(status: u32, instance: &Instance) -> String {
+pub(crate) fn set_up_failure(status: u32, instance: &Instance) -> String {
     let user = instance.user.as_str();
     match status {
         203 => "systemd could not execute the launcher: reinstall the package".to_owned(),

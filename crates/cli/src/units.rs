@@ -75,12 +75,24 @@ pub(crate) fn query<'r>(
     references: impl Iterator<Item = &'r InstanceRef>,
 ) -> anyhow::Result<BTreeMap<String, Unit>> {
     let names: Vec<String> = references.map(InstanceRef::unit_name).collect();
+    ask(&names, PROPERTIES)
+}
+
+/// Asks systemd for some properties of units, by their names; times are `@` and seconds since 1970.
+pub(crate) fn ask(names: &[String], properties: &str) -> anyhow::Result<BTreeMap<String, Unit>> {
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
     let output = Command::new("systemctl")
-        .args(["show", "--no-pager", "--property", PROPERTIES, "--"])
-        .args(&names)
+        .args([
+            "show",
+            "--no-pager",
+            "--timestamp=unix",
+            "--property",
+            properties,
+            "--",
+        ])
+        .args(names)
         .env("LC_ALL", "C.UTF-8")
         .output()
         .context("run `systemctl show`")?;

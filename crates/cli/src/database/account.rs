@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, Renderer};
@@ -42,11 +43,39 @@ pub(crate) fn hand_over(
     }
     // sd_booted(3)
     let command = if Path::new("/run/systemd/system").is_dir() {
-        through_systemd(instance)?
+        let mut command = through_systemd(instance)?;
+        let state = format!("buildbot-conda/instances/{}", instance.reference);
+        for property in [
+            &format!("StateDirectory={state}"),
+            "StateDirectoryMode=0700",
+        ] {
+            command.arg("--property").arg(property);
+        }
+        command.arg("--").arg(paths::CLI).args(own_arguments());
+        command
     } else {
-        through_setpriv(instance, uid)?
+        make_state_directory(instance, uid)?;
+        through_setpriv(instance, own_arguments())?
     };
     relay(command).map(Some)
+}
+
+/// A command line by which root has this program run as the service user to look at something, for
+/// at most `limit`; nothing is made or changed for it.
+pub(crate) fn looking(
+    instance: &Instance,
+    words: &[OsString],
+    limit: Duration,
+) -> anyhow::Result<Command> {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return through_setpriv(instance, words.iter().cloned());
+    }
+    let mut command = through_systemd(instance)?;
+    command
+        .arg("--property")
+        .arg(format!("RuntimeMaxSec={}", limit.as_secs()));
+    command.arg("--").arg(paths::CLI).args(words);
+    Ok(command)
 }
 
 fn ask_id(option: &str, user: &str) -> anyhow::Result<u32> {
@@ -61,7 +90,8 @@ fn ask_id(option: &str, user: &str) -> anyhow::Result<u32> {
     }
 }
 
-/// A service for the time of one command, under the rules of the instance's own.
+/// A service for the time of one command, under the rules of the instance's own; the command itself
+/// is left to be added.
 fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
     let reference = &instance.reference;
     let drop_in = DropIn::of(instance).map_err(|refused| anyhow!("{}", refused[0]))?;
@@ -81,17 +111,13 @@ fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
     for property in properties(&text) {
         command.arg("--property").arg(property);
     }
-    let state = format!("buildbot-conda/instances/{reference}");
     for property in [
-        &format!("StateDirectory={state}"),
-        "StateDirectoryMode=0700",
         "UMask=0077",
         "Environment=LANG=C.UTF-8",
         "WorkingDirectory=/",
     ] {
         command.arg("--property").arg(property);
     }
-    command.arg("--").arg(paths::CLI).args(own_arguments());
     Ok(command)
 }
 
@@ -114,19 +140,21 @@ fn properties(drop_in: &str) -> Vec<String> {
 }
 
 /// Without systemd, as in a container or a rescue system: no sandbox and no credentials.
-fn through_setpriv(instance: &Instance, uid: u32) -> anyhow::Result<Command> {
+fn through_setpriv(
+    instance: &Instance,
+    words: impl Iterator<Item = OsString>,
+) -> anyhow::Result<Command> {
     let user = instance.user.as_str();
     let gid = match &instance.group {
         Some(group) => group.as_str().to_owned(),
         None => ask_id("-g", user)?.to_string(),
     };
-    make_state_directory(instance, uid)?;
     let mut command = Command::new("setpriv");
     command
         .args([&format!("--reuid={user}"), &format!("--regid={gid}")])
         .args(["--init-groups", "--reset-env", "--no-new-privs", "--"])
         .args(["env", "LANG=C.UTF-8", paths::CLI])
-        .args(own_arguments())
+        .args(words)
         .current_dir("/");
     Ok(command)
 }

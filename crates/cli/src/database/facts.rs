@@ -49,6 +49,17 @@ pub(crate) struct Facts {
     pub(crate) intact: bool,
     /// Version of the Buildbot installed.
     pub(crate) buildbot: String,
+    /// What the configuration listens on.
+    #[serde(default)]
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A TCP port of a master.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Port {
+    /// `www`, or the protocol of workers that it is for, such as `pb`.
+    pub(crate) purpose: String,
+    pub(crate) port: u16,
 }
 
 /// How to reach a database server.

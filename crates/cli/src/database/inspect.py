@@ -201,6 +201,21 @@ def server(url, text, directory, arguments):
     return answer
 
 
+def ports(config):
+    """The TCP ports that a master listens on, as far as its configuration names them."""
+    import re
+
+    found = []
+    places = dict(getattr(config, "protocols", None) or {}, www=getattr(config, "www", None) or {})
+    for purpose, settings in sorted(places.items()):
+        values = settings.get("port") if isinstance(settings, dict) else None
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            match = re.match(r"(?:(?:tcp6?|ssl|tls):)?(?:port=)?(\d+)(?::|$)", str(value))
+            if match and 0 < int(match.group(1)) < 65536:
+                found.append({"purpose": purpose, "port": int(match.group(1))})
+    return found
+
+
 def inspect(directory, check):
     os.chdir(directory)
     try:
@@ -225,6 +240,7 @@ def inspect(directory, check):
         path = os.path.join(directory, url.database % {"basedir": directory})
         answer = sqlite(os.path.realpath(path), check)
     answer["buildbot"] = buildbot.version
+    answer["ports"] = ports(config)
     return answer
 
 

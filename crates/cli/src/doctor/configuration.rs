@@ -1,0 +1,201 @@
+//! The configuration: every problem of the file, the accounts it names, and who shares one.
+
+use std::path::Path;
+
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::{Affects, Instance, Settings};
+use buildbot_conda_core::trust::Distrust;
+use buildbot_conda_host::Unusable;
+
+use super::finding::{Check, Finding};
+use super::scene::Scene;
+use crate::context::InvalidConfiguration;
+
+pub(super) fn look(
+    settings: Result<&Settings, &InvalidConfiguration>,
+    scene: &Scene<'_>,
+) -> Vec<Finding> {
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => return vec![unusable(error)],
+    };
+    let mut findings: Vec<Finding> = settings
+        .problems()
+        .iter()
+        .map(|problem| {
+            let reference = match &problem.affects {
+                Affects::Instance(reference) => Some(reference),
+                _ => None,
+            };
+            let told = problem.display(settings.file()).to_string();
+            let (seen, hint) = told
+                .split_once("\nhint: ")
+                .unwrap_or((&told, "correct it there"));
+            let finding = Finding::problem(Check::Configuration, reference, seen);
+            finding.words(format!("{hint}; then `systemctl daemon-reload`"))
+        })
+        .collect();
+    if findings.is_empty() {
+        let seen = format!("`{}` is good", settings.file());
+        findings.push(Finding::ok(Check::Configuration, None, seen));
+    }
+    for instance in &scene.instances {
+        findings.push(account(instance, scene));
+        findings.extend(shared_account(instance, settings, scene));
+    }
+    findings
+}
+
+fn unusable(error: &InvalidConfiguration) -> Finding {
+    let told = error.to_string();
+    let seen = told.split("\nhint: ").next().unwrap_or_default();
+    let finding = Finding::problem(Check::Configuration, None, seen);
+    let InvalidConfiguration::Unusable(unusable) = error else {
+        return finding;
+    };
+    match unusable {
+        Unusable::Missing(path) => {
+            // What a first installation does.
+            let starter = path.to_string_lossy();
+            let root = starter
+                .strip_suffix(paths::CONFIGURATION)
+                .unwrap_or_default();
+            finding
+                .command([
+                    "install",
+                    "-m",
+                    "0644",
+                    &format!("{root}{}", paths::STARTER),
+                    &starter,
+                ])
+                .words("or `dpkg-reconfigure buildbot-conda`, which asks again")
+        }
+        // Not for `--fix`: somebody else may have written what it says.
+        Unusable::Distrusted(Distrust::Owner { path, .. }) => finding
+            .command(["chown", "root:root", path])
+            .words(format!("read `{path}` first: somebody else could write it")),
+        Unusable::Distrusted(Distrust::Mode { path, .. }) => finding
+            .command(["chmod", "go-w", path])
+            .words(format!("read `{path}` first: somebody else could write it")),
+        Unusable::Unreadable { path, .. } => {
+            finding.words(format!("see what `ls -l {}` says", path.display()))
+        }
+        Unusable::NotRegular(path) | Unusable::TooLarge(path) => finding.words(format!(
+            "put a configuration in the place of `{}`",
+            path.display()
+        )),
+    }
+}
+
+fn account(instance: &Instance, scene: &Scene<'_>) -> Finding {
+    let reference = Some(&instance.reference);
+    let user = instance.user.as_str();
+    if scene.account(&instance.user).is_some() {
+        return Finding::ok(Check::Account, reference, format!("`{user}` is there"));
+    }
+    let seen = format!("there is no account `{user}`, so systemd cannot start it (status 217)");
+    let home = format!("/home/{user}");
+    Finding::problem(Check::Account, reference, seen).command([
+        "adduser",
+        "--quiet",
+        "--system",
+        "--group",
+        "--home",
+        &home,
+        "--shell",
+        "/bin/bash",
+        "--gecos",
+        "Buildbot",
+        user,
+    ])
+}
+
+/// Builds run as their worker's account: what that account can read, they can, and change.
+fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> Option<Finding> {
+    if worker.reference.role != Role::Worker {
+        return None;
+    }
+    let reference = Some(&worker.reference);
+    let mut masters = settings.instances().filter(|other| {
+        other.reference.role == Role::Master
+            && other.user == worker.user
+            && scene.is_set_up(other) != Some(false)
+    });
+    let Some(master) = masters.next() else {
+        let seen = format!("no master runs as `{}`", worker.user.as_str());
+        return Some(Finding::ok(Check::SharedAccount, reference, seen));
+    };
+    if scene.is_set_up(worker) == Some(false) {
+        return None;
+    }
+    let user = worker.user.as_str();
+    let seen = format!(
+        "it runs as `{user}`, and so does `{}`: every build can read and change that master's configuration, \
+         secrets and database",
+        master.reference
+    );
+    let finding = Finding::warning(Check::SharedAccount, reference, seen);
+    Some(own_account(finding, worker, scene))
+}
+
+/// The way to an account of its own, directory and all.
+fn own_account(finding: Finding, worker: &Instance, scene: &Scene<'_>) -> Finding {
+    let name = match &worker.reference.name {
+        None => "bb-worker".to_owned(),
+        Some(name) => format!("bb-worker-{name}"),
+    };
+    let unit = worker.reference.unit_name();
+    let reference = worker.reference.to_string();
+    let home = format!("/home/{name}");
+    let from = scene
+        .context
+        .path(worker.directory.as_str())
+        .to_string_lossy()
+        .into_owned();
+    let to = format!("{home}/worker");
+    let mut finding = finding
+        .command([
+            "adduser",
+            "--quiet",
+            "--system",
+            "--group",
+            "--home",
+            &home,
+            "--shell",
+            "/bin/bash",
+            &name,
+        ])
+        .command(["systemctl", "stop", &unit])
+        .command(["mv", "--no-target-directory", &from, &to])
+        .command([
+            "chown",
+            "--recursive",
+            "--no-dereference",
+            &format!("{name}:"),
+            &to,
+        ]);
+    for path in closed(worker, scene) {
+        finding = finding.command(["chmod", "o+x", &path]);
+    }
+    finding
+        .command(["buildbot-conda", "set", &reference, "user", &name])
+        .command(["buildbot-conda", "set", &reference, "directory", &to])
+        .command(["systemctl", "daemon-reload"])
+        .command(["systemctl", "start", &unit])
+}
+
+/// Directories above the environment that only their owner comes through.
+fn closed(worker: &Instance, scene: &Scene<'_>) -> Vec<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let prefix = worker.prefix();
+    let above = Path::new(prefix.as_str()).ancestors().skip(1);
+    let closed = above.filter(|path| {
+        let path = scene.context.path(&path.to_string_lossy());
+        path.metadata()
+            .is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
+    });
+    closed
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
+}

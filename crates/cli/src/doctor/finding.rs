@@ -1,0 +1,304 @@
+//! What a check comes to: a value with its name, the instance, how bad it is, what was seen, and
+//! what mends it. Nothing here looks at the host.
+
+use std::fmt;
+
+use buildbot_conda_core::names::InstanceRef;
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::output::harmless;
+
+/// Longest text of something seen, in characters: Buildbot's own words can be long.
+const LONGEST: usize = 600;
+
+/// Every check by its name, which `--only` takes and which listings show.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Check {
+    /// The configuration can be read, is root's alone, and every key of it is good
+    Configuration,
+    /// Master and worker run as accounts of their own
+    SharedAccount,
+    /// The account of an instance exists
+    Account,
+    /// The files of the package are there, and root's
+    Package,
+    /// needrestart leaves workers alone
+    Needrestart,
+    /// The credentials are there, and for root's eyes only
+    Credentials,
+    /// The directory is set up and belongs to the account
+    Directory,
+    /// The service can write what is in its directory
+    Ownership,
+    /// Files with secrets are not readable by everybody
+    Secrets,
+    /// No `twistd.pid` of upstream's own commands is left over
+    PidFile,
+    /// The environment can be activated and has Python and Buildbot
+    Environment,
+    /// conda itself would take the same environment
+    Resolution,
+    /// The files of the environment are those of its packages
+    Packages,
+    /// The environment has not changed since the service started
+    Changed,
+    /// The environment's Python runs, and imports what Buildbot needs
+    Python,
+    /// Plugins of Buildbot can be imported
+    Plugins,
+    /// Python need not compile Buildbot at every start
+    Bytecode,
+    /// `buildbot.tac` can be run
+    Tac,
+    /// Both ends of a worker's connection notice when it is lost
+    Keepalive,
+    /// The worker can be asked to finish its builds
+    AllowShutdown,
+    /// `buildbot checkconfig` takes the master's configuration
+    Checkconfig,
+    /// The database is at the schema of the Buildbot installed
+    Database,
+    /// Nobody else has the ports
+    Ports,
+    /// The worker reaches its master
+    Connection,
+    /// No other unit file hides the package's
+    UnitFile,
+    /// The unit is not masked
+    UnitMasked,
+    /// No drop-in undoes what the package and the configuration say
+    UnitDropIns,
+    /// systemd has read unit files and configuration as they are now
+    UnitReload,
+    /// The unit starts at boot
+    UnitEnabled,
+    /// The unit runs
+    UnitState,
+    /// Every unit that starts at boot is configured
+    UnitConfigured,
+    /// The clock is synchronised
+    Clock,
+    /// There is room on the file systems
+    Space,
+    /// The kernel and systemd have what the units need
+    System,
+    /// The machine boots without a desktop
+    BootTarget,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value().expect("no check is skipped");
+        formatter.write_str(value.get_name())
+    }
+}
+
+/// How bad it is, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// In order.
+    Ok,
+    /// Could not be looked at, or has nothing to be looked at.
+    Unseen,
+    /// Works, and will not under circumstances that come.
+    Warning,
+    /// Does not work, will not at the next start, or gives a secret away.
+    Problem,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Ok => "ok",
+            Self::Unseen => "unseen",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        })
+    }
+}
+
+/// What a check came to. `doctor --json` prints a list of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) check: Check,
+    /// `worker@gpu`; none where it is about the whole host.
+    pub(crate) instance: Option<String>,
+    pub(crate) severity: Severity,
+    /// What was seen, one line without control characters.
+    pub(crate) seen: String,
+    pub(crate) mending: Option<Mending>,
+}
+
+/// What mends a finding.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Mending {
+    /// To be run one after the other; they are carried out as they are printed.
+    pub(crate) commands: Vec<CommandLine>,
+    /// What no command can do, or what to think of.
+    pub(crate) words: Option<String>,
+    /// Whether `--fix` does it: nothing running is disturbed, no data is touched, and no decision
+    /// of the administrator's is taken back.
+    pub(crate) safe: bool,
+}
+
+/// A program and its arguments, printed so that a shell takes it as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CommandLine(pub(crate) Vec<String>);
+
+impl Finding {
+    fn new(
+        check: Check,
+        instance: Option<&InstanceRef>,
+        severity: Severity,
+        seen: impl Into<String>,
+    ) -> Self {
+        Self {
+            check,
+            instance: instance.map(ToString::to_string),
+            severity,
+            seen: shortened(&harmless(&seen.into())),
+            mending: None,
+        }
+    }
+
+    pub(crate) fn ok(
+        check: Check,
+        instance: Option<&InstanceRef>,
+        seen: impl Into<String>,
+    ) -> Self {
+        Self::new(check, instance, Severity::Ok, seen)
+    }
+
+    pub(crate) fn unseen(
+        check: Check,
+        instance: Option<&InstanceRef>,
+        seen: impl Into<String>,
+    ) -> Self {
+        Self::new(check, instance, Severity::Unseen, seen)
+    }
+
+    pub(crate) fn warning(
+        check: Check,
+        instance: Option<&InstanceRef>,
+        seen: impl Into<String>,
+    ) -> Self {
+        Self::new(check, instance, Severity::Warning, seen)
+    }
+
+    pub(crate) fn problem(
+        check: Check,
+        instance: Option<&InstanceRef>,
+        seen: impl Into<String>,
+    ) -> Self {
+        Self::new(check, instance, Severity::Problem, seen)
+    }
+
+    /// Adds a command that `--fix` carries out.
+    pub(crate) fn safe<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.add(words);
+        self.mending.get_or_insert_default().safe = true;
+        self
+    }
+
+    /// Adds a command that is for the administrator to decide about.
+    pub(crate) fn command<S: Into<String>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.add(words);
+        self
+    }
+
+    /// Says what to do in words.
+    pub(crate) fn words(mut self, words: impl AsRef<str>) -> Self {
+        self.mending.get_or_insert_default().words = Some(harmless(words.as_ref()));
+        self
+    }
+
+    fn add<S: Into<String>>(&mut self, words: impl IntoIterator<Item = S>) {
+        let line = CommandLine(words.into_iter().map(Into::into).collect());
+        self.mending.get_or_insert_default().commands.push(line);
+    }
+}
+
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+    }
+}
+
+impl fmt::Display for CommandLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, word) in self.0.iter().enumerate() {
+            if number > 0 {
+                formatter.write_str(" ")?;
+            }
+            formatter.write_str(&quoted(word))?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for CommandLine {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A word for a POSIX shell: as it is where nothing in it means something to one.
+fn quoted(word: &str) -> String {
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:@%,".contains(&byte) || byte >= 0x80;
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_printed_as_a_shell_takes_them() {
+        for (words, text) in [
+            (&["chmod", "0600", "/etc/x"][..], "chmod 0600 /etc/x"),
+            (&["rm", "/a b"], "rm '/a b'"),
+            (&["rm", "it's"], r"rm 'it'\''s'"),
+            (&["x", ""], "x ''"),
+            (&["x", "$(y)", "*"], "x '$(y)' '*'"),
+            (
+                &["buildbot-conda", "show", "worker@gpu"],
+                "buildbot-conda show worker@gpu",
+            ),
+        ] {
+            let line = CommandLine(words.iter().map(|word| (*word).to_owned()).collect());
+            assert_eq!(line.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_one_harmless_line_of_limited_length() {
+        let seen = Finding::problem(Check::Tac, None, "a\n\u{1b}[2Jb").seen;
+        assert_eq!(seen, "a  [2Jb");
+        let long = "ä".repeat(LONGEST + 1);
+        let seen = Finding::problem(Check::Tac, None, long).seen;
+        assert_eq!(seen.chars().count(), LONGEST + 3);
+    }
+
+    #[test]
+    fn every_check_has_a_name_and_a_description() {
+        for check in Check::value_variants() {
+            let value = check.to_possible_value().expect("none is skipped");
+            assert!(value.get_help().is_some(), "{check}");
+            assert_eq!(
+                format!("\"{check}\""),
+                serde_json::to_string(check).expect("a word")
+            );
+        }
+    }
+}

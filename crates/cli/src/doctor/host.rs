@@ -1,0 +1,277 @@
+//! The machine: clock, room, kernel and systemd, and what it boots to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use buildbot_conda_core::paths;
+use rustix::process::PidfdFlags;
+
+use super::finding::{Check, Finding};
+use super::scene::Scene;
+
+/// Below this many free bytes a database cannot be backed up, and soon not be written.
+const ROOM: u64 = 128 << 20;
+/// Below this many free inodes builds fail.
+const INODES: u64 = 1000;
+/// A file system with less than one part in this is filling up ...
+const PART: u64 = 20;
+/// ... unless so many bytes are left.
+const PLENTY: u64 = 10 << 30;
+/// What the units need: `LoadCredential=` with `SetCredential=`, `ExtendTimeout`, `%n` in `ExecStop=`.
+const OLDEST_SYSTEMD: u32 = 249;
+
+pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if scene.wants(Check::Space) {
+        findings.extend(space(scene));
+    }
+    if scene.context.is_elsewhere() {
+        if scene.wants(Check::BootTarget) {
+            findings.push(boot_target_on_disk(scene));
+        }
+        let unseen =
+            |check| Finding::unseen(check, None, "that of another machine is not looked at");
+        findings.extend([unseen(Check::Clock), unseen(Check::System)]);
+        return findings;
+    }
+    if scene.wants(Check::Clock) {
+        findings.push(clock());
+    }
+    if scene.wants(Check::System) {
+        findings.extend(system());
+    }
+    if scene.wants(Check::BootTarget) {
+        findings.push(boot_target());
+    }
+    findings
+}
+
+/// What a program says; none when it fails or is not there.
+fn said(words: &[&str]) -> Option<String> {
+    let (program, arguments) = words.split_first()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn clock() -> Finding {
+    // systemd's own rule, systemd-detect-virt(1): its container manager left this file.
+    let is_container = Path::new("/run/systemd/container").exists();
+    let Some(text) = said(&["timedatectl", "show"]) else {
+        return Finding::unseen(Check::Clock, None, "`timedatectl` does not answer");
+    };
+    let of = |name: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        lines
+            .into_iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    };
+    match (of("NTPSynchronized"), of("CanNTP")) {
+        (Some("yes"), _) => Finding::ok(Check::Clock, None, "synchronised"),
+        _ if is_container => {
+            Finding::unseen(Check::Clock, None, "that of a container is its host's")
+        }
+        (_, Some("no")) => Finding::warning(
+            Check::Clock,
+            None,
+            "nothing synchronises the clock: times of builds and TLS certificates go wrong with it",
+        )
+        .command(["apt-get", "install", "systemd-timesyncd"]),
+        _ if of("NTP") == Some("yes") => Finding::warning(
+            Check::Clock,
+            None,
+            "the clock is not synchronised, though a service tries to",
+        )
+        .words("see which server it asks: `timedatectl timesync-status`"),
+        _ => Finding::warning(
+            Check::Clock,
+            None,
+            "the clock is not synchronised: times of builds and TLS certificates go wrong with it",
+        )
+        .safe(["timedatectl", "set-ntp", "true"]),
+    }
+}
+
+/// One finding for each file system that is written.
+fn space(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut places: Vec<PathBuf> = scene
+        .instances
+        .iter()
+        .map(|instance| scene.context.path(instance.directory.as_str()))
+        .collect();
+    places.push(scene.context.path(paths::STATE));
+    places.push(scene.context.path("/var/log"));
+    let mut seen: BTreeMap<u64, ()> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for place in places {
+        use std::os::unix::fs::MetadataExt as _;
+        let Ok(metadata) = place.metadata() else {
+            continue;
+        };
+        if seen.insert(metadata.dev(), ()).is_none()
+            && let Ok(found) = rustix::fs::statvfs(&place)
+        {
+            findings.push(room(&place, &found));
+        }
+    }
+    findings
+}
+
+fn room(place: &Path, found: &rustix::fs::StatVfs) -> Finding {
+    let name = place.display();
+    let (free, size) = (
+        found.f_bavail.saturating_mul(found.f_frsize),
+        found.f_blocks.saturating_mul(found.f_frsize),
+    );
+    let (inodes, all_inodes) = (found.f_favail, found.f_files);
+    let mebibytes = free >> 20;
+    let what_takes_it = [
+        "du",
+        "--human-readable",
+        "--one-file-system",
+        "--max-depth=2",
+        &place.to_string_lossy(),
+    ]
+    .map(str::to_owned);
+    let seen_bytes = format!("{mebibytes} MiB are free on the file system of `{name}`");
+    // File systems without a fixed number of inodes say 0.
+    let seen_inodes =
+        format!("{inodes} of {all_inodes} inodes are free on the file system of `{name}`");
+    let make_room =
+        "make room there; old builds of a master are removed by a `JanitorConfigurator`";
+    if free < ROOM {
+        Finding::problem(Check::Space, None, seen_bytes)
+            .command(what_takes_it)
+            .words(make_room)
+    } else if all_inodes > 0 && inodes < INODES {
+        let what_takes_them = [
+            "du",
+            "--inodes",
+            "--one-file-system",
+            "--max-depth=2",
+            &place.to_string_lossy(),
+        ];
+        Finding::problem(Check::Space, None, seen_inodes)
+            .command(what_takes_them)
+            .words(make_room)
+    } else if free < size / PART && free < PLENTY {
+        Finding::warning(Check::Space, None, seen_bytes)
+            .command(what_takes_it)
+            .words(make_room)
+    } else {
+        Finding::ok(Check::Space, None, seen_bytes)
+    }
+}
+
+fn system() -> Vec<Finding> {
+    let problem = |seen: String| Finding::problem(Check::System, None, seen);
+    let mut findings = Vec::new();
+    let text = said(&["systemctl", "--version"]).unwrap_or_default();
+    let version = text
+        .split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse::<u32>().ok());
+    match version {
+        None => findings.push(
+            problem("there is no systemd".to_owned()).words("use a system that boots with it"),
+        ),
+        Some(version) if version < OLDEST_SYSTEMD => findings.push(
+            problem(format!(
+                "systemd {version} is too old, the units need {OLDEST_SYSTEMD}"
+            ))
+            .words("upgrade to Debian 12 or later"),
+        ),
+        Some(_) => {}
+    }
+    if rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).is_err() {
+        findings.push(
+            problem(
+                "the kernel has no `pidfd_open`, by which a service is stopped and reloaded"
+                    .to_owned(),
+            )
+            .words("use Linux 5.3 or later"),
+        );
+    }
+    if !Path::new("/proc/sys/kernel/seccomp").exists() {
+        let seen = "the kernel has no seccomp filters: the units' sandbox is weaker than it says";
+        findings.push(
+            Finding::warning(Check::System, None, seen)
+                .words("use a kernel with `CONFIG_SECCOMP_FILTER`"),
+        );
+    }
+    if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let seen = "control groups are of the old kind: memory is not told, and a build that runs out of it may end \
+                    its worker";
+        findings.push(
+            Finding::warning(Check::System, None, seen)
+                .words("boot without `systemd.unified_cgroup_hierarchy=0`"),
+        );
+    }
+    if findings.is_empty() {
+        let seen = format!(
+            "systemd {}, and the kernel has what it needs",
+            version.unwrap_or_default()
+        );
+        findings.push(Finding::ok(Check::System, None, seen));
+    }
+    findings
+}
+
+fn boot_target() -> Finding {
+    let target = said(&["systemctl", "get-default"]).unwrap_or_default();
+    let state = said(&[
+        "systemctl",
+        "show",
+        "--value",
+        "--property",
+        "LoadState",
+        "display-manager.service",
+    ]);
+    judge_target(
+        target.trim(),
+        state.as_deref().map(str::trim) == Some("loaded"),
+        None,
+    )
+}
+
+fn boot_target_on_disk(scene: &Scene<'_>) -> Finding {
+    let units = scene.context.path("/etc/systemd/system");
+    let target = std::fs::read_link(units.join("default.target")).ok();
+    let name = target.as_deref().and_then(Path::file_name);
+    // Without a link of the administrator's it is what systemd ships.
+    let name = name.map_or("graphical.target".into(), |name| name.to_string_lossy());
+    let has_desktop = units
+        .join("display-manager.service")
+        .symlink_metadata()
+        .is_ok();
+    let root = scene.context.path("/").to_string_lossy().into_owned();
+    judge_target(&name, has_desktop, Some(&root))
+}
+
+fn judge_target(target: &str, has_desktop: bool, root: Option<&str>) -> Finding {
+    if target != "graphical.target" || !has_desktop {
+        let seen = format!("`{target}`, and no desktop with it");
+        return Finding::ok(Check::BootTarget, None, seen);
+    }
+    let seen = "the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep";
+    let finding = Finding::warning(Check::BootTarget, None, seen);
+    match root {
+        None => finding.command(["systemctl", "set-default", "multi-user.target"]),
+        Some(root) => finding.command([
+            "systemctl",
+            "--root",
+            root,
+            "set-default",
+            "multi-user.target",
+        ]),
+    }
+}

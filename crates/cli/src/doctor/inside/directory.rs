@@ -1,0 +1,170 @@
+//! The instance's directory: what is there, whose it is, and who can read it. Metadata and the one
+//! number in `twistd.pid`; nothing else is opened.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::settings::Instance;
+use rustix::fs::{Access, AtFlags, CWD};
+use serde::{Deserialize, Serialize};
+
+use super::place;
+use crate::context::Context;
+
+/// Entries of a directory tree that are looked at; builds may leave millions.
+const MOST: usize = 20_000;
+/// Levels below the directory: builders and their working directories.
+const DEEPEST: usize = 3;
+/// Paths told of.
+const MOST_TOLD: usize = 5;
+
+/// What there is to say about a directory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::doctor) struct DirectoryFacts {
+    /// Why it could not be looked at.
+    pub(in crate::doctor) unseen: Option<String>,
+    pub(in crate::doctor) exists: bool,
+    pub(in crate::doctor) is_empty: bool,
+    pub(in crate::doctor) has_tac: bool,
+    /// Numeric id of its owner.
+    pub(in crate::doctor) owner: u32,
+    /// What this process cannot write, and how many there are.
+    pub(in crate::doctor) unwritable: Vec<PathBuf>,
+    pub(in crate::doctor) unwritable_count: usize,
+    /// Whether all of those belong to root.
+    pub(in crate::doctor) unwritable_are_roots: bool,
+    /// Files with secrets that everybody can read: their names in the directory.
+    pub(in crate::doctor) exposed: Vec<String>,
+    pub(in crate::doctor) pid_file: Option<PidFile>,
+}
+
+/// `twistd.pid`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::doctor) enum PidFile {
+    /// Names a process.
+    Of(u32),
+    /// Names none.
+    Broken,
+}
+
+pub(super) fn look(instance: &Instance, context: &Context) -> DirectoryFacts {
+    let directory = place(&instance.directory, context);
+    let mut facts = DirectoryFacts::default();
+    let metadata = match directory.metadata() {
+        Ok(metadata) if metadata.is_dir() => metadata,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            facts.unseen = Some(format!("look at `{}`: {error}", directory.display()));
+            return facts;
+        }
+        _ => return facts,
+    };
+    facts.exists = true;
+    facts.owner = metadata.uid();
+    match fs::read_dir(&directory) {
+        Ok(mut entries) => facts.is_empty = entries.next().is_none(),
+        Err(error) => {
+            facts.unseen = Some(format!("list `{}`: {error}", directory.display()));
+            return facts;
+        }
+    }
+    facts.has_tac = directory.join("buildbot.tac").exists();
+    facts.unwritable_are_roots = true;
+    find_unwritable(&directory, &mut facts);
+    if others_come_through(&directory) {
+        facts.exposed = exposed(&directory, instance.reference.role);
+    }
+    facts.pid_file = pid_file(&directory.join("twistd.pid"));
+    facts
+}
+
+/// Files and directories that belong to others and cannot be written. Links are not followed.
+fn find_unwritable(directory: &Path, facts: &mut DirectoryFacts) {
+    let own = rustix::process::geteuid().as_raw();
+    let mut left = MOST;
+    let mut level = vec![directory.to_owned()];
+    note_unwritable(directory, own, facts);
+    for _ in 0..DEEPEST {
+        let mut next = Vec::new();
+        for entry in level
+            .iter()
+            .flat_map(|directory| fs::read_dir(directory).into_iter().flatten().flatten())
+        {
+            if left == 0 {
+                return;
+            }
+            left -= 1;
+            let path = entry.path();
+            note_unwritable(&path, own, facts);
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                next.push(path);
+            }
+        }
+        level = next;
+    }
+}
+
+fn note_unwritable(path: &Path, own: u32, facts: &mut DirectoryFacts) {
+    let Ok(metadata) = path.symlink_metadata() else {
+        return;
+    };
+    // One's own files are made read-only on purpose, as git does.
+    if metadata.uid() == own || !(metadata.is_file() || metadata.is_dir()) {
+        return;
+    }
+    if rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
+        return;
+    }
+    facts.unwritable_are_roots &= metadata.uid() == 0;
+    facts.unwritable_count += 1;
+    if facts.unwritable.len() < MOST_TOLD {
+        facts.unwritable.push(path.to_owned());
+    }
+}
+
+/// Whether everybody can go as far as into the directory.
+fn others_come_through(directory: &Path) -> bool {
+    let Ok(path) = directory.canonicalize() else {
+        return false;
+    };
+    path.ancestors().all(|part| {
+        part.metadata()
+            .is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
+    })
+}
+
+/// Passwords are in the tac of a worker, and in the configuration and the database of a master.
+fn exposed(directory: &Path, role: Role) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_secret = |name: &str| match role {
+        Role::Worker => name == "buildbot.tac",
+        Role::Master => {
+            name == "buildbot.tac"
+                || name == "master.cfg"
+                || name.starts_with("state.sqlite")
+                || name.starts_with("master.cfg.")
+        }
+    };
+    let mut found: Vec<String> = entries
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let metadata = entry.metadata().ok()?;
+            let is_exposed = metadata.is_file() && metadata.mode() & 0o004 != 0;
+            // What Buildbot itself ships as an example holds no secret.
+            (is_exposed && is_secret(&name) && !name.ends_with(".sample")).then_some(name)
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+fn pid_file(path: &Path) -> Option<PidFile> {
+    let (file, metadata) = buildbot_conda_host::open(path).ok()??;
+    let mut text = String::new();
+    if !metadata.is_file() || file.take(64).read_to_string(&mut text).is_err() {
+        return Some(PidFile::Broken);
+    }
+    Some(text.trim().parse().map_or(PidFile::Broken, PidFile::Of))
+}

@@ -1,0 +1,223 @@
+//! What only the service user may look into: the directory, the environment, and what Buildbot makes
+//! of them.
+//!
+//! This program runs once more for it, as `doctor --inside REF`, as that user, with the unit's sandbox
+//! and credentials, in a clean environment and for a limited time (`account` of the database verbs has
+//! the way there). What it answers is facts, never words to be obeyed: code of the service user runs
+//! beside it and may have written the answer. Commands are made of the configuration alone.
+
+mod directory;
+mod environment;
+mod python;
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::AbsolutePath;
+use serde::{Deserialize, Serialize};
+
+use super::finding::Check;
+use crate::context::Context;
+use crate::database::account;
+use crate::output;
+
+pub(super) use directory::{DirectoryFacts, PidFile};
+pub(super) use environment::{
+    Damage, EnvironmentFacts, Resolution, State as EnvironmentState, buildbot,
+};
+pub(super) use python::{Database, MasterFacts, PythonFacts, Reach, Tac, WorkerInTac};
+
+/// More than any answer has, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// What the looking itself may take, beyond the reading of a configuration.
+const PATIENCE: Duration = Duration::from_mins(3);
+/// How long words are waited for after their process has ended: something it left behind may hold
+/// its pipes open for ever.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What was found inside.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Inside {
+    pub(super) environment: Option<EnvironmentFacts>,
+    pub(super) directory: Option<DirectoryFacts>,
+    /// What the environment's Python says; the reason where it does not run.
+    pub(super) python: Option<Result<PythonFacts, String>>,
+    /// What Buildbot makes of a master's configuration and database.
+    pub(super) master: Option<MasterFacts>,
+}
+
+/// How deep to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// At files alone: below a root directory, or as somebody whose code this is not.
+    Files,
+    /// Also run what is there.
+    Everything,
+}
+
+/// Checks that need a look inside.
+const FILES: [Check; 8] = [
+    Check::Directory,
+    Check::Ownership,
+    Check::Secrets,
+    Check::PidFile,
+    Check::Environment,
+    Check::Resolution,
+    Check::Packages,
+    Check::Changed,
+];
+/// Checks that need Python to run.
+const PYTHON: [Check; 7] = [
+    Check::Python,
+    Check::Plugins,
+    Check::Bytecode,
+    Check::Tac,
+    Check::Keepalive,
+    Check::AllowShutdown,
+    Check::Connection,
+];
+/// Checks that need a master's configuration to be read.
+const MASTER: [Check; 3] = [Check::Checkconfig, Check::Database, Check::Ports];
+
+/// The checks of these that are answered from inside.
+pub(super) fn concerned(checks: &[Check]) -> Vec<Check> {
+    let inside =
+        |check: &&Check| FILES.contains(check) || PYTHON.contains(check) || MASTER.contains(check);
+    checks.iter().filter(inside).copied().collect()
+}
+
+/// Looks, in this process.
+pub(super) fn look(
+    instance: &Instance,
+    context: &Context,
+    checks: &[Check],
+    depth: Depth,
+) -> Inside {
+    let any = |of: &[Check]| checks.iter().any(|check| of.contains(check));
+    let mut inside = Inside::default();
+    if any(&FILES) {
+        inside.environment = Some(environment::look(instance, context, checks, depth));
+        inside.directory = Some(directory::look(instance, context));
+    }
+    if depth == Depth::Everything {
+        if any(&PYTHON) {
+            inside.python =
+                Some(python::ask(instance, checks).map_err(|error| format!("{error:#}")));
+        }
+        if any(&MASTER) && instance.reference.role == Role::Master {
+            inside.master = Some(python::ask_master(instance, context));
+        }
+    }
+    inside
+}
+
+/// `doctor --inside REF`: the facts as JSON on standard output.
+pub(super) fn print(
+    instance: &Instance,
+    context: &Context,
+    checks: &[Check],
+) -> anyhow::Result<ExitCode> {
+    let facts = look(instance, context, checks, Depth::Everything);
+    output::print(serde_json::to_string(&facts).context("write JSON")?)
+}
+
+/// Has the service user look; `as_root` when this process is root's, else it is his own.
+///
+/// # Errors
+///
+/// When no answer comes, with the reason.
+pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyhow::Result<Inside> {
+    let limit = PATIENCE + instance.start_timeout;
+    let mut words = vec!["doctor".to_owned(), "--inside".to_owned()];
+    for check in checks {
+        words.extend(["--only".to_owned(), check.to_string()]);
+    }
+    words.push(instance.reference.to_string());
+    let words: Vec<_> = words.into_iter().map(Into::into).collect();
+    let mut command = if as_root {
+        account::looking(instance, &words, limit)?
+    } else {
+        own(&words)
+    };
+    let (answer, said) = heard(&mut command, limit)?;
+    match serde_json::from_slice(&answer) {
+        Ok(facts) => Ok(facts),
+        Err(_) => {
+            let last = said.lines().rev().find(|line| !line.trim().is_empty());
+            bail!("{}", last.unwrap_or("no answer came"))
+        }
+    }
+}
+
+/// As the service user by hand: without whatever his own environment would lead Python to.
+fn own(words: &[std::ffi::OsString]) -> Command {
+    let mut command = Command::new(paths::CLI);
+    command.args(words).env_clear().current_dir("/");
+    command
+        .env("LANG", "C.UTF-8")
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    for name in ["HOME", "USER", "LOGNAME"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Standard output up to a limit, and the end of standard error, within a time.
+fn heard(command: &mut Command, limit: Duration) -> anyhow::Result<(Vec<u8>, String)> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run `{program}`"))?;
+    let answers = child.stdout.take().map(collect);
+    let words = child.stderr.take().map(collect);
+    // systemd ends the service at its limit; this is for what hangs before or after.
+    let deadline = Instant::now() + limit + PATIENCE;
+    while child.try_wait().context("wait for the answer")?.is_none() {
+        if Instant::now() > deadline {
+            // It may have ended this very moment.
+            let _ = child.kill();
+            let _ = child.wait();
+            bail!("no answer came within {} s", limit.as_secs());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let received = |reader: Option<Receiver<Vec<u8>>>| {
+        let read = reader.and_then(|reader| reader.recv_timeout(LAST_WORDS).ok());
+        read.unwrap_or_default()
+    };
+    let answer = received(answers);
+    Ok((
+        answer,
+        String::from_utf8_lossy(&received(words)).into_owned(),
+    ))
+}
+
+fn collect<R: std::io::Read + Send + 'static>(pipe: R) -> Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What came before a read error is still an answer, or no JSON.
+        let _ = pipe.take(LARGEST).read_to_end(&mut bytes);
+        // Nobody may listen any more.
+        let _ = sender.send(bytes);
+    });
+    receiver
+}
+
+/// A path of the configuration, below the root directory of this invocation.
+fn place(path: &AbsolutePath, context: &Context) -> PathBuf {
+    context.path(path.as_str())
+}

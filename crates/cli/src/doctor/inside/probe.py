@@ -1,0 +1,240 @@
+"""Tell how far the environment's Python carries one Buildbot, and where a worker's tac leads.
+
+Run by `python -c` as the service user, in the activated environment: ROLE DIRECTORY WISH...
+A wish is `python`, `plugins`, `bytecode`, `tac` or `connection`. One JSON object goes to stdout;
+whatever imported modules or a tac print goes to stderr. Works with CPython 3.8 and later and
+Buildbot 2.10 to 4.x.
+
+Nothing is left behind: no bytecode is written, the log file of a tac is not opened, and nothing is
+started. A worker's tac is run as Twisted runs it, since only that tells what it hands to Buildbot.
+"""
+
+import sys
+
+if sys.path and sys.path[0] == "":
+    del sys.path[0]  # the current directory: modules of the instance are not ours
+
+import importlib
+import json
+import os
+import re
+
+# What Buildbot cannot do without, beginning with what most often is missing.
+MODULES = {
+    "master": ("ssl", "sqlite3", "twisted", "sqlalchemy", "buildbot.master"),
+    "worker": ("ssl", "twisted", "buildbot_worker.bot"),
+}
+# Packages that a start imports much of.
+COMPILED = ("buildbot", "buildbot_worker", "twisted", "sqlalchemy")
+# Seconds for each step on the way to a master.
+PATIENCE = 5
+
+
+def told(error):
+    """`NAME: reason` of an exception, on one line."""
+    lines = str(error).strip().splitlines()
+    return "%s: %s" % (type(error).__name__, lines[-1] if lines else "no reason given")
+
+
+def failed_imports(names):
+    failures = {}
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            failures[name] = told(error)
+    return failures
+
+
+def failed_plugins():
+    """{entry point: reason} of those that do not come with Buildbot itself."""
+    from importlib import metadata
+
+    found = metadata.entry_points()
+    groups = found if hasattr(found, "keys") else {group: found.select(group=group) for group in found.groups}
+    failures = {}
+    for group in groups:
+        if not group.startswith("buildbot."):
+            continue
+        for point in groups[group]:
+            if point.value.split(".")[0].split(":")[0] == "buildbot":
+                continue
+            try:
+                point.load()
+            except BaseException as error:
+                failures["%s:%s" % (group, point.name)] = told(error)
+    return failures
+
+
+def bytecode():
+    """How many sources of the packages that a start imports have no bytecode beside them."""
+    import importlib.util
+
+    sources = missing = 0
+    for name in COMPILED:
+        spec = importlib.util.find_spec(name)
+        for place in (spec and spec.submodule_search_locations) or ():
+            for directory, directories, files in os.walk(place):
+                directories[:] = [name for name in directories if name not in ("__pycache__", "test", "tests")]
+                for file in files:
+                    if file.endswith(".py"):
+                        sources += 1
+                        compiled = importlib.util.cache_from_source(os.path.join(directory, file))
+                        missing += not os.path.exists(compiled)
+    return {"sources": sources, "missing": missing}
+
+
+def run_tac(directory):
+    """What `buildbot.tac` hands to its workers: a list of {argument: value}."""
+    import inspect
+
+    from buildbot_worker import bot
+    from twisted.python import logfile
+
+    found = []
+    original = bot.Worker.__init__
+    signature = inspect.signature(original)
+
+    def note(self, *words, **named):
+        bound = signature.bind(self, *words, **named)
+        bound.apply_defaults()
+        found.append(dict(bound.arguments))
+        return original(self, *words, **named)
+
+    def open_nothing(*words, **named):
+        return open(os.devnull, "w")
+
+    bot.Worker.__init__ = note
+    logfile.LogFile.fromFullPath = open_nothing
+    os.chdir(directory)
+    sys.path.insert(0, directory)
+    path = os.path.join(directory, "buildbot.tac")
+    with open(path, "rb") as file:
+        code = compile(file.read(), path, "exec")
+    names = {"__file__": path}
+    exec(code, names)
+    if "application" not in names:
+        raise NameError("no `application` in it")
+    return found
+
+
+def text(value):
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def target(arguments):
+    """(host, port, TLS) of a worker; a host of None where it goes through a proxy or a socket."""
+    described = arguments.get("connection_string")
+    if arguments.get("proxy_connection_string"):
+        return None, None, False
+    if not described:
+        host = arguments.get("buildmaster_host", arguments.get("host"))
+        return text(host), int(arguments["port"]), bool(arguments.get("useTls"))
+    from twisted.internet import reactor
+    from twisted.internet.endpoints import clientFromString
+
+    endpoint = clientFromString(reactor, text(described))
+    endpoint = getattr(endpoint, "_wrappedEndpoint", endpoint)
+    host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
+    port = getattr(endpoint, "_port", None)
+    kind = text(described).partition(":")[0].lower()
+    return (text(host) if host else None), port, kind in ("tls", "ssl")
+
+
+def reach(host, port, tls, protocol):
+    """{step, reason} of what fails on the way to a master; a reason of None when nothing does."""
+    import socket
+    import ssl
+
+    try:
+        socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        return {"step": "dns", "reason": error.strerror or told(error)}
+    try:
+        connection = socket.create_connection((host, port), PATIENCE)
+    except OSError as error:
+        return {"step": "tcp", "reason": error.strerror or "no answer"}
+    try:
+        if tls:
+            context = ssl.create_default_context()
+            try:
+                connection = context.wrap_socket(connection, server_hostname=host)
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+                return {"step": "tls", "reason": reason or told(error)}
+        if protocol == "pb":
+            # Perspective Broker's server speaks first, and names its dialects.
+            connection.settimeout(PATIENCE)
+            try:
+                greeting = connection.recv(64)
+            except OSError:
+                greeting = b""
+            if b"pb" not in greeting:
+                return {"step": "greeting", "reason": "what answers there is no port for workers"}
+    finally:
+        connection.close()
+    return {"step": "greeting", "reason": None}
+
+
+def number(value):
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def worker(directory, wishes):
+    """The worker's tac, as far as it can be told."""
+    answer = {"failure": None, "workers": []}
+    try:
+        found = run_tac(directory)
+    except BaseException as error:
+        answer["failure"] = told(error)
+        return answer
+    for arguments in found:
+        one = {"keepalive": number(arguments.get("keepalive")), "target": None, "reach": None}
+        one["allow_shutdown"] = arguments.get("allow_shutdown") and text(arguments["allow_shutdown"])
+        host, port, tls = target(arguments)
+        if host is not None and port is not None:
+            one["target"] = ("[%s]:%s" if ":" in host else "%s:%s") % (host, port)
+            if "connection" in wishes:
+                one["reach"] = reach(host, int(port), tls, arguments.get("protocol", "pb"))
+        answer["workers"].append(one)
+    return answer
+
+
+def literals(path):
+    """Names that stand at the beginning of a line with `NAME = ...`, which a stream editor can change."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return re.findall(r"^(keepalive|allow_shutdown) *= ", file.read(), re.M)
+
+
+def main():
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    role, directory = sys.argv[1:3]
+    wishes = sys.argv[3:]
+    answer = {
+        "version": "%d.%d.%d" % sys.version_info[:3],
+        "prefix": sys.prefix,
+        "library": os.path.dirname(os.__file__),
+        "imports": failed_imports(MODULES[role]) if "python" in wishes else {},
+        "plugins": {},
+        "bytecode": None,
+        "tac": None,
+        "editable": [],
+    }
+    if "plugins" in wishes and role == "master":
+        answer["plugins"] = failed_plugins()
+    if "bytecode" in wishes:
+        answer["bytecode"] = bytecode()
+    if role == "worker" and ("tac" in wishes or "connection" in wishes):
+        answer["tac"] = worker(directory, wishes)
+        try:
+            answer["editable"] = literals(os.path.join(directory, "buildbot.tac"))
+        except OSError:
+            pass
+    answers.write(json.dumps(answer))
+    answers.flush()
+    sys.stderr.flush()
+    os._exit(0)  # threads of a tac would keep the interpreter from ending
+
+
+main()

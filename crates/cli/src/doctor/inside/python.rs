@@ -1,0 +1,176 @@
+//! What the environment's Python says, and Buildbot in it. Both are programs of the service user.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use buildbot_conda_core::settings::Instance;
+use serde::{Deserialize, Serialize};
+
+use super::heard;
+use crate::activation;
+use crate::context::Context;
+use crate::database::facts::{Facts, Relation};
+use crate::database::mark::Mark;
+use crate::database::{Failure, Master};
+use crate::doctor::finding::Check;
+
+const PROGRAM: &str = include_str!("probe.py");
+/// Imports, and a worker's tac.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// What `probe.py` answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct PythonFacts {
+    pub(in crate::doctor) version: String,
+    /// Where it thinks it is.
+    pub(in crate::doctor) prefix: String,
+    /// Modules that cannot be imported, and why.
+    pub(in crate::doctor) imports: BTreeMap<String, String>,
+    /// Entry points that cannot be loaded, and why.
+    pub(in crate::doctor) plugins: BTreeMap<String, String>,
+    pub(in crate::doctor) bytecode: Option<Bytecode>,
+    pub(in crate::doctor) tac: Option<Tac>,
+    /// Settings of the tac that stand alone on a line.
+    pub(in crate::doctor) editable: Vec<String>,
+}
+
+/// How much of Buildbot is compiled.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(in crate::doctor) struct Bytecode {
+    pub(in crate::doctor) sources: usize,
+    pub(in crate::doctor) missing: usize,
+}
+
+/// What a worker's tac says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::doctor) struct Tac {
+    /// Why it cannot be run.
+    pub(in crate::doctor) failure: Option<String>,
+    pub(in crate::doctor) workers: Vec<WorkerInTac>,
+}
+
+/// One `Worker(...)`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct WorkerInTac {
+    /// Seconds.
+    pub(in crate::doctor) keepalive: Option<f64>,
+    pub(in crate::doctor) allow_shutdown: Option<String>,
+    /// `HOST:PORT`; none where it goes another way.
+    pub(in crate::doctor) target: Option<String>,
+    pub(in crate::doctor) reach: Option<Reach>,
+}
+
+/// How far it is to the master.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Reach {
+    /// `dns`, `tcp`, `tls` or `greeting`: the last one tried.
+    pub(in crate::doctor) step: String,
+    /// Why it failed; none when it did not.
+    pub(in crate::doctor) reason: Option<String>,
+}
+
+/// What Buildbot makes of a master.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(in crate::doctor) struct MasterFacts {
+    /// 78, 69 or 1 with Buildbot's words, when it makes nothing of it.
+    pub(in crate::doctor) failure: Option<(u8, String)>,
+    /// An upgrade was begun and not finished.
+    pub(in crate::doctor) is_marked: bool,
+    pub(in crate::doctor) database: Option<Database>,
+    /// What is listened on, `pb` or `www`, and the TCP port.
+    pub(in crate::doctor) ports: Vec<(String, u16)>,
+}
+
+/// A database as [`Facts`] has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::doctor) struct Database {
+    /// `empty`, `older`, `current`, `newer` or `damaged`.
+    pub(in crate::doctor) relation: String,
+    pub(in crate::doctor) place: String,
+    pub(in crate::doctor) revision: String,
+    pub(in crate::doctor) head: String,
+    pub(in crate::doctor) buildbot: String,
+}
+
+pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<PythonFacts> {
+    let python = Path::new(instance.prefix().as_str()).join("bin/python");
+    let role = instance.reference.role.as_str();
+    let mut words = vec!["-c", PROGRAM, role, instance.directory.as_str()];
+    for (check, wish) in [
+        (Check::Python, "python"),
+        (Check::Plugins, "plugins"),
+        (Check::Bytecode, "bytecode"),
+        (Check::Tac, "tac"),
+        (Check::Keepalive, "tac"),
+        (Check::AllowShutdown, "tac"),
+        (Check::Connection, "connection"),
+    ] {
+        if checks.contains(&check) {
+            words.push(wish);
+        }
+    }
+    // Looking leaves nothing behind.
+    let extra = BTreeMap::from([("PYTHONDONTWRITEBYTECODE".into(), "1".into())]);
+    let words = words.iter().map(Into::into).collect();
+    let chain = activation::of_instance(instance, python.clone().into(), words, extra)?;
+    let mut command = Command::new(&chain.program);
+    command
+        .args(&chain.arguments)
+        .env_clear()
+        .envs(&chain.environment)
+        .current_dir("/");
+    let (answer, said) = heard(&mut command, LIMIT)?;
+    serde_json::from_slice(&answer).map_err(|_| {
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        anyhow!(
+            "`{}`: {}",
+            python.display(),
+            last.unwrap_or("it says nothing")
+        )
+    })
+}
+
+pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts {
+    let mut told = MasterFacts::default();
+    let facts = match ask_database(instance, context, &mut told) {
+        Ok(facts) => facts,
+        Err(failure) => {
+            told.failure = Some((failure.status, failure.reason));
+            return told;
+        }
+    };
+    let relation = match facts.relation {
+        Relation::Empty => "empty",
+        Relation::Older => "older",
+        Relation::Current => "current",
+        Relation::Newer => "newer",
+        Relation::Damaged => "damaged",
+    };
+    told.database = Some(Database {
+        relation: relation.to_owned(),
+        place: facts.place.clone(),
+        revision: facts.revision_text().to_owned(),
+        head: facts.head_text().to_owned(),
+        buildbot: facts.buildbot.clone(),
+    });
+    told.ports = facts
+        .ports
+        .into_iter()
+        .map(|port| (port.purpose, port.port))
+        .collect();
+    told
+}
+
+fn ask_database(
+    instance: &Instance,
+    context: &Context,
+    told: &mut MasterFacts,
+) -> Result<Facts, Failure> {
+    let master = Master::new(instance, context)?;
+    // A mark that says nothing is one all the same.
+    told.is_marked = Mark::read(&master.state).map_or(true, |mark| mark.is_some());
+    Facts::ask(&master, None, false)
+}

@@ -1,0 +1,156 @@
+//! What Buildbot's own words about a master amount to: configuration, database, ports.
+
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::settings::{Instance, Upgrade};
+
+use super::finding::{Check, Finding};
+use super::inside::{Database, Inside, MasterFacts};
+use super::listeners::{self, Listener};
+use super::scene::Scene;
+
+/// What the failure of a database has for a status.
+const AWAY: u8 = 69;
+
+pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
+    if instance.reference.role != Role::Master {
+        return Vec::new();
+    }
+    let reference = Some(&instance.reference);
+    let Some(facts) = &inside.master else {
+        let seen = "Buildbot was not asked";
+        let unseen = |check| Finding::unseen(check, reference, seen);
+        return [Check::Checkconfig, Check::Database, Check::Ports]
+            .map(unseen)
+            .into();
+    };
+    if scene.is_set_up(instance) == Some(false) {
+        return Vec::new();
+    }
+    let mut findings = vec![configuration(instance, facts)];
+    findings.extend(database(instance, facts));
+    findings.extend(
+        facts
+            .ports
+            .iter()
+            .map(|(purpose, port)| port_of(instance, purpose, *port, scene)),
+    );
+    findings
+}
+
+fn configuration(instance: &Instance, facts: &MasterFacts) -> Finding {
+    let reference = Some(&instance.reference);
+    match &facts.failure {
+        Some((status, reason)) if *status != AWAY => {
+            let seen = format!("Buildbot refuses the configuration: {reason}");
+            Finding::problem(Check::Checkconfig, reference, seen).words(format!(
+                "correct it below `{}`; a running master goes on with the one it has",
+                instance.directory
+            ))
+        }
+        _ => Finding::ok(
+            Check::Checkconfig,
+            reference,
+            "Buildbot takes the configuration",
+        ),
+    }
+}
+
+fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
+    let reference = Some(&instance.reference);
+    let word = instance.reference.to_string();
+    let verb = |verb: &str| ["buildbot-conda", verb, &word].map(str::to_owned);
+    let unit = instance.reference.unit_name();
+    let problem = |seen: String| Finding::problem(Check::Database, reference, seen);
+    if facts.is_marked {
+        let seen =
+            "an upgrade or a restoration of the database was begun and did not come to its end";
+        return Some(
+            problem(seen.to_owned())
+                .command(["systemctl", "start", &unit])
+                .words("the start puts its backup in place and tries again"),
+        );
+    }
+    if let Some((AWAY, reason)) = &facts.failure {
+        return Some(
+            problem(format!("the database does not answer: {reason}"))
+                .words("start it, or correct `db_url`"),
+        );
+    }
+    let Database {
+        relation,
+        place,
+        revision,
+        head,
+        buildbot,
+    } = facts.database.as_ref()?;
+    Some(match relation.as_str() {
+        "current" => Finding::ok(Check::Database, reference, format!("`{place}` is at schema {revision}")),
+        "empty" => Finding::ok(Check::Database, reference, format!("`{place}` is made by the first start")),
+        "older" if instance.upgrade == Upgrade::Manual => problem(format!(
+            "`{place}` is at schema {revision}, and Buildbot {buildbot} works with {head}; `upgrade` is manual"
+        ))
+        .command(["systemctl", "stop", &unit])
+        .command(verb("upgrade"))
+        .command(["systemctl", "start", &unit]),
+        "older" => {
+            let seen = format!(
+                "`{place}` is at schema {revision}, and Buildbot {buildbot} works with {head}: the next start upgrades it"
+            );
+            Finding::warning(Check::Database, reference, seen).command(["systemctl", "restart", &unit])
+        }
+        "newer" => problem(format!(
+            "`{place}` is at schema {revision}, which is newer than Buildbot {buildbot} (schema {head})"
+        ))
+        .command(["systemctl", "stop", &unit])
+        .command(verb("restore"))
+        .command(["systemctl", "start", &unit])
+        .words("that goes back to the last backup; or install the Buildbot that wrote it"),
+        _ => problem(format!("`{place}` is damaged"))
+            .command(["systemctl", "stop", &unit])
+            .command(verb("restore"))
+            .command(["systemctl", "start", &unit]),
+    })
+}
+
+fn port_of(instance: &Instance, purpose: &str, port: u16, scene: &Scene<'_>) -> Finding {
+    let reference = Some(&instance.reference);
+    let Some(listener) = listeners::of(port) else {
+        let seen = format!("port {port} ({purpose}) is free");
+        return Finding::ok(Check::Ports, reference, seen);
+    };
+    let unit = instance.reference.unit_name();
+    let main = scene.unit(instance).and_then(crate::units::Unit::main_pid);
+    let is_own = listener.pid.is_some() && listener.pid == main
+        || listener.unit.as_deref() == Some(unit.as_str());
+    if is_own {
+        return Finding::ok(
+            Check::Ports,
+            reference,
+            format!("port {port} ({purpose}) is its own"),
+        );
+    }
+    if listener.pid.is_none() {
+        let seen = format!("somebody has port {port} ({purpose}), only root sees who");
+        return Finding::unseen(Check::Ports, reference, seen);
+    }
+    taken(instance, purpose, port, &listener)
+}
+
+fn taken(instance: &Instance, purpose: &str, port: u16, listener: &Listener) -> Finding {
+    let Listener { pid, name, unit } = listener;
+    let pid = pid.unwrap_or_default().to_string();
+    let mut holder = format!("process {pid}");
+    if let Some(name) = name {
+        holder = format!("{holder} (`{name}`)");
+    }
+    if let Some(unit) = unit {
+        holder = format!("{holder} of `{unit}`");
+    }
+    let seen = format!("port {port} ({purpose}) is taken by {holder}");
+    let finding = Finding::problem(Check::Ports, Some(&instance.reference), seen);
+    let finding = match unit {
+        Some(unit) => finding.command(["systemctl", "stop", unit]),
+        None => finding.command(["kill", &pid]),
+    };
+    finding.words("or give the master another port")
+}

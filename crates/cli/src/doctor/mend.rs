@@ -1,0 +1,73 @@
+//! `--fix`: the safe commands of the findings, shown and then run as they are shown.
+
+use std::collections::HashSet;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+use super::finding::{CommandLine, Finding};
+use crate::context::Context;
+use crate::output;
+
+/// Where the programs of the commands are; root's own `PATH` may lead anywhere.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Shows and runs them, each command once; whether there were any. With `dry_run` they are shown
+/// alone, on standard output.
+///
+/// # Errors
+///
+/// Not root, or the first command that fails.
+pub(super) fn run(findings: &[Finding], dry_run: bool, context: &Context) -> anyhow::Result<bool> {
+    let commands = safe_commands(findings);
+    if dry_run {
+        for command in &commands {
+            output::print(format_args!("{command}\n"))?;
+        }
+        return Ok(!commands.is_empty());
+    }
+    if commands.is_empty() {
+        eprintln!("nothing that can be mended without a decision of yours");
+        return Ok(false);
+    }
+    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
+        bail!("only root can mend this\nhint: try again with `sudo`");
+    }
+    for command in &commands {
+        eprintln!("{command}");
+    }
+    for command in &commands {
+        carry_out(command)?;
+    }
+    Ok(true)
+}
+
+fn safe_commands(findings: &[Finding]) -> Vec<CommandLine> {
+    let mut seen = HashSet::new();
+    findings
+        .iter()
+        .filter_map(|finding| finding.mending.as_ref())
+        .filter(|mending| mending.safe)
+        .flat_map(|mending| &mending.commands)
+        .filter(|command| seen.insert(command.to_string()))
+        .cloned()
+        .collect()
+}
+
+fn carry_out(line: &CommandLine) -> anyhow::Result<()> {
+    let (program, arguments) = line.0.split_first().context("run an empty command")?;
+    let output = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .env("PATH", PATH)
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("run `{program}`"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}", output::harmless(said.trim()));
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! `doctor [REF]`: everything that can be wrong, checked for real; each with what was seen and the
+//! command that mends it.
+//!
+//! * `finding`: what a check comes to, a value
+//! * `scene`: what is looked at, gathered once: settings, units, accounts, who is looking
+//! * `inside`: what only the service user may look into, as facts
+//! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`: what root or anybody
+//!   can see
+//! * `directory`, `environment`, `master`, `worker`: what the facts from inside amount to
+//! * `report`: text and JSON; `mend`: `--fix`
+//!
+//! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and what comes
+//! from inside never becomes a command.
+
+mod configuration;
+mod directory;
+mod environment;
+mod finding;
+mod host;
+mod inside;
+mod listeners;
+mod master;
+mod mend;
+mod package;
+mod report;
+mod scene;
+mod secrets;
+mod unit_files;
+mod unit_state;
+mod worker;
+
+use std::process::ExitCode;
+use std::thread;
+
+use anyhow::bail;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use clap::{Args, ValueEnum as _};
+
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+use finding::{Check, Finding, Severity};
+use inside::{Depth, Inside};
+use scene::{Scene, Viewer};
+
+#[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
+pub(crate) struct Arguments {
+    /// Instance to examine, such as `master` or `worker@gpu`; all of them by default
+    #[arg(value_name = "REF")]
+    reference: Option<InstanceRef>,
+    /// Do this check alone; may be repeated
+    #[arg(long, value_name = "CHECK", hide_possible_values = false)]
+    only: Vec<Check>,
+    /// Show also what is in order, and what could not be looked at
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Do what is safe: nothing that runs is disturbed, no data is touched
+    #[arg(long, conflicts_with = "json")]
+    fix: bool,
+    /// With `--fix`, say what would be done, and do nothing
+    #[arg(long, requires = "fix")]
+    dry_run: bool,
+    /// Print facts as the service user; this program calls itself so
+    #[arg(long, hide = true, requires = "reference")]
+    inside: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let checks = if arguments.only.is_empty() {
+        Check::value_variants().to_vec()
+    } else {
+        arguments.only.clone()
+    };
+    if arguments.inside
+        && let Some(reference) = &arguments.reference
+    {
+        let settings = context.settings()?;
+        let instance = settings
+            .instance(reference)
+            .map_err(InvalidConfiguration::from)?;
+        return inside::print(instance, context, &checks);
+    }
+    let findings = examine(arguments, &checks, context)?;
+    if arguments.fix {
+        if !mend::run(&findings, arguments.dry_run, context)? {
+            // Nothing was done, so nothing is different.
+            output::print(report::text(&findings, arguments.all))?;
+            return Ok(status(&findings));
+        }
+        let findings = examine(arguments, &checks, context)?;
+        output::print(report::text(&findings, arguments.all))?;
+        return Ok(status(&findings));
+    }
+    if arguments.json {
+        output::print(report::json(&findings)?)?;
+    } else {
+        output::print(report::text(&findings, arguments.all))?;
+    }
+    Ok(status(&findings))
+}
+
+/// 1 when something does not work; a warning is none.
+fn status(findings: &[Finding]) -> ExitCode {
+    let is_problem = |finding: &Finding| finding.severity == Severity::Problem;
+    ExitCode::from(u8::from(findings.iter().any(is_problem)))
+}
+
+/// Every finding, the worst first within each instance, the host before them.
+fn examine(
+    arguments: &Arguments,
+    checks: &[Check],
+    context: &Context,
+) -> anyhow::Result<Vec<Finding>> {
+    let settings = context.settings();
+    if let (Some(reference), Ok(settings)) = (&arguments.reference, &settings)
+        && !settings.references().any(|known| known == reference)
+    {
+        bail!(
+            "no instance `{reference}` in `{}`\nhint: `buildbot-conda list` names those there are",
+            settings.file()
+        );
+    }
+    let scene = Scene::new(
+        settings.as_ref().ok(),
+        arguments.reference.as_ref(),
+        checks,
+        context,
+    )?;
+    let mut findings = configuration::look(settings.as_ref(), &scene);
+    findings.extend(package::look(&scene));
+    findings.extend(host::look(&scene));
+    findings.extend(unit_files::look_at_all(&scene));
+    let inner = insides(&scene);
+    for (instance, inside) in scene.instances.iter().zip(inner) {
+        findings.extend(secrets::look(instance, &scene));
+        findings.extend(unit_files::look(instance, &scene));
+        findings.extend(unit_state::look(instance, &scene));
+        match inside {
+            None => {}
+            Some(Err(reason)) => findings.extend(not_seen(instance, &scene, &reason)),
+            Some(Ok(inside)) => {
+                findings.extend(directory::judge(instance, &inside, &scene));
+                findings.extend(environment::judge(instance, &inside, &scene));
+                findings.extend(master::judge(instance, &inside, &scene));
+                findings.extend(worker::judge(instance, &inside, &scene));
+            }
+        }
+    }
+    findings.retain(|finding| checks.contains(&finding.check));
+    // Stable: the host first, then the instances in their order.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
+}
+
+/// The facts from inside of each instance of the scene; none where there is nothing to ask for.
+fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
+    // Each waits for a Python most of the time; a machine may have dozens.
+    let lanes = thread::available_parallelism()
+        .map_or(2, usize::from)
+        .max(2);
+    let mut results = Vec::new();
+    for group in scene.instances.chunks(lanes) {
+        thread::scope(|scope| {
+            let looks: Vec<_> = group
+                .iter()
+                .map(|instance| scope.spawn(|| inside_of(instance, scene)))
+                .collect();
+            for look in looks {
+                results.push(
+                    look.join()
+                        .unwrap_or_else(|_| Some(Err("the look failed".to_owned()))),
+                );
+            }
+        });
+    }
+    results
+}
+
+fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, String>> {
+    let checks = inside::concerned(&scene.checks);
+    if checks.is_empty() {
+        return None;
+    }
+    let viewer = scene.viewer(instance);
+    let asked = match viewer {
+        Viewer::Elsewhere | Viewer::Other => {
+            return Some(Ok(inside::look(
+                instance,
+                scene.context,
+                &checks,
+                Depth::Files,
+            )));
+        }
+        Viewer::Root if scene.account(&instance.user).is_none() => {
+            return Some(Err(format!(
+                "there is no account `{}`",
+                instance.user.as_str()
+            )));
+        }
+        Viewer::Root => inside::ask(instance, &checks, true),
+        Viewer::Owner => inside::ask(instance, &checks, false),
+    };
+    Some(asked.map_err(|error| format!("{error:#}")))
+}
+
+/// What is said when no facts come.
+fn not_seen(instance: &Instance, scene: &Scene<'_>, reason: &str) -> Option<Finding> {
+    let reference = Some(&instance.reference);
+    if scene.account(&instance.user).is_none() {
+        // Said by the check of accounts.
+        return None;
+    }
+    let check = *inside::concerned(&scene.checks).first()?;
+    let user = instance.user.as_str();
+    let seen = format!("nothing can be looked at as `{user}`: {reason}");
+    Some(Finding::problem(check, reference, seen).command([
+        "journalctl",
+        "--unit",
+        &instance.reference.unit_name(),
+        "--lines",
+        "50",
+    ]))
+}

@@ -1,0 +1,113 @@
+//! Findings for people and for programs.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::finding::{Finding, Severity};
+
+/// The format of the JSON. Keys may be added, none changes its meaning.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    version: u32,
+    problems: usize,
+    warnings: usize,
+    findings: &'a [Finding],
+}
+
+fn count(findings: &[Finding], severity: Severity) -> usize {
+    let of = |finding: &&Finding| finding.severity == severity;
+    findings.iter().filter(of).count()
+}
+
+/// One object with every finding, those that are in order too.
+pub(super) fn json(findings: &[Finding]) -> anyhow::Result<String> {
+    let report = Report {
+        version: VERSION,
+        problems: count(findings, Severity::Problem),
+        warnings: count(findings, Severity::Warning),
+        findings,
+    };
+    Ok(serde_json::to_string_pretty(&report).context("write JSON")? + "\n")
+}
+
+/// A paragraph for each problem and warning, or with `all` for each finding, and a last line that
+/// counts them.
+pub(super) fn text(findings: &[Finding], all: bool) -> String {
+    let mut text = String::new();
+    let shown = findings
+        .iter()
+        .filter(|finding| all || finding.severity >= Severity::Warning);
+    for finding in shown {
+        text.push_str(&paragraph(finding));
+    }
+    let (problems, warnings) = (
+        count(findings, Severity::Problem),
+        count(findings, Severity::Warning),
+    );
+    let unseen = count(findings, Severity::Unseen);
+    let good = count(findings, Severity::Ok);
+    let mut summary = format!(
+        "{}, {}, {good} in order",
+        counted(problems, "problem"),
+        counted(warnings, "warning"),
+    );
+    if unseen > 0 {
+        let more = if all { "" } else { " (`--all` says which)" };
+        write!(summary, ", {unseen} not looked at{more}").expect("writing to a string succeeds");
+    }
+    text + &summary + "\n"
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match count {
+        0 => format!("no {noun}s"),
+        1 => format!("1 {noun}"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+fn paragraph(finding: &Finding) -> String {
+    let mut text = format!("{}: ", finding.severity);
+    if let Some(instance) = &finding.instance {
+        write!(text, "{instance}: ").expect("writing to a string succeeds");
+    }
+    writeln!(text, "{}: {}", finding.check, finding.seen).expect("writing to a string succeeds");
+    if let Some(mending) = &finding.mending {
+        for command in &mending.commands {
+            writeln!(text, "    {command}").expect("writing to a string succeeds");
+        }
+        if let Some(words) = &mending.words {
+            writeln!(text, "    hint: {words}").expect("writing to a string succeeds");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Check;
+
+    #[test]
+    fn problems_have_their_commands_below_them_and_a_last_line_counts() {
+        let findings = [
+            Finding::problem(Check::UnitMasked, None, "it is masked").safe(["systemctl", "x"]),
+            Finding::ok(Check::Clock, None, "synchronised"),
+            Finding::unseen(Check::Tac, None, "not set up"),
+        ];
+        assert_eq!(
+            text(&findings, false),
+            "problem: unit-masked: it is masked\n    systemctl x\n\
+             1 problem, no warnings, 1 in order, 1 not looked at (`--all` says which)\n"
+        );
+        assert_eq!(
+            text(&findings[1..], true),
+            "ok: clock: synchronised\nunseen: tac: not set up\n\
+             no problems, no warnings, 1 in order, 1 not looked at\n"
+        );
+    }
+}

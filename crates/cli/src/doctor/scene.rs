@@ -1,0 +1,164 @@
+//! What doctor looks at, gathered once: the instances concerned, what systemd says of their units, the
+//! accounts, and who is looking.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::values::AccountName;
+
+use super::finding::Check;
+use crate::context::Context;
+use crate::units::{self, Unit};
+
+/// Asked of systemd, org.freedesktop.systemd1(5).
+const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,ExecMainStatus,StatusText,\
+                          ConditionResult,StateChangeTimestampMonotonic,UnitFileState,FragmentPath,\
+                          DropInPaths,NeedDaemonReload,Environment,ExecMainStartTimestamp";
+
+/// Everything that the checks share.
+pub(super) struct Scene<'a> {
+    pub(super) context: &'a Context,
+    pub(super) settings: Option<&'a Settings>,
+    /// Those asked for, without those that the configuration is wrong about.
+    pub(super) instances: Vec<&'a Instance>,
+    pub(super) checks: Vec<Check>,
+    /// By the name of the unit; empty where there is no systemd to ask.
+    units: BTreeMap<String, Unit>,
+    accounts: BTreeMap<String, Account>,
+    uid: u32,
+}
+
+/// Who looks at an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Viewer {
+    Root,
+    /// The service user himself.
+    Owner,
+    /// Somebody else, who sees what everybody sees.
+    Other,
+    /// Whoever it is looks below a root directory.
+    Elsewhere,
+}
+
+/// An account of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Account {
+    pub(super) uid: u32,
+    pub(super) home: PathBuf,
+}
+
+impl<'a> Scene<'a> {
+    pub(super) fn new(
+        settings: Option<&'a Settings>,
+        reference: Option<&InstanceRef>,
+        checks: &[Check],
+        context: &'a Context,
+    ) -> anyhow::Result<Self> {
+        let instances: Vec<&Instance> = settings
+            .into_iter()
+            .flat_map(Settings::instances)
+            .filter(|instance| reference.is_none_or(|wanted| *wanted == instance.reference))
+            .collect();
+        let names: Vec<String> = instances
+            .iter()
+            .map(|instance| instance.reference.unit_name())
+            .collect();
+        let mut scene = Self {
+            context,
+            settings,
+            instances,
+            checks: checks.to_vec(),
+            units: BTreeMap::new(),
+            accounts: BTreeMap::new(),
+            uid: rustix::process::geteuid().as_raw(),
+        };
+        if scene.has_systemd() && !names.is_empty() {
+            scene.units = units::ask(&names, PROPERTIES)?;
+        }
+        let users = settings.into_iter().flat_map(Settings::instances);
+        for user in users.map(|instance| instance.user.as_str()) {
+            if !scene.accounts.contains_key(user)
+                && let Some(account) = find_account(user, context)
+            {
+                scene.accounts.insert(user.to_owned(), account);
+            }
+        }
+        Ok(scene)
+    }
+
+    /// Whether a check is asked for.
+    pub(super) fn wants(&self, check: Check) -> bool {
+        self.checks.contains(&check)
+    }
+
+    /// Whether there is a running system with systemd to ask, sd_booted(3).
+    pub(super) fn has_systemd(&self) -> bool {
+        !self.context.is_elsewhere() && Path::new("/run/systemd/system").is_dir()
+    }
+
+    /// Whether an owner of files counts as root: below a root directory, whoever looks does.
+    pub(super) fn is_roots(&self, owner: u32) -> bool {
+        owner == 0 || self.context.is_elsewhere() && owner == self.uid
+    }
+
+    pub(super) fn viewer(&self, instance: &Instance) -> Viewer {
+        if self.context.is_elsewhere() {
+            Viewer::Elsewhere
+        } else if self.uid == 0 {
+            Viewer::Root
+        } else if self
+            .account(&instance.user)
+            .is_some_and(|account| account.uid == self.uid)
+        {
+            Viewer::Owner
+        } else {
+            Viewer::Other
+        }
+    }
+
+    /// What systemd says of an instance's unit; none where it is not asked.
+    pub(super) fn unit(&self, instance: &Instance) -> Option<&Unit> {
+        self.units.get(&instance.reference.unit_name())
+    }
+
+    pub(super) fn account(&self, name: &AccountName) -> Option<&Account> {
+        self.accounts.get(name.as_str())
+    }
+
+    /// Whether there is something in the directory, without which a unit is skipped; none where that
+    /// cannot be seen.
+    pub(super) fn is_set_up(&self, instance: &Instance) -> Option<bool> {
+        let directory = self.context.path(instance.directory.as_str());
+        match fs::read_dir(directory) {
+            Ok(mut entries) => Some(entries.next().is_some()),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
+            Err(_) => Some(false),
+        }
+    }
+}
+
+/// From wherever the host has its accounts; below a root directory, from its file.
+fn find_account(name: &str, context: &Context) -> Option<Account> {
+    let text = if context.is_elsewhere() {
+        let passwd = fs::read(context.path("/etc/passwd")).ok()?;
+        String::from_utf8_lossy(&passwd).into_owned()
+    } else {
+        let output = Command::new("getent")
+            .args(["passwd", "--", name])
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let mut accounts = lines.filter(|fields| fields.first() == Some(&name));
+    let fields = accounts.next()?;
+    Some(Account {
+        uid: fields.get(2)?.parse().ok()?,
+        home: PathBuf::from(fields.get(5)?),
+    })
+}

@@ -1,0 +1,83 @@
+//! Whether a unit runs, will at the next boot, and what it says of itself.
+
+use buildbot_conda_core::settings::Instance;
+
+use super::finding::{Check, Finding};
+use super::scene::Scene;
+use crate::survey;
+use crate::units::Unit;
+
+pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
+    let reference = Some(&instance.reference);
+    let Some(unit) = scene.unit(instance) else {
+        let unseen = |check| Finding::unseen(check, reference, "there is no systemd to ask");
+        return vec![unseen(Check::UnitEnabled), unseen(Check::UnitState)];
+    };
+    if scene.is_set_up(instance) == Some(false) {
+        let seen = format!(
+            "`{}` is empty or missing: not set up, skipped at boot",
+            instance.directory
+        );
+        let unseen = |check| Finding::unseen(check, reference, seen.clone());
+        return vec![unseen(Check::UnitEnabled), unseen(Check::UnitState)];
+    }
+    if unit.property("LoadState") == "masked" {
+        return Vec::new();
+    }
+    vec![enabled(instance, unit), state(instance, unit)]
+}
+
+fn enabled(instance: &Instance, unit: &Unit) -> Finding {
+    let reference = Some(&instance.reference);
+    let name = instance.reference.unit_name();
+    match unit.property("UnitFileState") {
+        "enabled" | "static" | "generated" | "alias" | "indirect" => Finding::ok(
+            Check::UnitEnabled,
+            reference,
+            format!("`{name}` starts at boot"),
+        ),
+        state => {
+            let state = if state.is_empty() { "not known" } else { state };
+            let seen = format!("`{name}` does not start at boot: it is {state}");
+            Finding::warning(Check::UnitEnabled, reference, seen).command([
+                "systemctl",
+                "enable",
+                &name,
+            ])
+        }
+    }
+}
+
+fn state(instance: &Instance, unit: &Unit) -> Finding {
+    let reference = Some(&instance.reference);
+    let name = instance.reference.unit_name();
+    let start = ["systemctl", "start", &name];
+    let why = match unit.failed_set_up() {
+        Some(status) => survey::set_up_failure(status, instance),
+        None => unit.property("StatusText").to_owned(),
+    };
+    let because = if why.is_empty() {
+        why
+    } else {
+        format!(": {why}")
+    };
+    match (unit.property("ActiveState"), unit.property("SubState")) {
+        (_, "auto-restart" | "auto-restart-queued") => {
+            let seen = format!("`{name}` ends and is started again and again{because}");
+            Finding::problem(Check::UnitState, reference, seen)
+                .words(format!("`journalctl --unit {name}` says more"))
+        }
+        ("failed", _) => {
+            let status = unit.property("ExecMainStatus");
+            let seen = format!("`{name}` has failed with status {status}{because}");
+            Finding::problem(Check::UnitState, reference, seen)
+                .command(start)
+                .words("mend first what it says")
+        }
+        ("inactive", _) => {
+            let seen = format!("`{name}` is stopped");
+            Finding::warning(Check::UnitState, reference, seen).command(start)
+        }
+        (state, _) => Finding::ok(Check::UnitState, reference, format!("`{name}` is {state}")),
+    }
+}

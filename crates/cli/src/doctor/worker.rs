@@ -1,0 +1,243 @@
+//! What a worker's tac and connection amount to.
+
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+
+use super::directory::as_user;
+use super::finding::{Check, Finding};
+use super::inside::{Inside, PythonFacts, Reach, Tac, WorkerInTac};
+use super::scene::Scene;
+use crate::status_file::{self, StatusFile};
+use crate::units::Unit;
+
+/// Seconds; routers and firewalls forget a quiet connection some minutes after its last word.
+const LONGEST_KEEPALIVE: f64 = 300.0;
+
+pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
+    if instance.reference.role != Role::Worker || scene.is_set_up(instance) == Some(false) {
+        return Vec::new();
+    }
+    let reference = Some(&instance.reference);
+    let mut findings = Vec::new();
+    let python = inside
+        .python
+        .as_ref()
+        .and_then(|python| python.as_ref().ok());
+    let tac = python.and_then(|python| python.tac.as_ref());
+    match (python, tac) {
+        (Some(python), Some(tac)) => findings.extend(of_tac(instance, python, tac)),
+        _ => {
+            let unseen = |check| Finding::unseen(check, reference, "`buildbot.tac` was not run");
+            findings.extend([Check::Tac, Check::Keepalive, Check::AllowShutdown].map(unseen));
+        }
+    }
+    findings.push(connection(instance, tac, scene));
+    findings
+}
+
+fn of_tac(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Vec<Finding> {
+    let reference = Some(&instance.reference);
+    let path = format!("{}/buildbot.tac", instance.directory);
+    if let Some(reason) = &tac.failure {
+        let seen = format!("`{path}` cannot be run: {reason}");
+        return vec![
+            Finding::problem(Check::Tac, reference, seen)
+                .words("correct it, or make it anew with `buildbot-worker create-worker`"),
+        ];
+    }
+    if tac.workers.is_empty() {
+        let seen = format!("`{path}` makes no worker");
+        return vec![
+            Finding::problem(Check::Tac, reference, seen)
+                .words("make it anew with `buildbot-worker create-worker`"),
+        ];
+    }
+    let mut findings = vec![Finding::ok(
+        Check::Tac,
+        reference,
+        format!("`{path}` makes a worker"),
+    )];
+    findings.push(keepalive(instance, python, tac));
+    findings.push(allow_shutdown(instance, python, tac));
+    findings
+}
+
+/// Changes one line of the tac, as its owner, where there is such a line.
+fn edit(
+    finding: Finding,
+    instance: &Instance,
+    python: &PythonFacts,
+    key: &str,
+    value: &str,
+) -> Finding {
+    let path = format!("{}/buildbot.tac", instance.directory);
+    if !python.editable.iter().any(|name| name == key) {
+        return finding.words(format!(
+            "set `{key} = {value}` in `{path}`, hand it to `Worker(...)`, and restart"
+        ));
+    }
+    let script = format!("s/^{key} *=.*/{key} = {value}/");
+    finding
+        .command(as_user(
+            instance,
+            &["sed", "--in-place", "--expression", &script, &path],
+        ))
+        .command(["systemctl", "restart", &instance.reference.unit_name()])
+        .words("the restart interrupts running builds, which are retried")
+}
+
+fn keepalive(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Finding {
+    let reference = Some(&instance.reference);
+    let interval = |worker: &WorkerInTac| worker.keepalive.filter(|seconds| *seconds > 0.0);
+    let longest = tac
+        .workers
+        .iter()
+        .map(interval)
+        .try_fold(0.0, |longest: f64, seconds| {
+            seconds.map(|seconds| longest.max(seconds))
+        });
+    let seen = match longest {
+        Some(seconds) if seconds <= LONGEST_KEEPALIVE => {
+            return Finding::ok(
+                Check::Keepalive,
+                reference,
+                format!("a sign of life every {seconds} s"),
+            );
+        }
+        Some(seconds) => format!(
+            "a sign of life every {seconds} s only: a connection that was cut is not noticed for long"
+        ),
+        None => "no sign of life is sent: a connection that was cut is not noticed".to_owned(),
+    };
+    edit(
+        Finding::warning(Check::Keepalive, reference, seen),
+        instance,
+        python,
+        "keepalive",
+        "60",
+    )
+}
+
+fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Finding {
+    let reference = Some(&instance.reference);
+    let allows = |worker: &WorkerInTac| worker.allow_shutdown.as_deref() == Some("signal");
+    if tac.workers.iter().all(allows) {
+        return Finding::ok(
+            Check::AllowShutdown,
+            reference,
+            "it finishes its builds when asked to",
+        );
+    }
+    let seen = "`buildbot.tac` does not let the worker finish its builds: `systemctl reload` and `drain` refuse";
+    let finding = Finding::warning(Check::AllowShutdown, reference, seen);
+    edit(finding, instance, python, "allow_shutdown", "'signal'")
+}
+
+/// The running worker knows best; without one, the way to the master is tried as far as the login.
+fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Finding {
+    let reference = Some(&instance.reference);
+    let status = scene
+        .unit(instance)
+        .and_then(Unit::main_pid)
+        .and_then(|pid| {
+            let path = scene.context.path(&paths::status_file(&instance.reference));
+            status_file::read(&path).filter(|status| status.pid == pid)
+        });
+    let state = status
+        .as_ref()
+        .and_then(|status| status.worker.as_ref())
+        .map(|worker| worker.connection.as_str());
+    let message = || {
+        status
+            .as_ref()
+            .and_then(|status: &StatusFile| status.message.clone())
+            .unwrap_or_default()
+    };
+    match state {
+        Some("connected") => return Finding::ok(Check::Connection, reference, message()),
+        Some("refused") => {
+            return Finding::problem(Check::Connection, reference, message()).words(format!(
+                "the name and password in `{}/buildbot.tac` must be those of the master's `workers`; then `systemctl restart {}`",
+                instance.directory,
+                instance.reference.unit_name()
+            ));
+        }
+        _ => {}
+    }
+    let workers = tac.map(|tac| tac.workers.as_slice()).unwrap_or_default();
+    let tried = workers
+        .iter()
+        .find_map(|worker| Some((worker.target.as_deref()?, worker.reach.as_ref()?)));
+    match (tried, state) {
+        (Some((target, reach)), _) if reach.reason.is_some() => {
+            unreachable(instance, target, reach, scene)
+        }
+        (Some((target, _)), Some(_)) => {
+            let seen = format!("{target} answers, but the worker says: {}", message());
+            Finding::problem(Check::Connection, reference, seen).command([
+                "systemctl",
+                "restart",
+                &instance.reference.unit_name(),
+            ])
+        }
+        (Some((target, _)), None) => {
+            let seen = format!(
+                "{target} answers; whether it takes name and password, only a running worker can tell"
+            );
+            Finding::ok(Check::Connection, reference, seen)
+        }
+        (None, _) => Finding::unseen(
+            Check::Connection,
+            reference,
+            "where its master is could not be found out",
+        ),
+    }
+}
+
+fn unreachable(instance: &Instance, target: &str, reach: &Reach, scene: &Scene<'_>) -> Finding {
+    let reason = reach.reason.as_deref().unwrap_or_default();
+    let problem =
+        |seen: String| Finding::problem(Check::Connection, Some(&instance.reference), seen);
+    let tac = format!("`{}/buildbot.tac`", instance.directory);
+    match reach.step.as_str() {
+        "dns" => problem(format!(
+            "the name of its master, {target}, is not known: {reason}"
+        ))
+        .words(format!(
+            "correct it in {tac}, or make it known: `getent hosts` asks as the worker does"
+        )),
+        "tls" => problem(format!("{target} is not trusted: {reason}")).words(
+            "give the master a certificate that this host trusts, for the name in the worker's tac",
+        ),
+        "tcp" => {
+            let finding = problem(format!("{target} does not answer: {reason}"));
+            match stopped_master(target, scene) {
+                Some(unit) => finding.command(["systemctl", "start", &unit]),
+                None => finding.words("start the master, open its port, or correct the tac"),
+            }
+        }
+        _ => problem(format!("{target} answers, but {reason}")).words(format!(
+            "correct the port in {tac}: it is the one of the master's `protocols`"
+        )),
+    }
+}
+
+/// A master of this host that does not run, where the worker looks for one on this host.
+fn stopped_master(target: &str, scene: &Scene<'_>) -> Option<String> {
+    let host = target.rsplit_once(':')?.0.trim_matches(['[', ']']);
+    if !(host == "localhost" || host == "::1" || host.starts_with("127.")) {
+        return None;
+    }
+    let masters = scene
+        .settings?
+        .instances()
+        .filter(|other| other.reference.role == Role::Master);
+    let set_up = masters.filter(|master| scene.is_set_up(master) == Some(true));
+    let mut stopped = set_up.filter(|master| {
+        scene
+            .unit(master)
+            .is_none_or(|unit| unit.main_pid().is_none())
+    });
+    stopped.next().map(|master| master.reference.unit_name())
+}
