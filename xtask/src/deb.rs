@@ -18,26 +18,46 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::prerequisites;
-use command::{output, run_on_stderr};
+pub(crate) use command::{output, run_on_stderr};
+pub(crate) use tools::CARGO_DEB_VERSION;
 
 /// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
 /// would otherwise make both build everything again each time.
 const BUILD_DIRECTORY: &str = "package";
 
-/// The crates whose binaries are packed.
+/// The crates whose binaries are packed, in the order of [`PROGRAMS`].
 const PACKED_CRATES: [&str; 3] = [
     "buildbot-conda-cli",
     "buildbot-conda-launcher",
     "buildbot-conda-generator",
 ];
 
+/// What these binaries are called.
+pub(crate) const PROGRAMS: [&str; 3] = [
+    "buildbot-conda",
+    "buildbot-conda-launcher",
+    "buildbot-conda-generator",
+];
+
+/// For `reproduce`, which builds a copy of the sources.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Build the sources in this directory instead of the workspace's
+    #[arg(long, value_name = "DIR", hide = true)]
+    source: Option<PathBuf>,
+    /// Take over the programs that are in this directory, and compile only the others
+    #[arg(long, value_name = "DIR", hide = true)]
+    programs: Option<PathBuf>,
+}
+
 /// Build the package and print its path on stdout; everything else goes to stderr.
 ///
 /// # Errors
 ///
 /// As [`build`].
-pub(crate) fn run(workspace: &Path) -> Result<()> {
-    let package = build(workspace)?;
+pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
+    let source = arguments.source.as_deref().unwrap_or(workspace);
+    let package = build_with(source, arguments.programs.as_deref())?;
     writeln!(std::io::stdout(), "{}", package.display()).context("print the package's path")
 }
 
@@ -49,15 +69,20 @@ pub(crate) fn run(workspace: &Path) -> Result<()> {
 /// When a tool is missing and cannot be installed, the versions in `Cargo.toml` and `debian/changelog` differ, or a
 /// step fails.
 pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
+    build_with(workspace, None)
+}
+
+/// As [`build`], with the programs that are in `programs` taken over instead of compiled.
+fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
     prerequisites::for_package()?;
     let cargo_deb = tools::cargo_deb(workspace)?;
     ensure_versions_agree(workspace)?;
     let epoch = source_date_epoch(workspace)?;
-    let build_directory = workspace.join("target").join(BUILD_DIRECTORY);
+    let build_directory = build_directory(workspace);
 
     let release = build_directory.join("release");
     write_units(&release.join("units"))?;
-    compile(workspace, &build_directory, &epoch)?;
+    compile(workspace, &build_directory, &epoch, programs)?;
     documents::write(workspace, &release.join("buildbot-conda"), &release, &epoch)?;
     copyright::write(workspace, &PACKED_CRATES, &release.join("copyright"))?;
 
@@ -90,12 +115,31 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
     Ok(package)
 }
 
+/// Where the package of the workspace is compiled; the programs are in `release/` below it.
+pub(crate) fn build_directory(workspace: &Path) -> PathBuf {
+    workspace.join("target").join(BUILD_DIRECTORY)
+}
+
+/// The variables on which the package's bytes may depend, with the values that they have for every build.
+///
+/// # Errors
+///
+/// When the changelog cannot be read.
+pub(crate) fn environment(workspace: &Path) -> Result<[(&'static str, String); 3]> {
+    Ok(variables(&source_date_epoch(workspace)?))
+}
+
+fn variables(epoch: &str) -> [(&'static str, String); 3] {
+    [
+        ("LC_ALL", "C.UTF-8".to_owned()),
+        ("SOURCE_DATE_EPOCH", epoch.to_owned()),
+        ("TZ", "UTC".to_owned()),
+    ]
+}
+
 /// Give `command` the environment on which its output may depend.
 fn reproducible(mut command: Command, epoch: &str) -> Command {
-    command
-        .env("SOURCE_DATE_EPOCH", epoch)
-        .env("LC_ALL", "C.UTF-8")
-        .env("TZ", "UTC");
+    command.envs(variables(epoch));
     command
 }
 
@@ -140,12 +184,25 @@ fn write_units(directory: &Path) -> Result<()> {
 }
 
 /// Compile what is packed. Paths of the build machine are mapped to fixed ones, or panic messages would carry them.
-fn compile(workspace: &Path, build_directory: &Path, epoch: &str) -> Result<()> {
+fn compile(
+    workspace: &Path,
+    build_directory: &Path,
+    epoch: &str,
+    programs: Option<&Path>,
+) -> Result<()> {
     let flags = remap_flags(workspace)?;
-    for packed_crate in PACKED_CRATES {
+    for (packed_crate, program) in PACKED_CRATES.into_iter().zip(PROGRAMS) {
+        if let Some(finished) = programs.map(|directory| directory.join(program))
+            && finished.is_file()
+        {
+            let place = build_directory.join("release").join(program);
+            fs::copy(&finished, &place)
+                .with_context(|| format!("copy `{}`", finished.display()))?;
+            continue;
+        }
         // One at a time, so that features that only the command line needs stay out of launcher and generator.
         run_on_stderr(
-            reproducible(Command::new(cargo()), epoch)
+            without_own_settings(reproducible(Command::new(cargo()), epoch))
                 .current_dir(workspace)
                 .env("CARGO_ENCODED_RUSTFLAGS", &flags)
                 .args([
@@ -160,6 +217,29 @@ fn compile(workspace: &Path, build_directory: &Path, epoch: &str) -> Result<()> 
         )?;
     }
     Ok(())
+}
+
+/// Takes out of cargo's environment what a developer may have set to build otherwise, so that it cannot change what
+/// ships: profiles, flags, linkers, wrappers. Where cargo finds its things and how many jobs it runs stays.
+fn without_own_settings(mut command: Command) -> Command {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_kept = matches!(
+            text.as_ref(),
+            "CARGO" | "CARGO_HOME" | "CARGO_BUILD_JOBS" | "CARGO_HTTP_CAINFO"
+        ) || text.starts_with("CARGO_NET_")
+            || text.starts_with("CARGO_TERM_")
+            || text.starts_with("CARGO_REGISTR");
+        let is_foreign = text.starts_with("CARGO_")
+            || matches!(
+                text.as_ref(),
+                "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTC_BOOTSTRAP"
+            );
+        if is_foreign && !is_kept {
+            command.env_remove(&name);
+        }
+    }
+    command
 }
 
 /// `--remap-path-prefix` for the places where source code lies, joined as `CARGO_ENCODED_RUSTFLAGS` wants it.
@@ -193,7 +273,7 @@ fn remap_flags(workspace: &Path) -> Result<String> {
 }
 
 /// Where cargo keeps the sources of dependencies.
-fn cargo_home() -> Result<PathBuf> {
+pub(crate) fn cargo_home() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CARGO_HOME").filter(|path| !path.is_empty()) {
         return Ok(path.into());
     }
@@ -217,6 +297,6 @@ fn package_name(package: &Path) -> Result<String> {
     Ok(fields)
 }
 
-fn create_directory(path: &Path) -> Result<()> {
+pub(crate) fn create_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("create the directory `{}`", path.display()))
 }

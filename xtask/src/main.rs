@@ -7,6 +7,7 @@ mod demo;
 mod faults;
 mod prerequisites;
 mod repo;
+mod reproduce;
 mod stages;
 mod test;
 mod tidy;
@@ -32,7 +33,9 @@ enum Verb {
     /// Run every test
     Test(test::Arguments),
     /// Build the package and print its path
-    Deb,
+    Deb(deb::Arguments),
+    /// Build the package twice under different conditions, compare, and write its `.buildinfo`
+    Reproduce(reproduce::Arguments),
     /// Print the fault table of the last test run, or record it in `docs/faults.md`
     Faults(faults::Arguments),
     /// Make, extend and verify a signed apt repository, as `buildbot-conda repo` does
@@ -61,7 +64,8 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Demo(arguments) => demo::run(workspace, arguments),
         Verb::Test(arguments) => test::run(workspace, &arguments),
-        Verb::Deb => deb::run(workspace),
+        Verb::Deb(arguments) => deb::run(workspace, &arguments),
+        Verb::Reproduce(arguments) => reproduce::run(workspace, &arguments),
         Verb::Faults(arguments) => faults::run(workspace, &arguments),
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Check => check::run(workspace),

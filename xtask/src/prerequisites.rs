@@ -63,6 +63,19 @@ const PACKAGING: [Prerequisite; 3] = [
     },
 ];
 
+const REPRODUCTION: [Prerequisite; 2] = [
+    Prerequisite {
+        package: "faketime",
+        reason: "builds the package on another day",
+        probe: &["faketime", "--version"],
+    },
+    Prerequisite {
+        package: "diffoscope-minimal",
+        reason: "says in what two packages differ",
+        probe: &["diffoscope", "--version"],
+    },
+];
+
 const PACKAGE_TESTS: [Prerequisite; 2] = [
     Prerequisite {
         package: "lintian",
@@ -83,6 +96,20 @@ const PACKAGE_TESTS: [Prerequisite; 2] = [
 /// When something is missing and cannot be installed.
 pub(crate) fn for_package() -> Result<()> {
     install(PACKAGING.iter())
+}
+
+/// The names of the Debian packages that building the package needs.
+pub(crate) fn packaging() -> impl Iterator<Item = &'static str> {
+    PACKAGING.iter().map(|prerequisite| prerequisite.package)
+}
+
+/// Sees to what building the package under other conditions needs.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_reproduction() -> Result<()> {
+    install(PACKAGING.iter().chain(&REPRODUCTION))
 }
 
 /// Sees to what the tests in Python need.

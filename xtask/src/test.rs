@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
 
 use crate::stages::Stages;
-use crate::{deb, faults, prerequisites};
+use crate::{deb, faults, prerequisites, reproduce};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -35,7 +35,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         command.current_dir(workspace).args(words);
         command
     };
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 8 });
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 9 });
     stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
     stages.attempt("lints", || {
         check(&mut cargo(&[
@@ -65,6 +65,9 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
                 command.env("BUILDBOT_CONDA_DEB", &package);
                 command
             };
+            stages.attempt("package is built again", || {
+                reproduce::check(workspace, &package)
+            });
             stages.attempt("package", || {
                 prerequisites::for_package_tests()?;
                 let mut tests = with_package(&[

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 /// Echo `command`, run it with its stdout joined to our stderr, and fail unless it succeeds.
-pub(super) fn run_on_stderr(command: &mut Command) -> Result<()> {
+pub(crate) fn run_on_stderr(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", shown(command));
     let status = command
         .stdin(Stdio::null())
@@ -17,7 +17,7 @@ pub(super) fn run_on_stderr(command: &mut Command) -> Result<()> {
 }
 
 /// Run `command` quietly and return its stdout without the final newline; its stderr is ours.
-pub(super) fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::command::run_on_stderr;
 
 /// Other versions write other bytes.
-const CARGO_DEB_VERSION: &str = "3.8.0";
+pub(crate) const CARGO_DEB_VERSION: &str = "3.8.0";
 
 /// The path of cargo-deb, installed below `target/tools` when it is not there yet.
 pub(super) fn cargo_deb(workspace: &Path) -> Result<PathBuf> {
