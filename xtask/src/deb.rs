@@ -140,6 +140,8 @@ fn variables(epoch: &str) -> [(&'static str, String); 3] {
 /// Give `command` the environment on which its output may depend.
 fn reproducible(mut command: Command, epoch: &str) -> Command {
     command.envs(variables(epoch));
+    // gettext prefers it to LC_ALL.
+    command.env_remove("LANGUAGE");
     command
 }
 

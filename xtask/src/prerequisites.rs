@@ -78,9 +78,9 @@ const REPRODUCTION: [Prerequisite; 2] = [
 
 const PACKAGE_TESTS: [Prerequisite; 2] = [
     Prerequisite {
-        package: "lintian",
-        reason: "judges the package as Debian does",
-        probe: &["lintian", "--version"],
+        package: "groff",
+        reason: "sets the manual pages",
+        probe: &["groff", "--version"],
     },
     Prerequisite {
         package: "shellcheck",

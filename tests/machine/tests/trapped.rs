@@ -143,7 +143,10 @@ fn root_executes_nothing_that_the_service_user_can_write(release: Release) -> Ou
     machine.copy_in(&latest_package()?, "/root/package.deb")?;
 
     let trace = trace(&machine)?;
-    run(&machine, "systemctl enable --now buildbot-master buildbot-worker")?;
+    run(
+        &machine,
+        "systemctl enable --now buildbot-master buildbot-worker",
+    )?;
     for command in COMMANDS {
         run(&machine, &format!("buildbot-conda {command}"))?;
     }
@@ -155,21 +158,33 @@ fn root_executes_nothing_that_the_service_user_can_write(release: Release) -> Ou
     run(&machine, "dpkg --install /root/package.deb")?;
     run(&machine, "dpkg --purge buildbot-conda")?;
     run(&machine, "dpkg --install /root/package.deb")?;
-    run(&machine, "dpkg --remove buildbot-conda; dpkg --purge buildbot-conda")?;
+    run(
+        &machine,
+        "dpkg --remove buildbot-conda; dpkg --purge buildbot-conda",
+    )?;
     run(&machine, &format!("env {END}=1 sh -c : {END}"))?;
     let execs = trace.join().expect("the tracer does not panic")?;
 
     let user = machine.run(&["id", "-u", "bb"])?.succeeded()?;
     let log = machine.read_file("/traps/log")?;
-    let steps: BTreeSet<(&str, &str)> = log.lines().filter_map(|line| line.split_once(' ')).collect();
+    let steps: BTreeSet<(&str, &str)> = log
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .collect();
     for name in GOES_OFF {
         ensure!(
             steps.contains(&(user.text(), name)),
             "the trap `{name}` does not go off when the services start: {steps:?}"
         );
     }
-    let others: Vec<_> = steps.iter().filter(|(uid, _)| *uid != user.text()).collect();
-    ensure!(others.is_empty(), "traps went off as somebody else: {others:?}");
+    let others: Vec<_> = steps
+        .iter()
+        .filter(|(uid, _)| *uid != user.text())
+        .collect();
+    ensure!(
+        others.is_empty(),
+        "traps went off as somebody else: {others:?}"
+    );
 
     let lines: Vec<String> = execs.iter().map(|exec| exec.arguments.join(" ")).collect();
     for piece in SEEN {
@@ -215,7 +230,10 @@ done
         // Others write to the null device and such, but nobody executes those.
         let mode = mode.as_bytes();
         let is_open = (mode[5] == b'w' || mode[8] == b'w') && mode[9] != b't' && mode[0] != b'c';
-        ensure!(owner == "0" && !is_open, "root has executed `{path}`: {line}");
+        ensure!(
+            owner == "0" && !is_open,
+            "root has executed `{path}`: {line}"
+        );
     }
     Ok(())
 }
@@ -249,22 +267,42 @@ fn root_follows_no_link_that_the_service_user_has_made(release: Release) -> Outc
         )?
         .succeeded()?;
 
-    for command in ["list", "list --json", "status master", "status worker", "show master"] {
+    for command in [
+        "list",
+        "list --json",
+        "status master",
+        "status worker",
+        "show master",
+    ] {
         let output = machine.shell(&format!("timeout 20 buildbot-conda {command}"))?;
-        ensure!(output.status != 124, "`{command}` waits for the service user");
+        ensure!(
+            output.status != 124,
+            "`{command}` waits for the service user"
+        );
         ensure!(
             !output.to_string().contains("root:"),
             "`{command}` shows what only root may read: {output}"
         );
     }
     // It runs as the service user, who may fail, and cannot do more.
-    machine.shell("timeout 60 buildbot-conda backup master || [ $? -ne 124 ]")?.succeeded()?;
-    for step in ["install /root/package.deb", "remove buildbot-conda", "purge buildbot-conda"] {
-        machine.run(&["sh", "-euc", &format!("dpkg --{step}")])?.succeeded()?;
+    machine
+        .shell("timeout 60 buildbot-conda backup master || [ $? -ne 124 ]")?
+        .succeeded()?;
+    for step in [
+        "install /root/package.deb",
+        "remove buildbot-conda",
+        "purge buildbot-conda",
+    ] {
+        machine
+            .run(&["sh", "-euc", &format!("dpkg --{step}")])?
+            .succeeded()?;
     }
 
     let after = fingerprint(&machine)?;
-    ensure!(before == after, "something else has changed:\n{before}\n{after}");
+    ensure!(
+        before == after,
+        "something else has changed:\n{before}\n{after}"
+    );
     Ok(())
 }
 

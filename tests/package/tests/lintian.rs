@@ -1,0 +1,95 @@
+//! Debian's own checkers, lintian and piuparts, of both releases, each in a root of its release.
+
+use std::process::Command;
+
+use buildbot_conda_package_tests::{DebianRoot, Release};
+
+/// In one root, so that it is made once.
+const PROGRAMS: [&str; 3] = ["fish", "lintian", "piuparts"];
+
+/// One test for each release.
+macro_rules! on_both_releases {
+    ($($name:ident)*) => {
+        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
+        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
+    };
+}
+
+on_both_releases! {
+    lintian_has_nothing_to_say
+    piuparts_passes
+    fish_offers_verbs_and_options
+}
+
+fn lintian_has_nothing_to_say(release: Release) {
+    // Bookworm's lintian wants scripts for init systems that the package cannot serve. Trixie's has no such check any
+    // more, and calls an override of it an error, so it cannot be in the package.
+    let suppressed = match release {
+        Release::Bookworm => {
+            "--suppress-tags package-supports-alternative-init-but-no-init.d-script"
+        }
+        Release::Trixie => "",
+    };
+    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let outcome = root.run(&format!(
+        "lintian --allow-root -EvIL +pedantic {suppressed} /buildbot-conda.deb"
+    ));
+    let talk = outcome.talk();
+    let tags: Vec<&str> = talk
+        .lines()
+        // `N:` begins a remark, of -v for instance, and `O:` would be an overridden tag.
+        .filter(|line| {
+            line.split_once(": ")
+                .is_some_and(|(kind, _)| kind.len() == 1)
+        })
+        .filter(|line| !line.starts_with("N: "))
+        .collect();
+    assert!(
+        outcome.status == 0 && tags.is_empty(),
+        "status {}, {tags:?}\n{talk}",
+        outcome.status
+    );
+    println!("{talk}");
+}
+
+/// Installation, removal and purge in a system without sources, as everything that the package depends on is there: no
+/// mirror takes part. `/home/bb` stays by intention, with the account.
+fn piuparts_passes(release: Release) {
+    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let plain = DebianRoot::new(release).lower();
+    let copy = Command::new("cp")
+        .args(["--archive", "--no-target-directory"])
+        .args([plain[0].as_path(), &root.upper().join("base")])
+        .status()
+        .expect("cp runs");
+    assert!(copy.success());
+    let script = format!(
+        "rm -rf /base/etc/apt/sources.list /base/etc/apt/sources.list.d/*\n\
+         piuparts --existing-chroot=/base --distribution={code_name} --keep-sources-list --no-upgrade-test \
+             --no-eatmydata --ignore-regex='^/?home/bb(/.*)?$' /buildbot-conda.deb",
+        code_name = release.as_str()
+    );
+    let outcome = root.run(&script);
+    let talk = outcome.talk();
+    assert_eq!(outcome.status, 0, "{talk}");
+    assert!(
+        talk.contains("PASS: Installation and purging test."),
+        "{talk}"
+    );
+    assert!(talk.contains("PASS: All tests."), "{talk}");
+    for line in talk.lines().filter(|line| line.contains("PASS: ")) {
+        println!("{line}");
+    }
+}
+
+fn fish_offers_verbs_and_options(release: Release) {
+    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    root.install();
+    let verbs = root.must("fish --command 'complete --do-complete \"buildbot-conda \"'");
+    for verb in ["list", "status", "service"] {
+        assert!(verbs.contains(&format!("{verb}\t")), "{verbs}");
+    }
+    assert!(!verbs.contains("manual\t"), "{verbs}");
+    let options = root.must("fish --command 'complete --do-complete \"buildbot-conda list --\"'");
+    assert!(options.contains("--json\t"), "{options}");
+}
