@@ -188,6 +188,14 @@ fn everything_belongs_to_root_and_directories_are_open() {
 }
 
 #[test]
+fn the_package_is_at_most_two_megabytes() {
+    let size = std::fs::metadata(Package::path())
+        .expect("the package is there")
+        .len();
+    assert!(size <= 2_000_000, "{size} bytes");
+}
+
+#[test]
 fn the_launcher_stays_small() {
     let contents = Package::open().contents();
     assert!(contents["/usr/libexec/buildbot-conda/launcher"].size <= 700 * 1024);

@@ -49,7 +49,7 @@ fn lintian_has_nothing_to_say(release: Release) {
         "status {}, {tags:?}\n{talk}",
         outcome.status
     );
-    println!("{talk}");
+    eprintln!("{talk}");
 }
 
 /// Installation, removal and purge in a system without sources, as everything that the package depends on is there: no
@@ -78,7 +78,7 @@ fn piuparts_passes(release: Release) {
     );
     assert!(talk.contains("PASS: All tests."), "{talk}");
     for line in talk.lines().filter(|line| line.contains("PASS: ")) {
-        println!("{line}");
+        eprintln!("{line}");
     }
 }
 
