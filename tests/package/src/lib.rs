@@ -9,6 +9,7 @@ mod package;
 mod repository_host;
 mod server;
 mod state;
+pub mod terminal;
 
 pub use debian_root::{DebianRoot, Outcome, Release};
 pub use interruption::{Moment, kill_at, moments};
