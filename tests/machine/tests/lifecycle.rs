@@ -9,12 +9,15 @@ use buildbot_conda_machine::{
 
 on_each_release! {
     an_upgrade_leaves_running_instances_alone_and_stopped_ones_stopped,
+    a_downgrade_leaves_running_instances_alone,
     removal_stops_every_instance_and_installation_starts_them_again,
     purge_leaves_the_users_data_and_nothing_that_fails,
     an_installation_does_not_wait_for_a_slow_start,
     an_installation_succeeds_when_buildbot_does_not_start,
     a_policy_against_starting_services_is_obeyed,
     a_unit_written_by_hand_runs_on_through_installation_and_removal,
+    what_an_image_build_installs_comes_up_at_the_first_boot,
+    an_account_that_was_asked_for_runs_the_services,
 }
 
 const UNITS: [&str; 3] = [
@@ -32,6 +35,8 @@ fn running(release: Release) -> anyhow::Result<Machine> {
     machine
         .shell(
             "cp -a /home/bb/worker /home/bb/second\n\
+             sed -i 's/^workername = .*/workername = \"second\"/' /home/bb/second/buildbot.tac\n\
+             echo 'c[\"workers\"].append(worker.Worker(\"second\", \"secret\"))' >>/home/bb/master/master.cfg\n\
              printf '[\"worker@second\"]\\ndirectory = \"/home/bb/second\"\\n' >>/etc/buildbot-conda/config.toml\n\
              systemctl daemon-reload",
         )?
@@ -53,12 +58,37 @@ fn install(machine: &Machine) -> anyhow::Result<Output> {
     machine.install_package(&latest_package()?)?.succeeded()
 }
 
-/// The same version once more goes through the same scripts as a new one.
-fn upgrade(machine: &Machine) -> anyhow::Result<Output> {
+/// Makes an older version in the machine out of the one under test, and gives its path.
+fn old_version(machine: &Machine) -> anyhow::Result<&'static str> {
     machine.copy_in(&latest_package()?, "/root/new.deb")?;
     machine
-        .run(&["dpkg", "--install", "/root/new.deb"])?
-        .succeeded()
+        .shell(
+            "cd /root; dpkg-deb --raw-extract new.deb old
+             sed -i 's/^Version: .*/Version: 0.0.1/' old/DEBIAN/control
+             dpkg-deb --root-owner-group -Znone --build old >/dev/null
+             rm -r old",
+        )?
+        .succeeded()?;
+    Ok("/root/old.deb")
+}
+
+/// Goes to the package in the machine with apt, whatever its version.
+fn change_to(machine: &Machine, package: &str) -> Outcome {
+    let install = format!(
+        "DEBIAN_FRONTEND=noninteractive apt-get install --yes --allow-downgrades {package}"
+    );
+    machine.shell(&install)?.succeeded()?;
+    Ok(())
+}
+
+fn version(machine: &Machine) -> anyhow::Result<String> {
+    let show = [
+        "dpkg-query",
+        "--show",
+        "--showformat=${Version}",
+        "buildbot-conda",
+    ];
+    Ok(machine.run(&show)?.succeeded()?.stdout)
 }
 
 fn remove(machine: &Machine) -> anyhow::Result<Output> {
@@ -69,16 +99,49 @@ fn remove(machine: &Machine) -> anyhow::Result<Output> {
 
 fn an_upgrade_leaves_running_instances_alone_and_stopped_ones_stopped(release: Release) -> Outcome {
     let machine = running(release)?;
+    // The records that an upgrade starts from are those of the old version.
+    remove(&machine)?;
+    let old = old_version(&machine)?;
+    change_to(&machine, old)?;
+    machine.wait_until("every instance runs", INSTALLATION, || {
+        Ok((property(&machine, "ActiveState")? == ["active"; 3]).then_some(()))
+    })?;
     machine.run(&["systemctl", "stop", UNITS[1]])?.succeeded()?;
     let before = property(&machine, "MainPID")?;
     let since = property(&machine, "StateChangeTimestampMonotonic")?;
 
-    upgrade(&machine)?;
+    change_to(&machine, "/root/new.deb")?;
 
+    ensure!(version(&machine)? != "0.0.1");
     ensure!(property(&machine, "MainPID")? == before);
     ensure!(property(&machine, "StateChangeTimestampMonotonic")? == since);
     ensure!(property(&machine, "ActiveState")? == ["active", "inactive", "active"]);
     ensure!(property(&machine, "NeedDaemonReload")? == ["no"; 3]);
+    Ok(())
+}
+
+fn a_downgrade_leaves_running_instances_alone(release: Release) -> Outcome {
+    let machine = running(release)?;
+    let before = property(&machine, "MainPID")?;
+    let old = old_version(&machine)?;
+
+    change_to(&machine, old)?;
+
+    ensure!(version(&machine)? == "0.0.1");
+    let after = property(&machine, "MainPID")?;
+    ensure!(after == before, "{before:?} became {after:?}");
+    ensure!(property(&machine, "UnitFileState")? == ["enabled"; 3]);
+    // And what it has put there works.
+    machine
+        .run(&["systemctl", "restart", UNITS[0], UNITS[2]])?
+        .succeeded()?;
+    Ok(())
+}
+
+fn ensure_no_processes(machine: &Machine) -> Outcome {
+    // One that ends while it is looked for is no failure.
+    let processes = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb || true")?;
+    ensure!(processes.text().is_empty(), "{processes}");
     Ok(())
 }
 
@@ -87,8 +150,7 @@ fn removal_stops_every_instance_and_installation_starts_them_again(release: Rele
 
     remove(&machine)?;
 
-    let processes = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb")?;
-    ensure!(processes.text().is_empty(), "{processes}");
+    ensure_no_processes(&machine)?;
     let failed = machine.run(&["systemctl", "--failed", "--no-legend"])?;
     ensure!(failed.text().is_empty(), "{failed}");
 
@@ -108,6 +170,7 @@ fn purge_leaves_the_users_data_and_nothing_that_fails(release: Release) -> Outco
         .run(&["dpkg", "--purge", "buildbot-conda"])?
         .succeeded()?;
 
+    ensure_no_processes(&machine)?;
     machine
         .shell("test -s /home/bb/master/buildbot.tac; test -s /home/bb/second/buildbot.tac; id bb")?
         .succeeded()?;
@@ -208,5 +271,68 @@ fn a_unit_written_by_hand_runs_on_through_installation_and_removal(release: Rele
     ensure!(machine.unit_property(UNITS[1], "MainPID")? == before);
     let enabled = machine.run(&["systemctl", "is-enabled", "buildbot-worker"])?;
     ensure!(enabled.text() == "enabled", "{enabled}");
+    Ok(())
+}
+
+fn what_an_image_build_installs_comes_up_at_the_first_boot(release: Release) -> Outcome {
+    let mut machine = Machine::boot(set_up(release)?)?;
+    machine
+        .run(&["dpkg", "--purge", "buildbot-conda"])?
+        .succeeded()?;
+    machine.copy_in(&latest_package()?, "/root/new.deb")?;
+
+    // Without what tells of a running systemd, as in a chroot.
+    machine
+        .shell(
+            "unshare --mount sh -euc 'mount -t tmpfs none /run
+             DEBIAN_FRONTEND=noninteractive apt-get install --yes /root/new.deb'",
+        )?
+        .succeeded()?;
+    ensure!(property(&machine, "ActiveState")?[..2] == ["inactive"; 2]);
+    machine.reboot()?;
+
+    for unit in &UNITS[..2] {
+        machine.wait_until("both services run", INSTALLATION, || {
+            Ok((machine.unit_property(unit, "ActiveState")? == "active").then_some(()))
+        })?;
+        let state = machine.unit_property(unit, "UnitFileState")?;
+        ensure!(state == "enabled", "`{unit}` is {state}");
+    }
+    Ok(())
+}
+
+fn an_account_that_was_asked_for_runs_the_services(release: Release) -> Outcome {
+    let machine = Machine::boot(set_up(release)?)?;
+    machine
+        .run(&["dpkg", "--purge", "buildbot-conda"])?
+        .succeeded()?;
+    machine
+        .shell(
+            "mkdir /srv/ci; mv /home/bb/master /srv/ci/master; mv /home/bb/worker /srv/ci/worker
+             useradd --system --no-create-home --home-dir /srv/ci ci; chown -R ci:ci /srv/ci
+             debconf-set-selections <<'END'
+buildbot-conda buildbot-conda/user string ci
+buildbot-conda buildbot-conda/master-directory string /srv/ci/master
+buildbot-conda buildbot-conda/worker-directory string /srv/ci/worker
+END",
+        )?
+        .succeeded()?;
+
+    let talk = install(&machine)?;
+
+    for unit in &UNITS[..2] {
+        machine.wait_until("both services run", INSTALLATION, || {
+            Ok((machine.unit_property(unit, "ActiveState")? == "active").then_some(()))
+        })?;
+        let pid = machine.unit_property(unit, "MainPID")?;
+        let owner = machine.run(&["stat", "--format=%U", &format!("/proc/{pid}")])?;
+        ensure!(owner.text() == "ci", "`{unit}` belongs to {owner}\n{talk}");
+    }
+    machine
+        .run(&["dpkg", "--purge", "buildbot-conda"])?
+        .succeeded()?;
+    machine
+        .shell("id ci; test -s /srv/ci/master/buildbot.tac")?
+        .succeeded()?;
     Ok(())
 }

@@ -10,6 +10,7 @@ mod repository_host;
 mod server;
 mod state;
 pub mod terminal;
+mod version;
 
 pub use debian_root::{DebianRoot, Outcome, Release};
 pub use interruption::{Moment, kill_at, moments};
@@ -17,3 +18,4 @@ pub use package::{Entry, Package};
 pub use repository_host::{RepositoryHost, deb};
 pub use server::Server;
 pub use state::differences;
+pub use version::{OLD, old_version};

@@ -20,6 +20,10 @@ const LEFT_OUT: &[(&str, &str)] = &[
         "/var/cache/ldconfig",
         "a cache that dpkg's triggers make anew",
     ),
+    (
+        "/var/cache/debconf/tmp.ci",
+        "the scratch directory of a debconf that apt has called",
+    ),
     ("/var/cache/debconf/config.dat-old", "the generation before"),
     (
         "/var/cache/debconf/templates.dat-old",

@@ -1,7 +1,7 @@
 //! Installation, upgrade, removal and purge on Debian systems that are not booted. What units do meanwhile is tested on
 //! booted machines.
 
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, OLD, Release, old_version};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const MASTER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/buildbot-master.service";
@@ -17,10 +17,14 @@ macro_rules! on_both_releases {
 
 on_both_releases! {
     installation_makes_account_directories_configuration_and_links
-    an_account_that_exists_is_used_as_it_is
+    a_persons_account_is_used_as_it_is
+    an_account_is_never_taken_back_from_a_person
     a_group_that_exists_is_joined
+    a_group_that_exists_outlives_an_interruption
     units_are_valid
     reinstallation_changes_nothing
+    an_upgrade_and_a_downgrade_keep_what_is_the_administrators
+    a_system_without_systemd_gets_and_loses_the_package
     an_interrupted_configuration_is_finished_with_the_answers_given
     a_disabled_unit_stays_disabled
     hand_made_units_are_reported_and_left_alone
@@ -59,13 +63,32 @@ fn installation_makes_account_directories_configuration_and_links(release: Relea
     assert_eq!(root.must("dpkg --verify buildbot-conda; dpkg --audit"), "");
 }
 
-fn an_account_that_exists_is_used_as_it_is(release: Release) {
+fn a_persons_account_is_used_as_it_is(release: Release) {
     let root = DebianRoot::new(release);
     root.must("useradd --create-home --home-dir /srv/bertha --shell /bin/sh --comment Bertha bb");
-    let before = root.must("getent passwd bb");
+    root.must("echo hers >/srv/bertha/letter");
+    let state =
+        "getent passwd bb; getent shadow bb; id bb; find /srv/bertha -printf '%p %m %U:%G\\n'";
+    let before = root.must(state);
     root.install();
-    assert_eq!(root.must("getent passwd bb"), before);
+    assert_eq!(root.must(state), before);
     assert!(!root.has("/home/bb"));
+    root.must("dpkg --purge buildbot-conda");
+    assert_eq!(root.must(state), before);
+}
+
+/// As an interruption leaves it that the administrator has answered by making an account of that name.
+fn an_account_is_never_taken_back_from_a_person(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must("useradd --create-home --home-dir /home/bb --uid 1000 bb");
+    root.must("mkdir /var/lib/buildbot-conda; echo bb: >/var/lib/buildbot-conda/account");
+    let before = root.must("getent passwd bb; getent shadow bb; id bb");
+    root.install();
+    assert_eq!(
+        root.must("getent passwd bb; getent shadow bb; id bb"),
+        before
+    );
+    assert!(!root.has("/var/lib/buildbot-conda/account"));
 }
 
 fn a_group_that_exists_is_joined(release: Release) {
@@ -73,6 +96,16 @@ fn a_group_that_exists_is_joined(release: Release) {
     root.must("groupadd --gid 4711 bb");
     root.install();
     assert_eq!(root.must("id -g bb"), "4711\n");
+}
+
+/// As an interruption leaves it in the middle of adduser's work.
+fn a_group_that_exists_outlives_an_interruption(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must("groupadd --gid 4711 bb; useradd --system --gid bb --home-dir /home/bb bb");
+    root.must("mkdir /var/lib/buildbot-conda; echo bb:4711 >/var/lib/buildbot-conda/account");
+    root.install();
+    assert_eq!(root.must("id -g bb; id -gn bb"), "4711\nbb\n");
+    assert_eq!(root.must("stat -c %U:%G /home/bb"), "bb:bb\n");
 }
 
 fn units_are_valid(release: Release) {
@@ -98,6 +131,51 @@ fn reinstallation_changes_nothing(release: Release) {
     let before = root.must(state);
     root.install();
     assert_eq!(root.must(state), before);
+}
+
+fn an_upgrade_and_a_downgrade_keep_what_is_the_administrators(release: Release) {
+    let root = DebianRoot::new(release);
+    let old = old_version(&root);
+    let version = "dpkg-query --show --showformat='${Version}' buildbot-conda";
+    let install = "apt-get install --yes --allow-downgrades --no-install-recommends";
+    root.must(&format!("{install} {old} </dev/null"));
+    assert_eq!(root.must(version), OLD);
+    root.must("printf '# mine\\n' >>/etc/buildbot-conda/config.toml");
+    root.must("printf '# mine\\n' >>/etc/needrestart/conf.d/buildbot-conda.conf");
+    root.must("systemctl disable buildbot-worker.service");
+    root.must("systemctl enable buildbot-worker@gpu.service");
+    root.must("echo secret >/etc/buildbot-conda/credentials/password");
+    let state = "find /etc/buildbot-conda /etc/needrestart/conf.d/buildbot-conda.conf /etc/systemd/system \\
+                 -printf '%p %m %U:%G %l\\n' -type f -exec md5sum {} +";
+    let before = root.must(state);
+
+    let keep = "-o Dpkg::Options::=--force-confold";
+    root.must(&format!("{install} {keep} /buildbot-conda.deb </dev/null"));
+    assert_ne!(root.must(version), OLD);
+    assert_eq!(root.must(state), before);
+    assert!(!root.has("/usr/share/buildbot-conda/old"));
+
+    root.must(&format!("{install} {keep} {old} </dev/null"));
+    assert_eq!(root.must(version), OLD);
+    assert_eq!(root.must(state), before);
+    assert!(root.has("/usr/share/buildbot-conda/old"));
+    assert_eq!(root.must("dpkg --audit"), "");
+}
+
+/// Debian's own tools for units are essential, systemd is not.
+fn a_system_without_systemd_gets_and_loses_the_package(release: Release) {
+    let root = DebianRoot::new(release);
+    root.must("dpkg --purge systemd");
+    root.install();
+    assert_eq!(root.must("dpkg --verify buildbot-conda; dpkg --audit"), "");
+    assert!(root.has(CONFIGURATION));
+    root.install();
+    root.must("dpkg-reconfigure buildbot-conda");
+    root.must("dpkg --remove buildbot-conda");
+    root.install();
+    root.must("dpkg --purge buildbot-conda");
+    assert!(!root.has("/etc/buildbot-conda"));
+    assert!(!root.has(MASTER_LINK));
 }
 
 fn an_interrupted_configuration_is_finished_with_the_answers_given(release: Release) {
@@ -184,18 +262,23 @@ fn purge_removes_what_the_package_made_and_nothing_else(release: Release) {
 }
 
 fn debians_own_buildbot_is_replaced(release: Release) {
-    let root = DebianRoot::new(release);
+    let root = DebianRoot::with_programs(release, &["buildbot", "buildbot-worker"]);
     root.must(
-        "mkdir -p /tmp/p/DEBIAN /tmp/p/var/lib/buildbot\n\
-         printf 'Package: buildbot\\nVersion: 9\\nArchitecture: all\\nMaintainer: x <x@x.example>\\nDescription: x\\n' \
-             >/tmp/p/DEBIAN/control\n\
-         dpkg-deb -b /tmp/p /tmp/buildbot.deb && dpkg -i /tmp/buildbot.deb\n\
-         echo data >/var/lib/buildbot/state.sqlite",
+        "for place in masters/one workers/one; do
+             install -D -m 0640 -o buildbot -g buildbot /dev/null /var/lib/buildbot/$place/buildbot.tac
+         done
+         echo data >/var/lib/buildbot/masters/one/state.sqlite",
     );
-    root.install();
-    let status = root
-        .run("dpkg-query -W -f '${db:Status-Status}' buildbot")
-        .stdout;
-    assert_ne!(status, "installed");
-    assert!(root.has("/var/lib/buildbot/state.sqlite"));
+    let state = "find /var/lib/buildbot -printf '%p %m %U:%G %l\\n' -type f -exec md5sum {} +; getent passwd buildbot";
+    let before = root.must(state);
+    let talk = root.install().talk();
+    for package in ["buildbot", "buildbot-worker"] {
+        assert!(talk.contains(&format!("Removing {package} ")), "{talk}");
+        let status = format!("dpkg-query --show --showformat='${{db:Status-Status}}' {package}");
+        assert_ne!(root.run(&status).stdout, "installed");
+    }
+    assert_eq!(root.must(state), before);
+    // And the other way round.
+    root.must("dpkg --purge buildbot-conda");
+    assert_eq!(root.must(state), before);
 }
