@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, as ratios of medians taken side by side in one run. Nothing is
 //! asserted: the machine of the day decides the milliseconds.
 
+mod install;
 mod launch;
 mod measure;
 mod start;
@@ -25,6 +26,8 @@ enum Subject {
     Launch(LaunchArguments),
     /// From `systemctl start` to serving, and resident memory, against a plain unit on a booted machine
     Start(StartArguments),
+    /// `apt install` of the package against one of a single file, on a booted machine
+    Install(InstallArguments),
 }
 
 #[derive(Args)]
@@ -53,9 +56,23 @@ struct StartArguments {
     json: bool,
 }
 
+#[derive(Args)]
+struct InstallArguments {
+    /// Installations of each package
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    runs: usize,
+    /// The Debian release to boot
+    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    release: Release,
+    /// Print JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Launch(arguments) => launch::run(workspace, arguments),
         Subject::Start(arguments) => start::run(workspace, arguments),
+        Subject::Install(arguments) => install::run(workspace, arguments),
     }
 }
