@@ -3,6 +3,7 @@
 import os
 import sys
 
+from . import tac
 from .names import TAC
 
 
@@ -20,8 +21,9 @@ class Shortcuts:
 
     Importing is five sixths of a start. Some of it can wait without anybody noticing: mako's
     colouring of error pages with Pygments, which mako itself holds to be optional; support for
-    databases that are not in use, which is loaded on first use or by `complete()`; and what is
-    merely mentioned where it is imported, which is loaded once the instance serves.
+    databases that are not in use, which is loaded on first use or by `complete()`; what is merely
+    mentioned where it is imported, which is loaded once the instance serves; and, for a worker that
+    does not use it, TLS: Twisted works without OpenSSL, and a worker's package does not ask for it.
     """
 
     SKIPPED = {"mako.ext.pygmentplugin"}
@@ -33,6 +35,9 @@ class Shortcuts:
     LATER = DATABASES | MENTIONED
 
     def __init__(self, role):
+        self.skipped = set(self.SKIPPED)
+        if role == "worker" and tac.is_plain(TAC):
+            self.skipped.add("OpenSSL")
         # Autobahn compiles a checker of UTF-8 for WebSockets when it is imported, and has a slower
         # one that needs no compiler. One protocol of workers sends enough to tell the difference.
         name = "AUTOBAHN_USE_NVX"
@@ -44,7 +49,7 @@ class Shortcuts:
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name, path=None, target=None):
-        if name in self.SKIPPED:
+        if name in self.skipped:
             raise ModuleNotFoundError("`%s` is not needed" % name, name=name)
         if name in self.LATER:
             from importlib import machinery, util

@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows.
-const FILES: [(&str, &str); 44] = [
+const FILES: [(&str, &str); 45] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -80,6 +80,10 @@ const FILES: [(&str, &str); 44] = [
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/shortcuts.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/tac.py",
     ),
     (
         "-rw-r--r--",
