@@ -10,10 +10,13 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, TABLE, Verdict, systemd_version, verdict};
 
+use crate::interrupted;
+
 /// What to do with the table of the last run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write it into `docs/faults.md` instead of printing it; every row must be held
+    /// Write it into `docs/faults.md` instead of printing it, where every row must be held, and the moments at which
+    /// dpkg was interrupted into `docs/interrupted.md`
     #[arg(long)]
     record: bool,
 }
@@ -22,7 +25,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.record {
         check(&Release::ALL)?;
-        return write(workspace);
+        write(workspace)?;
+        return interrupted::record(workspace);
     }
     print(&Release::ALL)
 }

@@ -5,6 +5,7 @@ mod check;
 mod deb;
 mod demo;
 mod faults;
+mod interrupted;
 mod prerequisites;
 mod repo;
 mod reproduce;
@@ -36,7 +37,7 @@ enum Verb {
     Deb(deb::Arguments),
     /// Build the package twice under different conditions, compare, and write its `.buildinfo`
     Reproduce(reproduce::Arguments),
-    /// Print the fault table of the last test run, or record it in `docs/faults.md`
+    /// Print the fault table of the last test run, or record it and the interruptions in `docs`
     Faults(faults::Arguments),
     /// Make, extend and verify a signed apt repository, as `buildbot-conda repo` does
     #[command(subcommand)]

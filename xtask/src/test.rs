@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
 
 use crate::stages::Stages;
-use crate::{deb, faults, prerequisites, reproduce};
+use crate::{deb, faults, interrupted, prerequisites, reproduce};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -102,6 +102,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     stages.print()?;
     if !arguments.fast {
         faults::print(&releases)?;
+        interrupted::print(workspace)?;
     }
     if stages.failed() > 0 {
         bail!("{} of the stages failed", stages.failed());

@@ -1,0 +1,180 @@
+//! dpkg and everything that it has started, killed by SIGKILL at many moments of an installation, an upgrade, a removal
+//! and a purge: what `dpkg --configure -a`, or else the same wish to apt once more, then makes of it must not be
+//! distinguishable from what an undisturbed run leaves.
+//!
+//! The moments are those before each step of every maintainer script, and some of dpkg's own; the one after the last
+//! step is before dpkg's next. The releases take turns, so that each moment is seen on one of them: with
+//! `BUILDBOT_CONDA_EVERY_MOMENT` set, each is seen on both.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use buildbot_conda_package_tests::{
+    DebianRoot, Moment, Release, differences, kill_at, moments, old_version,
+};
+
+/// One test for each release.
+macro_rules! on_both_releases {
+    ($($name:ident)*) => {
+        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
+        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
+    };
+}
+
+on_both_releases! {
+    an_interrupted_installation_is_completed
+    an_interrupted_upgrade_is_completed
+    an_interrupted_removal_is_completed
+    an_interrupted_purge_is_completed
+}
+
+/// The scripts see a systemd that runs, and find that it does not answer: so they take all their steps.
+const SYSTEMD_IS_THERE: &str = "mkdir -p /run/systemd/system";
+
+/// What is done, and what an administrator does when it was interrupted.
+struct Operation {
+    name: &'static str,
+    command: &'static str,
+    /// When `dpkg --configure -a` is not enough.
+    again: &'static str,
+    /// How dpkg tells that it is done.
+    done: &'static str,
+}
+
+const INSTALL: &str = "dpkg --install /buildbot-conda.deb";
+const INSTALL_AGAIN: &str = "apt-get install --yes --no-install-recommends /buildbot-conda.deb";
+
+fn an_interrupted_installation_is_completed(release: Release) {
+    let before = DebianRoot::new(release);
+    before.must(SYSTEMD_IS_THERE);
+    before.preseed("conda-path", "/opt/conda");
+    let operation = Operation {
+        name: "installation",
+        command: INSTALL,
+        again: INSTALL_AGAIN,
+        done: "install ok installed new",
+    };
+    interrupt(release, &before, &operation);
+}
+
+fn an_interrupted_upgrade_is_completed(release: Release) {
+    let before = DebianRoot::new(release);
+    before.must(SYSTEMD_IS_THERE);
+    let old = old_version(&before);
+    before.must(&format!("dpkg --install {old} </dev/null; rm {old}"));
+    before.must(
+        "sed -i 's|^conda-root.*|conda-root = \"/opt/mine\" # mine|' /etc/buildbot-conda/config.toml",
+    );
+    before.must("systemctl --root=/ disable buildbot-worker.service");
+    let operation = Operation {
+        name: "upgrade",
+        command: INSTALL,
+        again: INSTALL_AGAIN,
+        done: "install ok installed new",
+    };
+    interrupt(release, &before, &operation);
+}
+
+fn an_interrupted_removal_is_completed(release: Release) {
+    let before = DebianRoot::new(release);
+    before.must(SYSTEMD_IS_THERE);
+    before.install();
+    let operation = Operation {
+        name: "removal",
+        command: "dpkg --remove buildbot-conda",
+        again: "apt-get remove --yes buildbot-conda",
+        done: "deinstall ok config-files new",
+    };
+    interrupt(release, &before, &operation);
+}
+
+fn an_interrupted_purge_is_completed(release: Release) {
+    let before = DebianRoot::new(release);
+    before.must(SYSTEMD_IS_THERE);
+    before.install();
+    before.must("install -D /dev/null /var/lib/buildbot-conda/instances/master/state.sqlite");
+    before.must("echo secret >/etc/buildbot-conda/credentials/password");
+    before.must("systemctl --root=/ enable buildbot-worker@gpu.service");
+    let operation = Operation {
+        name: "purge",
+        command: "dpkg --purge buildbot-conda",
+        again: "apt-get purge --yes buildbot-conda",
+        done: "not known",
+    };
+    interrupt(release, &before, &operation);
+}
+
+/// Prints the package's status, repairs, and prints how. Arguments: what is to be done again, and the status then.
+const REPAIR: &str = r#"
+# Numbers of the killed processes must not be given again at once: their locks name them.
+echo 20000 >/proc/sys/kernel/ns_last_pid
+new=$(dpkg-deb --field /buildbot-conda.deb Version)
+status() {
+    dpkg-query --show --showformat='${db:Status-Want} ${db:Status-Eflag} ${db:Status-Status} ${Version}\n' \
+        buildbot-conda 2>/dev/null | sed "s/ $new\$/ new/; s/ 0\.0\.1\$/ old/; /not-installed/d" | grep . || echo 'not known'
+}
+try() {
+    how=$*
+    "$@" >&2 </dev/null || true
+    [ "$(status)" = "$done" ]
+}
+status
+# shellcheck disable=SC2086
+try dpkg --configure -a || try $again || try $again --reinstall
+echo "$how"
+dpkg --audit
+"#;
+
+/// Kills the operation at each of its moments in a root of its own like `before`, repairs, and compares.
+fn interrupt(release: Release, before: &DebianRoot, operation: &Operation) {
+    let undisturbed = before.fork();
+    let moments = moments(&undisturbed, operation.command);
+    let mut rows = String::new();
+    let mut failures = Vec::new();
+    for moment in moments_of(release, &moments) {
+        let root = before.fork();
+        kill_at(&root, operation.command, moment);
+        let outcome = root.run(&format!(
+            "again='{}' done='{}'{REPAIR}",
+            operation.again, operation.done
+        ));
+        let told: Vec<&str> = outcome.stdout.lines().collect();
+        let differences = differences(&undisturbed, &root);
+        let row = match told[..] {
+            [status, how] => format!(
+                "| {} | {} | {status} | `{how}` |",
+                moment.script, moment.text
+            ),
+            _ => format!("| {} | {} | {told:?} |", moment.script, moment.text),
+        };
+        if outcome.status != 0 || told.len() != 2 || !differences.is_empty() {
+            failures.push(format!(
+                "{row}\n{}\n{}",
+                differences.join("\n"),
+                outcome.talk()
+            ));
+        }
+        writeln!(rows, "{row}").expect("a string takes all");
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    keep(release, operation.name, &rows);
+}
+
+/// Every second moment, those of the two releases being different ones.
+fn moments_of(release: Release, all: &[Moment]) -> Vec<&Moment> {
+    if std::env::var_os("BUILDBOT_CONDA_EVERY_MOMENT").is_some() {
+        return all.iter().collect();
+    }
+    let skip = usize::from(release == Release::Trixie);
+    all.iter().skip(skip).step_by(2).collect()
+}
+
+/// Shows the table, and keeps it for `cargo xtask faults --record`.
+fn keep(release: Release, operation: &str, rows: &str) {
+    eprintln!("{} interrupted, {operation}\n{rows}", release.as_str());
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interrupted");
+    fs::create_dir_all(&directory).expect("the target directory is ours");
+    let file = directory.join(format!("{operation}-{}.md", release.as_str()));
+    fs::write(&file, rows).expect("the target directory is ours");
+}

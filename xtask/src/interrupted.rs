@@ -1,0 +1,74 @@
+//! The table of interruptions: at which moments dpkg was killed in the last run of the package's tests, what that left,
+//! and what has put it right. The rows are theirs, in `target/interrupted`; here they become `docs/interrupted.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use buildbot_conda_machine::Release;
+
+/// What can be interrupted, as the tests name it.
+const OPERATIONS: [&str; 4] = ["installation", "upgrade", "removal", "purge"];
+
+/// The rows of an operation, those of the releases in turn as their moments are.
+fn rows(workspace: &Path, operation: &str) -> Result<Vec<String>> {
+    let mut columns = Vec::new();
+    for release in Release::ALL {
+        let name = format!("target/interrupted/{operation}-{release}.md");
+        let text = fs::read_to_string(workspace.join(&name))
+            .with_context(|| format!("read `{name}`\nhint: `cargo xtask test` makes it"))?;
+        let lines = text.lines().map(|line| format!("| {release} {line}"));
+        columns.push(lines.collect::<Vec<_>>().into_iter());
+    }
+    let mut rows = Vec::new();
+    loop {
+        let row: Vec<String> = columns.iter_mut().filter_map(Iterator::next).collect();
+        if row.is_empty() {
+            return Ok(rows);
+        }
+        rows.extend(row);
+    }
+}
+
+/// Prints on stdout how many moments the last run has seen; none where a test has failed.
+pub(crate) fn print(workspace: &Path) -> Result<()> {
+    let mut text = String::from("\ninterrupted and completed:\n");
+    for operation in OPERATIONS {
+        let count = rows(workspace, operation).map_or(0, |rows| rows.len());
+        writeln!(text, "{operation:12}  {count:3} moments")?;
+    }
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())
+        .context("print the table of interruptions")
+}
+
+/// Writes `docs/interrupted.md`.
+pub(crate) fn record(workspace: &Path) -> Result<()> {
+    let mut text = String::from(
+        "# Interrupted\n\n\
+         dpkg and all that it had started was killed by SIGKILL before each of these steps, in a Debian of its own for\n\
+         each. What the command in the last column made of it was then compared, byte for byte, with what an\n\
+         undisturbed run leaves: everything in the file system with owners and modes, dpkg's records, accounts,\n\
+         answers to questions. What is left out of the comparison, such as logs, is listed with its reasons in\n\
+         `tests/package/src/state.rs`. Each step of every maintainer script is here, and one in some of dpkg's own;\n\
+         the releases take turns. Written by `cargo xtask faults --record`.\n",
+    );
+    for operation in OPERATIONS {
+        let rows = rows(workspace, operation)?;
+        ensure!(!rows.is_empty(), "find moments of the {operation}");
+        write!(
+            text,
+            "\n## {}: {} moments\n\n\
+             | release | script | killed before | dpkg's record then | completed by |\n|-|-|-|-|-|\n",
+            operation[..1].to_uppercase() + &operation[1..],
+            rows.len()
+        )?;
+        for row in rows {
+            writeln!(text, "{row}")?;
+        }
+    }
+    let path = workspace.join("docs/interrupted.md");
+    fs::write(&path, text).with_context(|| format!("write `{}`", path.display()))?;
+    eprintln!("wrote `{}`", path.display());
+    Ok(())
+}
