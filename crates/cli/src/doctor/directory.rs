@@ -148,7 +148,7 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
     // chown(1) follows no link below the directory, and the directory's own name is taken as it is; what
     // lies above must be root's, or somebody could lead root elsewhere.
     let above = Path::new(&path).ancestors().skip(2);
-    if above.into_iter().all(|path| is_roots_alone(path)) {
+    if above.into_iter().all(is_roots_alone) {
         finding.safe(words)
     } else {
         finding.command(words)

@@ -65,22 +65,21 @@ fn reinstall(finding: Finding, instance: &Instance, packages: &[&str]) -> Findin
 }
 
 /// Root runs nothing that others can write: the owner of the environment does, or where root owns it
-/// below a directory of somebody else's, the service user, once the environment is his.
+/// and somebody else the directory above, the service user.
 fn as_owner(instance: &Instance, words: &[&str]) -> Vec<String> {
-    let owner = Path::new(instance.prefix().as_str())
+    let prefix = instance.prefix();
+    let owner = Path::new(prefix.as_str())
         .metadata()
         .map_or(0, |metadata| metadata.uid());
-    if owner == 0 {
+    let program = words.first().copied().unwrap_or_default();
+    if owner == 0 && is_roots(prefix.as_str()) && is_roots(program) {
         return words.iter().map(|word| (*word).to_owned()).collect();
     }
     match account_of(owner) {
-        Some(name) if name != instance.user.as_str() => {
+        Some(name) if owner != 0 && name != instance.user.as_str() => {
             let before = ["runuser", "-u", &name, "--"];
-            before
-                .iter()
-                .chain(words)
-                .map(|word| (*word).to_owned())
-                .collect()
+            let all = before.iter().chain(words);
+            all.map(|word| (*word).to_owned()).collect()
         }
         _ => as_user(instance, words),
     }
@@ -107,7 +106,7 @@ fn state(instance: &Instance, facts: &EnvironmentFacts) -> Finding {
         let mut words = vec![conda.as_str(), verb, "--yes", "--prefix", &prefix_text];
         words.extend(["--channel", "conda-forge"]);
         words.extend(packages);
-        as_user(instance, &words)
+        as_owner(instance, &words)
     };
     match &facts.state {
         EnvironmentState::Usable => Finding::ok(
@@ -295,8 +294,11 @@ fn python(instance: &Instance, facts: &PythonFacts) -> Vec<Finding> {
             told(&facts.imports)
         );
         let finding = Finding::problem(Check::Python, reference, seen);
-        let (package, _) = buildbot(instance.reference.role);
-        findings.push(reinstall(finding, instance, &[package]));
+        findings.push(reinstall(
+            finding,
+            instance,
+            &[missing_package(instance, facts)],
+        ));
     }
     if facts.plugins.is_empty() {
         findings.push(Finding::ok(
@@ -313,6 +315,23 @@ fn python(instance: &Instance, facts: &PythonFacts) -> Vec<Finding> {
     }
     findings.extend(bytecode(instance, facts));
     findings
+}
+
+/// The package of the innermost module that cannot be imported; what imports it is not at fault.
+fn missing_package(instance: &Instance, facts: &PythonFacts) -> &'static str {
+    let packages = [
+        ("ssl", "python"),
+        ("sqlite3", "python"),
+        ("twisted", "twisted"),
+        ("sqlalchemy", "sqlalchemy"),
+    ];
+    let mut missing = packages
+        .iter()
+        .filter(|(module, _)| facts.imports.contains_key(*module));
+    match missing.next() {
+        Some((_, package)) => package,
+        None => buildbot(instance.reference.role).0,
+    }
 }
 
 fn bytecode(instance: &Instance, facts: &PythonFacts) -> Option<Finding> {

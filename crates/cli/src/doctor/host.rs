@@ -1,6 +1,6 @@
 //! The machine: clock, room, kernel and systemd, and what it boots to.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -110,14 +110,14 @@ fn space(scene: &Scene<'_>) -> Vec<Finding> {
         .collect();
     places.push(scene.context.path(paths::STATE));
     places.push(scene.context.path("/var/log"));
-    let mut seen: BTreeMap<u64, ()> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
     let mut findings = Vec::new();
     for place in places {
         use std::os::unix::fs::MetadataExt as _;
         let Ok(metadata) = place.metadata() else {
             continue;
         };
-        if seen.insert(metadata.dev(), ()).is_none()
+        if seen.insert(metadata.dev())
             && let Ok(found) = rustix::fs::statvfs(&place)
         {
             findings.push(room(&place, &found));

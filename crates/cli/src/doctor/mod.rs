@@ -154,6 +154,13 @@ fn examine(
         }
     }
     findings.retain(|finding| checks.contains(&finding.check));
+    // What is about the host is said once, however many instances show it.
+    let mut told = Vec::new();
+    findings.retain(|finding| {
+        let is_new = finding.instance.is_some() || !told.contains(finding);
+        told.extend((finding.instance.is_none()).then(|| finding.clone()));
+        is_new
+    });
     // Stable: the host first, then the instances in their order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)
@@ -213,10 +220,8 @@ fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, St
 /// What is said when no facts come.
 fn not_seen(instance: &Instance, scene: &Scene<'_>, reason: &str) -> Option<Finding> {
     let reference = Some(&instance.reference);
-    if scene.account(&instance.user).is_none() {
-        // Said by the check of accounts.
-        return None;
-    }
+    // One that is missing is said by the check of accounts.
+    scene.account(&instance.user)?;
     let check = *inside::concerned(&scene.checks).first()?;
     let user = instance.user.as_str();
     let seen = format!("nothing can be looked at as `{user}`: {reason}");

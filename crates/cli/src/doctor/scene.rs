@@ -95,7 +95,7 @@ impl<'a> Scene<'a> {
         self.checks.contains(&check)
     }
 
-    /// Whether there is a running system with systemd to ask, sd_booted(3).
+    /// Whether there is a running system with systemd to ask, `sd_booted(3)`.
     pub(super) fn has_systemd(&self) -> bool {
         !self.context.is_elsewhere() && Path::new("/run/systemd/system").is_dir()
     }

@@ -210,9 +210,12 @@ fn drop_ins(instance: &Instance, view: &View, scene: &Scene<'_>) -> Vec<Finding>
         .drop_ins
         .iter()
         .filter_map(|path| drop_in(path, instance))
-        .map(|finding| match scene.has_systemd() {
-            true => finding.command(["systemctl", "daemon-reload"]),
-            false => finding,
+        .map(|finding| {
+            if scene.has_systemd() {
+                finding.command(["systemctl", "daemon-reload"])
+            } else {
+                finding
+            }
         })
         .collect();
     if findings.is_empty() {

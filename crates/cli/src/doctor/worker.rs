@@ -25,12 +25,11 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         .as_ref()
         .and_then(|python| python.as_ref().ok());
     let tac = python.and_then(|python| python.tac.as_ref());
-    match (python, tac) {
-        (Some(python), Some(tac)) => findings.extend(of_tac(instance, python, tac)),
-        _ => {
-            let unseen = |check| Finding::unseen(check, reference, "`buildbot.tac` was not run");
-            findings.extend([Check::Tac, Check::Keepalive, Check::AllowShutdown].map(unseen));
-        }
+    if let (Some(python), Some(tac)) = (python, tac) {
+        findings.extend(of_tac(instance, python, tac));
+    } else {
+        let unseen = |check| Finding::unseen(check, reference, "`buildbot.tac` was not run");
+        findings.extend([Check::Tac, Check::Keepalive, Check::AllowShutdown].map(unseen));
     }
     findings.push(connection(instance, tac, scene));
     findings

@@ -23,6 +23,10 @@ const MOST_TOLD: usize = 5;
 
 /// What there is to say about a directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that hold or not, each by itself"
+)]
 pub(in crate::doctor) struct DirectoryFacts {
     /// Why it could not be looked at.
     pub(in crate::doctor) unseen: Option<String>,

@@ -256,7 +256,7 @@ fn damage_of(prefix: &Path, record: &Record) -> Option<Damage> {
         example: String::new(),
     };
     // Bytecode comes and goes.
-    for file in record.files.iter().filter(|file| !file.ends_with(".pyc")) {
+    for file in record.files.iter().filter(|file| !is_bytecode(file)) {
         let count = match prefix.join(file).symlink_metadata() {
             Err(error) if error.kind() == ErrorKind::NotFound => &mut damage.missing,
             Ok(metadata) if metadata.is_file() => match sizes.get(file.as_str()) {
@@ -271,6 +271,10 @@ fn damage_of(prefix: &Path, record: &Record) -> Option<Damage> {
         }
     }
     (damage.missing + damage.changed > 0).then_some(damage)
+}
+
+fn is_bytecode(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|end| end == "pyc")
 }
 
 /// Every transaction of conda writes its history, and those of other tools a record at least.

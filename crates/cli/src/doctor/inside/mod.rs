@@ -17,7 +17,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
@@ -148,13 +148,10 @@ pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyho
         own(&words)
     };
     let (answer, said) = heard(&mut command, limit)?;
-    match serde_json::from_slice(&answer) {
-        Ok(facts) => Ok(facts),
-        Err(_) => {
-            let last = said.lines().rev().find(|line| !line.trim().is_empty());
-            bail!("{}", last.unwrap_or("no answer came"))
-        }
-    }
+    serde_json::from_slice(&answer).map_err(|_| {
+        let last = said.lines().rev().find(|line| !line.trim().is_empty());
+        anyhow!("{}", last.unwrap_or("no answer came").to_owned())
+    })
 }
 
 /// As the service user by hand: without whatever his own environment would lead Python to.
