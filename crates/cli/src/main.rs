@@ -7,6 +7,7 @@ mod backup;
 mod check;
 mod completions;
 mod context;
+mod create;
 mod database;
 mod doctor;
 mod drain;
@@ -14,6 +15,7 @@ mod list;
 mod manual;
 mod output;
 mod plan;
+mod remove;
 mod repo;
 mod restore;
 mod run;
@@ -78,6 +80,11 @@ enum Verb {
     /// Make, extend and verify a signed apt repository
     #[command(subcommand)]
     Repo(repo::Verb),
+    /// Make a master or a worker that serves, in one command
+    #[command(subcommand)]
+    Create(create::Verb),
+    /// Stop an instance, disable it and take it out of the configuration
+    Remove(remove::Arguments),
     /// Take over units that were written by hand, or go back to them
     Adopt(adopt::Arguments),
     /// What the units call
@@ -103,6 +110,8 @@ fn main() -> ExitCode {
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Repo(verb) => repo::run(&verb),
+        Verb::Create(verb) => create::run(&verb, &context),
+        Verb::Remove(arguments) => remove::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
     };

@@ -9,6 +9,8 @@ pub mod escape;
 pub mod names;
 pub mod paths;
 pub mod settings;
+#[cfg(feature = "render")]
+pub mod starter;
 pub mod trust;
 #[cfg(feature = "render")]
 pub mod unit;

@@ -15,7 +15,7 @@ use super::unit_text::{self, Setting};
 use crate::context::Context;
 
 /// Where administrators put units.
-pub(super) const UNITS: &str = "/etc/systemd/system";
+pub(crate) const UNITS: &str = "/etc/systemd/system";
 /// Bytes; more than any unit file or wrapper script has.
 const LARGEST: u64 = 1 << 20;
 
@@ -79,6 +79,30 @@ pub(super) fn find(context: &Context) -> anyhow::Result<Vec<HandMade>> {
         found.push(unit);
     }
     Ok(found)
+}
+
+/// The hand-made file that an instance would run by instead of ours.
+pub(crate) fn hiding(reference: &InstanceRef, context: &Context) -> anyhow::Result<Option<String>> {
+    let template = format!("buildbot-{}@.service", reference.role);
+    let names = [reference.unit_name(), template];
+    let count = if reference.name.is_some() { 2 } else { 1 };
+    let hiding = find(context)?
+        .into_iter()
+        .find(|unit| names[..count].contains(&unit.file_name));
+    Ok(hiding.map(|unit| format!("{UNITS}/{}", unit.file_name)))
+}
+
+/// The links that enable a unit.
+pub(crate) fn links(unit: &str, context: &Context) -> anyhow::Result<Vec<PathBuf>> {
+    let directory = context.path(UNITS);
+    let mut links = Vec::new();
+    for parent in entries(&directory)? {
+        let path = directory.join(&parent).join(unit);
+        if has_extension(&parent, &["wants", "requires"]) && fs::read_link(&path).is_ok() {
+            links.push(path);
+        }
+    }
+    Ok(links)
 }
 
 /// A file as text, up to a limit, without waiting for it; the reason when that cannot be.

@@ -28,6 +28,9 @@ use derive::{Derived, Given, Host};
 use find::HandMade;
 use unit_text::Setting;
 
+pub(crate) use find::{UNITS, hiding, links};
+pub(crate) use steps::enable;
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Instances to adopt, such as `master` or `worker@gpu`; all that there are by default

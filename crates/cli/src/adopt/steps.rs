@@ -117,8 +117,8 @@ fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
     }
 }
 
-/// The link that `systemctl enable` would make.
-fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
+/// The link that `systemctl enable` would make, unless it is there or one like it.
+pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
     let name = reference.unit_name();
     let file = match &reference.name {
         None => name.clone(),

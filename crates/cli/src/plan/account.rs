@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::activation;
@@ -30,11 +31,11 @@ runner.run()
 ";
 
 /// An account as the steps use it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: u32,
-    /// The primary group, or the one of the configuration.
+    /// The primary group.
     pub(crate) gid: u32,
     pub(crate) home: PathBuf,
 }
@@ -96,14 +97,24 @@ pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
 }
 
 /// Has `user` fill `directory`.
-pub(super) fn fill(user: &User, directory: &Path, contents: &Contents) -> anyhow::Result<()> {
+pub(super) fn fill(
+    user: &str,
+    group: Option<&str>,
+    directory: &Path,
+    contents: &Contents,
+) -> anyhow::Result<()> {
     let input = serde_json::to_string(contents).context("write the contents of a directory")?;
-    call(user, &["fill"], directory, &input)
-        .with_context(|| format!("set up `{}` as `{}`", directory.display(), user.name))
+    call(user, group, &["fill"], directory, &input)
+        .with_context(|| format!("set up `{}` as `{}`", directory.display(), user))
 }
 
 /// Has `user` remove what is in `directory`, and unless `keep` the directory.
-pub(super) fn clear(user: &User, directory: &Path, keep: bool) -> anyhow::Result<()> {
+pub(super) fn clear(
+    user: &str,
+    group: Option<&str>,
+    directory: &Path,
+    keep: bool,
+) -> anyhow::Result<()> {
     if !directory.is_dir() {
         return Ok(());
     }
@@ -112,21 +123,29 @@ pub(super) fn clear(user: &User, directory: &Path, keep: bool) -> anyhow::Result
     } else {
         &["clear"]
     };
-    call(user, words, directory, "")
-        .with_context(|| format!("clear `{}` as `{}`", directory.display(), user.name))
+    call(user, group, words, directory, "")
+        .with_context(|| format!("clear `{}` as `{}`", directory.display(), user))
 }
 
-fn call(user: &User, words: &[&str], directory: &Path, input: &str) -> anyhow::Result<()> {
-    // The id may be of an account that was made a moment ago, or made anew since it was noted.
-    let now = find_user(&user.name)?;
+fn call(
+    user: &str,
+    group: Option<&str>,
+    words: &[&str],
+    directory: &Path,
+    input: &str,
+) -> anyhow::Result<()> {
+    let user = find_user(user)?;
+    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
     // A session of its own has no terminal that the user could type into (TIOCSTI).
     let mut child = Command::new("setsid")
         .arg("setpriv")
         .args([
-            &format!("--reuid={}", now.uid),
-            &format!("--regid={}", user.gid),
+            &format!("--reuid={}", user.name),
+            &format!("--regid={group}"),
         ])
-        .args(["--init-groups", "--reset-env", "--no-new-privs", "--"])
+        .args(["--init-groups", "--reset-env", "--no-new-privs"])
+        // Nobody goes on with what is taken back when this process is killed.
+        .args(["--pdeathsig=KILL", "--"])
         .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
         .args(words)
         .arg("--")
@@ -175,6 +194,8 @@ pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Res
         .create(&stage)
         .with_context(|| format!("create `{}`", stage.display()))?;
     if let Some(reference) = &contents.database {
+        // As in the unit: database and secrets are nobody else's business.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
         create_master(&reference.parse()?, &stage, context)?;
     }
     for file in &contents.files {
@@ -207,18 +228,21 @@ fn create_master(reference: &InstanceRef, stage: &Path, context: &Context) -> an
     let words = ["-c".into(), CREATE_MASTER.into(), stage.into()];
     let chain = activation::of_instance(
         instance,
-        python.clone().into(),
+        python.into(),
         words.to_vec(),
         std::collections::BTreeMap::new(),
     )?;
-    let output = Command::new(&chain.program)
+    // As above: it ends with this process.
+    let output = Command::new("setpriv")
+        .args(["--pdeathsig=KILL", "--"])
+        .arg(&chain.program)
         .args(&chain.arguments)
         .env_clear()
         .envs(&chain.environment)
         .current_dir(stage)
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("run `{python}`"))?;
+        .context("run `setpriv`")?;
     // Upstream's exit status is 0 for some failures too.
     if output.status.success() && stage.join(TAC).is_file() {
         return Ok(());

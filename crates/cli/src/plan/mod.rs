@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_core::names::Role;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use account::{Contents, User, clear_directory, fill_directory, find_user};
+pub(crate) use account::{Contents, Made, User, clear_directory, fill_directory, find_user};
 pub(crate) use journal::Journal;
 pub(crate) use perform::carry_out;
 pub(crate) use systemd::is_running;
@@ -72,14 +72,17 @@ pub(crate) enum Step {
     },
     /// The service user fills an empty directory, or makes it.
     Fill {
-        user: User,
+        user: String,
+        /// Instead of his primary one.
+        group: Option<String>,
         directory: PathBuf,
         contents: Contents,
     },
     /// The service user removes what is in a directory, and the directory itself if it is his to
     /// remove. `kept` directories stay, empty.
     Clear {
-        user: User,
+        user: String,
+        group: Option<String>,
         directory: PathBuf,
         keep: bool,
     },
@@ -160,6 +163,7 @@ impl fmt::Display for Step {
                 user,
                 directory,
                 contents,
+                ..
             } => {
                 let role = if contents.database.is_some() {
                     Role::Master
@@ -169,7 +173,7 @@ impl fmt::Display for Step {
                 write!(
                     formatter,
                     "as `{}`, set a {role} up in `{}`: {}",
-                    user.name,
+                    user,
                     tell(directory),
                     contents.told()
                 )
@@ -178,12 +182,13 @@ impl fmt::Display for Step {
                 user,
                 directory,
                 keep,
+                ..
             } => {
                 let what = if *keep { "everything in " } else { "" };
                 write!(
                     formatter,
                     "as `{}`, remove {what}`{}`",
-                    user.name,
+                    user,
                     tell(directory)
                 )
             }

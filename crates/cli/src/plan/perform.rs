@@ -129,10 +129,16 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
         Step::Stop { unit, .. } if systemd::is_running(unit)? => {
             vec![Step::ReloadSystemd, Step::Start { unit: unit.clone() }]
         }
-        Step::Start { unit } if !systemd::is_running(unit)? => vec![Step::Stop {
-            unit: unit.clone(),
-            keep_builds: false,
-        }],
+        Step::Start { unit } if !systemd::is_running(unit)? => {
+            let mut undo = vec![Step::Stop {
+                unit: unit.clone(),
+                keep_builds: false,
+            }];
+            let new = systemd::directories(unit);
+            let new = new.into_iter().filter(|path| !path.exists());
+            undo.extend(new.map(|path| Step::RemoveTree { path }));
+            undo
+        }
         Step::ReloadSystemd => vec![Step::ReloadSystemd],
         Step::CreateAccount { name, home } => vec![Step::RemoveAccount {
             name: name.clone(),
@@ -179,10 +185,12 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
         }],
         Step::Fill {
             user,
+            group,
             directory,
             contents: _,
         } => vec![Step::Clear {
             user: user.clone(),
+            group: group.clone(),
             directory: directory.clone(),
             keep: directory.is_dir(),
         }],
@@ -228,14 +236,16 @@ fn perform(step: &Step) -> anyhow::Result<()> {
         } => configure(path, before, after, references),
         Step::Fill {
             user,
+            group,
             directory,
             contents,
-        } => account::fill(user, directory, contents),
+        } => account::fill(user, group.as_deref(), directory, contents),
         Step::Clear {
             user,
+            group,
             directory,
             keep,
-        } => account::clear(user, directory, *keep),
+        } => account::clear(user, group.as_deref(), directory, *keep),
         Step::RemoveTree { path } => match fs::remove_dir_all(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             outcome => outcome.with_context(|| format!("remove `{}`", path.display())),

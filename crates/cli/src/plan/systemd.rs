@@ -1,6 +1,7 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -81,6 +82,21 @@ pub(super) fn start(unit: &str) -> anyhow::Result<()> {
         bail!("`{unit}` does not start{why}\nhint: `journalctl -u {unit}` has the details");
     }
     Ok(())
+}
+
+/// What systemd makes for the first start of a unit of ours.
+pub(super) fn directories(unit: &str) -> Vec<PathBuf> {
+    let reference = unit
+        .strip_prefix("buildbot-")
+        .and_then(|text| text.strip_suffix(".service"));
+    let made = |reference: InstanceRef| {
+        let state = PathBuf::from(paths::state_directory(&reference));
+        let run = PathBuf::from(format!("{}/{reference}", paths::RUN));
+        vec![state, run]
+    };
+    reference
+        .and_then(|text| text.parse().ok())
+        .map_or_else(Vec::new, made)
 }
 
 /// What the runner said at the end.

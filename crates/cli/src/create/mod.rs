@@ -1,0 +1,194 @@
+//! `create master` and `create worker`: a working instance in one command, or nothing at all.
+//!
+//! `place` decides account and directory, `password` where a worker's password comes from,
+//! `record` is what a master tells later workers. The steps are `crate::plan`'s.
+
+mod master;
+mod password;
+mod place;
+mod record;
+mod worker;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::edit::{self, EditError};
+use buildbot_conda_core::names::{InstanceName, InstanceRef};
+use buildbot_conda_core::paths;
+use clap::{Args, Subcommand};
+
+use crate::adopt;
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+use crate::plan::{self, Journal, Plan, Step};
+
+pub(crate) use record::{Record, record_file};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Make a master: directory, database, starter `master.cfg`, a password for its workers
+    Master(master::Arguments),
+    /// Make a worker, for the master on this host or one elsewhere
+    Worker(worker::Arguments),
+}
+
+/// What both take.
+#[derive(Debug, Args)]
+struct Common {
+    /// The part after `@` of a further instance; without it, the plain one
+    name: Option<InstanceName>,
+    /// Where it is made; an empty directory, or none yet
+    #[arg(long, value_name = "DIR")]
+    directory: Option<String>,
+    /// The account that runs it
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// The Conda installation, instead of the configured one
+    #[arg(long, value_name = "ROOT")]
+    conda_root: Option<String>,
+    /// The environment, instead of the configured one: a name or an absolute path
+    #[arg(long, value_name = "ENV")]
+    conda_env: Option<String>,
+    /// Read the password of the workers from a file, in its first line
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    password_file: Option<std::path::PathBuf>,
+    /// Read the password of the workers from standard input, in its first line
+    #[arg(long)]
+    password_stdin: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
+    let common = match verb {
+        Verb::Master(arguments) => &arguments.common,
+        Verb::Worker(arguments) => &arguments.common,
+    };
+    if common.dry_run {
+        Journal::announce_unfinished(context);
+        let (plan, _) = plan(verb, context)?;
+        return output::print(plan);
+    }
+    refuse_what_cannot_be(context)?;
+    let journal = Journal::open(context)?;
+    let (plan, closing) = plan(verb, context)?;
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    plan::carry_out(&plan, &journal, None)?;
+    eprintln!("{closing}");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse_what_cannot_be(context: &Context) -> anyhow::Result<()> {
+    if context.is_elsewhere() {
+        bail!(
+            "`create` acts on a running system, which `--root` leaves alone\n\
+             hint: `--dry-run` shows what it would do"
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root can do this\nhint: call it with sudo");
+    }
+    Ok(())
+}
+
+/// The plan, and what to say when it is carried out.
+fn plan(verb: &Verb, context: &Context) -> anyhow::Result<(Plan, String)> {
+    match verb {
+        Verb::Master(arguments) => master::plan(arguments, context),
+        Verb::Worker(arguments) => worker::plan(arguments, context),
+    }
+}
+
+/// An instance on its way into the configuration.
+struct Draft {
+    reference: InstanceRef,
+    file: String,
+    before: String,
+    after: String,
+    lines: Vec<String>,
+}
+
+impl Draft {
+    fn new(reference: InstanceRef, context: &Context) -> anyhow::Result<Self> {
+        // By the rules for a configuration: what they refuse is not to be rewritten.
+        let settings = context.settings()?;
+        settings.check().map_err(InvalidConfiguration::from)?;
+        let file = settings.file().to_owned();
+        let before = std::fs::read_to_string(&file).with_context(|| format!("read `{file}`"))?;
+        if let Some(path) = adopt::hiding(&reference, context)? {
+            bail!("`{path}` hides the package's unit\nhint: `buildbot-conda adopt` takes it over");
+        }
+        Ok(Self {
+            reference,
+            after: before.clone(),
+            before,
+            file,
+            lines: Vec::new(),
+        })
+    }
+
+    /// Sets a key, unless it has that value in the instance's own table.
+    fn set(&mut self, key: &str, value: &str) -> anyhow::Result<()> {
+        let after = edit::set(&self.file, &self.after, Some(&self.reference), key, value).map_err(
+            |error| match error {
+                EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
+                other @ EditError::NoTable { .. } => anyhow::Error::from(other),
+            },
+        )?;
+        if after != self.after {
+            self.after = after;
+            self.lines
+                .push(format!("{}.{key} = {value:?}", self.reference));
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> buildbot_conda_core::settings::Settings {
+        buildbot_conda_core::settings::Settings::parse(&self.file, self.after.as_bytes())
+    }
+
+    fn step(self, context: &Context) -> Option<Step> {
+        (self.after != self.before).then(|| Step::Configure {
+            path: context.configuration(),
+            before: self.before,
+            after: self.after,
+            references: vec![self.reference.to_string()],
+            lines: self.lines,
+        })
+    }
+}
+
+/// From the configuration to a unit that serves: the end of every plan.
+fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<Step>) {
+    if !adopt::links(&reference.unit_name(), context).is_ok_and(|links| !links.is_empty()) {
+        adopt::enable(reference, &context.path(adopt::UNITS), steps);
+    }
+    // Without systemd, as in an image that is being built, the next boot starts it.
+    if !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir() {
+        steps.push(Step::ReloadSystemd);
+        steps.push(Step::Start {
+            unit: reference.unit_name(),
+        });
+    }
+}
+
+/// The credentials directory, as the package makes it, and a secret in it.
+fn credential(file: &str, password: &str, context: &Context, steps: &mut Vec<Step>) {
+    let directory = context.path(paths::CREDENTIALS);
+    if !directory.is_dir() {
+        steps.push(Step::CreateDirectory {
+            path: directory.clone(),
+            mode: 0o700,
+        });
+    }
+    steps.push(Step::Write {
+        path: directory.join(file),
+        text: format!("{password}\n"),
+        mode: 0o600,
+        secret: true,
+    });
+}

@@ -1,0 +1,116 @@
+//! Where a worker's password comes from: a file, standard input, a prompt without echo, or chance.
+//! Never the command line, which every account of a host can read.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+
+use anyhow::{Context as _, bail};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use super::Common;
+
+/// Characters of a generated password; 62 of them make 190 bits.
+const LENGTH: usize = 32;
+/// Bytes of a password that somebody gives, at most.
+const LONGEST: u64 = 1024;
+
+/// The password that was given, if one was.
+pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
+    if let Some(path) = &common.password_file {
+        let name = path.display();
+        let file = File::open(path).with_context(|| format!("open `{name}`"))?;
+        return first_line(file)
+            .with_context(|| format!("read a password from `{name}`"))
+            .map(Some);
+    }
+    if common.password_stdin {
+        return first_line(io::stdin())
+            .context("read a password from standard input")
+            .map(Some);
+    }
+    Ok(None)
+}
+
+/// Asks a person, without showing what is typed.
+///
+/// # Errors
+///
+/// Without a terminal there is nobody to ask.
+pub(super) fn ask(what: &str) -> anyhow::Result<String> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        bail!(
+            "{what} is needed, and there is no terminal to ask for it\n\
+             hint: `--password-file FILE` or `--password-stdin`"
+        );
+    }
+    eprint!("{what}: ");
+    io::stderr().flush().context("write to the terminal")?;
+    let shown = tcgetattr(&stdin).context("ask the terminal for its mode")?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden).context("turn the terminal's echo off")?;
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
+    eprintln!();
+    read.context("read from the terminal")?;
+    restored.context("turn the terminal's echo on again")?;
+    checked(line.trim_end_matches(['\n', '\r']))
+}
+
+/// One that nobody knows.
+pub(super) fn generate() -> anyhow::Result<String> {
+    const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let source = "/dev/urandom";
+    let mut file = File::open(source).with_context(|| format!("open `{source}`"))?;
+    let mut password = String::new();
+    while password.len() < LENGTH {
+        let mut byte = [0];
+        file.read_exact(&mut byte)
+            .with_context(|| format!("read `{source}`"))?;
+        // Only as many as divide evenly: no letter is likelier than another.
+        if byte[0] < 248 {
+            password.push(char::from(LETTERS[usize::from(byte[0]) % LETTERS.len()]));
+        }
+    }
+    Ok(password)
+}
+
+fn first_line(source: impl io::Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    source.take(LONGEST).read_to_string(&mut text)?;
+    checked(text.lines().next().unwrap_or_default())
+}
+
+fn checked(password: &str) -> anyhow::Result<String> {
+    if password.is_empty() {
+        bail!("the password is empty");
+    }
+    // Buildbot reads it without the blanks around it.
+    if password.trim() != password || password.chars().any(char::is_control) {
+        bail!("the password has blanks around it, or control characters");
+    }
+    Ok(password.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_is_the_password() {
+        assert_eq!(first_line(&b"se cret\nmore\n"[..]).unwrap(), "se cret");
+        for bad in ["", "\n", " x\n", "x \n", "a\tb\n"] {
+            assert!(first_line(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn generated_passwords_differ_and_are_plain() {
+        let (one, other) = (generate().unwrap(), generate().unwrap());
+        assert_ne!(one, other);
+        assert_eq!(one.len(), LENGTH);
+        assert!(one.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+    }
+}

@@ -1,0 +1,200 @@
+//! `remove`: the opposite of `create`. The instance stops, its unit is disabled and its table goes;
+//! data and secrets stay unless told otherwise, and go last, as nothing brings them back.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::edit;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::{Instance, Settings};
+use clap::Args;
+
+use crate::adopt;
+use crate::context::{Context, InvalidConfiguration};
+use crate::create::record_file;
+use crate::output;
+use crate::plan::{self, Journal, Plan, Step};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Instance to remove, such as `master` or `worker@gpu`
+    #[arg(value_name = "REF")]
+    reference: InstanceRef,
+    /// Remove its directory, backups and credentials too
+    #[arg(long)]
+    data: bool,
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.dry_run {
+        Journal::announce_unfinished(context);
+        return output::print(plan(arguments, context)?);
+    }
+    if context.is_elsewhere() {
+        bail!(
+            "`remove` acts on a running system, which `--root` leaves alone\n\
+             hint: `--dry-run` shows what it would do"
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root can do this\nhint: call it with sudo");
+    }
+    let journal = Journal::open(context)?;
+    let plan = plan(arguments, context)?;
+    if !arguments.yes && !confirm(&plan, &arguments.reference)? {
+        eprintln!("nothing was done");
+        return Ok(ExitCode::from(1));
+    }
+    plan::carry_out(&plan, &journal, None)?;
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirm(plan: &Plan, reference: &InstanceRef) -> anyhow::Result<bool> {
+    if !io::stdin().is_terminal() {
+        bail!("there is no terminal to ask whether `{reference}` is to be removed\nhint: `--yes`");
+    }
+    eprint!("{plan}remove `{reference}`? [y/N] ");
+    io::stderr().flush().context("write to the terminal")?;
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .context("read from the terminal")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
+    let reference = &arguments.reference;
+    let settings = context.settings()?;
+    let instance = settings
+        .instance(reference)
+        .map_err(InvalidConfiguration::from)?;
+    if let Some(path) = adopt::hiding(reference, context)? {
+        bail!(
+            "`{path}` hides the package's unit, and is not ours to remove\nhint: `buildbot-conda adopt` takes it over"
+        );
+    }
+    let mut steps = Vec::new();
+    let unit = reference.unit_name();
+    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    if is_booted && plan::is_running(&unit)? {
+        steps.push(Step::Stop {
+            unit: unit.clone(),
+            keep_builds: false,
+        });
+    }
+    for path in adopt::links(&unit, context)? {
+        steps.push(Step::Remove { path });
+    }
+    steps.push(configure(reference, &settings, context)?);
+    let record = record_file(reference, context);
+    if record.exists() {
+        steps.push(Step::Remove { path: record });
+    }
+    if is_booted {
+        steps.push(Step::ReloadSystemd);
+    }
+    let credentials = own_credentials(instance, &settings, context);
+    let mut notes = Vec::new();
+    if arguments.data {
+        remove_data(instance, credentials, context, &mut steps);
+    } else {
+        let state = context.path(&paths::state_directory(reference));
+        let directory = context.path(instance.directory.as_str());
+        let kept = [directory, state].into_iter().chain(credentials);
+        for path in kept.filter(|path| path.exists()) {
+            notes.push(format!("`{}` is kept", path.display()));
+        }
+    }
+    Ok(Plan {
+        title: format!("remove {reference}"),
+        notes,
+        steps,
+    })
+}
+
+fn configure(
+    reference: &InstanceRef,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<Step> {
+    let file = settings.file();
+    let before = fs::read_to_string(file).with_context(|| format!("read `{file}`"))?;
+    let after = edit::take_table(file, &before, "", reference)?;
+    let table = match reference.name {
+        None => reference.to_string(),
+        Some(_) => format!("\"{reference}\""),
+    };
+    Ok(Step::Configure {
+        path: context.configuration(),
+        before,
+        after,
+        references: vec![reference.to_string()],
+        lines: vec![format!("without [{table}]")],
+    })
+}
+
+/// Files of its credentials in our directory that no other instance uses.
+fn own_credentials(instance: &Instance, settings: &Settings, context: &Context) -> Vec<PathBuf> {
+    let files = |instance: &Instance| -> BTreeSet<String> {
+        instance
+            .credentials
+            .values()
+            .map(ToString::to_string)
+            .collect()
+    };
+    let of_others: BTreeSet<String> = settings
+        .instances()
+        .filter(|other| other.reference != instance.reference)
+        .flat_map(files)
+        .collect();
+    let own = files(instance);
+    own.difference(&of_others)
+        .filter(|file| Path::new(file).parent() == Some(Path::new(paths::CREDENTIALS)))
+        .map(|file| context.path(file))
+        .collect()
+}
+
+fn remove_data(
+    instance: &Instance,
+    credentials: Vec<PathBuf>,
+    context: &Context,
+    steps: &mut Vec<Step>,
+) {
+    for path in credentials.into_iter().filter(|path| path.exists()) {
+        steps.push(Step::Remove { path });
+    }
+    let directory = context.path(instance.directory.as_str());
+    if directory.is_dir() {
+        steps.push(Step::Clear {
+            user: instance.user.as_str().to_owned(),
+            group: None,
+            directory: directory.clone(),
+            keep: false,
+        });
+        // What root has made in a place of root's, root removes; never below a user's directory.
+        let parent = directory.parent().and_then(|parent| parent.metadata().ok());
+        let is_roots = parent.is_some_and(|parent| parent.uid() == 0 && parent.mode() & 0o022 == 0);
+        if is_roots && !context.is_elsewhere() {
+            steps.push(Step::RemoveDirectory { path: directory });
+        }
+    }
+    let state = context.path(&paths::state_directory(&instance.reference));
+    if state.is_dir() {
+        steps.push(Step::RemoveTree { path: state });
+    }
+}

@@ -1,0 +1,451 @@
+//! `create` and `remove` as far as they can be seen without a booted machine: plans, refusals, and that neither changes
+//! anything. What they do is for the booted machines.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes its texts so"
+)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+const STARTER: &str = "\
+[defaults]
+user = \"bb\"
+
+[master]
+directory = \"/home/bb/master\"
+
+[worker]
+directory = \"/home/bb/worker\"
+";
+
+struct Host(TempDir);
+
+impl Host {
+    /// As the package leaves it, with an environment.
+    fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        host.write("etc/buildbot-conda/config.toml", STARTER);
+        host.write("etc/hostname", "example\n");
+        host.write("home/bb/anaconda3/envs/buildbot/conda-meta/history", "");
+        host.write("home/bb/anaconda3/envs/buildbot/bin/python", "");
+        host
+    }
+
+    /// The same after `create master`.
+    fn with_master() -> Self {
+        let host = Self::new();
+        let text = STARTER.replace(
+            "\"/home/bb/master\"\n",
+            "\"/home/bb/master\"\ncredentials = { worker-password = \"worker-password\" }\n",
+        );
+        host.write("etc/buildbot-conda/config.toml", &text);
+        host.write("etc/buildbot-conda/credentials/worker-password", "x\n");
+        host.write("home/bb/master/buildbot.tac", "");
+        host.write(
+            "var/lib/buildbot-conda/created/master.json",
+            "{\"web_port\":8011,\"worker_port\":9990,\"worker\":\"worker\"}\n",
+        );
+        host
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        let root = self.0.path().to_str().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .args(["--root", root])
+            .args(words)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
+        format!(
+            "status {}\nstdout:\n{}stderr:\n{}",
+            output.status.code().unwrap(),
+            text(&output.stdout),
+            text(&output.stderr)
+        )
+    }
+
+    fn paths(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        walk(self.0.path(), &mut found);
+        found
+    }
+
+    /// Runs, compares, and sees that nothing has changed.
+    #[track_caller]
+    fn check(&self, words: &[&str], expect: &Expect) {
+        let before = self.paths();
+        expect.assert_eq(&self.run(words));
+        assert_eq!(self.paths(), before);
+    }
+}
+
+fn walk(directory: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let is_directory = path.symlink_metadata().unwrap().is_dir();
+        let text = if is_directory {
+            String::new()
+        } else {
+            fs::read_to_string(&path).unwrap_or_default()
+        };
+        found.insert(format!("{} {text}", path.display()));
+        if is_directory {
+            walk(&path, found);
+        }
+    }
+}
+
+#[test]
+fn the_plan_of_a_master_names_everything_that_is_made() {
+    Host::new().check(&["create", "master", "--dry-run"], &expect![[r#"
+        status 0
+        stdout:
+        # `master` by `bb` in `/home/bb/master`, environment `/home/bb/anaconda3/envs/buildbot`
+        # web pages at http://localhost:8010/, workers at localhost:9989
+        create `/etc/buildbot-conda/credentials`
+        write `/etc/buildbot-conda/credentials/worker-password`, mode 0600
+        in `/etc/buildbot-conda/config.toml`:
+            master.credentials.worker-password = "worker-password"
+        as `bb`, set a master up in `/home/bb/master`: `buildbot.tac` and database by Buildbot, `master.cfg`
+        create `/var/lib/buildbot-conda/created`
+        write `/var/lib/buildbot-conda/created/master.json`, mode 0644
+        create `/etc/systemd/system/multi-user.target.wants`
+        link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
+        stderr:
+    "#]]);
+}
+
+#[test]
+fn a_further_master_has_names_and_a_place_of_its_own() {
+    let host = Host::with_master();
+    let words = [
+        "create",
+        "master",
+        "nightly",
+        "--dry-run",
+        "--user=ci",
+        "--conda-env=/home/bb/anaconda3/envs/buildbot",
+    ];
+    host.check(&words, &expect![[r#"
+        status 0
+        stdout:
+        # `master@nightly` by `ci` in `/home/ci/master-nightly`, environment `/home/bb/anaconda3/envs/buildbot`
+        # web pages at http://localhost:8010/, workers at localhost:9989
+        write `/etc/buildbot-conda/credentials/worker-password-nightly`, mode 0600
+        in `/etc/buildbot-conda/config.toml`:
+            master@nightly.directory = "/home/ci/master-nightly"
+            master@nightly.user = "ci"
+            master@nightly.conda-env = "/home/bb/anaconda3/envs/buildbot"
+            master@nightly.credentials.worker-password = "worker-password-nightly"
+        as `ci`, set a master up in `/home/ci/master-nightly`: `buildbot.tac` and database by Buildbot, `master.cfg`
+        write `/var/lib/buildbot-conda/created/master@nightly.json`, mode 0644
+        create `/etc/systemd/system/multi-user.target.wants`
+        link `/etc/systemd/system/multi-user.target.wants/buildbot-master@nightly.service` to `/usr/lib/systemd/system/buildbot-master@.service`
+        stderr:
+    "#]]);
+}
+
+#[test]
+fn a_worker_beside_a_master_shares_its_password_and_not_its_account() {
+    Host::with_master().check(&["create", "worker", "--dry-run"], &expect![[r#"
+        status 0
+        stdout:
+        # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
+        create the account `bb-worker`, home `/home/bb-worker`
+        in `/etc/buildbot-conda/config.toml`:
+            worker.directory = "/home/bb-worker/worker"
+            worker.user = "bb-worker"
+            worker.credentials.password = "worker-password"
+        as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+        create `/etc/systemd/system/multi-user.target.wants`
+        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
+        stderr:
+    "#]]);
+}
+
+#[test]
+fn a_worker_for_a_master_elsewhere_needs_a_password() {
+    let host = Host::new();
+    host.write("secret", "from a file\n");
+    let secret = host.0.path().join("secret");
+    let secret = secret.to_str().unwrap();
+    let words = [
+        "create",
+        "worker",
+        "gpu",
+        "--master=ci.example.org:9989",
+        "--tls",
+        "--worker-name=gpu-1",
+        "--dry-run",
+        "--password-file",
+        secret,
+    ];
+    host.check(&words, &expect![[r#"
+        status 0
+        stdout:
+        # `worker@gpu` by `bb` in `/home/bb/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu-1` of the master at ci.example.org:9989
+        create `/etc/buildbot-conda/credentials`
+        write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
+        in `/etc/buildbot-conda/config.toml`:
+            worker@gpu.directory = "/home/bb/worker-gpu"
+            worker@gpu.credentials.password = "password-of-worker-gpu"
+        as `bb`, set a worker up in `/home/bb/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+        create `/etc/systemd/system/multi-user.target.wants`
+        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+        stderr:
+    "#]]);
+    host.check(
+        &["create", "worker", "--dry-run"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: no master of this host was made by `buildbot-conda create master`
+        hint: name the master with `--master HOST:PORT` or `--master master@NAME`
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_there_already_is_not_touched() {
+    let host = Host::with_master();
+    host.check(
+        &["create", "master", "--dry-run"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `/home/bb/master` is not empty
+        hint: `systemctl enable --now buildbot-master.service` starts what is there
+    "#]],
+    );
+    host.write("home/bb/worker/notes", "");
+    host.check(
+        &["create", "worker", "--user=bb", "--dry-run"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `/home/bb/worker` is not empty
+        hint: name another one with `--directory`
+    "#]],
+    );
+}
+
+#[test]
+fn what_cannot_work_is_refused_before_anything_is_done() {
+    let host = Host::with_master();
+    for (words, expect) in [
+        (
+            &["create", "worker", "--conda-env=none", "--dry-run"][..],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: no Conda environment `/home/bb/anaconda3/envs/none`
+            hint: make it, or say where it is with `--conda-root` and `--conda-env`
+        "#]],
+        ),
+        (
+            &["create", "worker", "--conda-env=../x", "--dry-run"],
+            expect![[r#"
+            status 78
+            stdout:
+            stderr:
+            error: /etc/buildbot-conda/config.toml:11:13: worker.conda-env: the environment is neither a name nor an absolute prefix
+            hint: write a name below `conda-root/envs`, `base`, or an absolute prefix
+        "#]],
+        ),
+        (
+            &["create", "worker", "--master=nowhere", "--dry-run"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `nowhere` is no master; write `HOST:PORT`, `master` or `master@NAME`
+        "#]],
+        ),
+        (
+            &["create", "worker", "--master=host:x", "--dry-run"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `host:x` is no address; write `HOST:PORT`, such as `ci.example.org:9989`
+        "#]],
+        ),
+        (
+            &["create", "worker", "--master=master@x", "--dry-run"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `master@x` has no credential `worker-password`
+            hint: name the master with `--master HOST:PORT` or `--master master@NAME`
+        "#]],
+        ),
+        (
+            &[
+                "create",
+                "worker",
+                "--directory=/home/bb/master",
+                "--dry-run",
+            ],
+            expect![[r#"
+            status 78
+            stdout:
+            stderr:
+            error: /etc/buildbot-conda/config.toml:9:13: worker.directory: `/home/bb/master` is the directory of `master` already
+            hint: give each instance a directory of its own
+        "#]],
+        ),
+        (
+            &["create", "worker", "--password-file=/nowhere", "--dry-run"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: open `/nowhere`: No such file or directory (os error 2)
+        "#]],
+        ),
+        (
+            &["create", "master"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `create` acts on a running system, which `--root` leaves alone
+            hint: `--dry-run` shows what it would do
+        "#]],
+        ),
+        (
+            &["remove", "master"],
+            expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `remove` acts on a running system, which `--root` leaves alone
+            hint: `--dry-run` shows what it would do
+        "#]],
+        ),
+        (
+            &["remove", "worker@none", "--dry-run"],
+            expect![[r#"
+            status 78
+            stdout:
+            stderr:
+            error: /etc/buildbot-conda/config.toml: no table `["worker@none"]`
+            hint: add ["worker@none"] with `directory = "..."` to the file, or `systemctl disable buildbot-worker@none.service`
+        "#]],
+        ),
+    ] {
+        host.check(words, &expect);
+    }
+}
+
+#[test]
+fn names_that_are_none_are_usage_errors() {
+    let host = Host::new();
+    for words in [
+        &["create"][..],
+        &["create", "builder"],
+        &["create", "worker", "GPU"],
+        &["create", "worker", "a/b"],
+        &["create", "worker", "--worker-name=a b"],
+        &["create", "worker", "--password=x"],
+        &["create", "worker", "--password-stdin", "--password-file=x"],
+        &["create", "master", "--web-port=99999"],
+        &["remove"],
+        &["remove", "x"],
+    ] {
+        assert!(host.run(words).starts_with("status 2\n"), "{words:?}");
+    }
+}
+
+#[test]
+fn a_hand_made_unit_is_for_adopt() {
+    let host = Host::new();
+    host.write(
+        "etc/systemd/system/buildbot-worker@.service",
+        "[Service]\nExecStart=/bin/x\n",
+    );
+    let expect = expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `/etc/systemd/system/buildbot-worker@.service` hides the package's unit
+        hint: `buildbot-conda adopt` takes it over
+    "#]];
+    host.check(
+        &["create", "worker", "gpu", "--master=h:1", "--dry-run"],
+        &expect,
+    );
+}
+
+#[test]
+fn removing_keeps_data_unless_told_otherwise() {
+    let host = Host::with_master();
+    let wants = host
+        .0
+        .path()
+        .join("etc/systemd/system/multi-user.target.wants");
+    fs::create_dir_all(&wants).unwrap();
+    symlink(
+        "/usr/lib/systemd/system/buildbot-master.service",
+        wants.join("buildbot-master.service"),
+    )
+    .unwrap();
+    host.write(
+        "var/lib/buildbot-conda/instances/master/last-version",
+        "4.3.0",
+    );
+    host.check(
+        &["remove", "master", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        # `/home/bb/master` is kept
+        # `/var/lib/buildbot-conda/instances/master` is kept
+        # `/etc/buildbot-conda/credentials/worker-password` is kept
+        remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
+        in `/etc/buildbot-conda/config.toml`:
+            without [master]
+        remove `/var/lib/buildbot-conda/created/master.json`
+        stderr:
+    "#]],
+    );
+    host.check(
+        &["remove", "master", "--data", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
+            in `/etc/buildbot-conda/config.toml`:
+                without [master]
+            remove `/var/lib/buildbot-conda/created/master.json`
+            remove `/etc/buildbot-conda/credentials/worker-password`
+            as `bb`, remove `/home/bb/master`
+            remove `/var/lib/buildbot-conda/instances/master` and all that is in it
+            stderr:
+        "#]],
+    );
+}

@@ -1,0 +1,241 @@
+//! What new instances begin with: the worker's tac and info files, the master's configuration. The
+//! master's tac and database are made by its own Buildbot.
+
+use std::fmt::Write as _;
+
+use tera::{Context, Tera};
+use thiserror::Error;
+
+use crate::names::InstanceRef;
+use crate::paths;
+
+const WORKER: &str = include_str!("../templates/worker.tac.tera");
+const MASTER: &str = include_str!("../templates/master.cfg.tera");
+
+/// Name of the credential by which a worker gets its password.
+pub const WORKER_CREDENTIAL: &str = "password";
+/// Name of the credential by which a master knows the password of its workers.
+pub const MASTER_CREDENTIAL: &str = "worker-password";
+
+/// Where a worker finds its master, and as whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStart {
+    /// Which instance.
+    pub reference: InstanceRef,
+    /// The name by which the master knows it.
+    pub name: WorkerName,
+    /// The master's address.
+    pub master: Address,
+    /// Whether the connection is TLS, the master's certificate checked.
+    pub tls: bool,
+}
+
+/// A new master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterStart {
+    /// Which instance.
+    pub reference: InstanceRef,
+    /// TCP port of the web pages, on the loopback interface.
+    pub web_port: u16,
+    /// TCP port of the workers, on the loopback interface.
+    pub worker_port: u16,
+    /// The one worker that it knows.
+    pub worker: WorkerName,
+}
+
+/// A worker's name: letters, digits, `_`, `-` and `.`, a letter or digit first, at most 50
+/// characters, as Buildbot's database takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerName(String);
+
+/// `HOST:PORT`, an IPv6 address in brackets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A value of a new instance that cannot be one.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StartError {
+    /// No name of a worker.
+    #[error(
+        "`{}` is no name of a worker; use up to 50 letters, digits, `_`, `-` and `.`, a letter or digit first",
+        .0.escape_debug()
+    )]
+    Worker(String),
+    /// No `HOST:PORT`.
+    #[error("`{}` is no address; write `HOST:PORT`, such as `ci.example.org:9989`", .0.escape_debug())]
+    Address(String),
+}
+
+impl WorkerName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for WorkerName {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        let first = text.bytes().next();
+        let all = text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+        if all && text.len() <= 50 && first.is_some_and(|byte| byte.is_ascii_alphanumeric()) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(StartError::Worker(text.to_owned()))
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        let refused = || StartError::Address(text.to_owned());
+        let (host, port) = text.rsplit_once(':').ok_or_else(refused)?;
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let allowed = if bare.is_some() { ".-:" } else { ".-" };
+        let host = bare.unwrap_or(host);
+        let good = |byte: char| byte.is_ascii_alphanumeric() || allowed.contains(byte);
+        let port = port.parse().map_err(|_| refused())?;
+        if host.is_empty() || port == 0 || host.starts_with('-') || !host.chars().all(good) {
+            return Err(refused());
+        }
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(formatter, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(formatter, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// `buildbot.tac` of a worker.
+pub fn worker_tac(start: &WorkerStart) -> String {
+    let mut context = context(&start.reference);
+    let Address { host, port } = &start.master;
+    context.insert("host", &python(host));
+    context.insert("port", port);
+    context.insert("name", &python(start.name.as_str()));
+    // Endpoints are split at colons, endpoints in Twisted's manual.
+    let host = host.replace(':', "\\:");
+    let connection = start.tls.then(|| python(&format!("tls:{host}:{port}")));
+    context.insert("connection", &connection);
+    render(WORKER, &context)
+}
+
+/// `master.cfg` of a master.
+pub fn master_cfg(start: &MasterStart) -> String {
+    let mut context = context(&start.reference);
+    context.insert("unit", &start.reference.unit_name());
+    context.insert("title", &python(&start.reference.to_string()));
+    context.insert("web_port", &start.web_port);
+    context.insert("worker_port", &start.worker_port);
+    context.insert("worker", &python(start.worker.as_str()));
+    render(MASTER, &context)
+}
+
+fn context(reference: &InstanceRef) -> Context {
+    let mut context = Context::new();
+    let table = match reference.name {
+        None => reference.to_string(),
+        Some(_) => format!("\"{reference}\""),
+    };
+    context.insert("table", &table);
+    context.insert("configuration", paths::CONFIGURATION);
+    context
+}
+
+fn render(template: &str, context: &Context) -> String {
+    let mut tera = Tera::new();
+    tera.add_raw_template("starter", template)
+        .expect("the starter templates are well-formed");
+    tera.render("starter", context)
+        .expect("the starter templates use only what the context has")
+}
+
+/// A Python string literal.
+fn python(text: &str) -> String {
+    let mut literal = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => literal.extend(['\\', character]),
+            plain if plain.is_ascii_graphic() || plain == ' ' => literal.push(plain),
+            other => write!(literal, "\\U{:08x}", u32::from(other))
+                .expect("writing to a string succeeds"),
+        }
+    }
+    literal.push('"');
+    literal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hosts_and_ports() {
+        for text in ["localhost:9989", "[::1]:1", "ci.example.org:65535"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        for text in [
+            "", "x", "x:", ":1", "x:0", "x:65536", "a b:1", "::1:1", "x'y:1", "-x:1", "x\\:1:1",
+        ] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_of_workers_are_words() {
+        assert!("gpu-1.example".parse::<WorkerName>().is_ok());
+        for text in ["", "-x", "a b", "a'b", "é", &"a".repeat(51)] {
+            assert!(text.parse::<WorkerName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tac_connects_as_it_is_told() {
+        let mut start = WorkerStart {
+            reference: "worker@gpu".parse().unwrap(),
+            name: "gpu".parse().unwrap(),
+            master: "[2001:db8::1]:9989".parse().unwrap(),
+            tls: false,
+        };
+        let plain = worker_tac(&start);
+        assert!(
+            plain.contains("\n    \"2001:db8::1\",\n    9989,\n    \"gpu\",\n"),
+            "{plain}"
+        );
+        assert!(!plain.contains("connection_string"), "{plain}");
+        start.tls = true;
+        let tls = worker_tac(&start);
+        let expect = r#"connection_string="tls:2001\\:db8\\:\\:1:9989","#;
+        assert!(tls.contains(expect), "{tls}");
+        assert!(
+            tls.contains("    None,\n    None,\n    \"gpu\",\n"),
+            "{tls}"
+        );
+        assert!(tls.contains("[\"worker@gpu\".credentials]"), "{tls}");
+    }
+
+    #[test]
+    fn text_becomes_a_python_literal() {
+        assert_eq!(python("a\"\\\né"), r#""a\"\\\U0000000a\U000000e9""#);
+    }
+}

@@ -1,0 +1,258 @@
+//! Instances made and removed in one command each, on a booted machine, up to the first build.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use buildbot_conda_machine::{
+    MASTER, MASTER_UNIT, Machine, Outcome, Output, PREFIX, Release, Rest, Unit, WORKER_UNIT,
+    installed, on_each_release,
+};
+
+on_each_release! {
+    two_commands_lead_to_the_first_green_build_and_two_more_back,
+    what_fails_on_the_way_leaves_nothing_behind,
+    what_is_killed_on_the_way_is_taken_back_by_the_next_command,
+}
+
+/// From a request to the end of its build on a busy machine.
+const BUILT: Duration = Duration::from_mins(1);
+/// The same for any step.
+const SOON: Duration = Duration::from_mins(1);
+
+fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
+    machine.run(&[&["buildbot-conda"], words].concat())
+}
+
+/// Accounts, units, configuration, secrets and homes: everything that a command could leave behind.
+fn state(machine: &Machine) -> anyhow::Result<String> {
+    let script = "getent passwd; cd /; find etc/systemd/system etc/buildbot-conda var/lib/buildbot-conda home srv \
+                  -path home/bb/anaconda3 -prune -o ! -name lock -print | sort | while read -r path; do \
+                  stat -c '%n %F %a %U %N' \"$path\"; test ! -f \"$path\" || sha256sum \"$path\"; done 2>/dev/null || true";
+    Ok(machine.shell(script)?.succeeded()?.stdout)
+}
+
+fn ensure_same(machine: &Machine, before: &str, talk: &Output) -> Outcome {
+    let now = state(machine)?;
+    let differ: Vec<&str> = now
+        .lines()
+        .filter(|line| !before.contains(line))
+        .chain(before.lines().filter(|line| !now.contains(line)))
+        .collect();
+    ensure!(differ.is_empty(), "{differ:#?}\n{talk}");
+    Ok(())
+}
+
+fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release) -> Outcome {
+    let machine = Machine::boot(installed(release)?)?;
+    let before = state(&machine)?;
+
+    call(&machine, &["create", "master"])?.succeeded()?;
+    call(&machine, &["create", "worker"])?.succeeded()?;
+
+    let rest = Rest::new(&machine);
+    let build = rest.wait_for_build(rest.force("hello", &[])?, BUILT)?;
+    ensure!(build.results == 0, "{build:?}");
+    let log = rest.log(&build, "hello")?;
+    ensure!(log.contains(&format!("hello from {PREFIX}")), "{log}");
+    ensure!(!log.contains("CREDENTIALS"), "{log}");
+
+    // Whose is what, and who may read it.
+    let modes = machine.shell(&format!(
+        "stat -c '%a %U' /etc/buildbot-conda/credentials/worker-password {MASTER}/master.cfg {MASTER}/state.sqlite \
+         /home/bb-worker/worker/buildbot.tac /home/bb-worker/worker/info/host"
+    ))?;
+    ensure!(
+        modes.stdout == "600 root\n600 bb\n600 bb\n600 bb-worker\n644 bb-worker\n",
+        "{modes}"
+    );
+    let leaks = machine.shell(
+        "grep -rlF \"$(cat /etc/buildbot-conda/credentials/worker-password)\" /home/bb/master /home/bb-worker \
+         /etc/buildbot-conda/config.toml /var/lib/buildbot-conda || true",
+    )?;
+    ensure!(leaks.text().is_empty(), "{leaks}");
+    let worker = Unit::worker(&machine).main_pid()?;
+    let owner = machine.run(&["stat", "-c", "%U", &format!("/proc/{worker}")])?;
+    ensure!(owner.text() == "bb-worker", "{owner}");
+
+    // A second pair beside the first one.
+    call(
+        &machine,
+        &["create", "master", "nightly", "--directory", "/srv/nightly"],
+    )?
+    .succeeded()?;
+    let pair = ["--master", "master@nightly", "--worker-name", "worker"];
+    call(
+        &machine,
+        &[&["create", "worker", "night"], &pair[..]].concat(),
+    )?
+    .succeeded()?;
+    let night = Unit::named(&machine, "buildbot-worker@night.service");
+    ensure!(
+        night.status_text()?.contains("localhost:9990"),
+        "{}",
+        night.status_text()?
+    );
+    let list = call(&machine, &["list"])?.succeeded()?;
+    ensure!(list.stdout.matches(" active ").count() == 4, "{list}");
+
+    // Nobody is there to be asked.
+    let refusal = call(&machine, &["remove", "worker@night"])?;
+    ensure!(
+        refusal.status == 1 && refusal.stderr.contains("hint: `--yes`"),
+        "{refusal}"
+    );
+    let kept = call(&machine, &["remove", "worker@night", "--yes"])?.succeeded()?;
+    ensure!(
+        kept.stderr
+            .contains("`/home/bb-worker/worker-night` is kept"),
+        "{kept}"
+    );
+    machine
+        .run(&[
+            "rm",
+            "-r",
+            "/home/bb-worker/worker-night",
+            "/var/lib/buildbot-conda/instances/worker@night",
+        ])?
+        .succeeded()?;
+    let mut talk = kept;
+    for reference in ["worker", "master@nightly", "master"] {
+        talk = call(&machine, &["remove", reference, "--data", "--yes"])?.succeeded()?;
+    }
+    for unit in [MASTER_UNIT, WORKER_UNIT] {
+        ensure!(Unit::named(&machine, unit).property("ActiveState")? == "inactive");
+    }
+    // What differs is what was there before anybody created anything, and accounts, which stay.
+    let now = state(&machine)?;
+    let more: Vec<&str> = now.lines().filter(|line| !before.contains(line)).collect();
+    let expected = ["bb-worker", "config.toml", "created"];
+    ensure!(
+        more.iter()
+            .all(|line| expected.iter().any(|word| line.contains(word)) || !line.contains('/')),
+        "{more:#?}\n{talk}"
+    );
+    Ok(())
+}
+
+fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
+    let machine = Machine::boot(installed(release)?)?;
+    let before = state(&machine)?;
+
+    // The environment's Buildbot has no `create-master`.
+    let program =
+        format!("{PREFIX}/lib/python3.11/site-packages/buildbot/scripts/create_master.py");
+    machine
+        .shell(&format!("mv {program} {program}.away"))?
+        .succeeded()?;
+    let talk = call(&machine, &["create", "master"])?;
+    ensure!(
+        talk.status == 1
+            && talk.stderr.contains("`buildbot create-master` failed: ")
+            && talk.stderr.contains("everything is as it was before"),
+        "{talk}"
+    );
+    ensure_same(&machine, &before, &talk)?;
+    machine
+        .shell(&format!("mv {program}.away {program}"))?
+        .succeeded()?;
+
+    // The port is taken after it was looked at: by the web server that a script of the environment starts.
+    machine.write_file(
+        &format!("{PREFIX}/etc/conda/activate.d/take.sh"),
+        "test -e /var/tmp/taken || { python -c 'import socket, time; s = socket.socket(); s.bind((\"127.0.0.1\", 8010)); \
+         s.listen(); time.sleep(600)' </dev/null >/dev/null 2>&1 & echo $! >/var/tmp/taken; }\n",
+        "0644",
+        "root",
+    )?;
+    let talk = call(&machine, &["create", "master"])?;
+    ensure!(
+        talk.status == 1
+            && talk
+                .stderr
+                .contains("error: `buildbot-master.service` does not start")
+            && talk.stderr.contains("8010"),
+        "{talk}"
+    );
+    ensure_same(&machine, &before, &talk)?;
+    machine
+        .shell(&format!(
+            "rm {PREFIX}/etc/conda/activate.d/take.sh; kill $(cat /var/tmp/taken)"
+        ))?
+        .succeeded()?;
+
+    // A worker whose password the master does not know.
+    call(&machine, &["create", "master"])?.succeeded()?;
+    let before = state(&machine)?;
+    machine.shell("echo other >/root/password")?.succeeded()?;
+    let talk = call(
+        &machine,
+        &["create", "worker", "--password-file", "/root/password"],
+    )?;
+    ensure!(
+        talk.status == 1 && talk.stderr.contains("error: the master refuses `worker`"),
+        "{talk}"
+    );
+    ensure_same_but_databases(&machine, &before, &talk)
+}
+
+/// A running master writes its database all the time.
+fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> Outcome {
+    let without = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| !line.contains("home/bb/master/"));
+        lines.map(str::to_owned).collect()
+    };
+    let now = without(&state(machine)?);
+    let before = without(before);
+    ensure!(now == before, "{before:#?}\n{now:#?}\n{talk}");
+    Ok(())
+}
+
+fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release) -> Outcome {
+    let machine = Machine::boot(installed(release)?)?;
+    let before = state(&machine)?;
+    // Activation waits, in the middle of the making.
+    machine.write_file(
+        &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
+        "touch /var/tmp/waits; while test ! -e /var/tmp/go; do sleep 0.1; done\n",
+        "0644",
+        "root",
+    )?;
+    machine
+        .shell("setsid -f sh -c 'echo $$ >/root/pid; exec buildbot-conda create master' </dev/null >/root/talk 2>&1")?
+        .succeeded()?;
+    machine.wait_until("the master is being made", SOON, || {
+        Ok((machine.run(&["test", "-e", "/var/tmp/waits"])?.status == 0).then_some(()))
+    })?;
+    // Nobody else comes in between.
+    let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
+    ensure!(
+        talk.status == 1 && talk.stderr.contains("is at work"),
+        "{talk}"
+    );
+
+    machine.shell("kill -KILL $(cat /root/pid)")?.succeeded()?;
+    machine.wait_until("what it began has ended with it", SOON, || {
+        let left = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb")?;
+        Ok(left.text().is_empty().then_some(()))
+    })?;
+    machine.shell("touch /var/tmp/go")?.succeeded()?;
+
+    // Any of the commands takes it back, even one that then refuses.
+    let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
+    ensure!(
+        talk.status == 1
+            && talk
+                .stderr
+                .contains("`buildbot-conda create master` was interrupted, taking it back first"),
+        "{talk}"
+    );
+    ensure_same(&machine, &before, &talk)?;
+    machine
+        .run(&["rm", &format!("{PREFIX}/etc/conda/activate.d/wait.sh")])?
+        .succeeded()?;
+    call(&machine, &["create", "master"])?.succeeded()?;
+    ensure!(Rest::new(&machine).answers(), "the master does not answer");
+    Ok(())
+}
