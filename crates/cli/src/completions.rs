@@ -41,12 +41,18 @@ pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<Ex
     output::print(script)
 }
 
-/// The command without its hidden verbs: the generators would offer them as well.
+/// The command without its hidden verbs and options: the generators would offer them as well.
 fn visible(command: &Command) -> Command {
+    let options = command
+        .get_arguments()
+        .filter(|option| !option.is_hide_set());
     let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
-    Command::new(env!("CARGO_BIN_NAME"))
+    let copy = Command::new(command.get_name().to_owned())
         .about(command.get_about().cloned().unwrap_or_default())
-        .version(env!("CARGO_PKG_VERSION"))
-        .args(command.get_arguments().cloned())
-        .subcommands(verbs.cloned())
+        .args(options.cloned())
+        .subcommands(verbs.map(visible));
+    match command.get_version() {
+        Some(version) => copy.version(version.to_owned()),
+        None => copy,
+    }
 }
