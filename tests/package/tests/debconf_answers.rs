@@ -1,7 +1,7 @@
 //! Answers that nobody is asked for: preseeded ones, good, unusable and hostile, and those that a front end without a
 //! person leaves as they are. From a first installation to the purge.
 
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, Package, Release};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const STARTER: &str = "/usr/share/buildbot-conda/config.toml";
@@ -30,6 +30,7 @@ on_both_releases! {
     every_preseeded_answer_is_acted_on
     preseeded_services_are_those_that_are_enabled
     unusable_preseeds_leave_the_defaults_with_a_warning
+    the_documented_preseed_is_what_holds_without_it
     directories_may_be_preseeded_crosswise
     an_account_is_made_for_the_asking_and_never_later
     an_upgrade_asks_what_is_new_and_changes_nothing_unasked
@@ -170,6 +171,26 @@ fn unusable_preseeds_leave_the_defaults_with_a_warning(release: Release) {
         assert_eq!(root.answer("services"), "master, worker");
         assert_eq!(root.answer("master-directory"), "/home/bb/master");
     }
+}
+
+fn the_documented_preseed_is_what_holds_without_it(release: Release) {
+    let document = Package::open().text("/usr/share/doc/buildbot-conda/README.Debian");
+    let lines: Vec<&str> = document
+        .lines()
+        .skip_while(|line| !line.contains("debconf-set-selections"))
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.strip_prefix("  ").expect("commands are indented"))
+        .collect();
+    for (question, kind, _) in QUESTIONS {
+        let start = format!("buildbot-conda buildbot-conda/{question} {kind} ");
+        assert!(lines.iter().any(|line| line.starts_with(&start)), "{start}");
+    }
+    let root = DebianRoot::new(release);
+    root.must(&lines.join("\n"));
+    let talk = root.install().talk();
+    assert!(!talk.contains("warning"), "{talk}");
+    assert_eq!(root.text(CONFIGURATION), root.text(STARTER));
+    assert_eq!(enabled(&root), ["master", "worker"]);
 }
 
 fn directories_may_be_preseeded_crosswise(release: Release) {
