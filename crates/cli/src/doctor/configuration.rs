@@ -1,5 +1,7 @@
 //! The configuration: every problem of the file, the accounts it names, and who shares one.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use buildbot_conda_core::names::Role;
@@ -95,8 +97,13 @@ fn account(instance: &Instance, scene: &Scene<'_>) -> Finding {
         return Finding::ok(Check::Account, reference, format!("`{user}` is there"));
     }
     let seen = format!("there is no account `{user}`, so systemd cannot start it (status 217)");
-    let home = format!("/home/{user}");
-    Finding::problem(Check::Account, reference, seen).command([
+    Finding::problem(Check::Account, reference, seen).command(scene.there(adduser(user)))
+}
+
+/// As the package makes its own account.
+fn adduser(name: &str) -> Vec<String> {
+    let home = format!("/home/{name}");
+    words([
         "adduser",
         "--quiet",
         "--system",
@@ -107,7 +114,7 @@ fn account(instance: &Instance, scene: &Scene<'_>) -> Finding {
         "/bin/bash",
         "--gecos",
         "Buildbot",
-        user,
+        name,
     ])
 }
 
@@ -139,7 +146,7 @@ fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> 
     Some(own_account(finding, worker, scene))
 }
 
-/// The way to an account of its own, directory and all.
+/// The way to an account of its own. The directory stays: a tac may name it.
 fn own_account(finding: Finding, worker: &Instance, scene: &Scene<'_>) -> Finding {
     let name = match &worker.reference.name {
         None => "bb-worker".to_owned(),
@@ -147,55 +154,48 @@ fn own_account(finding: Finding, worker: &Instance, scene: &Scene<'_>) -> Findin
     };
     let unit = worker.reference.unit_name();
     let reference = worker.reference.to_string();
-    let home = format!("/home/{name}");
-    let from = scene
-        .context
-        .path(worker.directory.as_str())
-        .to_string_lossy()
-        .into_owned();
-    let to = format!("{home}/worker");
-    let mut finding = finding
-        .command([
-            "adduser",
-            "--quiet",
-            "--system",
-            "--group",
-            "--home",
-            &home,
-            "--shell",
-            "/bin/bash",
-            &name,
-        ])
-        .command(["systemctl", "stop", &unit])
-        .command(["mv", "--no-target-directory", &from, &to])
-        .command([
+    let owner = format!("{name}:");
+    let directory = worker.directory.as_str();
+    let mut commands = vec![
+        adduser(&name),
+        words(["systemctl", "stop", &unit]),
+        words([
             "chown",
             "--recursive",
             "--no-dereference",
-            &format!("{name}:"),
-            &to,
-        ]);
+            &owner,
+            directory,
+        ]),
+    ];
     for path in closed(worker, scene) {
-        finding = finding.command(["chmod", "o+x", &path]);
+        commands.push(words(["chmod", "o+x", &path]));
+    }
+    commands.push(words(["buildbot-conda", "set", &reference, "user", &name]));
+    commands.push(words(["systemctl", "daemon-reload"]));
+    commands.push(words(["systemctl", "start", &unit]));
+    if scene.context.is_elsewhere() {
+        commands.retain(|words| words[0] != "systemctl");
+    }
+    let mut finding = finding;
+    for command in commands {
+        finding = finding.command(scene.there(command));
     }
     finding
-        .command(["buildbot-conda", "set", &reference, "user", &name])
-        .command(["buildbot-conda", "set", &reference, "directory", &to])
-        .command(["systemctl", "daemon-reload"])
-        .command(["systemctl", "start", &unit])
 }
 
-/// Directories above the environment that only their owner comes through.
-fn closed(worker: &Instance, scene: &Scene<'_>) -> Vec<String> {
-    use std::os::unix::fs::MetadataExt as _;
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+/// Directories above the worker's and the environment's that only their owner comes through.
+fn closed(worker: &Instance, scene: &Scene<'_>) -> BTreeSet<String> {
     let prefix = worker.prefix();
-    let above = Path::new(prefix.as_str()).ancestors().skip(1);
-    let closed = above.filter(|path| {
-        let path = scene.context.path(&path.to_string_lossy());
-        path.metadata()
-            .is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
-    });
-    closed
-        .map(|path| path.to_string_lossy().into_owned())
-        .collect()
+    let paths = [prefix.as_str(), worker.directory.as_str()].map(Path::new);
+    let above = paths.iter().flat_map(|path| path.ancestors().skip(1));
+    let names = above.map(|path| path.to_string_lossy().into_owned());
+    let is_closed = |path: &String| {
+        let metadata = scene.context.path(path).metadata();
+        metadata.is_ok_and(|metadata| metadata.mode() & 0o001 == 0)
+    };
+    names.filter(is_closed).collect()
 }

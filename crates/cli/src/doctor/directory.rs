@@ -89,7 +89,11 @@ fn tac(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Findin
     match instance.reference.role {
         Role::Master => {
             let program = format!("{prefix}/bin/buildbot");
-            finding.command(as_user(instance, &[&program, "create-master", "--relocatable", &path]))
+            {
+            let directory = instance.directory.as_str();
+            let words = [&program, "create-master", "--relocatable", directory];
+            finding.command(scene.there(as_user(instance, &words)))
+        }
         }
         Role::Worker => finding.words(format!(
             "`runuser -u {} -- {prefix}/bin/buildbot-worker create-worker --allow-shutdown=signal --keepalive=60 {path} \
@@ -122,7 +126,9 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
         .iter()
         .map(|path| format!("`{}`", path.display()))
         .collect();
-    let more = facts.unwritable_count - facts.unwritable.len();
+    let more = facts
+        .unwritable_count
+        .saturating_sub(facts.unwritable.len());
     let more = if more > 0 {
         format!(" and {more} more")
     } else {

@@ -14,11 +14,14 @@ use super::inside::{
 };
 use super::scene::Scene;
 
+/// The last second of the year 9999.
+const LATEST: u64 = 253_402_300_799;
+
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut usable = true;
     if let Some(facts) = &inside.environment {
-        findings.push(state(instance, facts));
+        findings.push(state(instance, facts, scene));
         usable = facts.state == EnvironmentState::Usable;
         findings.extend(resolution(instance, facts));
         if usable {
@@ -96,7 +99,7 @@ fn account_of(uid: u32) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-fn state(instance: &Instance, facts: &EnvironmentFacts) -> Finding {
+fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
     let prefix = instance.prefix();
     let problem = |seen: String| Finding::problem(Check::Environment, reference, seen);
@@ -106,7 +109,7 @@ fn state(instance: &Instance, facts: &EnvironmentFacts) -> Finding {
         let mut words = vec![conda.as_str(), verb, "--yes", "--prefix", &prefix_text];
         words.extend(["--channel", "conda-forge"]);
         words.extend(packages);
-        as_owner(instance, &words)
+        scene.there(as_owner(instance, &words))
     };
     match &facts.state {
         EnvironmentState::Usable => Finding::ok(
@@ -195,7 +198,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts) -> Vec<Finding> {
         return vec![Finding::unseen(Check::Packages, reference, seen)];
     }
     if facts.damage.is_empty() {
-        let seen = format!("{} packages are as they were installed", facts.packages);
+        let seen = format!("all of {} are as they were installed", facts.packages);
         return vec![Finding::ok(Check::Packages, reference, seen)];
     }
     let told = |damage: &Damage| {
@@ -229,6 +232,9 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts) -> Vec<Finding> {
         .map(|damage| damage.package.as_str())
         .filter(|name| is_name(name))
         .collect();
+    if names.is_empty() {
+        return vec![finding];
+    }
     vec![reinstall(finding, instance, &names)]
 }
 
@@ -248,7 +254,8 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
         .strip_prefix('@')?
         .parse()
         .ok()?;
-    let changed = facts.changed?;
+    // A number of the service user's: no more than a date can be.
+    let changed = facts.changed?.min(LATEST);
     if changed <= started {
         return Some(Finding::ok(
             Check::Changed,
@@ -338,7 +345,7 @@ fn bytecode(instance: &Instance, facts: &PythonFacts) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let found = facts.bytecode?;
     // A few sources are for other versions of Python and are never compiled.
-    if found.missing * 10 < found.sources {
+    if found.missing.saturating_mul(10) < found.sources {
         let seen = format!(
             "of {} files of Buildbot, {} are not compiled",
             found.sources, found.missing

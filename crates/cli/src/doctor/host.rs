@@ -42,7 +42,7 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         findings.extend(system());
     }
     if scene.wants(Check::BootTarget) {
-        findings.push(boot_target());
+        findings.push(boot_target(scene));
     }
     findings
 }
@@ -226,7 +226,7 @@ fn system() -> Vec<Finding> {
     findings
 }
 
-fn boot_target() -> Finding {
+fn boot_target(scene: &Scene<'_>) -> Finding {
     let target = said(&["systemctl", "get-default"]).unwrap_or_default();
     let state = said(&[
         "systemctl",
@@ -239,7 +239,7 @@ fn boot_target() -> Finding {
     judge_target(
         target.trim(),
         state.as_deref().map(str::trim) == Some("loaded"),
-        None,
+        scene,
     )
 }
 
@@ -253,25 +253,15 @@ fn boot_target_on_disk(scene: &Scene<'_>) -> Finding {
         .join("display-manager.service")
         .symlink_metadata()
         .is_ok();
-    let root = scene.context.path("/").to_string_lossy().into_owned();
-    judge_target(&name, has_desktop, Some(&root))
+    judge_target(&name, has_desktop, scene)
 }
 
-fn judge_target(target: &str, has_desktop: bool, root: Option<&str>) -> Finding {
+fn judge_target(target: &str, has_desktop: bool, scene: &Scene<'_>) -> Finding {
     if target != "graphical.target" || !has_desktop {
         let seen = format!("`{target}`, and no desktop with it");
         return Finding::ok(Check::BootTarget, None, seen);
     }
     let seen = "the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep";
     let finding = Finding::warning(Check::BootTarget, None, seen);
-    match root {
-        None => finding.command(["systemctl", "set-default", "multi-user.target"]),
-        Some(root) => finding.command([
-            "systemctl",
-            "--root",
-            root,
-            "set-default",
-            "multi-user.target",
-        ]),
-    }
+    finding.command(scene.there(["systemctl", "set-default", "multi-user.target"]))
 }

@@ -1,6 +1,7 @@
 //! `--fix`: the safe commands of the findings, shown and then run as they are shown.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -12,20 +13,22 @@ use crate::output;
 /// Where the programs of the commands are; root's own `PATH` may lead anywhere.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Shows and runs them, each command once; whether there were any. With `dry_run` they are shown
-/// alone, on standard output.
+/// What [`run`] would do, a line for each command.
+pub(super) fn plan(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for command in safe_commands(findings) {
+        writeln!(text, "{command}").expect("writing to a string succeeds");
+    }
+    text
+}
+
+/// Shows and runs them, each command once; whether there were any.
 ///
 /// # Errors
 ///
 /// Not root, or the first command that fails.
-pub(super) fn run(findings: &[Finding], dry_run: bool, context: &Context) -> anyhow::Result<bool> {
+pub(super) fn run(findings: &[Finding], context: &Context) -> anyhow::Result<bool> {
     let commands = safe_commands(findings);
-    if dry_run {
-        for command in &commands {
-            output::print(format_args!("{command}\n"))?;
-        }
-        return Ok(!commands.is_empty());
-    }
     if commands.is_empty() {
         eprintln!("nothing that can be mended without a decision of yours");
         return Ok(false);

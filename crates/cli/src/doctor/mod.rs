@@ -52,8 +52,8 @@ pub(crate) struct Arguments {
     /// Instance to examine, such as `master` or `worker@gpu`; all of them by default
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
-    /// Do this check alone; may be repeated
-    #[arg(long, value_name = "CHECK", hide_possible_values = false)]
+    /// Do these checks alone, separated by commas
+    #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     only: Vec<Check>,
     /// Show also what is in order, and what could not be looked at
     #[arg(long)]
@@ -88,16 +88,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return inside::print(instance, context, &checks);
     }
     let findings = examine(arguments, &checks, context)?;
-    if arguments.fix {
-        if !mend::run(&findings, arguments.dry_run, context)? {
-            // Nothing was done, so nothing is different.
-            output::print(report::text(&findings, arguments.all))?;
-            return Ok(status(&findings));
-        }
-        let findings = examine(arguments, &checks, context)?;
-        output::print(report::text(&findings, arguments.all))?;
+    if arguments.dry_run {
+        output::print(mend::plan(&findings))?;
         return Ok(status(&findings));
     }
+    let findings = if arguments.fix && mend::run(&findings, context)? {
+        examine(arguments, &checks, context)?
+    } else {
+        findings
+    };
     if arguments.json {
         output::print(report::json(&findings)?)?;
     } else {

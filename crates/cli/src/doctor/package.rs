@@ -19,6 +19,8 @@ const FILES: [(&str, bool); 8] = [
     ("/usr/lib/systemd/system/buildbot-worker.service", false),
     ("/usr/lib/systemd/system/buildbot-worker@.service", false),
 ];
+/// Directories whose entries root makes.
+const STATE: [&str; 2] = ["/var/lib/buildbot-conda", paths::STATE];
 const NEEDRESTART: &str = "/usr/sbin/needrestart";
 const NEEDRESTART_FILE: &str = "/etc/needrestart/conf.d/buildbot-conda.conf";
 /// What the package brings for needrestart.
@@ -42,6 +44,7 @@ fn files(scene: &Scene<'_>) -> Vec<Finding> {
         .iter()
         .filter_map(|(path, is_program)| file(path, *is_program, scene))
         .collect();
+    findings.extend(STATE.iter().filter_map(|path| directory(path, scene)));
     if findings.is_empty() {
         findings.push(Finding::ok(Check::Package, None, "its files are there"));
     }
@@ -54,7 +57,8 @@ fn file(path: &str, is_program: bool, scene: &Scene<'_>) -> Option<Finding> {
     let problem = |seen: String| Finding::problem(Check::Package, None, seen);
     let Ok(metadata) = path.metadata() else {
         let finding = problem(format!("`{name}` is missing"));
-        return Some(finding.command(["apt-get", "install", "--reinstall", "buildbot-conda"]));
+        let reinstall = scene.there(["apt-get", "install", "--reinstall", "buildbot-conda"]);
+        return Some(finding.command(reinstall));
     };
     if !scene.is_roots(metadata.uid()) {
         let seen = format!("`{name}` belongs to user {}, not to root", metadata.uid());
@@ -66,6 +70,23 @@ fn file(path: &str, is_program: bool, scene: &Scene<'_>) -> Option<Finding> {
     (mode & 0o022 != 0 || mode & wanted != wanted).then(|| {
         let seen = format!("`{name}` has mode {mode:04o}, not {wanted:04o}");
         problem(seen).safe(["chmod", &format!("{wanted:04o}"), &name])
+    })
+}
+
+/// Whoever can write it decides where root writes. systemd makes it when it is missing.
+fn directory(path: &str, scene: &Scene<'_>) -> Option<Finding> {
+    let path = scene.context.path(path);
+    let metadata = path.symlink_metadata().ok()?;
+    let name = path.to_string_lossy().into_owned();
+    let problem = |seen: String| Finding::problem(Check::Package, None, seen);
+    if !scene.is_roots(metadata.uid()) {
+        let seen = format!("`{name}` belongs to user {}, not to root", metadata.uid());
+        return Some(problem(seen).safe(["chown", "--no-dereference", "root:root", &name]));
+    }
+    let mode = metadata.mode() & 0o7777;
+    (mode & 0o022 != 0).then(|| {
+        let seen = format!("`{name}` can be written by others than root (mode {mode:04o})");
+        problem(seen).safe(["chmod", "go-w", &name])
     })
 }
 

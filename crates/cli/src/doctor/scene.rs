@@ -105,6 +105,19 @@ impl<'a> Scene<'a> {
         owner == 0 || self.context.is_elsewhere() && owner == self.uid
     }
 
+    /// A command for the machine that is looked at: below a root directory, in there.
+    pub(super) fn there<S: Into<String>>(&self, words: impl IntoIterator<Item = S>) -> Vec<String> {
+        let words = words.into_iter().map(Into::into);
+        if !self.context.is_elsewhere() {
+            return words.collect();
+        }
+        let root = self.context.path("/").to_string_lossy().into_owned();
+        ["chroot".to_owned(), root]
+            .into_iter()
+            .chain(words)
+            .collect()
+    }
+
     pub(super) fn viewer(&self, instance: &Instance) -> Viewer {
         if self.context.is_elsewhere() {
             Viewer::Elsewhere

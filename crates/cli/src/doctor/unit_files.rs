@@ -45,7 +45,7 @@ const CONFIGURED: [(&str, &str); 4] = [
 /// One instance's.
 pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     let view = View::of(instance, scene);
-    let mut findings = vec![file(instance, &view), mask(instance, &view, scene)];
+    let mut findings = vec![file(instance, &view, scene), mask(instance, &view, scene)];
     findings.extend(drop_ins(instance, &view, scene));
     if let (Some(unit), None, false) = (scene.unit(instance), &view.hand_made, view.is_masked) {
         findings.push(reload(instance, unit));
@@ -156,7 +156,7 @@ fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-fn file(instance: &Instance, view: &View) -> Finding {
+fn file(instance: &Instance, view: &View, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
     let unit = instance.reference.unit_name();
     let Some(path) = &view.hand_made else {
@@ -170,16 +170,13 @@ fn file(instance: &Instance, view: &View) -> Finding {
     if view.starts_launcher {
         let seen = format!("`{path}` is a copy of the package's unit, which upgrades do not reach");
         return Finding::warning(Check::UnitFile, reference, seen)
-            .command(["systemctl", "revert", &unit])
+            .command(scene.there(["systemctl", "revert", &unit]))
             .words("what it changes belongs into a drop-in: `systemctl edit`");
     }
     let seen =
         format!("`{path}` hides the package's unit, so nothing of the configuration has an effect");
-    Finding::problem(Check::UnitFile, reference, seen).command([
-        "buildbot-conda",
-        "adopt",
-        &instance.reference.to_string(),
-    ])
+    let adopt = ["buildbot-conda", "adopt", &instance.reference.to_string()].map(str::to_owned);
+    Finding::problem(Check::UnitFile, reference, seen).command(scene.there(adopt))
 }
 
 fn mask(instance: &Instance, view: &View, scene: &Scene<'_>) -> Finding {
@@ -338,12 +335,9 @@ fn without_table(name: &str, settings: &Settings, scene: &Scene<'_>) -> Option<F
     (is_ours && !is_known).then(|| {
         let seen = format!("`{name}` starts at boot, but the configuration has no table `{stem}`: it fails with status 78");
         let finding = Finding::problem(Check::UnitConfigured, None, seen);
-        if scene.has_systemd() {
-            finding.command(["systemctl", "disable", "--now", name])
-        } else {
-            let root = scene.context.path("/");
-            finding.command(["systemctl", "--root", &root.to_string_lossy(), "disable", name])
-        }
+        let now: &[&str] = if scene.has_systemd() { &["--now"] } else { &[] };
+        let words = [&["systemctl", "disable"], now, &[name]].concat();
+        finding.command(scene.there(words))
     })
 }
 

@@ -1,0 +1,592 @@
+//! `doctor` below a root directory, where it sees files alone: exact output and exit status, refusals, and what mends
+//! what. Everything that needs a running system is tested on booted machines.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes them with hashes"
+)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+/// A host as the package and an administrator leave it, whose root is the account that runs the test.
+struct Host(TempDir);
+
+const CONFIGURATION: &str = "\
+[defaults]
+conda-root = \"/opt/conda\"
+
+[master]
+directory = \"/srv/master\"
+credentials = { door = \"door\" }
+
+[\"worker@gpu\"]
+directory = \"/srv/worker\"
+user = \"builder\"
+";
+
+impl Host {
+    fn new() -> Self {
+        let host = Self(tempfile::tempdir().unwrap());
+        let uid = rustix::process::geteuid().as_raw();
+        host.file("etc/buildbot-conda/config.toml", CONFIGURATION, 0o644);
+        host.file("etc/buildbot-conda/credentials/door", "secret", 0o600);
+        host.mode("etc/buildbot-conda/credentials", 0o700);
+        let accounts = format!("bb:x:{uid}:1::/srv:/bin/sh\nbuilder:x:{uid}:1::/srv:/bin/sh\n");
+        host.file("etc/passwd", &accounts, 0o644);
+        for name in ["master", "master@", "worker", "worker@"] {
+            let unit = format!("usr/lib/systemd/system/buildbot-{name}.service");
+            host.file(&unit, "[Service]\n", 0o644);
+        }
+        for program in [
+            "usr/bin/buildbot-conda",
+            "usr/libexec/buildbot-conda/launcher",
+            "usr/lib/systemd/system-generators/buildbot-conda-generator",
+        ] {
+            host.file(program, "", 0o755);
+        }
+        host.file("usr/libexec/buildbot-conda/runner.py", "", 0o644);
+        host.file("srv/master/buildbot.tac", "", 0o600);
+        host.file("srv/worker/buildbot.tac", "", 0o600);
+        for program in ["python", "buildbot", "buildbot-worker"] {
+            host.file(&format!("opt/conda/envs/buildbot/bin/{program}"), "", 0o755);
+        }
+        let record = r#"{"name":"x","version":"1","files":["bin/python"]}"#;
+        host.file("opt/conda/envs/buildbot/conda-meta/x-1.json", record, 0o644);
+        // Everybody may come as far as here: what is closed is closed by the host's own files.
+        host.mode("", 0o755);
+        host
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.path().join(path)
+    }
+
+    fn file(&self, path: &str, text: &str, mode: u32) {
+        let file = self.path(path);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, text).unwrap();
+        self.mode(path, mode);
+    }
+
+    fn mode(&self, path: &str, mode: u32) {
+        fs::set_permissions(self.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn run(&self, words: &[&str]) -> Said {
+        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .arg("--root")
+            .arg(self.0.path())
+            .arg("doctor")
+            .args(words)
+            .output()
+            .unwrap();
+        Said::of(&output, self.0.path().to_str().unwrap())
+    }
+
+    /// Every finding but the room on the file system, which is that of the test's own machine.
+    fn examine(&self, words: &[&str]) -> String {
+        let said = self.run(words);
+        assert_eq!(said.stderr, "");
+        let text: Vec<&str> = said
+            .stdout
+            .lines()
+            .filter(|line| !line.contains(": space: "))
+            .collect();
+        format!("{}\n{}\n", said.status.unwrap(), text.join("\n"))
+    }
+
+    /// Runs the commands of a report as they are printed.
+    fn carry_out(&self, words: &[&str]) {
+        let said = self.run(words);
+        let commands = said
+            .stdout
+            .lines()
+            .filter_map(|line| line.strip_prefix("    "));
+        for command in commands.filter(|line| !line.starts_with("hint: ")) {
+            let command = command.replace("ROOT", self.0.path().to_str().unwrap());
+            let status = Command::new("sh")
+                .args(["-euc", &command])
+                .status()
+                .unwrap();
+            assert!(status.success(), "{command}");
+        }
+    }
+}
+
+struct Said {
+    status: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    fn of(output: &Output, root: &str) -> Self {
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec())
+                .unwrap()
+                .replace(root, "ROOT")
+        };
+        Self {
+            status: output.status.code(),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+}
+
+fn check(told: &str, expect: &Expect) {
+    expect.assert_eq(told);
+}
+
+#[test]
+fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
+    check(
+        &Host::new().examine(&["--all"]),
+        &expect![[r#"
+            0
+            unseen: clock: that of another machine is not looked at
+            unseen: system: that of another machine is not looked at
+            unseen: master: unit-enabled: there is no systemd to ask
+            unseen: master: unit-state: there is no systemd to ask
+            unseen: master: ownership: only root and `bb` can tell
+            unseen: master: python: the environment's Python was not run
+            unseen: master: bytecode: the environment's Python was not run
+            unseen: master: checkconfig: Buildbot was not asked
+            unseen: master: database: Buildbot was not asked
+            unseen: master: ports: Buildbot was not asked
+            unseen: worker@gpu: unit-enabled: there is no systemd to ask
+            unseen: worker@gpu: unit-state: there is no systemd to ask
+            unseen: worker@gpu: ownership: only root and `builder` can tell
+            unseen: worker@gpu: python: the environment's Python was not run
+            unseen: worker@gpu: bytecode: the environment's Python was not run
+            unseen: worker@gpu: tac: `buildbot.tac` was not run
+            unseen: worker@gpu: keepalive: `buildbot.tac` was not run
+            unseen: worker@gpu: allow-shutdown: `buildbot.tac` was not run
+            unseen: worker@gpu: connection: where its master is could not be found out
+            ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is good
+            ok: master: account: `bb` is there
+            ok: worker@gpu: account: `builder` is there
+            ok: worker@gpu: shared-account: no master runs as `builder`
+            ok: package: its files are there
+            ok: needrestart: needrestart is not installed
+            ok: boot-target: `graphical.target`, and no desktop with it
+            ok: unit-configured: every unit that starts at boot has a table in the configuration
+            ok: master: credentials: 1 configured, all for root's eyes only
+            ok: master: unit-file: `buildbot-master.service` is the package's
+            ok: master: unit-masked: `buildbot-master.service` is not masked
+            ok: master: unit-drop-ins: there are none beside the generated one
+            ok: master: directory: `ROOT/srv/master` is set up
+            ok: master: secrets: no file with secrets is readable by everybody
+            ok: master: pid-file: there is none
+            ok: master: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
+            ok: master: packages: all of 1 are as they were installed
+            ok: worker@gpu: credentials: none are configured
+            ok: worker@gpu: unit-file: `buildbot-worker@gpu.service` is the package's
+            ok: worker@gpu: unit-masked: `buildbot-worker@gpu.service` is not masked
+            ok: worker@gpu: unit-drop-ins: there are none beside the generated one
+            ok: worker@gpu: directory: `ROOT/srv/worker` is set up
+            ok: worker@gpu: secrets: no file with secrets is readable by everybody
+            ok: worker@gpu: pid-file: there is none
+            ok: worker@gpu: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
+            ok: worker@gpu: packages: all of 1 are as they were installed
+            no problems, no warnings, 27 in order, 19 not looked at
+        "#]],
+    );
+}
+
+#[test]
+fn each_fault_has_its_command_and_the_command_mends_it() {
+    let host = Host::new();
+    host.mode("etc/buildbot-conda/credentials", 0o755);
+    host.mode("etc/buildbot-conda/credentials/door", 0o640);
+    host.mode("usr/libexec/buildbot-conda/launcher", 0o644);
+    host.mode("srv/worker/buildbot.tac", 0o644);
+    host.file("srv/master/twistd.pid", "4194000\n", 0o644);
+    fs::create_dir_all(host.path("etc/systemd/system")).unwrap();
+    symlink(
+        "/dev/null",
+        host.path("etc/systemd/system/buildbot-master.service"),
+    )
+    .unwrap();
+    let drop_in = "etc/systemd/system/buildbot-worker@.service.d/a b.conf";
+    host.file(drop_in, "[Service]\nType=simple\nUser=x\n", 0o644);
+    let words = [
+        "--only",
+        "credentials",
+        "--only",
+        "package",
+        "--only",
+        "secrets",
+        "--only",
+        "pid-file",
+    ];
+    let words = [
+        &words[..],
+        &["--only", "unit-masked", "--only", "unit-drop-ins"],
+    ]
+    .concat();
+    check(
+        &host.examine(&words),
+        &expect![[r#"
+        1
+        problem: package: `ROOT/usr/libexec/buildbot-conda/launcher` has mode 0644, not 0755
+            chmod 0755 ROOT/usr/libexec/buildbot-conda/launcher
+        problem: credentials: `ROOT/etc/buildbot-conda/credentials` is open to others than root (mode 0755)
+            chmod 0700 ROOT/etc/buildbot-conda/credentials
+        problem: master: credentials: `ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0640)
+            chmod 0600 ROOT/etc/buildbot-conda/credentials/door
+        problem: master: unit-masked: `buildbot-master.service` is masked, so nothing can start it
+            rm ROOT/etc/systemd/system/buildbot-master.service
+        problem: worker@gpu: unit-drop-ins: `ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf` changes `Type`, `User`, on which the service depends
+            mv --no-clobber 'ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf' 'ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf.off'
+        problem: worker@gpu: secrets: everybody on this host can read `ROOT/srv/worker/buildbot.tac`
+            chmod o= ROOT/srv/worker/buildbot.tac
+        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+            rm ROOT/srv/master/twistd.pid
+        6 problems, 1 warning, 4 in order
+    "#]],
+    );
+    host.carry_out(&words);
+    check(
+        &host.examine(&words),
+        &expect![[r#"
+        0
+        no problems, no warnings, 11 in order
+    "#]],
+    );
+    assert!(host.path(&format!("{drop_in}.off")).exists());
+}
+
+#[test]
+fn what_no_command_mends_is_said_in_words() {
+    let host = Host::new();
+    fs::remove_file(host.path("etc/buildbot-conda/credentials/door")).unwrap();
+    fs::remove_file(host.path("srv/worker/buildbot.tac")).unwrap();
+    host.file("srv/worker/something", "", 0o644);
+    host.file(
+        "etc/buildbot-conda/config.toml",
+        &format!("{CONFIGURATION}[worker]\nhaste = true\n"),
+        0o644,
+    );
+    let words = [
+        "--only",
+        "credentials",
+        "--only",
+        "directory",
+        "--only",
+        "configuration",
+    ];
+    check(
+        &host.examine(&words),
+        &expect![[r#"
+        1
+        problem: worker: configuration: ROOT/etc/buildbot-conda/config.toml:12:1: worker.haste: unknown key
+            hint: correct it there; then `systemctl daemon-reload`
+        problem: master: credentials: no file `ROOT/etc/buildbot-conda/credentials/door` for the credential `door`
+            hint: write it as root: `install -m 0600 /dev/stdin ROOT/etc/buildbot-conda/credentials/door`, or take `door` out of `credentials`
+        problem: worker@gpu: directory: `ROOT/srv/worker` has no `buildbot.tac`, so a start is refused (status 78)
+            hint: `runuser -u builder -- /opt/conda/envs/buildbot/bin/buildbot-worker create-worker --allow-shutdown=signal --keepalive=60 ROOT/srv/worker HOST:PORT NAME PASSWORD` makes one
+        3 problems, no warnings, 2 in order
+    "#]],
+    );
+}
+
+#[test]
+fn an_environment_is_examined_as_files() {
+    let host = Host::new();
+    let only = ["master", "--only", "environment", "--only", "packages"];
+    let prefix = host.path("opt/conda/envs/buildbot");
+    fs::remove_file(prefix.join("bin/buildbot")).unwrap();
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+            1
+            problem: master: environment: `/opt/conda/envs/buildbot` has no `buildbot`
+                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge buildbot
+            1 problem, no warnings, 0 in order
+        "#]],
+    );
+    fs::remove_file(prefix.join("bin/python")).unwrap();
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+            1
+            problem: master: environment: `/opt/conda/envs/buildbot` has no Python
+                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python
+            1 problem, no warnings, 0 in order
+        "#]],
+    );
+    host.file("opt/conda/envs/buildbot/conda-meta/state", "{", 0o644);
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+        1
+        problem: master: environment: `/opt/conda/envs/buildbot` cannot be activated: read `ROOT/opt/conda/envs/buildbot/conda-meta/state`: EOF while parsing an object at line 1 column 1
+            hint: conda itself cannot activate this environment; correct the file, or remove it and set the variables again with `conda env config vars set`
+        1 problem, no warnings, 0 in order
+    "#]],
+    );
+    fs::remove_dir_all(prefix.join("conda-meta")).unwrap();
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+            1
+            problem: master: environment: `/opt/conda/envs/buildbot` has no `conda-meta`, so it is no environment
+                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot
+                hint: or set `conda-root` and `conda-env` to where it is
+            1 problem, no warnings, 0 in order
+        "#]],
+    );
+    fs::remove_dir_all(&prefix).unwrap();
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+            1
+            problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
+                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot
+                hint: or set `conda-root` and `conda-env` to where it is
+            1 problem, no warnings, 0 in order
+        "#]],
+    );
+}
+
+#[test]
+fn units_are_examined_as_files() {
+    let host = Host::new();
+    host.file(
+        "etc/systemd/system/buildbot-master.service",
+        "[Service]\nExecStart=/bin/x\n",
+        0o644,
+    );
+    let copy = "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher worker %i\n";
+    host.file("etc/systemd/system/buildbot-worker@.service", copy, 0o644);
+    host.file(
+        "etc/systemd/system/multi-user.target.wants/buildbot-worker@ghost.service",
+        "",
+        0o644,
+    );
+    host.file("etc/systemd/system/display-manager.service", "", 0o644);
+    host.file("usr/sbin/needrestart", "", 0o755);
+    fs::create_dir_all(host.path("etc/needrestart/conf.d")).unwrap();
+    let only = [
+        "--only",
+        "unit-file",
+        "--only",
+        "unit-configured",
+        "--only",
+        "boot-target",
+        "--only",
+        "needrestart",
+    ];
+    check(
+        &host.examine(&only),
+        &expect![[r#"
+            1
+            problem: unit-configured: `buildbot-worker@ghost.service` starts at boot, but the configuration has no table `worker@ghost`: it fails with status 78
+                chroot ROOT/ systemctl disable buildbot-worker@ghost.service
+            problem: master: unit-file: `ROOT/etc/systemd/system/buildbot-master.service` hides the package's unit, so nothing of the configuration has an effect
+                chroot ROOT/ buildbot-conda adopt master
+            warning: needrestart: needrestart is installed and `ROOT/etc/needrestart/conf.d/buildbot-conda.conf` does not keep it from workers: an upgrade of a library restarts them, with their builds
+                sh -c 'printf '\''%s\n'\'' "$@" >"$0"' ROOT/etc/needrestart/conf.d/buildbot-conda.conf '$nrconf{override_rc}{qr(^buildbot-worker[.\@])} = 0;'
+            warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep
+                chroot ROOT/ systemctl set-default multi-user.target
+            warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` is a copy of the package's unit, which upgrades do not reach
+                chroot ROOT/ systemctl revert buildbot-worker@gpu.service
+                hint: what it changes belongs into a drop-in: `systemctl edit`
+            2 problems, 3 warnings, 0 in order
+        "#]],
+    );
+    let mend = ["--only", "needrestart"];
+    host.carry_out(&mend);
+    check(
+        &host.examine(&mend),
+        &expect![[r#"
+        0
+        no problems, no warnings, 1 in order
+    "#]],
+    );
+}
+
+#[test]
+fn one_account_for_master_and_worker_is_a_warning_with_the_way_out() {
+    let host = Host::new();
+    let shared = CONFIGURATION.replace("user = \"builder\"\n", "");
+    host.file("etc/buildbot-conda/config.toml", &shared, 0o644);
+    check(
+        &host.examine(&["--only", "shared-account"]),
+        &expect![[r#"
+            0
+            warning: worker@gpu: shared-account: it runs as `bb`, and so does `master`: every build can read and change that master's configuration, secrets and database
+                chroot ROOT/ adduser --quiet --system --group --home /home/bb-worker-gpu --shell /bin/bash --gecos=Buildbot bb-worker-gpu
+                chroot ROOT/ chown --recursive --no-dereference bb-worker-gpu: /srv/worker
+                chroot ROOT/ buildbot-conda set worker@gpu user bb-worker-gpu
+            no problems, 1 warning, 0 in order
+        "#]],
+    );
+}
+
+#[test]
+fn safe_commands_are_shown_and_done() {
+    let host = Host::new();
+    host.mode("etc/buildbot-conda/credentials/door", 0o644);
+    host.file("srv/master/twistd.pid", "4194000\n", 0o644);
+    let only = ["--only", "credentials", "--only", "pid-file", "--fix"];
+    let shown = host.run(&[&only[..], &["--dry-run"]].concat());
+    assert_eq!(shown.status, Some(1));
+    let told = format!("{}{}", shown.stdout, shown.stderr);
+    check(
+        &told,
+        &expect![[r#"
+            chmod 0600 ROOT/etc/buildbot-conda/credentials/door
+        "#]],
+    );
+    assert_eq!(mode(&host), 0o644);
+    let done = host.run(&only);
+    assert_eq!(done.status, Some(0));
+    check(
+        &format!("{}{}", done.stderr, done.stdout),
+        &expect![[r#"
+        chmod 0600 ROOT/etc/buildbot-conda/credentials/door
+        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+            rm ROOT/srv/master/twistd.pid
+        no problems, 1 warning, 3 in order
+    "#]],
+    );
+    assert_eq!(mode(&host), 0o600);
+    let nothing = host.run(&only);
+    check(
+        &format!("{}{}", nothing.stderr, nothing.stdout),
+        &expect![[r#"
+            nothing that can be mended without a decision of yours
+            warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+                rm ROOT/srv/master/twistd.pid
+            no problems, 1 warning, 3 in order
+        "#]],
+    );
+}
+
+fn mode(host: &Host) -> u32 {
+    let door = host.path("etc/buildbot-conda/credentials/door");
+    door.metadata().unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn json_has_every_finding_with_its_commands() {
+    let host = Host::new();
+    host.mode("etc/buildbot-conda/credentials/door", 0o644);
+    let said = host.run(&[
+        "master",
+        "--json",
+        "--only",
+        "credentials",
+        "--only",
+        "account",
+    ]);
+    assert_eq!(said.status, Some(1));
+    check(
+        &said.stdout,
+        &expect![[r#"
+        {
+          "version": 1,
+          "problems": 1,
+          "warnings": 0,
+          "findings": [
+            {
+              "check": "credentials",
+              "instance": "master",
+              "severity": "problem",
+              "seen": "`ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0644)",
+              "mending": {
+                "commands": [
+                  "chmod 0600 ROOT/etc/buildbot-conda/credentials/door"
+                ],
+                "words": null,
+                "safe": true
+              }
+            },
+            {
+              "check": "account",
+              "instance": "master",
+              "severity": "ok",
+              "seen": "`bb` is there",
+              "mending": null
+            }
+          ]
+        }
+    "#]],
+    );
+}
+
+#[test]
+fn refusals_say_what_to_do() {
+    let host = Host::new();
+    let unknown = host.run(&["worker"]);
+    assert_eq!(unknown.status, Some(1));
+    check(
+        &unknown.stderr,
+        &expect![[r#"
+        error: no instance `worker` in `ROOT/etc/buildbot-conda/config.toml`
+        hint: `buildbot-conda list` names those there are
+    "#]],
+    );
+    for words in [
+        &["builder"][..],
+        &["--only", "everything"],
+        &["--dry-run"],
+        &["--fix", "--json"],
+        &["--inside"],
+    ] {
+        assert_eq!(host.run(words).status, Some(2), "{words:?}");
+    }
+    fs::remove_file(host.path("etc/buildbot-conda/config.toml")).unwrap();
+    let missing = host.run(&["--only", "configuration"]);
+    assert_eq!((missing.status, missing.stderr.as_str()), (Some(1), ""));
+    check(
+        &missing.stdout,
+        &expect![[r#"
+        problem: configuration: no configuration `ROOT/etc/buildbot-conda/config.toml`
+            install -m 0644 ROOT/usr/share/buildbot-conda/config.toml ROOT/etc/buildbot-conda/config.toml
+            hint: or `dpkg-reconfigure buildbot-conda`, which asks again
+        1 problem, no warnings, 0 in order
+    "#]],
+    );
+}
+
+/// Below no root directory, with a `systemctl` of the test's own.
+#[test]
+fn an_old_systemd_and_a_desktop_are_named() {
+    let programs = tempfile::tempdir().unwrap();
+    let systemctl = "#!/bin/sh\ncase $1 in\n--version) echo 'systemd 240 (240)' ;;\n\
+                     get-default) echo graphical.target ;;\nshow) echo loaded ;;\nesac\n";
+    let path = programs.path().join("systemctl");
+    fs::write(&path, systemctl).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .args(["doctor", "--only", "system", "--only", "boot-target"])
+        .env(
+            "PATH",
+            format!("{}:/usr/bin:/bin", programs.path().display()),
+        )
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "problem: system: systemd 240 is too old, the units need 249\n",
+        "    hint: upgrade to Debian 12 or later\n",
+        "warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle \
+         machine to sleep\n    systemctl set-default multi-user.target\n",
+    ] {
+        assert!(told.contains(line), "{told}");
+    }
+}
