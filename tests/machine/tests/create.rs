@@ -192,7 +192,53 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         talk.status == 1 && talk.stderr.contains("error: the master refuses `worker`"),
         "{talk}"
     );
-    ensure_same_but_databases(&machine, &before, &talk)
+    ensure_same_but_databases(&machine, &before, &talk)?;
+
+    // The same for a password that somebody types, which is not seen; then the right one.
+    let talk = type_password(&machine, "wrong one")?;
+    ensure!(
+        talk.status == 1
+            && talk.stdout.contains("the master refuses `worker@typed`")
+            && !talk.stdout.contains("wrong one"),
+        "{talk}"
+    );
+    ensure_same_but_databases(&machine, &before, &talk)?;
+    let password = machine.read_file("/etc/buildbot-conda/credentials/worker-password")?;
+    let talk = type_password(&machine, password.trim())?;
+    ensure!(
+        talk.status == 0 && !talk.stdout.contains(password.trim()),
+        "{talk}"
+    );
+    ensure!(Rest::new(&machine).worker_connected("worker")?, "{talk}");
+    Ok(())
+}
+
+/// Makes a worker for `localhost:9989` from a terminal, on which the password is typed when it is asked for. What the
+/// terminal shows is the output.
+fn type_password(machine: &Machine, password: &str) -> anyhow::Result<Output> {
+    let program = r#"
+import os, pty, sys
+words = "buildbot-conda create worker typed --user bb --master localhost:9989 --worker-name worker".split()
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(words[0], words)
+shown = b""
+typed = False
+while True:
+    try:
+        part = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not part:
+        break
+    shown += part
+    if not typed and b"password of the worker at localhost:9989: " in shown:
+        os.write(terminal, sys.argv[1].encode() + b"\n")
+        typed = True
+print(shown.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+    machine.run(&[&format!("{PREFIX}/bin/python"), "-c", program, password])
 }
 
 /// A running master writes its database all the time.

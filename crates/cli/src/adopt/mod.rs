@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let journal = Journal::open(context)?;
     let plan = plan(arguments, context)?;
     for note in &plan.notes {
-        eprintln!("{note}");
+        eprintln!("{}", output::harmless(note));
     }
     if !plan.steps.is_empty() {
         let record = steps::record(&plan);
@@ -181,7 +181,11 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
     let mut text = String::new();
     for (unit, instance, derived) in derived {
         for (remark, hint) in &derived.problems {
-            let _ = write!(text, "\n{}: {}", remark.place, remark.text);
+            let _ = write!(
+                text,
+                "\n{}",
+                output::harmless(&format!("{}: {}", remark.place, remark.text))
+            );
             if let Some(hint) = hint {
                 let _ = write!(text, "\nhint: {hint}");
             }

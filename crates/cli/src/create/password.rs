@@ -2,17 +2,19 @@
 //! Never the command line, which every account of a host can read.
 
 use std::fs::File;
-use std::io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use anyhow::{Context as _, bail};
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
 use super::Common;
 
+/// What the terminal sends for ^C.
+const INTERRUPT: u8 = 3;
 /// Characters of a generated password; 62 of them make 190 bits.
 const LENGTH: usize = 32;
 /// Bytes of a password that somebody gives, at most.
-const LONGEST: u64 = 1024;
+const LONGEST: usize = 1024;
 
 /// The password that was given, if one was.
 pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
@@ -44,19 +46,28 @@ pub(super) fn ask(what: &str) -> anyhow::Result<String> {
              hint: `--password-file FILE` or `--password-stdin`"
         );
     }
-    eprint!("{what}: ");
-    io::stderr().flush().context("write to the terminal")?;
     let shown = tcgetattr(&stdin).context("ask the terminal for its mode")?;
     let mut hidden = shown.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
+    // ^C ends the line instead of this process, which would leave the terminal without echo.
+    hidden
+        .local_modes
+        .remove(LocalModes::ECHO | LocalModes::ISIG);
+    hidden.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
     tcsetattr(&stdin, OptionalActions::Flush, &hidden).context("turn the terminal's echo off")?;
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
+    eprint!("{what}: ");
+    // Unseen or not, the question has been put.
+    let _ = io::stderr().flush();
+    // A terminal gives one line at a time.
+    let mut line = [0; LONGEST];
+    let read = stdin.lock().read(&mut line);
     let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
     eprintln!();
-    read.context("read from the terminal")?;
     restored.context("turn the terminal's echo on again")?;
-    checked(line.trim_end_matches(['\n', '\r']))
+    let length = read.context("read from the terminal")?;
+    if line[..length].contains(&INTERRUPT) {
+        bail!("interrupted");
+    }
+    first_line(&line[..length])
 }
 
 /// One that nobody knows.
@@ -79,7 +90,7 @@ pub(super) fn generate() -> anyhow::Result<String> {
 
 fn first_line(source: impl io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
-    source.take(LONGEST).read_to_string(&mut text)?;
+    source.take(LONGEST as u64).read_to_string(&mut text)?;
     checked(text.lines().next().unwrap_or_default())
 }
 

@@ -104,7 +104,7 @@ pub(crate) struct Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for note in &self.notes {
-            writeln!(formatter, "# {note}")?;
+            writeln!(formatter, "# {}", crate::output::harmless(note))?;
         }
         for step in &self.steps {
             writeln!(formatter, "{step}")?;

@@ -235,7 +235,10 @@ pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()>
         let worker = status.as_ref().and_then(|status| status.worker.as_ref());
         match worker.map(|worker| worker.connection.as_str()) {
             Some("connected") => return Ok(()),
-            Some("refused") => bail!("the master refuses `{reference}`: {message}"),
+            Some("refused") => bail!(
+                "the master refuses `{reference}`: {message}\n\
+                 hint: its `master.cfg` has to name the worker, with the same password"
+            ),
             // Somewhere else there may be nothing yet, and a worker waits for its master.
             Some(_) if !required => {
                 eprintln!("{reference}: {message}");
