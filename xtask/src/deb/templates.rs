@@ -28,9 +28,10 @@ pub(super) fn merge(workspace: &Path, scratch: &Path, target: &Path, epoch: &str
         ensure_complete(&translation, &pot)?;
     }
     let merged = output(
+        // Below a directory with a blank in its name it finds nothing, so it is told no more than it needs.
         reproducible(Command::new("po2debconf"), epoch)
-            .arg("--encoding=utf8")
-            .arg(debian.join("templates")),
+            .current_dir(&debian)
+            .args(["--encoding=utf8", "templates"]),
     )?;
     fs::write(target, merged + "\n").with_context(|| format!("write `{}`", target.display()))
 }
@@ -56,8 +57,8 @@ fn ensure_extracted(debian: &Path, scratch: &Path, epoch: &str) -> Result<()> {
     }
     run_on_stderr(
         reproducible(Command::new("debconf-updatepo"), epoch)
-            .args(["--skip-merge", "--podir"])
-            .arg(&po),
+            .current_dir(scratch)
+            .args(["--skip-merge", "--podir=po"]),
     )?;
     let kept = debian.join("po/templates.pot");
     ensure!(
