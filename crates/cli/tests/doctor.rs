@@ -427,7 +427,7 @@ fn one_account_for_master_and_worker_is_a_warning_with_the_way_out() {
         &expect![[r#"
             0
             warning: worker@gpu: shared-account: it runs as `bb`, and so does `master`: every build can read and change that master's configuration, secrets and database
-                chroot ROOT/ adduser --quiet --system --group --home /home/bb-worker-gpu --shell /bin/bash --gecos=Buildbot bb-worker-gpu
+                chroot ROOT/ adduser --quiet --system --group --home /home/bb-worker-gpu --shell /bin/bash --gecos Buildbot bb-worker-gpu
                 chroot ROOT/ chown --recursive --no-dereference bb-worker-gpu: /srv/worker
                 chroot ROOT/ buildbot-conda set worker@gpu user bb-worker-gpu
             no problems, 1 warning, 0 in order

@@ -23,7 +23,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
             .map(unseen)
             .into();
     };
-    if scene.is_set_up(instance) == Some(false) {
+    if scene.is_set_up(instance) == Some(false) || inside.says_why_nothing_runs() {
         return Vec::new();
     }
     let mut findings = vec![configuration(instance, facts)];

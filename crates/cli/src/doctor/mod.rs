@@ -29,6 +29,7 @@ mod unit_files;
 mod unit_state;
 mod worker;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::thread;
 
@@ -172,7 +173,15 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
         .map_or(2, usize::from)
         .max(2);
     let mut results = Vec::new();
+    let is_told = std::io::stderr().is_terminal();
     for group in scene.instances.chunks(lanes) {
+        if is_told {
+            eprint!(
+                "\rexamining, {} of {} instances done",
+                results.len(),
+                scene.instances.len()
+            );
+        }
         thread::scope(|scope| {
             let looks: Vec<_> = group
                 .iter()
@@ -186,13 +195,24 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
             }
         });
     }
+    if is_told && !results.is_empty() {
+        // Back, and nothing to the end of the line.
+        eprint!("\r\u{1b}[K");
+    }
     results
 }
 
 fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, String>> {
-    let checks = inside::concerned(&scene.checks);
+    let mut checks = inside::concerned(&scene.checks);
     if checks.is_empty() {
         return None;
+    }
+    // Then there is nothing to try, and its master need not hear of it.
+    if worker::is_connected(instance, scene) {
+        checks.retain(|check| *check != Check::Connection);
+    }
+    if checks.is_empty() {
+        return Some(Ok(Inside::default()));
     }
     let viewer = scene.viewer(instance);
     let asked = match viewer {

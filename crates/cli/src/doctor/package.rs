@@ -118,5 +118,11 @@ fn needrestart(scene: &Scene<'_>) -> Finding {
             .lines()
             .filter(|line| !line.starts_with('#')),
     );
-    Finding::warning(Check::Needrestart, None, seen).safe(words)
+    let finding = Finding::warning(Check::Needrestart, None, seen);
+    // A file that says something else was changed by somebody.
+    if path.exists() {
+        finding.command(words)
+    } else {
+        finding.safe(words)
+    }
 }

@@ -15,7 +15,10 @@ use crate::units::Unit;
 const LONGEST_KEEPALIVE: f64 = 300.0;
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
-    if instance.reference.role != Role::Worker || scene.is_set_up(instance) == Some(false) {
+    if instance.reference.role != Role::Worker
+        || scene.is_set_up(instance) == Some(false)
+        || inside.says_why_nothing_runs()
+    {
         return Vec::new();
     }
     let reference = Some(&instance.reference);
@@ -133,16 +136,23 @@ fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Findi
     edit(finding, instance, python, "allow_shutdown", "'signal'")
 }
 
+/// What the running worker's own runner says.
+fn status(instance: &Instance, scene: &Scene<'_>) -> Option<StatusFile> {
+    let pid = scene.unit(instance).and_then(Unit::main_pid)?;
+    let path = scene.context.path(&paths::status_file(&instance.reference));
+    status_file::read(&path).filter(|status| status.pid == pid)
+}
+
+/// Whether a worker runs and is at its master.
+pub(super) fn is_connected(instance: &Instance, scene: &Scene<'_>) -> bool {
+    let worker = status(instance, scene).and_then(|status| status.worker);
+    worker.is_some_and(|worker| worker.connection == "connected")
+}
+
 /// The running worker knows best; without one, the way to the master is tried as far as the login.
 fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
-    let status = scene
-        .unit(instance)
-        .and_then(Unit::main_pid)
-        .and_then(|pid| {
-            let path = scene.context.path(&paths::status_file(&instance.reference));
-            status_file::read(&path).filter(|status| status.pid == pid)
-        });
+    let status = status(instance, scene);
     let state = status
         .as_ref()
         .and_then(|status| status.worker.as_ref())

@@ -54,6 +54,16 @@ pub(super) struct Inside {
     pub(super) master: Option<MasterFacts>,
 }
 
+impl Inside {
+    /// Whether the files alone explain that Buildbot cannot run: then what it says of it adds nothing.
+    pub(super) fn says_why_nothing_runs(&self) -> bool {
+        let is_usable = |facts: &EnvironmentFacts| facts.state == EnvironmentState::Usable;
+        let has_tac = |facts: &DirectoryFacts| facts.has_tac || facts.unseen.is_some();
+        !self.environment.as_ref().is_none_or(is_usable)
+            || !self.directory.as_ref().is_none_or(has_tac)
+    }
+}
+
 /// How deep to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
