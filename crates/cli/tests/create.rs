@@ -327,8 +327,17 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
             error: open `/nowhere`: No such file or directory (os error 2)
         "#]],
         ),
+    ] {
+        host.check(words, &expect);
+    }
+}
+
+#[test]
+fn another_root_and_unknown_instances_are_refused() {
+    let host = Host::with_master();
+    for (words, expect) in [
         (
-            &["create", "master"],
+            &["create", "master"][..],
             expect![[r#"
             status 1
             stdout:
