@@ -12,6 +12,7 @@ mod database;
 mod doctor;
 mod drain;
 mod list;
+mod logs;
 mod manual;
 mod output;
 mod plan;
@@ -54,6 +55,8 @@ enum Verb {
     List(list::Arguments),
     /// Show the state of all instances, or one in detail
     Status(status::Arguments),
+    /// Show the journal of an instance, or of all
+    Logs(logs::Arguments),
     /// Examine everything that can be wrong, and say what mends it
     Doctor(doctor::Arguments),
     /// Check the configuration and name every problem in it
@@ -98,6 +101,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.verb {
         Verb::List(arguments) => list::run(&arguments, &context),
         Verb::Status(arguments) => status::run(&arguments, &context),
+        Verb::Logs(arguments) => logs::run(&arguments, &context),
         Verb::Doctor(arguments) => doctor::run(&arguments, &context),
         Verb::Check(arguments) => check::run(&arguments, &context),
         Verb::Show(arguments) => show::run(&arguments, &context),

@@ -1,0 +1,166 @@
+//! `logs` with a `journalctl` that echoes its words: what is asked of the journal, and what is refused.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A host below a directory, and in it what stands in for `journalctl`.
+fn host(configuration: &str) -> TempDir {
+    let host = tempfile::tempdir().unwrap();
+    fs::create_dir_all(host.path().join("etc/buildbot-conda")).unwrap();
+    fs::write(
+        host.path().join("etc/buildbot-conda/config.toml"),
+        configuration,
+    )
+    .unwrap();
+    // A link, as a program that a test has just written may still be open for another test's child.
+    symlink("/bin/echo", host.path().join("journalctl")).unwrap();
+    host
+}
+
+fn logs(host: &TempDir, words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .arg("--root")
+        .arg(host.path())
+        .arg("logs")
+        .args(words)
+        .env("PATH", format!("{}:/usr/bin:/bin", host.path().display()))
+        .output()
+        .unwrap()
+}
+
+/// The words that `journalctl` got, the root directory taken out of them.
+#[track_caller]
+fn asked(host: &TempDir, words: &[&str]) -> String {
+    let output = logs(host, words);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.replace(host.path().to_str().unwrap(), "")
+        .replace('\n', " ")
+}
+
+#[track_caller]
+fn refused(host: &TempDir, words: &[&str], status: i32) -> String {
+    let output = logs(host, words);
+    assert_eq!(output.status.code(), Some(status), "{words:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
+    let text = String::from_utf8(output.stderr).unwrap();
+    text.replace(host.path().to_str().unwrap(), "")
+}
+
+const TWO: &str = "[master]\ndirectory = \"/srv/m\"\n[\"worker@gpu\"]\ndirectory = \"/srv/w\"\n";
+
+#[test]
+fn the_journal_of_one_instance_is_asked_for() {
+    assert_eq!(
+        asked(&host(TWO), &["worker@gpu"]),
+        "--root / --no-pager --no-hostname --output=short-iso --lines=100 \
+         --unit=buildbot-worker@gpu.service "
+    );
+}
+
+#[test]
+fn without_an_instance_every_line_names_its_unit() {
+    assert_eq!(
+        asked(&host(TWO), &[]),
+        "--root / --no-pager --no-hostname --output=with-unit --lines=100 \
+         --unit=buildbot-master.service --unit=buildbot-worker@gpu.service "
+    );
+}
+
+#[test]
+fn filters_are_handed_on() {
+    let host = host(TWO);
+    assert_eq!(
+        asked(
+            &host,
+            &[
+                "-f", "-n", "5", "--level", "Error", "--since", "-2h", "master"
+            ]
+        ),
+        "--root / --no-pager --no-hostname --output=short-iso --lines=5 --follow --priority=err \
+         --since=-2h --unit=buildbot-master.service "
+    );
+    assert!(asked(&host, &["master", "--since", "today"]).contains(" --lines=all --since=today "));
+}
+
+#[test]
+fn levels_have_the_names_of_buildbot_and_of_syslog() {
+    let host = host(TWO);
+    for (names, priority) in [
+        (&["debug"][..], "debug"),
+        (&["info"], "info"),
+        (&["notice"], "notice"),
+        (&["warn", "warning", "WARN"], "warning"),
+        (&["error", "err"], "err"),
+        (&["critical", "crit"], "crit"),
+    ] {
+        for name in names {
+            let words = asked(&host, &["master", "--level", name]);
+            let expect = format!(" --priority={priority} ");
+            assert!(words.contains(&expect), "{name}: {words}");
+        }
+    }
+    assert!(refused(&host, &["--level", "loud"], 2).contains("possible values: debug, info"));
+}
+
+#[test]
+fn a_level_of_the_runner_is_a_level_of_logs() {
+    let names = include_str!("../../launcher/buildbot_conda_runner/names.py");
+    let line = names
+        .lines()
+        .find(|line| line.starts_with("PRIORITIES = {"))
+        .unwrap();
+    let host = host(TWO);
+    let levels: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+    assert!(levels.len() >= 5, "{line}");
+    for level in levels {
+        asked(&host, &["--level", level]);
+    }
+}
+
+#[test]
+fn an_instance_that_is_not_there_is_refused() {
+    assert_eq!(
+        refused(&host(TWO), &["worker"], 1),
+        "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda list` names those there are\n"
+    );
+    assert_eq!(
+        refused(&host(""), &[], 1),
+        "error: no instance in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda create` makes one\n"
+    );
+    refused(&host(TWO), &["worker@-x"], 2);
+    refused(&host(TWO), &["-n", "many"], 2);
+}
+
+#[test]
+fn a_host_without_journalctl_is_told() {
+    let host = host(TWO);
+    fs::remove_file(host.path().join("journalctl")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .arg("--root")
+        .arg(host.path())
+        .arg("logs")
+        .env("PATH", host.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "error: run `journalctl`: No such file or directory (os error 2)\n"
+    );
+}
