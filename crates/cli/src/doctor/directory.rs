@@ -1,5 +1,6 @@
 //! What the facts about an instance's directory amount to.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use buildbot_conda_core::names::Role;
@@ -162,7 +163,6 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
 }
 
 fn is_roots_alone(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
     path.symlink_metadata().is_ok_and(|metadata| {
         metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o022 == 0
     })
@@ -177,7 +177,7 @@ fn exposed(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Fi
         name.len() < 100 && !name.starts_with(['.', '-']) && name.bytes().all(known)
     };
     let names: Vec<&String> = facts.exposed.iter().filter(is_known).collect();
-    if names.is_empty() {
+    if names.is_empty() || !others_come_through(Path::new(&path)) {
         let seen = "no file with secrets is readable by everybody";
         return Finding::ok(Check::Secrets, reference, seen);
     }
@@ -192,6 +192,18 @@ fn exposed(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Fi
     }
     // As the service user, who can lead nobody but himself elsewhere.
     finding.safe(as_user(instance, &words))
+}
+
+/// Whether everybody can go as far as into the directory. The sandbox shows other directories above it
+/// than there are, so this is not asked inside.
+fn others_come_through(directory: &Path) -> bool {
+    let Ok(path) = directory.canonicalize() else {
+        return false;
+    };
+    path.ancestors().all(|part| {
+        part.metadata()
+            .is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
+    })
 }
 
 /// The runner writes the number of its own process there, for upstream's commands to see.

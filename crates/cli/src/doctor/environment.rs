@@ -345,7 +345,7 @@ fn bytecode(instance: &Instance, facts: &PythonFacts) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let found = facts.bytecode?;
     // A few sources are for other versions of Python and are never compiled.
-    if found.missing.saturating_mul(10) < found.sources {
+    if found.writable || found.missing.saturating_mul(10) < found.sources {
         let seen = format!(
             "of {} files of Buildbot, {} are not compiled",
             found.sources, found.missing

@@ -112,7 +112,7 @@ fn status(findings: &[Finding]) -> ExitCode {
     ExitCode::from(u8::from(findings.iter().any(is_problem)))
 }
 
-/// Every finding, the worst first within each instance, the host before them.
+/// Every finding, the worst first; among equals the host's, then the instances' in their order.
 fn examine(
     arguments: &Arguments,
     checks: &[Check],

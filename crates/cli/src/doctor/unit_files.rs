@@ -67,10 +67,18 @@ struct View {
 
 impl View {
     fn of(instance: &Instance, scene: &Scene<'_>) -> Self {
-        match scene.unit(instance) {
-            Some(unit) => Self::in_systemd(unit),
-            None => Self::on_disk(instance, scene),
+        let on_disk = Self::on_disk(instance, scene);
+        let Some(unit) = scene.unit(instance) else {
+            return on_disk;
+        };
+        let mut view = Self::in_systemd(unit);
+        // systemd's list says nothing of those that it has not read yet, and is unclear about blanks.
+        for path in on_disk.drop_ins {
+            if !view.drop_ins.contains(&path) {
+                view.drop_ins.push(path);
+            }
         }
+        view
     }
 
     fn in_systemd(unit: &Unit) -> Self {

@@ -40,7 +40,7 @@ pub(in crate::doctor) struct DirectoryFacts {
     pub(in crate::doctor) unwritable_count: usize,
     /// Whether all of those belong to root.
     pub(in crate::doctor) unwritable_are_roots: bool,
-    /// Files with secrets that everybody can read: their names in the directory.
+    /// Files with secrets whose mode lets everybody read them: their names in the directory.
     pub(in crate::doctor) exposed: Vec<String>,
     pub(in crate::doctor) pid_file: Option<PidFile>,
 }
@@ -77,9 +77,7 @@ pub(super) fn look(instance: &Instance, context: &Context) -> DirectoryFacts {
     facts.has_tac = directory.join("buildbot.tac").exists();
     facts.unwritable_are_roots = true;
     find_unwritable(&directory, &mut facts);
-    if others_come_through(&directory) {
-        facts.exposed = exposed(&directory, instance.reference.role);
-    }
+    facts.exposed = exposed(&directory, instance.reference.role);
     facts.pid_file = pid_file(&directory.join("twistd.pid"));
     facts
 }
@@ -126,17 +124,6 @@ fn note_unwritable(path: &Path, own: u32, facts: &mut DirectoryFacts) {
     if facts.unwritable.len() < MOST_TOLD {
         facts.unwritable.push(path.to_owned());
     }
-}
-
-/// Whether everybody can go as far as into the directory.
-fn others_come_through(directory: &Path) -> bool {
-    let Ok(path) = directory.canonicalize() else {
-        return false;
-    };
-    path.ancestors().all(|part| {
-        part.metadata()
-            .is_ok_and(|metadata| metadata.mode() & 0o001 != 0)
-    })
 }
 
 /// Passwords are in the tac of a worker, and in the configuration and the database of a master.

@@ -71,9 +71,11 @@ def bytecode():
     import importlib.util
 
     sources = missing = 0
+    writable = True
     for name in COMPILED:
         spec = importlib.util.find_spec(name)
         for place in (spec and spec.submodule_search_locations) or ():
+            writable = writable and os.access(place, os.W_OK)
             for directory, directories, files in os.walk(place):
                 directories[:] = [name for name in directories if name not in ("__pycache__", "test", "tests")]
                 for file in files:
@@ -81,7 +83,7 @@ def bytecode():
                         sources += 1
                         compiled = importlib.util.cache_from_source(os.path.join(directory, file))
                         missing += not os.path.exists(compiled)
-    return {"sources": sources, "missing": missing}
+    return {"sources": sources, "missing": missing, "writable": writable}
 
 
 def run_tac(directory):

@@ -40,6 +40,8 @@ pub(in crate::doctor) struct PythonFacts {
 /// How much of Buildbot is compiled.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(in crate::doctor) struct Bytecode {
+    /// Whether a start can write what is missing.
+    pub(in crate::doctor) writable: bool,
     pub(in crate::doctor) sources: usize,
     pub(in crate::doctor) missing: usize,
 }
