@@ -12,6 +12,7 @@ mod database;
 mod doctor;
 mod drain;
 mod list;
+mod listing;
 mod logs;
 mod manual;
 mod output;

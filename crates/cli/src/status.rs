@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
 use crate::context::Context;
-use crate::output::{self, harmless};
+use crate::listing::{self, Options};
+use crate::output::harmless;
 use crate::survey::{self, Row};
 
 #[derive(Debug, Args)]
@@ -16,21 +17,28 @@ pub(crate) struct Arguments {
     /// Instance to show in detail, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Exit 1 when an instance shown is not active
-    #[arg(long)]
-    fail_if_down: bool,
+    #[command(flatten)]
+    options: Options,
 }
 
 /// Lines of the journal that the detail ends with.
 const LOG_LINES: &str = "10";
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let wanted = arguments.reference.as_ref();
+    let text = |rows: &[Row]| match (wanted, rows) {
+        (Some(_), [row]) => detail(row, context),
+        _ => survey::table(rows),
+    };
+    let look = || look(wanted, context);
+    listing::show(&arguments.options, wanted.is_some(), look, text)
+}
+
+/// The rows of all instances, or the one of `wanted`.
+fn look(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<Row>> {
     let settings = context.settings()?;
     let mut rows = survey::survey(&settings, context)?;
-    if let Some(reference) = &arguments.reference {
+    if let Some(reference) = wanted {
         let wanted = reference.to_string();
         rows.retain(|row| row.instance == wanted);
         if rows.is_empty() {
@@ -40,18 +48,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             );
         }
     }
-    if arguments.json {
-        let json = serde_json::to_string_pretty(&rows).context("write JSON")?;
-        output::print(format_args!("{json}\n"))?;
-    } else if let (Some(_), [row]) = (&arguments.reference, rows.as_slice()) {
-        output::print(detail(row, context))?;
-    } else {
-        output::print(survey::table(&rows))?;
-    }
-    let down = rows
-        .iter()
-        .any(|row| row.state != "active" && row.state != "reloading");
-    Ok(ExitCode::from(u8::from(arguments.fail_if_down && down)))
+    Ok(rows)
 }
 
 fn detail(row: &Row, context: &Context) -> String {

@@ -25,6 +25,8 @@ pub(crate) struct Row {
     pub(crate) unit: String,
     /// systemd's word, `skipped` when it is not set up, `unknown` without systemd.
     pub(crate) state: String,
+    /// Whether it is started at boot; none without systemd.
+    pub(crate) enabled: Option<bool>,
     /// Seconds for which the unit has been in its state.
     pub(crate) seconds: Option<u64>,
     /// Main process.
@@ -86,6 +88,7 @@ fn row(
         instance: reference.to_string(),
         unit: reference.unit_name(),
         state: unit.state().to_owned(),
+        enabled: unit.enabled(),
         seconds: unit
             .since()
             .zip(uptime)

@@ -35,6 +35,14 @@ impl Unit {
         }
     }
 
+    /// Whether it is started at boot, for words of `systemctl is-enabled`.
+    pub(crate) fn enabled(&self) -> Option<bool> {
+        match self.property("UnitFileState") {
+            "" => None,
+            state => Some(matches!(state, "enabled" | "enabled-runtime")),
+        }
+    }
+
     /// The status that systemd's own set-up ended a failed start with, before ours was reached.
     pub(crate) fn failed_set_up(&self) -> Option<u32> {
         let status = self.property("ExecMainStatus").parse().ok()?;
@@ -130,7 +138,8 @@ mod tests {
         let units = parse(
             "Id=a.service\nActiveState=active\nMainPID=7\nMemoryCurrent=[not set]\n\
              StatusText=x=y\n\nId=b.service\nActiveState=inactive\nMainPID=0\n\
-             ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n",
+             ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n\
+             UnitFileState=disabled\n\nId=c.service\nUnitFileState=enabled\n",
         );
         let a = &units["a.service"];
         assert_eq!(
@@ -141,5 +150,7 @@ mod tests {
         let b = &units["b.service"];
         assert_eq!((b.state(), b.main_pid()), ("skipped", None));
         assert_eq!(b.since(), Some(Duration::from_millis(1500)));
+        let enabled = ["a.service", "b.service", "c.service"].map(|name| units[name].enabled());
+        assert_eq!(enabled, [None, Some(false), Some(true)]);
     }
 }

@@ -7,9 +7,10 @@
 )]
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -182,7 +183,106 @@ worker@gpu  unknown    -    -       -  -         /opt/envs/cuda            -
 ";
     assert_eq!(host.run(&["list"]), said(0, table, ""));
     assert_eq!(host.run(&["status"]), said(0, table, ""));
-    assert_eq!(host.run(&["status", "--fail-if-down"]).status, Some(1));
+    assert_eq!(host.run(&["status", "--fail-if-down"]), said(1, table, ""));
+    assert_eq!(host.run(&["list", "--fail-if-down"]), said(1, table, ""));
+    let json = host.run(&["list", "--json", "--fail-if-down"]);
+    assert_eq!((json.status, json.stderr.as_str()), (Some(1), ""));
+    assert_eq!(
+        Host::with("").run(&["list", "--fail-if-down"]).status,
+        Some(0)
+    );
+}
+
+#[test]
+fn json_has_the_keys_that_the_manual_names() {
+    let json = Host::with(GOOD).run(&["list", "--json"]).stdout;
+    let rows: Vec<serde_json::Map<String, serde_json::Value>> =
+        serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.len(), 2);
+    let keys: Vec<&str> = rows[0].keys().map(String::as_str).collect();
+    let expect = [
+        "instance",
+        "unit",
+        "state",
+        "enabled",
+        "seconds",
+        "pid",
+        "memory",
+        "buildbot",
+        "environment",
+        "directory",
+        "message",
+        "status",
+    ];
+    assert_eq!(keys, expect);
+    let manual = include_str!("../../../docs/man/sections/buildbot-conda-list.1");
+    let manual = manual.split(".SH SEE ALSO").next().unwrap();
+    for key in expect {
+        let is_named = manual.lines().any(|line| {
+            line.starts_with(".B") && line.split([' ', '"', ',']).any(|word| word == key)
+        });
+        assert!(is_named, "`{key}` is not in the manual page");
+    }
+}
+
+#[test]
+fn watching_is_for_terminals_alone() {
+    let host = Host::with(GOOD);
+    let expect = said(
+        1,
+        "",
+        "error: `--watch` is for a terminal\nhint: `--json` is for programs\n",
+    );
+    for words in [&["list", "--watch"][..], &["status", "master", "--watch"]] {
+        assert_eq!(host.run(words), expect, "{words:?}");
+    }
+    for words in [
+        &["list", "--watch", "--json"][..],
+        &["status", "--watch", "--fail-if-down"],
+    ] {
+        assert_eq!(host.run(words).status, Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn watching_shows_the_table_anew() {
+    let host = Host::with(GOOD);
+    let new = host.0.path().join("new.toml");
+    fs::write(&new, GOOD.replace("[master]", "[\"master@new\"]")).unwrap();
+    // script(1) gives it a terminal; its own end is a hang-up for what runs on it.
+    let mut script = Command::new("script")
+        .args([
+            "-qfc",
+            "\"$BINARY\" --root \"$ROOT\" list --watch",
+            "/dev/null",
+        ])
+        .env("BINARY", env!("CARGO_BIN_EXE_buildbot-conda"))
+        .env("ROOT", host.0.path())
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = script.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let length = stdout.read(&mut part).unwrap();
+        seen.extend_from_slice(&part[..length]);
+        let text = String::from_utf8_lossy(&seen);
+        if text.contains("master@new") {
+            break;
+        }
+        assert!(length > 0, "it ended: {text}");
+        // A later picture is of what there is then.
+        if text.contains("worker@gpu") && new.exists() {
+            fs::rename(&new, host.configuration()).unwrap();
+        }
+    }
+    script.kill().unwrap();
+    script.wait().unwrap();
+    let text = String::from_utf8_lossy(&seen);
+    assert!(text.contains("\x1b[H\x1b[J"), "{text:?}");
 }
 
 #[test]
