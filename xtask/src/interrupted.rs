@@ -50,8 +50,8 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
          each. What the command in the last column made of it was then compared, byte for byte, with what an\n\
          undisturbed run leaves: everything in the file system with owners and modes, dpkg's records, accounts,\n\
          answers to questions. What is left out of the comparison, such as logs, is listed with its reasons in\n\
-         `tests/package/src/state.rs`. Each step of every maintainer script is here, and one in some of dpkg's own;\n\
-         the releases take turns. Written by `cargo xtask faults --record`.\n",
+         `tests/package/src/state.rs`. Each step of every maintainer script is here, once where nothing changes in\n\
+         between, and one in some of dpkg's own; the releases take turns. Written by `cargo xtask faults --record`.\n",
     );
     for operation in OPERATIONS {
         let rows = rows(workspace, operation)?;

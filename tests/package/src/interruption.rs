@@ -122,10 +122,11 @@ pub fn moments(root: &DebianRoot, command: &str) -> Vec<Moment> {
     choose(made)
 }
 
-/// The moments that matter. Inside of Debian's tools those are the times before something appears in its place. What is
-/// written piece by piece into one file counts once.
+/// The moments that matter: no two of them with nothing changed in between. Inside of Debian's tools those are the times
+/// before something appears in its place. What is written piece by piece into one file counts once.
 fn choose(made: Vec<Made>) -> Vec<Moment> {
     let mut of_dpkg = 0;
+    let mut has_changed = true;
     let mut last = None;
     let mut chosen = Vec::new();
     for Made {
@@ -137,9 +138,9 @@ fn choose(made: Vec<Made>) -> Vec<Moment> {
         let path = step.paths.last().cloned();
         let is_more = step.call == "write" && path == last;
         last.clone_from(&path);
+        let changes = step.call != "execve" && !path.as_deref().is_some_and(keeps_nothing);
         // Backups and new versions of the account files; the tools' own names for them.
-        let is_passing =
-            path.is_some_and(|path| path.ends_with("/dev/null") || path.ends_with(['-', '+']));
+        let is_passing = path.is_some_and(|path| path.ends_with(['-', '+']));
         let matters = if origin.script.is_none() && moment.script == "dpkg" {
             of_dpkg += 1;
             of_dpkg % ONE_OF == 0
@@ -148,11 +149,18 @@ fn choose(made: Vec<Made>) -> Vec<Moment> {
         } else {
             true
         };
-        if matters && !is_more && !is_passing {
+        if matters && has_changed && !is_more && !is_passing {
             chosen.push(moment);
+            has_changed = false;
         }
+        has_changed |= changes;
     }
     chosen
+}
+
+/// Is nothing of the system's state in the file?
+fn keeps_nothing(path: &str) -> bool {
+    path.ends_with("/dev/null") || path.contains("/var/log/")
 }
 
 /// Kills `command` in `root` at `moment`.
@@ -196,10 +204,13 @@ fn describe(root: &DebianRoot, number: usize, step: &Step, origin: Origin) -> Ma
     }
 }
 
+/// In one line, and as it may stand in a table.
 fn cut(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let text = words.join(" ").replace('|', "\\|");
     if text.chars().count() <= WIDTH {
-        return text.to_owned();
+        return text;
     }
     let start: String = text.chars().take(WIDTH - 4).collect();
-    format!("{start} ...`")
+    format!("{} ...`", start.trim_end_matches('\\'))
 }

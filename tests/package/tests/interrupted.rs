@@ -2,8 +2,8 @@
 //! and a purge: what `dpkg --configure -a`, or else the same wish to apt once more, then makes of it must not be
 //! distinguishable from what an undisturbed run leaves.
 //!
-//! The moments are those before each step of every maintainer script, and some of dpkg's own; the one after the last
-//! step is before dpkg's next. The releases take turns, so that each moment is seen on one of them: with
+//! The moments are those before each step of every maintainer script, once where nothing changes in between, and some
+//! of dpkg's own; the one after a script's last step is before dpkg's next. The releases take turns, so that each moment is seen on one of them: with
 //! `BUILDBOT_CONDA_EVERY_MOMENT` set, each is seen on both.
 
 use std::fmt::Write as _;
@@ -36,14 +36,18 @@ const SYSTEMD_IS_THERE: &str = "mkdir -p /run/systemd/system";
 struct Operation {
     name: &'static str,
     command: &'static str,
-    /// When `dpkg --configure -a` is not enough.
-    again: &'static str,
+    /// When `dpkg --configure -a` is not enough, one after the other.
+    again: [&'static str; 2],
     /// How dpkg tells that it is done.
     done: &'static str,
 }
 
 const INSTALL: &str = "dpkg --install /buildbot-conda.deb";
-const INSTALL_AGAIN: &str = "apt-get install --yes --no-install-recommends /buildbot-conda.deb";
+/// In one state of dpkg's, unpacked and yet to be installed again, apt has to be told that it shall.
+const INSTALL_AGAIN: [&str; 2] = [
+    "apt-get install --yes /buildbot-conda.deb",
+    "apt-get install --yes --reinstall /buildbot-conda.deb",
+];
 
 fn an_interrupted_installation_is_completed(release: Release) {
     let before = DebianRoot::new(release);
@@ -83,7 +87,7 @@ fn an_interrupted_removal_is_completed(release: Release) {
     let operation = Operation {
         name: "removal",
         command: "dpkg --remove buildbot-conda",
-        again: "apt-get remove --yes buildbot-conda",
+        again: ["apt-get remove --yes buildbot-conda"; 2],
         done: "deinstall ok config-files new",
     };
     interrupt(release, &before, &operation);
@@ -99,13 +103,15 @@ fn an_interrupted_purge_is_completed(release: Release) {
     let operation = Operation {
         name: "purge",
         command: "dpkg --purge buildbot-conda",
-        again: "apt-get purge --yes buildbot-conda",
+        // What was interrupted in its removal is removed by the first, and purged by the second.
+        again: ["apt-get purge --yes buildbot-conda"; 2],
         done: "not known",
     };
     interrupt(release, &before, &operation);
 }
 
-/// Prints the package's status, repairs, and prints how. Arguments: what is to be done again, and the status then.
+/// Prints the package's status, repairs, and prints at which attempt. Variables: what to do `again` and `at_last`, and
+/// the status when all is `done`.
 const REPAIR: &str = r#"
 # Numbers of the killed processes must not be given again at once: their locks name them.
 echo 20000 >/proc/sys/kernel/ns_last_pid
@@ -114,15 +120,16 @@ status() {
     dpkg-query --show --showformat='${db:Status-Want} ${db:Status-Eflag} ${db:Status-Status} ${Version}\n' \
         buildbot-conda 2>/dev/null | sed "s/ $new\$/ new/; s/ 0\.0\.1\$/ old/; /not-installed/d" | grep . || echo 'not known'
 }
+attempts=0
 try() {
-    how=$*
+    attempts=$((attempts + 1))
     "$@" >&2 </dev/null || true
     [ "$(status)" = "$done" ]
 }
 status
 # shellcheck disable=SC2086
-try dpkg --configure -a || try $again || try $again --reinstall
-echo "$how"
+try dpkg --configure -a || try $again || try $at_last
+echo "$attempts"
 dpkg --audit
 "#;
 
@@ -136,18 +143,27 @@ fn interrupt(release: Release, before: &DebianRoot, operation: &Operation) {
         let root = before.fork();
         kill_at(&root, operation.command, moment);
         let outcome = root.run(&format!(
-            "again='{}' done='{}'{REPAIR}",
-            operation.again, operation.done
+            "again='{}' at_last='{}' done='{}'{REPAIR}",
+            operation.again[0], operation.again[1], operation.done
         ));
         let told: Vec<&str> = outcome.stdout.lines().collect();
         let differences = differences(&undisturbed, &root);
-        let row = match told[..] {
-            [status, how] => format!(
-                "| {} | {} | {status} | `{how}` |",
-                moment.script, moment.text
-            ),
-            _ => format!("| {} | {} | {told:?} |", moment.script, moment.text),
+        let status = told.first().copied().unwrap_or_default();
+        let how = match told.get(1).copied() {
+            Some("1") => "dpkg --configure -a",
+            Some("2") => operation.again[0],
+            Some("3") => operation.again[1],
+            _ => "nothing",
         };
+        let twice = if told.get(1) == Some(&"3") && operation.again[0] == operation.again[1] {
+            ", twice"
+        } else {
+            ""
+        };
+        let row = format!(
+            "| {} | {} | {status} | `{how}`{twice} |",
+            moment.script, moment.text
+        );
         if outcome.status != 0 || told.len() != 2 || !differences.is_empty() {
             failures.push(format!(
                 "{row}\n{}\n{}",
