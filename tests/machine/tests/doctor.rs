@@ -12,8 +12,8 @@ use serde_json::Value;
 
 on_each_release! { what_is_broken_is_named_and_mended_by_what_was_printed }
 
-const PACKAGES: &str = "/home/bb/anaconda3/envs/buildbot/lib/python3.11/site-packages";
-
+/// A link to the environment's `site-packages`, whatever version its Python has.
+const PACKAGES: &str = "/home/bb/packages";
 const STATUS: &str = "/run/buildbot-conda/worker/status.json";
 
 /// A problem or a warning.
@@ -141,10 +141,11 @@ fn what_is_broken_is_named_and_mended_by_what_was_printed(release: Release) -> O
 /// put aside.
 fn prepare(patient: &Patient<'_>) -> Outcome {
     let conda = format!(
-        "#!/bin/sh\nset -e\ncd /home/bb/aside\nfor name in *; do [ ! -e \"$name\" ] || mv \"$name\" {PACKAGES}; done\n"
+        "#!/bin/sh\nset -e\ncd /home/bb/aside\nfor name in *; do [ ! -e \"$name\" ] || mv \"$name\" {PACKAGES}/; done\n"
     );
     patient.shell(&format!(
-        "chown -R bb: /home/bb/anaconda3; chmod a+r {PREFIX}/conda-meta/*; install -d -o bb /home/bb/aside"
+        "chown -R bb: /home/bb/anaconda3; chmod a+r {PREFIX}/conda-meta/*; install -d -o bb /home/bb/aside; \
+         ln -s {PREFIX}/lib/python3*/site-packages {PACKAGES}"
     ))?;
     patient
         .0
@@ -582,10 +583,10 @@ fn others_than_root(patient: &Patient<'_>) -> Outcome {
          printf '{{\"version\":\"\\\\u001b[2J\",\"prefix\":\"/\",\"library\":\"\",\"plugins\":{{}},\"bytecode\":null,\
          \"tac\":null,\"editable\":[],\"imports\":{{\"; reboot\":\"\\\\n$(reboot)\"}}}}'\n"
     );
-    patient.shell(&format!("mv {PREFIX}/bin/python3.11 {PREFIX}/bin/kept"))?;
+    patient.shell(&format!("mv {PREFIX}/bin/python {PREFIX}/bin/kept"))?;
     patient
         .0
-        .write_file(&format!("{PREFIX}/bin/python3.11"), &forged, "0755", "bb")?;
+        .write_file(&format!("{PREFIX}/bin/python"), &forged, "0755", "bb")?;
     let output = patient.0.run(&[
         "buildbot-conda",
         "doctor",
@@ -611,6 +612,6 @@ fn others_than_root(patient: &Patient<'_>) -> Outcome {
     let who = patient.shell(&format!("sort -u {MASTER}/who; id -u bb; rm {MASTER}/who"))?;
     let ids: Vec<&str> = who.lines().collect();
     ensure!(ids.len() == 2 && ids[0] == ids[1], "{who}");
-    patient.shell(&format!("mv {PREFIX}/bin/kept {PREFIX}/bin/python3.11"))?;
+    patient.shell(&format!("mv {PREFIX}/bin/kept {PREFIX}/bin/python"))?;
     Ok(())
 }
