@@ -11,6 +11,7 @@ mod create;
 mod database;
 mod doctor;
 mod drain;
+mod headless;
 mod list;
 mod listing;
 mod logs;
@@ -76,6 +77,8 @@ enum Verb {
     Restore(restore::Arguments),
     /// Back up and upgrade a stopped master's database
     Upgrade(upgrade::Arguments),
+    /// Boot without a graphical desktop, or with it again
+    Headless(headless::Arguments),
     /// Print the completions of a shell for this command
     Completions(completions::Arguments),
     /// Write the manual pages of this command
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Verb::Backup(arguments) => backup::run(&arguments, &context),
         Verb::Restore(arguments) => restore::run(&arguments, &context),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
+        Verb::Headless(arguments) => headless::run(&arguments, &context),
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Repo(verb) => repo::run(&verb),

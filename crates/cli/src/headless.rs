@@ -1,0 +1,213 @@
+//! `headless`: whether this host boots without a graphical desktop, to `multi-user.target`, as a
+//! machine for builds does. What it booted to before is remembered, and `off` goes back there.
+//!
+//! The boot's target is the link `default.target`, bootup(7); `systemctl set-default` writes the
+//! same one. Nothing changes before the next boot.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+
+use crate::context::Context;
+use crate::output::{self, harmless};
+use crate::plan::files::{self, Found};
+use crate::plan::{self, Journal, Plan, Step};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Boot without a desktop, go back to what was before, or say how it is
+    action: Action,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Action {
+    On,
+    Off,
+    Status,
+}
+
+/// The administrator's link.
+const LINK: &str = "/etc/systemd/system/default.target";
+/// The distribution's, which counts while there is no other.
+const DEFAULT: &str = "/usr/lib/systemd/system/default.target";
+/// Where `/usr` is merged or not, it is here.
+const HEADLESS: &str = "/lib/systemd/system/multi-user.target";
+/// One line: where [`LINK`] led before, empty when there was none. Mode 0644.
+const BEFORE: &str = "/var/lib/buildbot-conda/headless";
+
+/// What the host boots to, and what it booted to before.
+#[derive(Debug, PartialEq, Eq)]
+struct Boot {
+    /// Where the administrator's link leads.
+    link: Option<PathBuf>,
+    /// Where the distribution's leads.
+    default: Option<PathBuf>,
+    /// What `on` has noted when it changed the link: where it led before, empty for no link.
+    before: Option<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.action == Action::Status {
+        return output::print(Boot::look(context)?.told());
+    }
+    if arguments.dry_run {
+        Journal::announce_unfinished(context);
+        return output::print(plan(arguments.action, context)?);
+    }
+    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
+        bail!("only root can do this\nhint: call it with sudo");
+    }
+    let journal = Journal::open(context)?;
+    let plan = plan(arguments.action, context)?;
+    plan::carry_out(&plan, &journal, None)?;
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(action: Action, context: &Context) -> anyhow::Result<Plan> {
+    let boot = Boot::look(context)?;
+    let mut plan = match action {
+        Action::On => boot.on(context)?,
+        Action::Off => boot.off(context),
+        Action::Status => Plan::default(),
+    };
+    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    if is_booted && !plan.steps.is_empty() {
+        plan.steps.push(Step::ReloadSystemd);
+    }
+    Ok(plan)
+}
+
+impl Boot {
+    fn look(context: &Context) -> anyhow::Result<Self> {
+        let link = |path: &str| match files::look(&context.path(path))? {
+            Found::Nothing => Ok(None),
+            Found::Link(target) => Ok(Some(target)),
+            Found::File { .. } | Found::Directory => bail!("`{path}` is no link"),
+        };
+        let before = match files::look(&context.path(BEFORE))? {
+            Found::File { text, .. } => Some(text.trim_end_matches('\n').to_owned()),
+            _ => None,
+        };
+        Ok(Self {
+            link: link(LINK)?,
+            default: link(DEFAULT)?,
+            before,
+        })
+    }
+
+    /// The unit that the next boot is for.
+    fn target(&self) -> String {
+        name(self.link.as_ref().or(self.default.as_ref()))
+    }
+
+    /// The unit that it was for before.
+    fn target_before(&self) -> Option<String> {
+        let before = self.before.as_ref()?;
+        let link = (!before.is_empty()).then(|| PathBuf::from(before));
+        Some(name(link.as_ref().or(self.default.as_ref())))
+    }
+
+    /// systemd has other names for the same target, systemd.special(7).
+    fn is_headless(&self) -> bool {
+        matches!(
+            self.target().as_str(),
+            "multi-user.target" | "runlevel2.target" | "runlevel3.target" | "runlevel4.target"
+        )
+    }
+
+    fn told(&self) -> String {
+        let target = self.target();
+        match self.target_before() {
+            Some(before) if self.is_headless() => {
+                format!("on: boots to {target}, `off` goes back to {before}\n")
+            }
+            _ if self.is_headless() => format!("on: boots to {target}\n"),
+            _ => format!("off: boots to {target}\n"),
+        }
+    }
+
+    fn on(&self, context: &Context) -> anyhow::Result<Plan> {
+        let title = "headless on".to_owned();
+        if self.is_headless() {
+            return Ok(Plan {
+                title,
+                notes: vec![format!("it boots to {} already", self.target())],
+                steps: Vec::new(),
+            });
+        }
+        let before = match &self.link {
+            Some(target) => target
+                .to_str()
+                .with_context(|| format!("read the link `{LINK}`"))?,
+            None => "",
+        };
+        Ok(Plan {
+            title,
+            notes: vec![
+                "it counts from the next boot on; `systemctl isolate multi-user.target` ends the desktop now"
+                    .to_owned(),
+            ],
+            steps: vec![
+                Step::Write {
+                    path: context.path(BEFORE),
+                    text: format!("{before}\n"),
+                    mode: 0o644,
+                    secret: false,
+                },
+                Step::Link {
+                    path: context.path(LINK),
+                    target: HEADLESS.into(),
+                },
+            ],
+        })
+    }
+
+    fn off(&self, context: &Context) -> Plan {
+        let mut plan = Plan {
+            title: "headless off".to_owned(),
+            ..Plan::default()
+        };
+        let Some(before) = &self.before else {
+            let target = self.target();
+            plan.notes.push(format!(
+                "`headless on` has changed nothing here; it boots to {target}"
+            ));
+            return plan;
+        };
+        let path = context.path(LINK);
+        if !self.is_headless() {
+            // Somebody has decided anew since.
+            let target = self.target();
+            plan.notes
+                .push(format!("it boots to {target} by now, which stays"));
+        } else if !before.is_empty() {
+            plan.steps.push(Step::Link {
+                path,
+                target: before.into(),
+            });
+        } else if self.link.is_some() {
+            plan.steps.push(Step::Remove { path });
+        }
+        plan.steps.push(Step::Remove {
+            path: context.path(BEFORE),
+        });
+        plan
+    }
+}
+
+/// The unit that a link leads to.
+fn name(target: Option<&PathBuf>) -> String {
+    let name = target.and_then(|target| target.file_name());
+    let name = name.map_or("nothing that is known".into(), |name| {
+        name.to_string_lossy()
+    });
+    harmless(&name)
+}
