@@ -1,6 +1,6 @@
 //! `run [--conda-root ROOT] [--env ENV] [REF] -- CMD...`: a command in the activated environment, in
 //! place of this process. What activation means is the `conda` crate's; this file finds out which
-//! environment is meant, and becomes the command.
+//! environment is meant, and becomes the command; as root, by way of the service user.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,6 +16,8 @@ use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::names::InstanceRef;
 
 use crate::context::{Context, InvalidConfiguration};
+
+mod service_user;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -44,11 +46,18 @@ struct Place {
     /// As `conda activate` takes it.
     target: OsString,
     environment: Environment,
+    /// User and group of the configuration that it comes from, if it does.
+    account: Option<(String, Option<String>)>,
 }
 
 /// Returns only when the command was not started.
 pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let place = place(&arguments, context)?;
+    if let Some((user, group)) = &place.account
+        && let Some(status) = service_user::become_user(user, group.as_deref(), context)?
+    {
+        return Ok(status);
+    }
     let surroundings = surroundings(context)?;
     let resolved = resolve(&place.target, &place.conda_root, &surroundings)
         .map_err(|error| with_hint(&error, &error.hint()))?;
@@ -102,20 +111,34 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
             root_is_named: true,
             target: given.unwrap_or_default(),
             environment: Environment::new(),
+            account: None,
         });
     }
     let settings = context.settings()?;
-    let (conda_root, prefix, environment) = if let Some(reference) = &arguments.reference {
-        let instance = settings
-            .instance(reference)
-            .map_err(InvalidConfiguration::from)?;
-        let prefix = instance.prefix();
-        (&instance.conda_root, prefix, &instance.environment)
-    } else {
-        let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
-        let prefix = defaults.conda_env.prefix(&defaults.conda_root);
-        (&defaults.conda_root, prefix, &defaults.environment)
-    };
+    let (conda_root, prefix, environment, user, group) =
+        if let Some(reference) = &arguments.reference {
+            let instance = settings
+                .instance(reference)
+                .map_err(InvalidConfiguration::from)?;
+            let prefix = instance.prefix();
+            (
+                &instance.conda_root,
+                prefix,
+                &instance.environment,
+                &instance.user,
+                &instance.group,
+            )
+        } else {
+            let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
+            let prefix = defaults.conda_env.prefix(&defaults.conda_root);
+            (
+                &defaults.conda_root,
+                prefix,
+                &defaults.environment,
+                &defaults.user,
+                &None,
+            )
+        };
     let configured = PathBuf::from(conda_root.as_str());
     Ok(Place {
         target: match (given, &arguments.conda_root) {
@@ -131,6 +154,10 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
             .iter()
             .map(|(name, value)| (name.as_str().into(), value.into()))
             .collect(),
+        account: Some((
+            user.as_str().to_owned(),
+            group.as_ref().map(|group| group.as_str().to_owned()),
+        )),
     })
 }
 

@@ -96,6 +96,7 @@ const COMMANDS: &[&str] = &[
     "backup master",
     "upgrade master --dry-run",
     "set master drain 1s",
+    "run master -- id -un",
 ];
 
 /// The ends of their paths begin so.
