@@ -1,9 +1,10 @@
 //! `set`: one key of the configuration, written atomically.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
@@ -13,10 +14,14 @@ use clap::Args;
 use tempfile::NamedTempFile;
 
 use crate::context::{Context, InvalidConfiguration};
+use crate::output::{self, harmless};
 
 #[derive(Debug, Args)]
-#[command(override_usage = "buildbot-conda set [REF] KEY VALUE")]
+#[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]
 pub(crate) struct Arguments {
+    /// Say what would be changed, and change nothing; stands before the words
+    #[arg(long)]
+    dry_run: bool,
     /// Optional instance, then key and value; without an instance `[defaults]` is changed
     #[arg(
         num_args = 2..=3,
@@ -36,21 +41,71 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let path = context.configuration();
     // Read by the rules for a configuration first: what they refuse is not to be rewritten.
     context.settings()?;
-    let file = path.to_string_lossy();
+    let file = path.to_string_lossy().into_owned();
     let text = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
-    let changed =
+    let after =
         edit::set(&file, &text, reference.as_ref(), key, value).map_err(|error| match error {
             EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
             other @ EditError::NoTable { .. } => anyhow!(other),
         })?;
-    if changed != text {
+    let change = Change {
+        before: text,
+        after,
+        path,
+    };
+    if arguments.dry_run {
+        return output::print(change);
+    }
+    change.carry_out()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What becomes of the configuration.
+struct Change {
+    path: PathBuf,
+    before: String,
+    after: String,
+}
+
+impl Change {
+    fn carry_out(&self) -> anyhow::Result<()> {
+        if self.after == self.before {
+            return Ok(());
+        }
+        let file = self.path.display();
         // A link is the administrator's arrangement; what it leads to is what changes.
-        let path = path
+        let path = self
+            .path
             .canonicalize()
             .with_context(|| format!("follow `{file}`"))?;
-        replace(&path, &changed).with_context(|| format!("write `{file}`"))?;
+        replace(&path, &self.after).with_context(|| format!("write `{file}`"))
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// The lines that go and those that come. One key is one place: all lines before and after it stay.
+impl fmt::Display for Change {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.path.display();
+        if self.after == self.before {
+            return writeln!(formatter, "# nothing changes in `{file}`");
+        }
+        writeln!(formatter, "in `{file}`:")?;
+        let mut old: Vec<&str> = self.before.lines().collect();
+        let mut new: Vec<&str> = self.after.lines().collect();
+        while !old.is_empty() && old.last() == new.last() {
+            old.pop();
+            new.pop();
+        }
+        let same = old.iter().zip(&new).take_while(|(old, new)| old == new);
+        let same = same.count();
+        for (sign, lines) in [('-', &old[same..]), ('+', &new[same..])] {
+            for line in lines {
+                let line = format!("    {sign} {}", harmless(line));
+                writeln!(formatter, "{}", line.trim_end())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Replaces a file by one of the same owner and mode, or leaves it as it is.

@@ -397,6 +397,48 @@ fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
 }
 
 #[test]
+fn a_dry_run_of_set_shows_the_lines_and_changes_none() {
+    let host = Host::with(GOOD);
+    for (words, lines) in [
+        (
+            &["conda-root", "/srv/conda"][..],
+            "    - conda-root = \"/opt/conda\" # not ours to move\n\
+             \x20   + conda-root = \"/srv/conda\" # not ours to move\n",
+        ),
+        (&["worker@gpu", "user", "ci"], "    + user = \"ci\"\n"),
+        (
+            &["worker@new", "directory", "/srv/new"],
+            "    +\n    + [\"worker@new\"]\n    + directory = \"/srv/new\"\n",
+        ),
+    ] {
+        let words = [&["set", "--dry-run"], words].concat();
+        let expect = format!("in `/etc/buildbot-conda/config.toml`:\n{lines}");
+        assert_eq!(host.run(&words), said(0, &expect, ""));
+    }
+    assert_eq!(
+        host.run(&["set", "--dry-run", "conda-root", "/opt/conda"]),
+        said(
+            0,
+            "# nothing changes in `/etc/buildbot-conda/config.toml`\n",
+            ""
+        )
+    );
+    let refused = host.run(&["set", "--dry-run", "colour", "red"]);
+    assert_eq!((refused.status, refused.stdout.as_str()), (Some(78), ""));
+    // After the words it would be one of them, and is no value that is taken by accident.
+    assert_eq!(
+        host.run(&["set", "user", "ci", "--dry-run"]).status,
+        Some(1)
+    );
+    assert_eq!(
+        host.run(&["set", "master", "user", "ci", "--dry-run"])
+            .status,
+        Some(2)
+    );
+    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), GOOD);
+}
+
+#[test]
 fn set_follows_a_link_and_leaves_it_a_link() {
     let host = Host::with(GOOD);
     let target = host.0.path().join("etc/buildbot-conda/of-this-host.toml");
