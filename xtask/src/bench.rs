@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures, as ratios of medians taken side by side in one run. Nothing is
 //! asserted: the machine of the day decides the milliseconds.
 
+mod cli;
 mod install;
 mod launch;
 mod measure;
@@ -28,6 +29,8 @@ enum Subject {
     Start(StartArguments),
     /// `apt install` of the package against one of a single file, on a booted machine
     Install(InstallArguments),
+    /// `check`, `run` and `status --json` of the command line, the last on a booted machine
+    Cli(CliArguments),
 }
 
 #[derive(Args)]
@@ -69,10 +72,27 @@ struct InstallArguments {
     json: bool,
 }
 
+#[derive(Args)]
+struct CliArguments {
+    /// Runs of each command
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    runs: usize,
+    /// The Debian release to boot
+    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    release: Release,
+    /// Leave out `status`, which needs a booted machine
+    #[arg(long)]
+    without_machine: bool,
+    /// Print JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Launch(arguments) => launch::run(workspace, arguments),
         Subject::Start(arguments) => start::run(workspace, arguments),
         Subject::Install(arguments) => install::run(workspace, arguments),
+        Subject::Cli(arguments) => cli::run(workspace, arguments),
     }
 }

@@ -72,14 +72,14 @@ pub(super) fn run(workspace: &Path, arguments: &LaunchArguments) -> Result<()> {
 }
 
 /// Release binaries, stripped as in the package.
-struct Binaries {
-    launcher: PathBuf,
+pub(super) struct Binaries {
+    pub(super) launcher: PathBuf,
     generator: PathBuf,
-    cli: PathBuf,
+    pub(super) cli: PathBuf,
 }
 
 impl Binaries {
-    fn build(workspace: &Path, scratch: &Path) -> Result<Self> {
+    pub(super) fn build(workspace: &Path, scratch: &Path) -> Result<Self> {
         let packages = ["launcher", "generator", "cli"];
         let mut cargo = Command::new(env!("CARGO"));
         cargo
@@ -214,7 +214,7 @@ fn contender(
 }
 
 /// A root directory with one master whose interpreter is [`PROGRAM`].
-fn host(root: &Path, scripts: bool) -> Result<PathBuf> {
+pub(super) fn host(root: &Path, scripts: bool) -> Result<PathBuf> {
     let prefix = root.join("conda/envs/buildbot");
     let make = || -> std::io::Result<()> {
         fs::create_dir_all(prefix.join("bin"))?;
@@ -268,7 +268,7 @@ fn launcher(launcher: &Path, root: &Path) -> Command {
     command
 }
 
-fn cli_run(cli: &Path, root: &Path) -> Command {
+pub(super) fn cli_run(cli: &Path, root: &Path) -> Command {
     let mut command = in_a_service(cli);
     command
         .arg("--root")
@@ -278,7 +278,7 @@ fn cli_run(cli: &Path, root: &Path) -> Command {
 }
 
 /// The same program with the same environment, from a C program that does nothing else.
-fn bare_exec(launcher_binary: &Path, root: &Path) -> Result<Command> {
+pub(super) fn bare_exec(launcher_binary: &Path, root: &Path) -> Result<Command> {
     let interpreter = root.join("conda/envs/buildbot/bin/python");
     // What the launcher sets is asked of the launcher, with `env` for an interpreter.
     fs::remove_file(&interpreter)?;
@@ -346,7 +346,7 @@ fn wrapper(conda: &Path) -> Command {
     command
 }
 
-fn generator_host(root: &Path, instances: usize) -> Result<PathBuf> {
+pub(super) fn generator_host(root: &Path, instances: usize) -> Result<PathBuf> {
     let mut text = String::new();
     for number in 0..instances {
         write!(text, "['worker@w{number}']\ndirectory = '/srv/w{number}'\n")?;
