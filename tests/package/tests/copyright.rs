@@ -23,7 +23,7 @@ fn paragraphs(text: &str) -> Vec<Paragraph> {
                     value.push_str(line.trim());
                 } else {
                     let (name, value) = line.split_once(':').expect("a field has a colon");
-                    field = name.to_owned();
+                    name.clone_into(&mut field);
                     let before = paragraph.insert(field.clone(), value.trim().to_owned());
                     assert_eq!(before, None, "`{field}` is there twice");
                 }
