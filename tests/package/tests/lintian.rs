@@ -43,6 +43,7 @@ fn lintian_has_nothing_to_say(release: Release) {
                 .is_some_and(|(kind, _)| kind.len() == 1)
         })
         .filter(|line| !line.starts_with("N: "))
+        .filter(|line| !is_machine_code(line))
         .collect();
     assert!(
         outcome.status == 0 && tags.is_empty(),
@@ -50,6 +51,37 @@ fn lintian_has_nothing_to_say(release: Release) {
         outcome.status
     );
     eprintln!("{talk}");
+}
+
+/// Whether lintian took instructions for a misspelt word, such as `wtH`: `H` is a byte that most of those on 64 bits
+/// begin with. Nobody writes a capital after a small letter; an override would be in the way of the next build, which
+/// has other instructions.
+fn is_machine_code(line: &str) -> bool {
+    let tag = " spelling-error-in-binary ";
+    let word = line
+        .split_once(tag)
+        .and_then(|(_, rest)| rest.split(' ').next());
+    word.is_some_and(|word| {
+        word.as_bytes()
+            .windows(2)
+            .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase())
+    })
+}
+
+#[test]
+fn only_words_that_nobody_writes_are_machine_code() {
+    let tag = "I: buildbot-conda: spelling-error-in-binary";
+    for (words, expect) in [
+        ("wtH with", true),
+        ("teH the", true),
+        ("recieve receive", false),
+        ("Recieve Receive", false),
+        ("TEH THE", false),
+    ] {
+        let line = format!("{tag} {words} [usr/bin/buildbot-conda]");
+        assert_eq!(is_machine_code(&line), expect, "{line}");
+    }
+    assert!(!is_machine_code("I: buildbot-conda: another-tag wtH"));
 }
 
 /// Installation, removal and purge in a system without sources, as everything that the package depends on is there: no
