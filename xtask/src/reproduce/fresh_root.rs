@@ -83,9 +83,15 @@ impl FreshRoot {
                 .arg("--file")
                 .arg(scratch.path().join("sources.tar")),
         )?;
-        // For the registries; a root from mmdebstrap has none.
-        fs::copy("/etc/resolv.conf", root.join("etc/resolv.conf"))
-            .context("copy `/etc/resolv.conf`")?;
+        // The way to the registries, as this machine knows it: its resolver, and the authorities that it trusts, one
+        // of a proxy perhaps among them.
+        for file in ["etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"] {
+            let here = Path::new("/").join(file);
+            if here.is_file() {
+                fs::copy(&here, root.join(file))
+                    .with_context(|| format!("copy `{}`", here.display()))?;
+            }
+        }
         Ok(Self {
             scratch,
             toolchain: toolchain(workspace)?,
