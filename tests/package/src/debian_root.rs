@@ -90,7 +90,7 @@ impl Tree {
     #[track_caller]
     fn scratch() -> Self {
         let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() {
+        let directory = if has_room(memory) {
             tempfile::tempdir_in(memory)
         } else {
             tempfile::tempdir()
@@ -309,4 +309,10 @@ fn make_base(release: Release, packages: &[&str], tree: &Path) {
         release.as_str()
     );
     fs::rename(&unfinished, tree).expect("the target directory is ours");
+}
+
+/// For several roots at once, each of which may take some hundred megabytes; containers often have 64 there.
+fn has_room(directory: &Path) -> bool {
+    const WANTED: u64 = 4 << 30;
+    rustix::fs::statvfs(directory).is_ok_and(|found| found.f_bavail * found.f_frsize >= WANTED)
 }
