@@ -1,0 +1,176 @@
+//! What scripts start: Buildbot itself, and the programs in front of it that start others.
+
+use buildbot_conda_core::names::Role;
+
+use super::{Found, Reader, Target, told};
+use crate::adopt::shell::{Command, Script, Word};
+use crate::adopt::unit_text::Place;
+
+impl Reader<'_> {
+    /// `exec -a NAME CMD`, `nice -n 5 CMD`, `env A=b CMD`.
+    pub(super) fn wrapped(&mut self, command: &Command, name: &str, rest: &[Word], file: &str) {
+        let mut words = rest;
+        while let Some((first, behind)) = words.split_first() {
+            let takes_value = matches!(
+                (name, first.raw.as_str()),
+                ("exec", "-a") | ("nice", "-n") | ("ionice", "-c" | "-n") | ("env", "-u")
+            );
+            if !first.raw.starts_with('-') {
+                break;
+            }
+            words = if takes_value {
+                behind.get(1..).unwrap_or_default()
+            } else {
+                behind
+            };
+        }
+        let assigned = words
+            .iter()
+            .take_while(|word| name == "env" && word.raw.contains('='))
+            .count();
+        let place = Place {
+            file: file.to_owned(),
+            line: command.line,
+        };
+        for word in &words[..assigned] {
+            self.assign(command, word, &place, true);
+        }
+        let inner = Command {
+            words: words[assigned..].to_vec(),
+            ..command.clone()
+        };
+        if !inner.words.is_empty() {
+            self.command(&inner, file);
+        }
+    }
+
+    pub(super) fn shell(&mut self, rest: &[Word], place: &Place) {
+        let mut words = rest;
+        while let Some((first, behind)) = words.split_first() {
+            if !first.raw.starts_with('-') {
+                let arguments = words.iter().map(|word| word.known().to_owned()).collect();
+                self.follow(first.known(), arguments, place);
+                return;
+            }
+            // `-c`, also among others as in `-lc`.
+            if !first.raw.starts_with("--") && first.raw.ends_with('c') {
+                let Some(text) = behind.first() else { return };
+                match &text.value {
+                    Some(value) => {
+                        let arguments = behind[1..].iter().map(|word| word.known().to_owned());
+                        self.inline(&value.clone(), arguments.collect(), place);
+                    }
+                    None => self.unknown(text, place),
+                }
+                return;
+            }
+            words = behind;
+        }
+    }
+
+    /// The text of `-c` has its place where the option stands.
+    pub(super) fn inline(&mut self, text: &str, arguments: Vec<String>, place: &Place) {
+        let outer = std::mem::replace(&mut self.scope.arguments, arguments);
+        let mut script = Script::new(text);
+        while let Some(mut command) = script.next(&self.scope) {
+            command.line = place.line;
+            self.command(&command, &place.file);
+        }
+        self.scope.arguments = outer;
+    }
+
+    pub(super) fn python(&mut self, command: &Command, first: &Word, rest: &[Word], place: &Place) {
+        if let Some((prefix, _)) = first.known().rsplit_once("/bin/")
+            && prefix != "/usr"
+            && prefix != "/usr/local"
+        {
+            self.target(Target::Prefix(prefix.to_owned()), place);
+        }
+        let mut words = rest;
+        while let Some((option, behind)) = words.split_first() {
+            if option.raw == "-m" {
+                words = behind;
+                break;
+            }
+            if !option.raw.starts_with('-') {
+                break;
+            }
+            words = behind;
+        }
+        let name = words
+            .first()
+            .map(|word| word.known().rsplit('/').next().unwrap_or_default());
+        match name {
+            Some("buildbot" | "buildbot-worker" | "twistd") => {
+                let inner = Command {
+                    words: words.to_vec(),
+                    ..command.clone()
+                };
+                self.command(&inner, &place.file);
+            }
+            _ => self.leave(place.clone(), &told(&command.words)),
+        }
+    }
+
+    pub(super) fn start(&mut self, command: &Command, words: &[Word], place: &Place) {
+        if command.conditional || command.background {
+            let how = if command.background {
+                "runs in the background"
+            } else {
+                "depends on a condition"
+            };
+            self.problem(place.clone(), &format!("`{}` {how}", told(words)));
+            return;
+        }
+        let program = words[0].known().to_owned();
+        if let Some(prefix) = program.rsplit_once("/bin/").map(|(prefix, _)| prefix) {
+            self.target(Target::Prefix(prefix.to_owned()), place);
+        }
+        if program.ends_with("twistd") {
+            self.start_twistd(words, place);
+            return;
+        }
+        let role = if program.ends_with("worker") {
+            Role::Worker
+        } else {
+            Role::Master
+        };
+        let verb = words.get(1).map(Word::known).unwrap_or_default();
+        if verb != "start" && verb != "restart" {
+            self.leave(place.clone(), &told(words));
+            return;
+        }
+        let directory = words[2..].iter().find(|word| !word.raw.starts_with('-'));
+        let plain = Word::plain(".");
+        self.started(role, directory.unwrap_or(&plain), place);
+    }
+
+    /// `twistd -ny DIR/buildbot.tac`; which role it is, the tac knows.
+    pub(super) fn start_twistd(&mut self, words: &[Word], place: &Place) {
+        let tac = words.iter().find(|word| word.raw.contains("buildbot.tac"));
+        let Some(tac) = tac else {
+            self.leave(place.clone(), &told(words));
+            return;
+        };
+        let path = tac.known().rsplit('=').next().unwrap_or_default();
+        let directory = path.strip_suffix("buildbot.tac").unwrap_or_default();
+        let directory = if directory.is_empty() { "." } else { directory };
+        self.started(Role::Master, &Word::plain(directory), place);
+    }
+
+    pub(super) fn started(&mut self, role: Role, directory: &Word, place: &Place) {
+        let path = directory
+            .value
+            .as_deref()
+            .and_then(|path| self.absolute(path));
+        match path {
+            Some(path) => {
+                self.reading.start = Some(Found {
+                    value: (role, path),
+                    place: place.clone(),
+                });
+            }
+            None => self.unknown(directory, place),
+        }
+    }
+}
