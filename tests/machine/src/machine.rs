@@ -214,17 +214,7 @@ impl Machine {
     ///
     /// When journalctl fails.
     pub fn journal(&self, unit: &str) -> Result<String> {
-        // What a unit has just written is read only after journald has taken it in.
-        self.run(&["journalctl", "--sync"])?.succeeded()?;
-        let output = self.run(&[
-            "journalctl",
-            "--no-pager",
-            "--quiet",
-            "--output=cat",
-            "--unit",
-            unit,
-        ])?;
-        Ok(output.succeeded()?.stdout)
+        self.read_journal(&["--unit", unit])
     }
 
     /// Where the journal ends now, for [`Machine::journal_after`].
@@ -249,17 +239,14 @@ impl Machine {
     ///
     /// When journalctl fails.
     pub fn journal_after(&self, unit: &str, cursor: &str) -> Result<String> {
+        self.read_journal(&["--unit", unit, "--after-cursor", cursor])
+    }
+
+    fn read_journal(&self, selection: &[&str]) -> Result<String> {
+        // What a unit has just written is read only after journald has taken it in.
         self.run(&["journalctl", "--sync"])?.succeeded()?;
-        let output = self.run(&[
-            "journalctl",
-            "--no-pager",
-            "--quiet",
-            "--output=cat",
-            "--unit",
-            unit,
-            "--after-cursor",
-            cursor,
-        ])?;
+        let all = ["journalctl", "--no-pager", "--quiet", "--output=cat"];
+        let output = self.run(&[&all, selection].concat())?;
         Ok(output.succeeded()?.stdout)
     }
 
