@@ -12,6 +12,7 @@ use buildbot_conda_machine::{
 use buildbot_conda_trace::{Event, Exec, Next, Pid, attach};
 
 on_each_release! {
+    commands_for_root_run_as_the_service_user,
     root_executes_nothing_that_the_service_user_can_write,
     root_follows_no_link_that_the_service_user_has_made,
 }
@@ -236,6 +237,46 @@ done
             "root has executed `{path}`: {line}"
         );
     }
+    Ok(())
+}
+
+fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
+    let machine = Machine::boot(set_up(release)?)?;
+    let told = "buildbot-conda run master -- sh -c 'id -un; id -Gn; echo $HOME; tty; cat; exit 7'";
+    // Without a terminal there is none, not even root's behind the back of the standard streams.
+    let piped = machine.shell(&format!("SECRET=x; export SECRET; echo input | {told}"))?;
+    ensure!(
+        piped.status == 7 && piped.stdout == "bb\nbb\n/home/bb\nnot a tty\ninput\n",
+        "{piped}"
+    );
+    let variables = machine.shell("SECRET=x buildbot-conda run -- env </dev/null")?;
+    ensure!(
+        variables.status == 0 && !variables.stdout.contains("SECRET"),
+        "{variables}"
+    );
+    // With one, it is another than root's. A pipe that is open on both ends has no end of input, which would be echoed.
+    let typed = machine.shell(
+        "mkfifo /root/typed; exec 3<>/root/typed
+        script -qec 'tty; buildbot-conda run master -- sh -c \"id -un; tty; exit 7\"' /dev/null <&3",
+    )?;
+    let lines: Vec<&str> = typed.stdout.lines().map(str::trim).collect();
+    ensure!(
+        typed.status == 7
+            && lines.len() == 3
+            && lines[1] == "bb"
+            && lines[2].starts_with("/dev/pts/")
+            && lines[0] != lines[2],
+        "{typed}"
+    );
+    let nobody = machine.shell(
+        "buildbot-conda set master user nobody-has-this && buildbot-conda run master -- true",
+    )?;
+    ensure!(
+        nobody.status == 1
+            && nobody.stderr.contains("no account `nobody-has-this`")
+            && nobody.stderr.contains("hint: "),
+        "{nobody}"
+    );
     Ok(())
 }
 

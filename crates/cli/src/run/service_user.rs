@@ -54,7 +54,8 @@ pub(super) fn become_user(
 /// With a terminal, one of its own: into root's he could type (TIOCSTI). Else without any.
 fn switch(user: &User, group: Option<&str>) -> Command {
     if stdin().is_terminal() {
-        let mut command = Command::new("runuser");
+        // It is not on the PATH that the command gets.
+        let mut command = Command::new("/usr/sbin/runuser");
         command.args(["--pty", "--user", &user.name]);
         command.args(group.iter().flat_map(|group| ["--group", group]));
         command.arg("--");
