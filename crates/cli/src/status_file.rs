@@ -52,6 +52,9 @@ pub(crate) struct Reconfiguration {
 pub(crate) struct WorkerStatus {
     /// `connecting`, `connected`, `refused` or `lost`.
     pub(crate) connection: String,
+    /// Whether an attempt is under way that has neither failed nor been without an answer for long.
+    #[serde(default)]
+    pub(crate) pending: bool,
     /// How its tac lets it be shut down: `signal`, `file`, or not at all.
     #[serde(default)]
     pub(crate) allow_shutdown: Option<String>,

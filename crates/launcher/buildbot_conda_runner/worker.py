@@ -16,11 +16,13 @@ class Connection:
         self.role, self.worker = role, worker
         self.state, self.message, self.since = "connecting", "connecting", time.time()
         self.target, self.wait = "its master", None
+        # Whether an attempt is under way of which nothing is known yet.
+        self.pending = True
 
-    def change(self, state, message):
+    def change(self, state, message, pending=False):
         if state != self.state:
             self.since = time.time()
-        self.state, self.message = state, message
+        self.state, self.message, self.pending = state, message, pending
         self.role.show()
 
     def attempt(self, target):
@@ -28,12 +30,12 @@ class Connection:
         if self.state == "connected":
             self.change("lost", "lost the connection to %s, trying again" % target)
         elif self.message == "connecting":
-            self.change("connecting", "connecting to %s" % target)
+            self.change("connecting", "connecting to %s" % target, pending=True)
         self._wait_for("no answer from %s for %%d s" % target)
 
     def reached(self):
         if self.state != "refused":
-            self.change(self.state, "logging in to %s" % self.target)
+            self.change(self.state, "logging in to %s" % self.target, pending=True)
             self._wait_for("%s does not answer the login for %%d s: is it a worker port?" % self.target)
 
     def failed(self, error):
@@ -223,6 +225,7 @@ class Worker(Role):
             "connection": worst.state,
             "message": one_line(message),
             "since": worst.since,
+            "pending": worst.pending,
             "allow_shutdown": self.allow_shutdown(),
         }
         if start:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 
 from instances import free_port, wait_until
@@ -116,7 +117,8 @@ def test_refused_worker_says_so_and_recovers(python, make):
     master = make.master(python).start().ready()
     worker = make.worker(python, master, password="wrong").start().ready()
     worker.wait_status("^refused by .*unauthorized login; check worker name and password$", patience=15)
-    assert worker.status_file()["worker"]["connection"] == "refused"
+    refused = worker.status_file()["worker"]
+    assert (refused["connection"], refused["pending"]) == ("refused", False)
     text = (master.directory / "master.cfg").read_text()
     (master.directory / "master.cfg").write_text(text.replace("'secret'", "'wrong'"))
     master.signal(signal.SIGHUP)
@@ -130,7 +132,18 @@ def test_worker_without_master_is_ready_and_says_why_it_waits(python, make):
     worker.wait_status(r"^cannot reach 127\.0\.0\.1:%d, trying again: .*[Cc]onnection.*refused" % port, 15)
     status = worker.status_file()
     assert (status["state"], status["worker"]["connection"]) == ("running", "connecting")
+    assert status["worker"]["pending"] is False
     assert worker.stop() == 0
+
+
+def test_attempt_is_pending_until_it_fails_or_is_long_without_an_answer(python, make):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        worker = make.worker(python, silent.getsockname()[1]).start().ready()
+        worker.wait_status("^logging in to ", 15)
+        assert worker.status_file()["worker"]["pending"] is True
+        worker.wait_status("does not answer the login for [0-9]+ s", 15)
+        assert worker.status_file()["worker"]["pending"] is False
+        assert worker.stop() == 0
 
 
 def test_unknown_host_is_named(python, make):

@@ -233,18 +233,20 @@ pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()>
         let message = status.as_ref().and_then(|status| status.message.as_deref());
         let message = harmless(message.unwrap_or("it says nothing"));
         let worker = status.as_ref().and_then(|status| status.worker.as_ref());
-        match worker.map(|worker| worker.connection.as_str()) {
-            Some("connected") => return Ok(()),
-            Some("refused") => bail!(
+        let late = Instant::now() > deadline;
+        match worker.map(|worker| (worker.connection.as_str(), worker.pending)) {
+            Some(("connected", _)) => return Ok(()),
+            Some(("refused", _)) => bail!(
                 "the master refuses `{reference}`: {message}\n\
                  hint: its `master.cfg` has to name the worker, with the same password"
             ),
-            // Somewhere else there may be nothing yet, and a worker waits for its master.
-            Some(_) if !required => {
+            // Somewhere else there may be nothing yet, and a worker waits for its master. One that
+            // is there shall have answered: what it refuses must not end as a success.
+            Some((_, pending)) if !required && (late || !pending) => {
                 eprintln!("{reference}: {message}");
                 return Ok(());
             }
-            _ if Instant::now() > deadline => bail!("`{reference}` does not connect: {message}"),
+            _ if late => bail!("`{reference}` does not connect: {message}"),
             _ => thread::sleep(LOOK),
         }
     }
