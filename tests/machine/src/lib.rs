@@ -35,7 +35,7 @@ pub use machine::{Builder, Machine};
 pub use package::latest_package;
 pub use prepared::{installed, set_up};
 pub use process::Output;
-pub use programs::with_programs;
+pub use programs::{with_packages, with_programs};
 pub use release::Release;
 pub use rest::{Build, Rest};
 pub use root::{debian_root, systemd_version};
