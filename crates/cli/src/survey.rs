@@ -10,7 +10,7 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AbsolutePath;
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::context::{Context, InvalidConfiguration};
 use crate::output::harmless;
 use crate::status_file::{self, StatusFile};
 use crate::units::{self, Unit};
@@ -45,7 +45,14 @@ pub(crate) struct Row {
 }
 
 /// Looks at every instance that the configuration names.
+///
+/// # Errors
+///
+/// When the configuration has a problem and names none: nobody is to take that for a host where all is well.
 pub(crate) fn survey(settings: &Settings, context: &Context) -> anyhow::Result<Vec<Row>> {
+    if settings.references().next().is_none() {
+        settings.check().map_err(InvalidConfiguration::from)?;
+    }
     let units = if context.is_elsewhere() {
         BTreeMap::new()
     } else {
