@@ -287,13 +287,35 @@ fn each_shell_gets_completions_of_every_verb() {
     }
 }
 
+/// The program where everybody may call it, and the directory with it.
+fn program_for_all() -> TempDir {
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
+    // Not by this process: what another test starts meanwhile would have the file open for writing, too, and then nobody
+    // can execute it.
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .arg(scratch.path().join("buildbot-conda"))
+        .status();
+    assert!(copied.unwrap().success());
+    scratch
+}
+
+/// As somebody who is not root, without the groups of the caller where he is.
+fn as_nobody(scratch: &TempDir, words: &[&str]) -> Said {
+    let mut command = Command::new(scratch.path().join("buildbot-conda"));
+    command.args(words);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    said(&output, scratch.path().to_str().unwrap())
+}
+
 /// The real system is asked, by somebody who may not change it.
 #[test]
 fn only_root_changes_the_running_system() {
-    let scratch = tempfile::tempdir().unwrap();
-    fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
-    let program = scratch.path().join("buildbot-conda");
-    fs::copy(env!("CARGO_BIN_EXE_buildbot-conda"), &program).unwrap();
+    let scratch = program_for_all();
     for (words, message) in [
         (
             &["headless", "on"][..],
@@ -308,14 +330,34 @@ fn only_root_changes_the_running_system() {
             "only root can drain an instance\nhint: try again with `sudo`",
         ),
     ] {
-        let mut command = Command::new(&program);
-        command.args(words);
-        if rustix::process::geteuid().is_root() {
-            // As nobody, who has no groups either.
-            command.uid(65534).gid(65534);
-        }
-        let output = command.output().unwrap();
         let expect = refusal(1, &format!("error: {message}\n"));
-        assert_eq!(said(&output, "/nowhere"), expect, "{words:?}");
+        assert_eq!(as_nobody(&scratch, words), expect, "{words:?}");
     }
+}
+
+#[test]
+fn a_configuration_of_somebody_else_is_read_and_not_changed() {
+    let scratch = program_for_all();
+    let root = scratch.path().to_str().unwrap().to_owned();
+    let file = scratch.path().join(&FILE[1..]);
+    let directory = file.parent().unwrap();
+    fs::create_dir_all(directory).unwrap();
+    fs::write(&file, "[master]\n").unwrap();
+    // Nobody else's when a developer runs this, and closed all the same.
+    fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
+
+    let good = (
+        Some(0),
+        format!("{FILE}: good, 1 instance\n"),
+        String::new(),
+    );
+    assert_eq!(as_nobody(&scratch, &["--root", &root, "check"]), good);
+    let expect = refusal(
+        1,
+        "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: try again with `sudo`\n",
+    );
+    let words = ["--root", &root, "set", "user", "ci"];
+    assert_eq!(as_nobody(&scratch, &words), expect);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "[master]\n");
+    fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
 }
