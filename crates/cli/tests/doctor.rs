@@ -569,8 +569,13 @@ fn an_old_systemd_and_a_desktop_are_named() {
     let systemctl = "#!/bin/sh\ncase $1 in\n--version) echo 'systemd 240 (240)' ;;\n\
                      get-default) echo graphical.target ;;\nshow) echo loaded ;;\nesac\n";
     let path = programs.path().join("systemctl");
-    fs::write(&path, systemctl).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what a parallel test starts would have a file of this one open for writing, too.
+    let written = Command::new("sh")
+        .args(["-euc", "printf %s \"$1\" >\"$0\"; chmod 755 \"$0\""])
+        .arg(&path)
+        .arg(systemctl)
+        .status();
+    assert!(written.unwrap().success());
     let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
         .args(["doctor", "--only", "system", "--only", "boot-target"])
         .env(
