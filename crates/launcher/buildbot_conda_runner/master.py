@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+from . import attachment
 from .log import event_failure
 from .names import CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
@@ -39,6 +40,7 @@ class Master(Role):
 
     def attach(self):
         master = self.master
+        attachment.mend()
         wrap(master, "startService", failed=self._start_ended)
         wrap(master, "stopService", before=self._stopping)
         wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
