@@ -9,7 +9,7 @@ mod tour;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{Environment, Layers, Machine, Release, Version, with_packages};
 
 use crate::stages::Stages;
@@ -27,6 +27,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
+    ensure!(
+        prerequisites::is_root(),
+        "boot a machine: only root can\nhint: `sudo env PATH=\"$PATH\" cargo xtask pictures --package $(cargo xtask deb)`"
+    );
     let mut stages = Stages::new(4 + usize::from(arguments.package.is_none()));
     let package = match arguments.package {
         Some(package) => package,
