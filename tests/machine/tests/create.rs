@@ -182,9 +182,11 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
+    // While it still ends, a new master would take the next port.
     machine
         .shell(&format!(
-            "rm {PREFIX}/etc/conda/activate.d/take.sh; kill $(cat /var/tmp/taken)"
+            "rm {PREFIX}/etc/conda/activate.d/take.sh; pid=$(cat /var/tmp/taken); kill $pid; \
+             while kill -0 $pid 2>/dev/null; do sleep 0.1; done"
         ))?
         .succeeded()?;
 
@@ -314,19 +316,7 @@ fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> 
 fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release) -> Outcome {
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
-    // Activation waits, in the middle of the making.
-    machine.write_file(
-        &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
-        "touch /var/tmp/waits; while test ! -e /var/tmp/go; do sleep 0.1; done\n",
-        "0644",
-        "root",
-    )?;
-    machine
-        .shell("setsid -f sh -c 'echo $$ >/root/pid; exec buildbot-conda create master' </dev/null >/root/talk 2>&1")?
-        .succeeded()?;
-    machine.wait_until("the master is being made", SOON, || {
-        Ok((machine.run(&["test", "-e", "/var/tmp/waits"])?.status == 0).then_some(()))
-    })?;
+    stop_in_activation(&machine, "create master", "/var/tmp")?;
     // Nobody else comes in between.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
@@ -339,7 +329,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
         let left = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb")?;
         Ok(left.text().is_empty().then_some(()))
     })?;
-    machine.shell("touch /var/tmp/go")?.succeeded()?;
+    go_on(&machine, "/var/tmp")?;
 
     // Any of the commands takes it back, even one that then refuses.
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
@@ -351,10 +341,54 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
-    machine
-        .run(&["rm", &format!("{PREFIX}/etc/conda/activate.d/wait.sh")])?
-        .succeeded()?;
     call(&machine, &["create", "master"])?.succeeded()?;
     ensure!(Rest::new(&machine).answers(), "the master does not answer");
+
+    // While the master checks its configuration with a further worker in it.
+    let before = state(&machine)?;
+    let file = format!("{MASTER}/master.cfg");
+    let configuration = machine.read_file(&file)?;
+    stop_in_activation(&machine, "create worker gpu", MASTER)?;
+    let changed = machine.read_file(&file)?;
+    ensure!(
+        changed == configuration.replace("[\"worker\"]", "[\"worker\", \"gpu\"]"),
+        "{changed}"
+    );
+    machine.shell("kill -KILL $(cat /root/pid)")?.succeeded()?;
+    go_on(&machine, MASTER)?;
+    let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
+    ensure!(
+        talk.stderr
+            .contains("`buildbot-conda create worker gpu` was interrupted, taking it back first"),
+        "{talk}"
+    );
+    ensure!(machine.read_file(&file)? == configuration, "{talk}");
+    ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
+    ensure_same_but_databases(&machine, &before, &talk)
+}
+
+/// Begins a command, and returns while it waits for an environment to be activated. Whoever activates it can write in
+/// `place`.
+fn stop_in_activation(machine: &Machine, verb: &str, place: &str) -> Outcome {
+    machine.write_file(
+        &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
+        &format!("touch {place}/waits; while test ! -e {place}/go; do sleep 0.1; done\n"),
+        "0644",
+        "root",
+    )?;
+    let script = format!(
+        "setsid -f sh -c 'echo $$ >/root/pid; exec buildbot-conda {verb}' </dev/null >/root/talk 2>&1"
+    );
+    machine.shell(&script)?.succeeded()?;
+    machine.wait_until("an environment is being activated", SOON, || {
+        let waits = machine.run(&["test", "-e", &format!("{place}/waits")])?;
+        Ok((waits.status == 0).then_some(()))
+    })
+}
+
+/// Activation waits no more, neither the one under way nor those to come.
+fn go_on(machine: &Machine, place: &str) -> Outcome {
+    let script = format!("touch {place}/go; rm {PREFIX}/etc/conda/activate.d/wait.sh");
+    machine.shell(&script)?.succeeded()?;
     Ok(())
 }
