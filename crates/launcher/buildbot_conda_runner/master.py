@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from . import attachment
+from . import answers, attachment
 from .log import event_failure
 from .names import CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
@@ -126,6 +126,8 @@ class Master(Role):
             elif event.get("why") in ("while starting BuildMaster", "during reconfig:"):
                 if failure.value not in self.errors:
                     self.errors.append(failure.value)
+        elif text.startswith("BuildbotSite starting on "):
+            answers.mend()
         elif text == "BuildMaster is running":
             self._running()
         elif text == "BuildMaster startup failed":
