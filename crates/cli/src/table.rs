@@ -1,4 +1,4 @@
-//! The table of `list` and `status`: a line for each instance, or on a terminal that is too narrow for that, a few that
+//! Tables without rules; and the one of `list` and `status`: a line for each instance, or on a terminal that is too narrow for that, a few that
 //! it does not break. What is in the rows is `survey`'s.
 
 use comfy_table::{CellAlignment, Table};
@@ -69,6 +69,11 @@ fn lines(rows: &[Row], with_long: bool) -> Vec<String> {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
+    flush(&table)
+}
+
+/// The lines of a table without rules, without the blanks around them.
+pub(crate) fn flush(table: &Table) -> Vec<String> {
     let lines = table.lines().map(|line| {
         line.strip_prefix(' ')
             .unwrap_or(&line)
