@@ -58,8 +58,8 @@ class Imports:
     """
 
     def __init__(self, state):
-        """`state` is the instance's state directory; empty: nothing is remembered."""
-        self.state = state
+        """`state` is the absolute path of the instance's state directory; else nothing is remembered."""
+        self.state = state if os.path.isabs(state) else None
         self.file = os.path.join(state, "bytecode", "imports")
         self.in_use = self.file + ".in-use"
         self.index, self.directories = {}, {}
@@ -67,7 +67,7 @@ class Imports:
         self.stale = set()  # names of modules that have changed
         self.is_over = False
         self.open = None
-        if not state:
+        if self.state is None:
             return
         try:
             os.rename(self.file, self.in_use)
