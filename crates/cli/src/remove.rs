@@ -17,7 +17,7 @@ use clap::Args;
 
 use crate::adopt;
 use crate::context::{Context, InvalidConfiguration};
-use crate::create::{Naming, WorkerRecord, record_file, take_out};
+use crate::create::{Naming, Noted as _, WorkerRecord, record_file, take_out};
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 

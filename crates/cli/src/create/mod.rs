@@ -26,7 +26,7 @@ use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 
 pub(crate) use naming::{Naming, take_out};
-pub(crate) use record::{Record, WorkerRecord, record_file};
+pub(crate) use record::{Noted, Record, WorkerRecord, record_file};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -40,59 +40,33 @@ pub(crate) fn record_file(reference: &InstanceRef, context: &Context) -> std::pa
     context.path(&format!("{RECORDS}/{reference}.json"))
 }
 
-impl Record {
-    /// That of a master, if it was created by us.
-    pub(crate) fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
-        read(reference, context)
+/// What is noted of an instance, in a file of its own.
+pub(crate) trait Noted: Serialize + DeserializeOwned {
+    /// That of an instance, if it was created by us.
+    fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
+        let text = fs::read_to_string(record_file(reference, context)).ok()?;
+        serde_json::from_str(&text).ok()
     }
 
-    pub(super) fn steps(
-        &self,
-        reference: &InstanceRef,
-        context: &Context,
-    ) -> anyhow::Result<Vec<Step>> {
-        steps(self, reference, context)
-    }
-}
-
-impl WorkerRecord {
-    /// That of a worker, if it was created by us.
-    pub(crate) fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
-        read(reference, context)
-    }
-
-    pub(super) fn steps(
-        &self,
-        reference: &InstanceRef,
-        context: &Context,
-    ) -> anyhow::Result<Vec<Step>> {
-        steps(self, reference, context)
-    }
-}
-
-fn read<T: DeserializeOwned>(reference: &InstanceRef, context: &Context) -> Option<T> {
-    let text = fs::read_to_string(record_file(reference, context)).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-fn steps(
-    record: &impl Serialize,
-    reference: &InstanceRef,
-    context: &Context,
-) -> anyhow::Result<Vec<Step>> {
-    let directory = context.path(RECORDS);
-    let mut steps = Vec::new();
-    if !directory.is_dir() {
-        steps.push(Step::CreateDirectory {
-            path: directory,
-            mode: 0o755,
+    /// How it is noted.
+    fn steps(&self, reference: &InstanceRef, context: &Context) -> anyhow::Result<Vec<Step>> {
+        let directory = context.path(RECORDS);
+        let mut steps = Vec::new();
+        if !directory.is_dir() {
+            steps.push(Step::CreateDirectory {
+                path: directory,
+                mode: 0o755,
+            });
+        }
+        steps.push(Step::Write {
+            path: record_file(reference, context),
+            text: serde_json::to_string(self).context("write a record")? + "\n",
+            mode: 0o644,
+            secret: false,
         });
+        Ok(steps)
     }
-    steps.push(Step::Write {
-        path: record_file(reference, context),
-        text: serde_json::to_string(record).context("write a record")? + "\n",
-        mode: 0o644,
-        secret: false,
-    });
-    Ok(steps)
 }
+
+impl Noted for Record {}
+impl Noted for WorkerRecord {}

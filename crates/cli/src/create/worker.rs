@@ -13,7 +13,8 @@ use clap::Args;
 
 use super::master::{configured_user, title};
 use super::{
-    Common, Draft, Record, WorkerRecord, credential, enable_and_start, naming, password, place,
+    Common, Draft, Noted as _, Record, WorkerRecord, credential, enable_and_start, naming,
+    password, place,
 };
 use crate::context::Context;
 use crate::plan::{Contents, Made, Plan, Step};
