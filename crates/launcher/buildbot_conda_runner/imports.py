@@ -1,7 +1,7 @@
 """What a start imports, remembered for the next: where each module is, and its code.
 
-Looking for a thousand modules and reading their bytecode one file at a time is a sixth of a
-master's start. After a start the code of all of them goes into one file of the instance's state
+Looking for a thousand modules and reading their bytecode one file at a time is nearly a fifth
+of a master's start. After a start the code of all of them goes into one file of the instance's state
 directory, and the next start takes it from there, as long as neither a module nor the directory in
 which it was found has changed. All else is left to Python's own import system, which finds the same.
 """
