@@ -23,6 +23,8 @@ const REMOVING: &str = ".removing";
 const NEXT: &str = ".next";
 /// One line for each switch, the newest last: the generation that served from then on.
 const HISTORY: &str = "history";
+/// The generation to go back to, as long as a change is not known to be good.
+const CHANGING: &str = ".changing";
 /// What is locked.
 const LOCK: &str = ".lock";
 
@@ -178,7 +180,46 @@ impl Environment {
         for leftover in [BUILDING, REMOVING] {
             remove_tree(&self.directory.join(leftover))?;
         }
-        Ok(Lock { file })
+        let lock = Lock { file };
+        self.undo_change(&lock)?;
+        Ok(lock)
+    }
+
+    /// Notes what serves before a change, so that the next command goes back to it if this one does not come to its
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn begin_change(&self, from: &GenerationId, _lock: &Lock) -> Result<(), Error> {
+        let next = self.directory.join(NEXT);
+        fs::write(&next, from.as_str()).map_err(Error::io("write", &next))?;
+        File::open(&next)
+            .and_then(|file| file.sync_all())
+            .map_err(Error::io("write", &next))?;
+        self.take_place(&next, CHANGING)
+    }
+
+    /// Whatever serves now is what shall.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn end_change(&self, _lock: &Lock) -> Result<(), Error> {
+        remove_file(&self.directory.join(CHANGING))?;
+        self.sync()
+    }
+
+    fn undo_change(&self, lock: &Lock) -> Result<(), Error> {
+        let path = self.directory.join(CHANGING);
+        let from = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(Error::io("read", &path))?,
+        };
+        if let Ok(from) = from.parse() {
+            self.switch(&from, lock)?;
+        }
+        self.end_change(lock)
     }
 
     /// Lets a complete generation serve from now on, and notes it in the history.
@@ -238,11 +279,11 @@ impl Environment {
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn remove_all(&self, lock: Lock) -> Result<(), Error> {
+    pub fn remove_all(&self, lock: &Lock) -> Result<(), Error> {
         remove_file(&self.directory.join(CURRENT))?;
         self.sync()?;
         for generation in self.generations()? {
-            self.remove(&generation, &lock)?;
+            self.remove(&generation, lock)?;
         }
         remove_tree(&self.directory)
     }
@@ -340,6 +381,25 @@ mod tests {
     }
 
     #[test]
+    fn a_change_that_did_not_come_to_its_end_is_undone_by_the_next_command() {
+        let (_directory, environment) = store();
+        let lock = environment.lock().unwrap();
+        let [one, two] = ["1", "2"].map(|digit| make(&environment, digit));
+        environment.switch(&one, &lock).unwrap();
+        environment.begin_change(&one, &lock).unwrap();
+        environment.switch(&two, &lock).unwrap();
+        drop(lock);
+        let lock = environment.lock().unwrap();
+        assert_eq!(environment.current().unwrap(), Some(one.clone()));
+        environment.begin_change(&one, &lock).unwrap();
+        environment.switch(&two, &lock).unwrap();
+        environment.end_change(&lock).unwrap();
+        drop(lock);
+        drop(environment.lock().unwrap());
+        assert_eq!(environment.current().unwrap(), Some(two));
+    }
+
+    #[test]
     fn what_an_interrupted_command_left_goes_with_the_next() {
         let (_directory, environment) = store();
         let generation = make(&environment, "1");
@@ -352,7 +412,7 @@ mod tests {
         let mut names = entries(environment.directory()).unwrap();
         names.sort();
         assert_eq!(names, [".lock", "111111111111", "current", "history"]);
-        environment.remove_all(lock).unwrap();
+        environment.remove_all(&lock).unwrap();
         assert!(!environment.directory().exists());
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         Err(_) if own_account.is_some() => Path::new("/home").join(ACCOUNT),
         other => other?,
     };
-    let instance = place::settle(&mut draft, common, user.as_deref(), &home)?;
+    let instance = place::settle(&mut draft, common, user.as_deref(), &home, context)?;
     place::refuse(&instance, context)?;
 
     let (address, record) = match &target {
