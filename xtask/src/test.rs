@@ -35,12 +35,14 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         command.current_dir(workspace).args(words);
         command
     };
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 9 });
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 11 });
     stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
     stages.attempt("lints", || {
         check(&mut cargo(&[
             "clippy",
             "--workspace",
+            "--exclude",
+            "buildbot-conda-env",
             "--all-targets",
             "--",
             "--deny",
@@ -58,11 +60,20 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if !arguments.fast {
         forget_faults()?;
         let package = stages.attempt("package is built", || deb::build(workspace));
+        let environments = stages.attempt("package of environments is built", || {
+            deb::build_environments(workspace)
+        });
+        if environments.is_some() {
+            stages.attempt("environments", || deb::check_environments(workspace));
+        }
         // Without a package the tests of it cannot be run, and its own stage has failed.
         if let Some(package) = package {
             let with_package = |words: &[&str]| {
                 let mut command = cargo(words);
                 command.env("BUILDBOT_CONDA_DEB", &package);
+                if let Some(environments) = &environments {
+                    command.env("BUILDBOT_CONDA_ENV_DEB", environments);
+                }
                 command
             };
             stages.attempt("package is built again", || {
