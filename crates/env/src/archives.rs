@@ -9,12 +9,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow, bail, ensure};
 use rattler_conda_types::package::CondaArchiveIdentifier;
 use rattler_digest::{Md5, Sha256, Sha256Hash, compute_file_digest};
+use rattler_networking::LazyClient;
 use reqwest::StatusCode;
 use reqwest::header::RANGE;
-use reqwest_middleware::ClientWithMiddleware;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::client::Network;
 use crate::input::Wanted;
 use crate::progress::Progress;
 
@@ -37,11 +38,15 @@ pub(crate) struct Archive {
 pub(crate) async fn get(
     wanted: Vec<Wanted>,
     directory: &Path,
-    client: &ClientWithMiddleware,
+    network: &Network,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Vec<Archive>> {
     fs::create_dir_all(directory).with_context(|| format!("create `{}`", directory.display()))?;
     progress.begin("getting packages", wanted.len());
+    if wanted.iter().any(|wanted| wanted.url.scheme() != "file") {
+        network.client()?;
+    }
+    let client = network.lazy();
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let mut tasks = JoinSet::new();
     for (index, wanted) in wanted.into_iter().enumerate() {
@@ -62,11 +67,7 @@ pub(crate) async fn get(
     Ok(archives.into_iter().map(|(_, archive)| archive).collect())
 }
 
-async fn one(
-    wanted: Wanted,
-    directory: &Path,
-    client: &ClientWithMiddleware,
-) -> anyhow::Result<Archive> {
+async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::Result<Archive> {
     let told = shown(&wanted);
     let identifier = CondaArchiveIdentifier::try_from_url(&wanted.url)
         .with_context(|| format!("`{told}` is no package of Conda"))?;
@@ -126,11 +127,7 @@ pub(crate) fn hex(sum: &[u8]) -> String {
 }
 
 /// Downloads to `part`, adding to what is there already.
-async fn download(
-    wanted: &Wanted,
-    part: &Path,
-    client: &ClientWithMiddleware,
-) -> anyhow::Result<()> {
+async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::Result<()> {
     let told = shown(wanted);
     let mut attempt = 1;
     loop {
@@ -158,7 +155,7 @@ enum Stopped {
     ForGood(anyhow::Error),
 }
 
-async fn rest(wanted: &Wanted, part: &Path, client: &ClientWithMiddleware) -> Result<(), Stopped> {
+async fn rest(wanted: &Wanted, part: &Path, client: &LazyClient) -> Result<(), Stopped> {
     let for_good = |error: std::io::Error| {
         let path = part.display();
         Stopped::ForGood(anyhow!(error).context(format!("write `{path}`")))
@@ -169,7 +166,7 @@ async fn rest(wanted: &Wanted, part: &Path, client: &ClientWithMiddleware) -> Re
         .open(part)
         .map_err(for_good)?;
     let have = file.metadata().map_err(for_good)?.len();
-    let mut request = client.get(wanted.url.clone());
+    let mut request = client.client().get(wanted.url.clone());
     if have > 0 {
         request = request.header(RANGE, format!("bytes={have}-"));
     }

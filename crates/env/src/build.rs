@@ -18,10 +18,11 @@ use rattler_cache::validation::ValidationMode;
 use rattler_conda_types::RepoDataRecord;
 use serde::Serialize;
 
+use crate::client::Network;
 use crate::contents::Contents;
 use crate::input::{Input, Wanted};
 use crate::progress::Progress;
-use crate::{Arguments, archives, client, contents, input, safety, solve};
+use crate::{Arguments, archives, contents, input, safety, solve};
 
 /// Changes when generations of the same packages have other files than before.
 const RECIPE: &str = "1";
@@ -46,8 +47,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         .mode(0o700)
         .create(&arguments.cache)
         .with_context(|| format!("create `{}`", arguments.cache.display()))?;
-    let client = client::client(&arguments.mirrors, arguments.offline)?;
-    let (wanted, variables) = resolve(arguments, &client).await?;
+    let network = Network {
+        mirrors: arguments.mirrors.clone(),
+        offline: arguments.offline,
+    };
+    let (wanted, variables) = resolve(arguments, &network).await?;
     ensure!(
         !wanted.is_empty(),
         "`{}` names no packages",
@@ -55,7 +59,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     );
 
     let downloads = arguments.cache.join("archives");
-    let archives = archives::get(wanted, &downloads, &client, &progress).await?;
+    let archives = archives::get(wanted, &downloads, &network, &progress).await?;
     let packages: Vec<Package> = archives
         .iter()
         .map(package)
@@ -105,6 +109,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         &variables,
         &answer.packages,
         cache,
+        &network,
         &progress,
     )
     .await;
@@ -126,7 +131,7 @@ struct Place {
 
 async fn resolve(
     arguments: &Arguments,
-    client: &reqwest_middleware::ClientWithMiddleware,
+    network: &Network,
 ) -> anyhow::Result<(Vec<Wanted>, BTreeMap<String, String>)> {
     match input::read(&arguments.file, &arguments.environment)? {
         Input::Locked(wanted) => Ok((wanted, BTreeMap::new())),
@@ -144,8 +149,7 @@ async fn resolve(
                 (&arguments.channels, here.as_path())
             };
             let cache = arguments.cache.join("repodata");
-            let wanted =
-                solve::solve(specs, channels, beside, client, &cache, arguments.offline).await?;
+            let wanted = solve::solve(specs, channels, beside, network, &cache).await?;
             Ok((wanted, variables))
         }
     }
@@ -174,6 +178,7 @@ async fn make(
     variables: &BTreeMap<String, String>,
     packages: &[Package],
     cache: PackageCache,
+    network: &Network,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<()> {
     let building = &place.building;
@@ -189,6 +194,7 @@ async fn make(
         .collect();
     Installer::new()
         .with_package_cache(cache)
+        .with_download_client(network.lazy())
         .with_target_platform(input::platform())
         .with_installed_packages(Vec::new())
         // They would run as root, whatever they are.

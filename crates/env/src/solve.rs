@@ -8,8 +8,8 @@ use rattler_repodata_gateway::fetch::CacheAction;
 use rattler_repodata_gateway::{Gateway, SourceConfig};
 use rattler_solve::{SolveError, SolverImpl as _, SolverTask, resolvo::Solver};
 use rattler_virtual_packages::{VirtualPackage, VirtualPackageOverrides};
-use reqwest_middleware::ClientWithMiddleware;
 
+use crate::client::Network;
 use crate::input::{self, Wanted};
 
 /// Used when nobody names one.
@@ -20,22 +20,27 @@ pub(crate) async fn solve(
     specs: Vec<MatchSpec>,
     channels: &[String],
     beside: &Path,
-    client: &ClientWithMiddleware,
+    network: &Network,
     cache: &Path,
-    offline: bool,
 ) -> anyhow::Result<Vec<Wanted>> {
     ensure!(
         !specs.is_empty(),
         "nothing is asked for: the list of dependencies is empty"
     );
     let channels = parsed(channels, beside)?;
+    if channels
+        .iter()
+        .any(|channel| channel.base_url.url().scheme() != "file")
+    {
+        network.client()?;
+    }
     let platforms = [input::platform(), Subdir::NoArch];
     let gateway = Gateway::builder()
-        .with_client(client.clone())
+        .with_client(network.lazy())
         .with_cache_dir(cache)
         .with_channel_config(rattler_repodata_gateway::ChannelConfig {
             default: SourceConfig {
-                cache_action: if offline {
+                cache_action: if network.offline {
                     CacheAction::ForceCacheOnly
                 } else {
                     CacheAction::CacheOrFetch

@@ -1,9 +1,9 @@
 //! Environments and generations on disk. Whatever is changed is changed by one rename, and on disk before the next
 //! step begins, so that an interruption leaves what was, or what shall be.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -158,11 +158,7 @@ impl Environment {
     ///
     /// [`Error::Busy`] when another command holds it, [`Error::Io`].
     pub fn lock(&self) -> Result<Lock, Error> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.directory)
-            .map_err(Error::io("create", &self.directory))?;
+        make_directories(&self.directory)?;
         let path = self.directory.join(LOCK);
         let file = File::options()
             .create(true)
@@ -294,6 +290,22 @@ impl Lock {
     pub fn file(&self) -> &File {
         &self.file
     }
+}
+
+/// Makes a directory and those above it. Whatever the umask, services enter them as accounts of their own.
+fn make_directories(directory: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = directory
+        .ancestors()
+        .take_while(|ancestor| !ancestor.exists())
+        .collect();
+    for ancestor in missing.into_iter().rev() {
+        DirBuilder::new()
+            .recursive(true)
+            .create(ancestor)
+            .and_then(|()| fs::set_permissions(ancestor, Permissions::from_mode(0o755)))
+            .map_err(Error::io("create", ancestor))?;
+    }
+    Ok(())
 }
 
 /// Names in a directory; none where there is no directory.

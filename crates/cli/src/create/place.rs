@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
 
 use super::{Common, Draft};
 use crate::context::{Context, InvalidConfiguration};
@@ -63,18 +64,22 @@ pub(super) fn settle(
         Ok(instance.clone())
     };
     let instance = settled(draft)?;
-    if let Some(prefix) = managed(&instance, context) {
+    if let Some(prefix) = managed(&instance.conda_env, &instance.prefix(), context) {
         draft.set("conda-env", &prefix)?;
         return settled(draft);
     }
     Ok(instance)
 }
 
-/// A managed environment, where the installation has none of that name: a host needs no conda.
-fn managed(instance: &Instance, context: &Context) -> Option<String> {
+/// The prefix of a managed environment, where the installation has none of that name: a host needs no conda.
+pub(super) fn managed(
+    environment: &CondaEnv,
+    prefix: &AbsolutePath,
+    context: &Context,
+) -> Option<String> {
     let is_there = |prefix: &str| context.path(&format!("{prefix}/conda-meta")).is_dir();
-    let name = instance.conda_env.to_string();
-    if name.contains('/') || is_there(instance.prefix().as_str()) {
+    let name = environment.to_string();
+    if name.contains('/') || is_there(prefix.as_str()) {
         return None;
     }
     let prefix = paths::managed_prefix(&name);

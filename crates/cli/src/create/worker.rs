@@ -195,14 +195,17 @@ fn own_account(
         let tac = context.path(&format!("{}/buildbot.tac", other.directory));
         other.reference.role == Role::Master && other.user.as_str() == configured && tac.exists()
     });
-    let prefix = if let Ok(instance) = settings.instance(&draft.reference) {
-        instance.prefix()
+    let (environment, prefix) = if let Ok(instance) = settings.instance(&draft.reference) {
+        (&instance.conda_env, instance.prefix())
     } else {
         let defaults = settings.defaults().ok()?;
-        defaults.conda_env.prefix(&defaults.conda_root)
+        let prefix = defaults.conda_env.prefix(&defaults.conda_root);
+        (&defaults.conda_env, prefix)
     };
+    let prefix =
+        place::managed(environment, &prefix, context).unwrap_or_else(|| prefix.as_str().to_owned());
     let is_given = common.conda_root.is_some() || common.conda_env.is_some();
-    let open = is_given || context.is_elsewhere() || place::is_for_everybody(prefix.as_str());
+    let open = is_given || context.is_elsewhere() || place::is_for_everybody(&prefix);
     (shares && open).then(|| ACCOUNT.to_owned())
 }
 
