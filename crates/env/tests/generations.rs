@@ -78,7 +78,9 @@ fn every_format_names_the_same_packages() {
             ["name", "version", "file", "sha256", "md5"].map(|key| package[key].as_str().unwrap());
         let url = format!("{channel}/noarch/{file}");
         pixi += &format!("      - conda: {url}\n");
-        packages += &format!("- conda: {url}\n  sha256: {sha256}\n  md5: {md5}\n");
+        packages += &format!(
+            "- conda: {url}\n  sha256: {sha256}\n  md5: {md5}\n  subdir: noarch\n  noarch: generic\n"
+        );
         conda_lock += &format!(
             "- name: {name}\n  version: '{version}'\n  manager: conda\n  platform: linux-64\n  dependencies: {{}}\n  url: {url}\n  \
              hash:\n    md5: {md5}\n    sha256: {sha256}\n  category: main\n  optional: false\n"

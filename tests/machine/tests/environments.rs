@@ -243,6 +243,24 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     );
     is_as_before(&talk)?;
 
+    // A full disk, with the cache on another one.
+    let full = "/var/lib/buildbot-conda/envs/full";
+    machine
+        .shell(&format!(
+            "mkdir {full}; mount -t tmpfs -o size=40M tmpfs {full}"
+        ))?
+        .succeeded()?;
+    let talk = call(&machine, &["env", "create", "full", "--file", LOCK])?;
+    let left = machine
+        .shell(&format!("ls -A {full}; umount {full}; rmdir {full}"))?
+        .succeeded()?;
+    ensure!(
+        talk.status == 1
+            && talk.stderr.contains("No space left on device")
+            && left.text() == ".lock",
+        "{talk}\n{left}"
+    );
+
     // Ended while it makes a generation, and after it has switched: what served serves, and the next command cleans up.
     for (moment, options) in [(".building", ""), (".changing", "--no-restart")] {
         let script = format!(
