@@ -1,6 +1,7 @@
 //! Archives of packages: those of local channels where they are, others downloaded into the cache, resumed where a
 //! download broke. None is given on whose checksum has not been seen to be right.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -123,7 +124,11 @@ fn digits_of(text: &str) -> String {
 
 /// A checksum in small hexadecimal digits.
 pub(crate) fn hex(sum: &[u8]) -> String {
-    sum.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = String::with_capacity(2 * sum.len());
+    for byte in sum {
+        write!(digits, "{byte:02x}").expect("a string takes everything");
+    }
+    digits
 }
 
 /// Downloads to `part`, adding to what is there already.

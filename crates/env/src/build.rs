@@ -115,7 +115,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     .await;
     progress.end();
     if let Err(error) = made.and_then(|()| finish(&place, &arguments.directory, &generation)) {
-        // Most of all where the disk is full.
+        // Most of all where the disk is full. What other threads still write is left to the caller.
         let _ = fs::remove_dir_all(&building);
         return Err(error);
     }

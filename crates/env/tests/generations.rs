@@ -8,6 +8,7 @@
 
 mod channel;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
@@ -77,14 +78,18 @@ fn every_format_names_the_same_packages() {
         let [name, version, file, sha256, md5] =
             ["name", "version", "file", "sha256", "md5"].map(|key| package[key].as_str().unwrap());
         let url = format!("{channel}/noarch/{file}");
-        pixi += &format!("      - conda: {url}\n");
-        packages += &format!(
+        writeln!(pixi, "      - conda: {url}").unwrap();
+        write!(
+            packages,
             "- conda: {url}\n  sha256: {sha256}\n  md5: {md5}\n  subdir: noarch\n  noarch: generic\n"
-        );
-        conda_lock += &format!(
+        )
+        .unwrap();
+        write!(
+            conda_lock,
             "- name: {name}\n  version: '{version}'\n  manager: conda\n  platform: linux-64\n  dependencies: {{}}\n  url: {url}\n  \
              hash:\n    md5: {md5}\n    sha256: {sha256}\n  category: main\n  optional: false\n"
-        );
+        )
+        .unwrap();
     }
     for text in [yml, pixi + &packages, conda_lock] {
         let said = host.run(&text, &["--dry-run"]);

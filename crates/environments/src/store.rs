@@ -173,12 +173,22 @@ impl Environment {
             }
             Err(error) => return Err(Error::io("lock", &path)(error.into())),
         }
+        let lock = Lock { file };
+        self.sweep(&lock)?;
+        self.undo_change(&lock)?;
+        Ok(lock)
+    }
+
+    /// Removes what is no generation yet or any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn sweep(&self, _lock: &Lock) -> Result<(), Error> {
         for leftover in [BUILDING, REMOVING] {
             remove_tree(&self.directory.join(leftover))?;
         }
-        let lock = Lock { file };
-        self.undo_change(&lock)?;
-        Ok(lock)
+        Ok(())
     }
 
     /// Notes what serves before a change, so that the next command goes back to it if this one does not come to its

@@ -102,6 +102,8 @@ pub(super) fn build(
         .output()
         .with_context(|| format!("run `{}`", program.display()))?;
     if let Some(lock) = lock {
+        // All of it, whichever of the program's threads wrote last.
+        environment.sweep(lock)?;
         rustix::io::fcntl_setfd(lock.file(), FdFlags::CLOEXEC).context("keep the lock")?;
     }
     if !output.status.success() {
