@@ -176,21 +176,6 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     let machine = with_environment(release)?;
     let first = current(&machine)?;
     create_instances(&machine)?;
-    let is_as_before = |talk: &Output| -> Outcome {
-        ensure!(current(&machine)? == first, "{talk}");
-        for unit in [Unit::master(&machine), Unit::worker(&machine)] {
-            ensure!(
-                prefix_of(&machine, unit)? == format!("{ENVIRONMENT}/{first}"),
-                "{talk}"
-            );
-        }
-        ensure!(
-            Rest::new(&machine).answers(),
-            "the master does not answer: {talk}"
-        );
-        Ok(())
-    };
-
     // One that is seen to be broken is never switched to.
     let lock = machine.read_file(LOCK)?;
     let without: Vec<&str> = lock
@@ -215,7 +200,7 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
         talk.status == 1 && talk.stderr.contains("`master` would not run from it"),
         "{talk}"
     );
-    is_as_before(&talk)?;
+    ensure_as_before(&machine, &first, &talk)?;
     let now = [
         Unit::master(&machine).main_pid()?,
         Unit::worker(&machine).main_pid()?,
@@ -246,8 +231,29 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
                 .contains("`buildbot-master.service` does not start"),
         "{talk}"
     );
-    is_as_before(&talk)?;
+    ensure_as_before(&machine, &first, &talk)?;
 
+    nothing_is_left_on_a_full_disk(&machine)?;
+    what_is_ended_on_the_way_is_undone(&machine, &first)
+}
+
+/// The generation that served, in both instances.
+fn ensure_as_before(machine: &Machine, first: &str, talk: &Output) -> Outcome {
+    ensure!(current(machine)? == first, "{talk}");
+    for unit in [Unit::master(machine), Unit::worker(machine)] {
+        ensure!(
+            prefix_of(machine, unit)? == format!("{ENVIRONMENT}/{first}"),
+            "{talk}"
+        );
+    }
+    ensure!(
+        Rest::new(machine).answers(),
+        "the master does not answer: {talk}"
+    );
+    Ok(())
+}
+
+fn nothing_is_left_on_a_full_disk(machine: &Machine) -> Outcome {
     // A full disk, with the cache on another one.
     let full = "/var/lib/buildbot-conda/envs/full";
     machine
@@ -255,7 +261,7 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
             "mkdir {full}; mount -t tmpfs -o size=40M tmpfs {full}"
         ))?
         .succeeded()?;
-    let talk = call(&machine, &["env", "create", "full", "--file", LOCK])?;
+    let talk = call(machine, &["env", "create", "full", "--file", LOCK])?;
     let left = machine
         .shell(&format!("ls -A {full}; umount {full}; rmdir {full}"))?
         .succeeded()?;
@@ -265,7 +271,10 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
             && left.text() == ".lock",
         "{talk}\n{left}"
     );
+    Ok(())
+}
 
+fn what_is_ended_on_the_way_is_undone(machine: &Machine, first: &str) -> Outcome {
     // Ended while it makes a generation, and after it has switched: what served serves, and the next command cleans up.
     for (moment, options) in [(".building", ""), (".changing", "--no-restart")] {
         let script = format!(
@@ -280,20 +289,20 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
             Ok((ended.status == 0).then_some(()))
         })?;
         ensure!(
-            Rest::new(&machine).answers(),
+            Rest::new(machine).answers(),
             "the master does not answer: {talk}"
         );
-        call(&machine, &["env", "gc", "buildbot"])?.succeeded()?;
+        call(machine, &["env", "gc", "buildbot"])?.succeeded()?;
         let left = machine.run(&["ls", "-A", ENVIRONMENT])?.succeeded()?;
         ensure!(
             !left.stdout.contains(".building") && !left.stdout.contains(".changing"),
             "{left}"
         );
-        if current(&machine)? != first {
+        if current(machine)? != first {
             // It had come to its end.
-            call(&machine, &["env", "rollback", "buildbot"])?.succeeded()?;
+            call(machine, &["env", "rollback", "buildbot"])?.succeeded()?;
         }
-        is_as_before(&talk)?;
+        ensure_as_before(machine, first, &talk)?;
     }
     Ok(())
 }
