@@ -42,7 +42,7 @@ class Loader(machinery.SourceFileLoader):
 def package():
     """Import `buildbot_conda_runner.runner`; leaves the search path without this directory."""
     state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    Loader.cache = os.path.join(state, "bytecode") if state else None
+    Loader.cache = os.path.join(state, "bytecode") if os.path.isabs(state) else None
     # Beside this file are other programs of ours, nothing else to import from.
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != HERE]
     for directory in (HERE, os.path.join(HERE, PACKAGE)):

@@ -6,6 +6,7 @@ mod deb;
 mod demo;
 mod faults;
 mod interrupted;
+mod pictures;
 mod prerequisites;
 mod repo;
 mod reproduce;
@@ -39,6 +40,8 @@ enum Verb {
     Reproduce(reproduce::Arguments),
     /// Print the fault table of the last test run, or record it and the interruptions in `docs`
     Faults(faults::Arguments),
+    /// Make the pictures of the README on a throwaway Debian, the web pages in a real browser
+    Pictures(pictures::Arguments),
     /// Make, extend and verify a signed apt repository, as `buildbot-conda repo` does
     #[command(subcommand)]
     Repo(buildbot_conda_repository::command::Verb),
@@ -68,6 +71,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Deb(arguments) => deb::run(workspace, &arguments),
         Verb::Reproduce(arguments) => reproduce::run(workspace, &arguments),
         Verb::Faults(arguments) => faults::run(workspace, &arguments),
+        Verb::Pictures(arguments) => pictures::run(workspace, arguments),
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Check => check::run(workspace),
         Verb::Bench(arguments) => bench::run(workspace, &arguments),

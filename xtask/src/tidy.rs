@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 type Rule = fn(&Tree) -> Result<()>;
 
 /// Every rule by name.
-pub(crate) const RULES: [(&str, Rule); 5] = [
+pub(crate) const RULES: [(&str, Rule); 6] = [
     ("versions agree", versions_agree),
     (
         "modules open with what they own",
@@ -26,6 +26,10 @@ pub(crate) const RULES: [(&str, Rule); 5] = [
         one_crate_alone_knows_the_network,
     ),
     ("the project stands alone", the_project_stands_alone),
+    (
+        "the README shows every picture",
+        the_readme_shows_every_picture,
+    ),
 ];
 
 /// The files that git tracks.
@@ -213,6 +217,40 @@ fn the_project_stands_alone(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
+/// What the README shows is there, with words for those who do not see it, and no picture is left over.
+fn the_readme_shows_every_picture(tree: &Tree) -> Result<()> {
+    let readme = tree.read("README.md")?;
+    let shown = pictures(&readme);
+    for (words, path) in &shown {
+        ensure!(!words.is_empty(), "say in README.md what `{path}` shows");
+        ensure!(
+            tree.files.iter().any(|file| file == Path::new(path)),
+            "README.md shows `{path}`, which is not there"
+        );
+    }
+    for file in &tree.files {
+        ensure!(
+            !file.starts_with("docs/pictures")
+                || shown.iter().any(|(_, path)| file == Path::new(path)),
+            "`{}` is shown nowhere",
+            file.display()
+        );
+    }
+    Ok(())
+}
+
+/// What pictures of a Markdown text show, in words, and their paths: `![WORDS](PATH)`.
+fn pictures(text: &str) -> Vec<(&str, &str)> {
+    let candidates = text.split("![").skip(1);
+    candidates
+        .filter_map(|rest| {
+            let (words, rest) = rest.split_once("](")?;
+            let (path, _) = rest.split_once(')')?;
+            Some((words, path))
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,5 +272,10 @@ mod tests {
         assert_eq!(section(manifest, "[a]").collect::<Vec<_>>(), ["x = 1"]);
         assert_eq!(section(manifest, "[b]").collect::<Vec<_>>(), ["y = 2"]);
         assert_eq!(section(manifest, "[d]").count(), 0);
+    }
+    #[test]
+    fn pictures_are_found_with_their_words() {
+        let text = "a ![x\ny](a/b.svg) c [link](d) ![](e.png)\n";
+        assert_eq!(pictures(text), [("x\ny", "a/b.svg"), ("", "e.png")]);
     }
 }

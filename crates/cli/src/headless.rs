@@ -8,27 +8,36 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::output::{self, harmless};
 use crate::plan::files::{self, Found};
 use crate::plan::{self, Journal, Plan, Step};
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Boot without a desktop from the next boot on
+    On(Change),
+    /// Boot again to what was before `on`
+    Off(Change),
+    /// Say what the next boot is for
+    Status(Status),
+}
+
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// Boot without a desktop, go back to what was before, or say how it is
-    action: Action,
+pub(crate) struct Change {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Action {
-    On,
-    Off,
-    Status,
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// The administrator's link.
@@ -39,6 +48,9 @@ const DEFAULT: &str = "/usr/lib/systemd/system/default.target";
 const HEADLESS: &str = "/lib/systemd/system/multi-user.target";
 /// One line: where [`LINK`] led before, empty when there was none. Mode 0644.
 const BEFORE: &str = "/var/lib/buildbot-conda/headless";
+
+/// Where there is no link at all, systemd looks further than this.
+const UNKNOWN: &str = "nothing that is known";
 
 /// What the host boots to, and what it booted to before.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,19 +63,31 @@ struct Boot {
     before: Option<String>,
 }
 
-pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.action == Action::Status {
-        return output::print(Boot::look(context)?.told());
-    }
-    if arguments.dry_run {
+/// What `status --json` prints. Keys may be added, none changes its meaning.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether the next boot is without a desktop.
+    headless: bool,
+    /// The unit that the next boot is for; none when there is no link that says so.
+    target: Option<String>,
+    /// The unit that `off` goes back to; none when it changes nothing.
+    before: Option<String>,
+}
+
+pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
+    let change = match verb {
+        Verb::Status(arguments) => return status(arguments, context),
+        Verb::On(change) | Verb::Off(change) => change,
+    };
+    if change.dry_run {
         Journal::announce_unfinished(context);
-        return output::print(plan(arguments.action, context)?);
+        return output::print(plan(verb, context)?);
     }
     if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
         bail!("only root can do this\nhint: call it with sudo");
     }
     let journal = Journal::open(context)?;
-    let plan = plan(arguments.action, context)?;
+    let plan = plan(verb, context)?;
     plan::carry_out(&plan, &journal, None)?;
     for note in &plan.notes {
         eprintln!("{note}");
@@ -71,12 +95,21 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn plan(action: Action, context: &Context) -> anyhow::Result<Plan> {
+fn status(arguments: &Status, context: &Context) -> anyhow::Result<ExitCode> {
+    let report = Boot::look(context)?.report();
+    if arguments.json {
+        let json = serde_json::to_string_pretty(&report).context("write JSON")?;
+        return output::print(format_args!("{json}\n"));
+    }
+    output::print(report.told())
+}
+
+fn plan(verb: &Verb, context: &Context) -> anyhow::Result<Plan> {
     let boot = Boot::look(context)?;
-    let mut plan = match action {
-        Action::On => boot.on(context)?,
-        Action::Off => boot.off(context),
-        Action::Status => Plan::default(),
+    let mut plan = match verb {
+        Verb::On(_) => boot.on(context)?,
+        Verb::Off(_) => boot.off(context),
+        Verb::Status(_) => Plan::default(),
     };
     let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
     if is_booted && !plan.steps.is_empty() {
@@ -105,14 +138,15 @@ impl Boot {
 
     /// The unit that the next boot is for.
     fn target(&self) -> String {
-        name(self.link.as_ref().or(self.default.as_ref()))
+        let name = name(self.link.as_ref().or(self.default.as_ref()));
+        name.unwrap_or_else(|| UNKNOWN.to_owned())
     }
 
     /// The unit that it was for before.
     fn target_before(&self) -> Option<String> {
         let before = self.before.as_ref()?;
         let link = (!before.is_empty()).then(|| PathBuf::from(before));
-        Some(name(link.as_ref().or(self.default.as_ref())))
+        name(link.as_ref().or(self.default.as_ref()))
     }
 
     /// systemd has other names for the same target, systemd.special(7).
@@ -123,14 +157,11 @@ impl Boot {
         )
     }
 
-    fn told(&self) -> String {
-        let target = self.target();
-        match self.target_before() {
-            Some(before) if self.is_headless() => {
-                format!("on: boots to {target}, `off` goes back to {before}\n")
-            }
-            _ if self.is_headless() => format!("on: boots to {target}\n"),
-            _ => format!("off: boots to {target}\n"),
+    fn report(&self) -> Report {
+        Report {
+            headless: self.is_headless(),
+            target: name(self.link.as_ref().or(self.default.as_ref())),
+            before: self.target_before().filter(|_| self.is_headless()),
         }
     }
 
@@ -203,11 +234,21 @@ impl Boot {
     }
 }
 
+impl Report {
+    fn told(&self) -> String {
+        let target = self.target.as_deref().unwrap_or(UNKNOWN);
+        match (self.headless, &self.before) {
+            (true, Some(before)) => {
+                format!("on: boots to {target}, `off` goes back to {before}\n")
+            }
+            (true, None) => format!("on: boots to {target}\n"),
+            (false, _) => format!("off: boots to {target}\n"),
+        }
+    }
+}
+
 /// The unit that a link leads to.
-fn name(target: Option<&PathBuf>) -> String {
-    let name = target.and_then(|target| target.file_name());
-    let name = name.map_or("nothing that is known".into(), |name| {
-        name.to_string_lossy()
-    });
-    harmless(&name)
+fn name(target: Option<&PathBuf>) -> Option<String> {
+    let name = target?.file_name()?;
+    Some(harmless(&name.to_string_lossy()))
 }

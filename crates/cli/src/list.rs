@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::listing::{self, Options};
-use crate::survey;
+use crate::{survey, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -16,5 +16,5 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let look = || survey::survey(&context.settings()?, context);
-    listing::show(&arguments.options, false, look, survey::table)
+    listing::show(&arguments.options, false, look, table::of)
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
 use clap::{Args, ValueEnum};
 
-use crate::context::Context;
+use crate::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -67,6 +67,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .filter(|known| arguments.reference.as_ref().is_none_or(|one| one == *known))
         .collect();
     if references.is_empty() {
+        settings.check().map_err(InvalidConfiguration::from)?;
         match &arguments.reference {
             Some(wanted) => bail!(
                 "no instance `{wanted}` in `{}`\nhint: `buildbot-conda list` names those there are",

@@ -29,6 +29,7 @@ mod show;
 mod status;
 mod status_file;
 mod survey;
+mod table;
 mod units;
 mod upgrade;
 
@@ -79,7 +80,8 @@ enum Verb {
     /// Back up and upgrade a stopped master's database
     Upgrade(upgrade::Arguments),
     /// Boot without a graphical desktop, or with it again
-    Headless(headless::Arguments),
+    #[command(subcommand)]
+    Headless(headless::Verb),
     /// Print the completions of a shell for this command
     Completions(completions::Arguments),
     /// Write the manual pages of this command
@@ -119,7 +121,7 @@ fn main() -> ExitCode {
         Verb::Backup(arguments) => backup::run(&arguments, &context),
         Verb::Restore(arguments) => restore::run(&arguments, &context),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
-        Verb::Headless(arguments) => headless::run(&arguments, &context),
+        Verb::Headless(verb) => headless::run(&verb, &context),
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Env(verb) => env::run(&verb, &context),

@@ -1,7 +1,8 @@
-//! Standard output, which is data: written whole, and quiet about a reader that went away.
+//! Standard output, which is data: written whole, and quiet about a reader that went away. On a terminal, text for
+//! people is broken between its words.
 
 use std::fmt;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -29,4 +30,59 @@ pub(crate) fn harmless(text: &str) -> String {
             }
         })
         .collect()
+}
+
+/// Columns of the terminal that standard output is; none for a file or a pipe, or when nobody has told the terminal.
+pub(crate) fn width() -> Option<usize> {
+    let stdout = io::stdout();
+    let is_terminal = stdout.is_terminal();
+    let size = rustix::termios::tcgetwinsize(stdout).ok();
+    size.filter(|size| is_terminal && size.ws_col > 0)
+        .map(|size| usize::from(size.ws_col))
+}
+
+/// `text` in lines of at most `width` characters, each with its line break; the first set in by `first` blanks, all
+/// others by `rest`. Only a word that is longer than a line is left for the terminal to break.
+pub(crate) fn fold(text: &str, first: usize, rest: usize, width: Option<usize>) -> String {
+    let width = width.unwrap_or(usize::MAX);
+    let mut folded = " ".repeat(first);
+    let mut used = first;
+    let mut is_line_empty = true;
+    for word in text.split(' ') {
+        let length = word.chars().count();
+        if is_line_empty {
+            is_line_empty = false;
+        } else if used + 1 + length > width {
+            folded.push('\n');
+            folded.push_str(&" ".repeat(rest));
+            used = rest;
+        } else {
+            folded.push(' ');
+            used += 1;
+        }
+        folded.push_str(word);
+        used += length;
+    }
+    folded.push('\n');
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_alone() {
+        for (text, width, folded) in [
+            ("a bc def", None, " a bc def\n"),
+            ("a bc def", Some(9), " a bc def\n"),
+            ("a bc def", Some(8), " a bc\n  def\n"),
+            ("a bc def", Some(2), " a\n  bc\n  def\n"),
+            ("a  b", Some(9), " a  b\n"),
+            ("/long/path b", Some(4), " /long/path\n  b\n"),
+            ("", Some(4), " \n"),
+        ] {
+            assert_eq!(fold(text, 1, 2, width), folded, "{text} {width:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use clap::Args;
 
 use crate::adopt;
 use crate::context::{Context, InvalidConfiguration};
-use crate::create::record_file;
+use crate::create::{Naming, WorkerRecord, record_file, take_out};
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 
@@ -101,6 +101,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         steps.push(Step::Remove { path });
     }
     steps.push(configure(reference, &settings, context)?);
+    let naming = match master_of(reference, &settings, context) {
+        Some((master, name)) => take_out(master, &name, context)?,
+        None => Naming::default(),
+    };
     let record = record_file(reference, context);
     if record.exists() {
         steps.push(Step::Remove { path: record });
@@ -108,8 +112,9 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     if is_booted {
         steps.push(Step::ReloadSystemd);
     }
+    steps.extend(naming.steps);
     let credentials = own_credentials(instance, &settings, context);
-    let mut notes = Vec::new();
+    let mut notes = Vec::from_iter(naming.note);
     if arguments.data {
         remove_data(instance, credentials, context, &mut steps);
     } else {
@@ -125,6 +130,17 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         notes,
         steps,
     })
+}
+
+/// The master on this host for which a worker was created, and its name there.
+fn master_of<'a>(
+    reference: &InstanceRef,
+    settings: &'a Settings,
+    context: &Context,
+) -> Option<(&'a Instance, String)> {
+    let record = WorkerRecord::read(reference, context)?;
+    let master = settings.instance(&record.instance?.parse().ok()?).ok()?;
+    Some((master, record.worker))
 }
 
 fn configure(

@@ -15,7 +15,7 @@ use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
 use crate::database::progress::Progress;
 use crate::database::{Failure, Master, account, perform, plan};
-use crate::output;
+use crate::{output, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -108,5 +108,5 @@ fn list(backups: &[Backup], json: bool) -> anyhow::Result<ExitCode> {
                 .set_alignment(CellAlignment::Right),
         ]);
     }
-    output::print(format_args!("{table}\n"))
+    output::print(table::flush(&table).join("\n") + "\n")
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::Write as _;
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -78,7 +78,15 @@ impl Change {
             .path
             .canonicalize()
             .with_context(|| format!("follow `{file}`"))?;
-        replace(&path, &self.after).with_context(|| format!("write `{file}`"))
+        replace(&path, &self.after).map_err(|error| {
+            let cause = error.downcast_ref::<io::Error>();
+            if cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied) {
+                // Without the name of the temporary file, which says nothing to anybody.
+                anyhow!("write `{file}`: permission denied\nhint: try again with `sudo`")
+            } else {
+                error.context(format!("write `{file}`"))
+            }
+        })
     }
 }
 

@@ -1,6 +1,5 @@
 //! `status`: all instances in one table, or one in detail.
 
-use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 
 use anyhow::bail;
@@ -9,8 +8,9 @@ use clap::Args;
 
 use crate::context::Context;
 use crate::listing::{self, Options};
-use crate::output::harmless;
+use crate::output::{self, harmless};
 use crate::survey::{self, Row};
+use crate::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let wanted = arguments.reference.as_ref();
     let text = |rows: &[Row]| match (wanted, rows) {
         (Some(_), [row]) => detail(row, context),
-        _ => survey::table(rows),
+        _ => table::of(rows),
     };
     let look = || look(wanted, context);
     listing::show(&arguments.options, wanted.is_some(), look, text)
@@ -53,8 +53,9 @@ fn look(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<R
 
 fn detail(row: &Row, context: &Context) -> String {
     let mut text = String::new();
+    let width = output::width();
     let mut line = |name: &str, value: &str| {
-        writeln!(text, "{name:>15}: {value}").expect("writing to a string succeeds");
+        text += &output::fold(&format!("{name:>15}: {value}"), 0, 17, width);
     };
     line("instance", &row.instance);
     line("unit", &row.unit);

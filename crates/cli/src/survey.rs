@@ -1,5 +1,5 @@
-//! What is seen of every instance: configuration, unit and status file side by side, and the table
-//! and JSON that `list` and `status` make of it.
+//! What is seen of every instance: configuration, unit and status file side by side, as rows that `list` and `status`
+//! show in a table or as JSON.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,10 +8,9 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AbsolutePath;
-use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::context::{Context, InvalidConfiguration};
 use crate::output::harmless;
 use crate::status_file::{self, StatusFile};
 use crate::units::{self, Unit};
@@ -46,7 +45,14 @@ pub(crate) struct Row {
 }
 
 /// Looks at every instance that the configuration names.
+///
+/// # Errors
+///
+/// When the configuration has a problem and names none: nobody is to take that for a host where all is well.
 pub(crate) fn survey(settings: &Settings, context: &Context) -> anyhow::Result<Vec<Row>> {
+    if settings.references().next().is_none() {
+        settings.check().map_err(InvalidConfiguration::from)?;
+    }
     let units = if context.is_elsewhere() {
         BTreeMap::new()
     } else {
@@ -161,77 +167,4 @@ fn uptime() -> Option<Duration> {
     let text = std::fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = text.split(' ').next()?.parse().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// The rows as an aligned table with a header, without lines.
-pub(crate) fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
-        "INSTANCE",
-        "STATE",
-        "FOR",
-        "PID",
-        "MEMORY",
-        "BUILDBOT",
-        "ENVIRONMENT",
-        "DOING",
-    ]);
-    for row in rows {
-        let dash = || "-".to_owned();
-        table.add_row([
-            row.instance.clone(),
-            row.state.clone(),
-            row.seconds.map_or_else(dash, for_people),
-            row.pid.map_or_else(dash, |pid| pid.to_string()),
-            row.memory
-                .map_or_else(dash, |bytes| format!("{} MiB", bytes >> 20)),
-            row.buildbot.clone().unwrap_or_else(dash),
-            row.environment.clone().unwrap_or_else(dash),
-            row.message.clone().unwrap_or_else(dash),
-        ]);
-    }
-    for numeric in [2, 3, 4] {
-        if let Some(column) = table.column_mut(numeric) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let lines: Vec<String> = table
-        .lines()
-        .map(|line| {
-            line.strip_prefix(' ')
-                .unwrap_or(&line)
-                .trim_end()
-                .to_owned()
-        })
-        .collect();
-    lines.join("\n") + "\n"
-}
-
-/// `45s`, `12min`, `3h`, `9d`: the largest unit alone.
-fn for_people(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}min", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_told_by_their_largest_unit() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1min"),
-            (7199, "1h"),
-            (90000, "1d"),
-        ] {
-            assert_eq!(for_people(seconds), text);
-        }
-    }
 }

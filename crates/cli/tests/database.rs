@@ -101,8 +101,13 @@ fn backups_are_listed_youngest_first_and_other_files_are_not_ours() {
 "#;
     let said = run(&host, &["restore", "master", "--list", "--json"]);
     assert_eq!(said, (Some(0), expect.to_owned(), String::new()));
-    let (_, table, _) = run(&host, &["restore", "master", "--list"]);
-    assert_eq!(table.lines().count(), 3, "{table}");
+    let table = "\
+NAME                                                BUILDBOT  SCHEMA  SIZE
+20261102T000000Z-buildbot-4.3.0-schema-067.sqlite   4.3.0     067     1 KiB
+20261101T000000Z-buildbot-3.11.9-schema-064.sqlite  3.11.9    064     1 KiB
+";
+    let said = run(&host, &["restore", "master", "--list"]);
+    assert_eq!(said, (Some(0), table.to_owned(), String::new()));
 }
 
 #[test]
@@ -110,6 +115,9 @@ fn a_host_without_backups_lists_none() {
     let host = host();
     let said = run(&host, &["restore", "master", "--list", "--json"]);
     assert_eq!(said, (Some(0), "[]\n".to_owned(), String::new()));
+    let header = "NAME  BUILDBOT  SCHEMA  SIZE\n".to_owned();
+    let said = run(&host, &["restore", "master", "--list"]);
+    assert_eq!(said, (Some(0), header, String::new()));
 }
 
 #[test]

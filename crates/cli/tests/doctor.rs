@@ -399,7 +399,7 @@ fn units_are_examined_as_files() {
             warning: needrestart: needrestart is installed and `ROOT/etc/needrestart/conf.d/buildbot-conda.conf` does not keep it from workers: an upgrade of a library restarts them, with their builds
                 sh -c 'printf '\''%s\n'\'' "$@" >"$0"' ROOT/etc/needrestart/conf.d/buildbot-conda.conf '$nrconf{override_rc}{qr(^buildbot-worker[.\@])} = 0;'
             warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep
-                chroot ROOT/ systemctl set-default multi-user.target
+                chroot ROOT/ buildbot-conda headless on
             warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` is a copy of the package's unit, which upgrades do not reach
                 chroot ROOT/ systemctl revert buildbot-worker@gpu.service
                 hint: what it changes belongs into a drop-in: `systemctl edit`
@@ -569,8 +569,13 @@ fn an_old_systemd_and_a_desktop_are_named() {
     let systemctl = "#!/bin/sh\ncase $1 in\n--version) echo 'systemd 240 (240)' ;;\n\
                      get-default) echo graphical.target ;;\nshow) echo loaded ;;\nesac\n";
     let path = programs.path().join("systemctl");
-    fs::write(&path, systemctl).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: what a parallel test starts would have a file of this one open for writing, too.
+    let written = Command::new("sh")
+        .args(["-euc", "printf %s \"$1\" >\"$0\"; chmod 755 \"$0\""])
+        .arg(&path)
+        .arg(systemctl)
+        .status();
+    assert!(written.unwrap().success());
     let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
         .args(["doctor", "--only", "system", "--only", "boot-target"])
         .env(
@@ -585,7 +590,7 @@ fn an_old_systemd_and_a_desktop_are_named() {
         "problem: system: systemd 240 is too old, the units need 249\n",
         "    hint: upgrade to Debian 12 or later\n",
         "warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle \
-         machine to sleep\n    systemctl set-default multi-user.target\n",
+         machine to sleep\n    buildbot-conda headless on\n",
     ] {
         assert!(told.contains(line), "{told}");
     }

@@ -7,8 +7,9 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::process::{Child, Command, Output};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
@@ -23,8 +24,7 @@ impl Host {
             directory = host.0.path().display()
         );
         let program = host.0.path().join("systemctl");
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, &script);
         host
     }
 
@@ -41,6 +41,22 @@ impl Host {
     fn asked(&self) -> String {
         fs::read_to_string(self.0.path().join("asked")).unwrap_or_default()
     }
+}
+
+/// Writes a program by another process. What a parallel test starts would have a file of this one open for writing, too,
+/// for a moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
+fn write_program(path: &Path, text: &str) {
+    let mut shell = Command::new("sh")
+        .args(["-euc", "cat >\"$0\"; chmod \"$1\" \"$0\""])
+        .arg(path)
+        .arg("755")
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = shell.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(shell.wait().unwrap().success());
 }
 
 fn stderr(output: &Output) -> String {

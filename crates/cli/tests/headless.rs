@@ -165,6 +165,53 @@ fn what_is_no_link_is_refused() {
             )
         );
     }
-    assert_eq!(host.run(&[]).0, Some(2));
-    assert_eq!(host.run(&["perhaps"]).0, Some(2));
+}
+
+#[test]
+fn what_is_no_action_is_a_usage_error() {
+    let host = Host::with(None);
+    for words in [
+        &[][..],
+        &["perhaps"],
+        &["on", "--json"],
+        &["off", "--json"],
+        &["status", "--dry-run"],
+    ] {
+        let (status, stdout, stderr) = host.run(words);
+        assert_eq!((status, stdout.as_str()), (Some(2), ""), "{words:?}");
+        assert!(stderr.contains("Usage: "), "{stderr}");
+    }
+    assert_eq!(host.target(), None);
+}
+
+#[test]
+fn json_has_the_keys_that_the_manual_names() {
+    let host = Host::with(None);
+    let report = |headless, target, before| {
+        let text = format!(
+            "{{\n  \"headless\": {headless},\n  \"target\": {target},\n  \"before\": {before}\n}}\n"
+        );
+        said(&text, "")
+    };
+    let words = &["status", "--json"];
+    let desktop = report(false, "\"graphical.target\"", "null");
+    assert_eq!(host.run(words), desktop);
+    assert_eq!(host.run(&["on"]).0, Some(0));
+    assert_eq!(
+        host.run(words),
+        report(true, "\"multi-user.target\"", "\"graphical.target\"")
+    );
+    assert_eq!(host.run(&["off"]).0, Some(0));
+    assert_eq!(host.run(words), desktop);
+    fs::remove_file(host.0.path().join("usr/lib/systemd/system/default.target")).unwrap();
+    assert_eq!(host.run(words), report(false, "null", "null"));
+    assert_eq!(
+        host.run(&["status"]),
+        said("off: boots to nothing that is known\n", "")
+    );
+
+    let page = include_str!("../../../docs/man/sections/buildbot-conda-headless-status.1");
+    for key in ["headless", "target", "before"] {
+        assert!(page.contains(&format!(".B {key}\n")), "{key}");
+    }
 }

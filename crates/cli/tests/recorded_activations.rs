@@ -9,6 +9,7 @@ mod activation_records;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -452,11 +453,21 @@ fn plain(world: &World) -> Environment {
     ])
 }
 
+/// Writes a program by another process. What a parallel test starts would have a file of this one open for writing, too,
+/// for a moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
 fn write_program(path: &Path, text: &str, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory");
-    fs::write(path, text).expect("a file");
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("own file");
+    let mut shell = Command::new("sh")
+        .args(["-euc", "cat >\"$0\"; chmod \"$1\" \"$0\""])
+        .arg(path)
+        .arg(format!("{mode:o}"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    let mut stdin = shell.stdin.take().expect("it is a pipe");
+    stdin.write_all(text.as_bytes()).expect("sh reads it");
+    drop(stdin);
+    assert!(shell.wait().expect("sh is our child").success());
 }
 
 #[test]

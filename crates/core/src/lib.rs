@@ -15,3 +15,5 @@ pub mod trust;
 #[cfg(feature = "render")]
 pub mod unit;
 pub mod values;
+#[cfg(feature = "render")]
+pub mod workers;

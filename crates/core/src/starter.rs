@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use tera::{Context, Tera};
 use thiserror::Error;
 
-use crate::names::InstanceRef;
+use crate::names::{InstanceName, InstanceRef};
 use crate::paths;
 
 const WORKER: &str = include_str!("../templates/worker.tac.tera");
@@ -39,12 +39,12 @@ pub struct MasterStart {
     pub web_port: u16,
     /// TCP port of the workers, on the loopback interface.
     pub worker_port: u16,
-    /// The one worker that it knows.
+    /// The one worker that it knows at first, `crate::workers` has the further ones.
     pub worker: WorkerName,
 }
 
-/// A worker's name: letters, digits, `_`, `-` and `.`, a letter or digit first, at most 50
-/// characters, as Buildbot's database takes them.
+/// A worker's name: letters, digits, `_` and `-`, no digit first, at most 50 characters: what of
+/// Buildbot's identifiers (`buildbot/util/identifiers.py`) is ASCII, and no option of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerName(String);
 
@@ -62,7 +62,7 @@ pub struct Address {
 pub enum StartError {
     /// No name of a worker.
     #[error(
-        "`{}` is no name of a worker; use up to 50 letters, digits, `_`, `-` and `.`, a letter or digit first",
+        "`{}` is no name of a worker; use up to 50 letters, digits, `_` and `-`, a letter or `_` first",
         .0.escape_debug()
     )]
     Worker(String),
@@ -72,6 +72,14 @@ pub enum StartError {
 }
 
 impl WorkerName {
+    /// The name of the worker of an instance: its own, behind a word where it begins with a digit,
+    /// which a worker's does not.
+    pub fn of(instance: &InstanceName) -> Self {
+        let name = instance.as_str();
+        name.parse()
+            .unwrap_or_else(|_| Self(format!("worker-{name}")))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -85,8 +93,9 @@ impl std::str::FromStr for WorkerName {
         let first = text.bytes().next();
         let all = text
             .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-        if all && text.len() <= 50 && first.is_some_and(|byte| byte.is_ascii_alphanumeric()) {
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+        let begins = first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        if all && begins && text.len() <= 50 {
             return Ok(Self(text.to_owned()));
         }
         Err(StartError::Worker(text.to_owned()))
@@ -148,6 +157,12 @@ pub fn master_cfg(start: &MasterStart) -> String {
     context.insert("web_port", &start.web_port);
     context.insert("worker_port", &start.worker_port);
     context.insert("worker", &python(start.worker.as_str()));
+    // What has to be said so that it is this master.
+    let master = match start.reference.name {
+        None => String::new(),
+        Some(_) => format!(" --master {}", start.reference),
+    };
+    context.insert("master", &master);
     render(MASTER, &context)
 }
 
@@ -203,9 +218,18 @@ mod tests {
 
     #[test]
     fn names_of_workers_are_words() {
-        assert!("gpu-1.example".parse::<WorkerName>().is_ok());
-        for text in ["", "-x", "a b", "a'b", "é", &"a".repeat(51)] {
+        for text in ["gpu-1_x", "_x", "A-", &"a".repeat(50)] {
+            assert!(text.parse::<WorkerName>().is_ok(), "{text}");
+        }
+        for text in ["", "-x", "1", "a b", "a.b", "a'b", "é", &"a".repeat(51)] {
             assert!(text.parse::<WorkerName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_instance_has_a_name_that_is_one_of_a_worker() {
+        for (instance, worker) in [("gpu", "gpu"), ("x_-", "x_-"), ("9-9", "worker-9-9")] {
+            assert_eq!(WorkerName::of(&instance.parse().unwrap()).as_str(), worker);
         }
     }
 
@@ -232,6 +256,26 @@ mod tests {
             "{tls}"
         );
         assert!(tls.contains("[\"worker@gpu\".credentials]"), "{tls}");
+    }
+
+    #[test]
+    fn further_workers_find_their_place_in_a_starter() {
+        for reference in ["master", "master@nightly"] {
+            let text = master_cfg(&MasterStart {
+                reference: reference.parse().unwrap(),
+                web_port: 8010,
+                worker_port: 9989,
+                worker: "worker".parse().unwrap(),
+            });
+            let list = crate::workers::find(&text).unwrap();
+            assert_eq!(list.names().collect::<Vec<_>>(), ["worker"]);
+            let more = list.with(&"gpu".parse().unwrap());
+            assert_eq!(more, text.replace("[\"worker\"]", "[\"worker\", \"gpu\"]"));
+            assert_eq!(
+                text.contains(" --master master@nightly"),
+                reference != "master"
+            );
+        }
     }
 
     #[test]

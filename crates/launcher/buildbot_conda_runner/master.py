@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+from . import answers, attachment
 from .log import event_failure
 from .names import CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
@@ -39,6 +40,7 @@ class Master(Role):
 
     def attach(self):
         master = self.master
+        attachment.mend()
         wrap(master, "startService", failed=self._start_ended)
         wrap(master, "stopService", before=self._stopping)
         wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
@@ -124,6 +126,8 @@ class Master(Role):
             elif event.get("why") in ("while starting BuildMaster", "during reconfig:"):
                 if failure.value not in self.errors:
                     self.errors.append(failure.value)
+        elif text.startswith("BuildbotSite starting on "):
+            answers.mend()
         elif text == "BuildMaster is running":
             self._running()
         elif text == "BuildMaster startup failed":

@@ -8,6 +8,7 @@ import threading
 
 from .arguments import Options, Refusal, take_environment
 from .database import Database
+from .imports import Imports
 from .journal import Journal
 from .lock import remove_pid_file, take_lock, write_pid_file
 from .log import Observer, observers_of
@@ -209,6 +210,7 @@ class Runner:
         signal.signal(signal.SIGTERM, asked)
         signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         self.is_started = True
+        self.imports.worked()
         self.report.change("running", message, ["READY=1"])
         reactor.callLater(1, self.settle)
         seconds = self.watchdog_seconds()
@@ -223,6 +225,7 @@ class Runner:
         import gc
 
         self.shortcuts.remove()
+        self.imports.end()
         self.shortcuts.complete(Shortcuts.MENTIONED)
         # What has survived until here stays, and need not be looked through again and again.
         gc.collect()
@@ -255,6 +258,7 @@ class Runner:
         except OSError as error:
             raise Refusal(CONFIGURATION, "`%s`: %s" % (self.options.directory, error.strerror))
         self.lock = take_lock(self.journal, self.variables.get(HANDED_LOCK))
+        self.imports = Imports(self.database.state)
         if self.database.is_unfinished():
             self.database.become_whole()
         write_pid_file(self.journal)

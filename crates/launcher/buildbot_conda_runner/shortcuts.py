@@ -3,7 +3,6 @@
 import os
 import sys
 
-from . import tac
 from .names import TAC
 
 
@@ -36,8 +35,11 @@ class Shortcuts:
 
     def __init__(self, role):
         self.skipped = set(self.SKIPPED)
-        if role == "worker" and tac.is_plain(TAC):
-            self.skipped.add("OpenSSL")
+        if role == "worker":
+            from . import tac
+
+            if tac.is_plain(TAC):
+                self.skipped.add("OpenSSL")
         # Autobahn compiles a checker of UTF-8 for WebSockets when it is imported, and has a slower
         # one that needs no compiler. One protocol of workers sends enough to tell the difference.
         name = "AUTOBAHN_USE_NVX"

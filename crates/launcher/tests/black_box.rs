@@ -7,12 +7,12 @@
     reason = "a test whose host cannot be set up has failed"
 )]
 
-use std::fs::{self, Permissions};
+use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use buildbot_conda_core::dropin::DropIn;
@@ -61,9 +61,21 @@ impl Host {
         fs::write(path, content).unwrap();
     }
 
+    /// Written by another process: what a parallel test starts would have a file of this one open for writing, too, for
+    /// a moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
     fn executable(&self, path: &str, content: &str) {
-        self.write(path, content);
-        fs::set_permissions(self.path(path), Permissions::from_mode(0o755)).unwrap();
+        self.write(path, "");
+        let mut shell = Command::new("sh")
+            .args(["-euc", "cat >\"$0\"; chmod \"$1\" \"$0\""])
+            .arg(self.path(path))
+            .arg("755")
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        stdin.write_all(content.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(shell.wait().unwrap().success());
     }
 
     fn launcher(&self) -> Command {

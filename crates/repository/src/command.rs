@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::plan::Creation;
 use crate::release::date_text;
 use crate::repository::{Contents, Repository, Wish};
 use crate::settings::{Fingerprint, Settings, Url, Word, valid_for};
@@ -49,6 +50,9 @@ pub struct Create {
     /// How many versions of each package to keep; all of them, if not given
     #[arg(long, value_name = "NUMBER")]
     keep: Option<NonZeroUsize>,
+    /// Print what would be made, and make nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What both ways to publish have.
@@ -128,7 +132,14 @@ fn create(arguments: &Create) -> Result<Outcome, Error> {
         valid_for: arguments.valid_for,
         keep: arguments.keep,
     };
-    Repository::create(&arguments.directory, settings)?;
+    let creation = Creation::new(&arguments.directory, settings)?;
+    if arguments.dry_run {
+        return Ok(Outcome {
+            data: creation.to_string(),
+            ..Outcome::default()
+        });
+    }
+    creation.carry_out()?;
     let directory = arguments.directory.display();
     Ok(Outcome {
         talk: vec![format!(
@@ -141,7 +152,7 @@ fn create(arguments: &Create) -> Result<Outcome, Error> {
 fn publish(arguments: &Publish, debs: &[PathBuf]) -> Result<Outcome, Error> {
     let passphrase_file = arguments.passphrase_file.as_deref();
     let repository = Repository::open(&arguments.directory, passphrase_file)?;
-    let mut said = repository.change(&Wish {
+    let said = repository.change(&Wish {
         debs,
         keep: arguments.keep,
         date: date()?,
@@ -149,13 +160,13 @@ fn publish(arguments: &Publish, debs: &[PathBuf]) -> Result<Outcome, Error> {
     })?;
     if arguments.dry_run {
         return Ok(Outcome {
-            data: said.join("\n") + "\n",
+            data: said,
             ..Outcome::default()
         });
     }
-    said.push(format!("for clients: `{}`", repository.sources().display()));
+    let sources = format!("for clients: `{}`", repository.sources().display());
     Ok(Outcome {
-        talk: said,
+        talk: said.lines().map(str::to_owned).chain([sources]).collect(),
         ..Outcome::default()
     })
 }

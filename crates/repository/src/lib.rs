@@ -1,6 +1,6 @@
 //! A signed apt repository in a directory that any web server can publish: made, extended, verified.
 //!
-//! Text and decisions (`control`, `package`, `release`, `change`, `settings`) are apart from what touches the disk
+//! Text and decisions (`control`, `package`, `release`, `change`, `settings`, `plan`) are apart from what touches the disk
 //! (`deb`, `present`, `publish`) and from gpg, which has the keys. Building packages is not done here.
 
 mod change;
@@ -14,6 +14,7 @@ mod gpg;
 mod layout;
 mod names;
 mod package;
+mod plan;
 mod present;
 mod publish;
 mod release;
@@ -25,6 +26,7 @@ pub use digest::Digest;
 pub use error::Error;
 pub use names::{Architecture, NameError, PackageName, Version};
 pub use package::{Identity, Package, PackageError};
+pub use plan::Creation;
 pub use release::{Packages, Release, ReleaseError};
 pub use repository::{Contents, Repository, Wish};
 pub use settings::{Expected, Fingerprint, Settings, SettingsError, Url, Word};

@@ -7,7 +7,6 @@ use std::os::unix::fs as unix;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::change::Change;
 use crate::clients;
 use crate::deb::Incoming;
 use crate::digest::Digest;
@@ -15,6 +14,7 @@ use crate::error::{Error, at};
 use crate::gpg::{self, Form, Gpg};
 use crate::layout::{self, Layout};
 use crate::package::Identity;
+use crate::plan::Plan;
 use crate::present::{self, Generation, Present};
 use crate::release::{Packages, Release, architectures, indexes};
 use crate::settings::Settings;
@@ -25,8 +25,6 @@ pub(crate) struct Publication<'p> {
     pub(crate) layout: &'p Layout,
     pub(crate) settings: &'p Settings,
     pub(crate) gpg: &'p Gpg,
-    /// Seconds since 1970.
-    pub(crate) date: u64,
     pub(crate) present: Option<&'p Present>,
     /// States that some may still be reading, the present one included.
     pub(crate) readable: &'p [Generation],
@@ -49,21 +47,15 @@ pub(crate) fn clean(layout: &Layout, settings: &Settings) -> Result<(), Error> {
 }
 
 impl Publication<'_> {
-    /// Makes `change` what clients see.
-    pub(crate) fn publish(
-        &self,
-        change: &Change,
-        incoming: Vec<Incoming>,
-    ) -> Result<Release, Error> {
+    /// Makes what is planned what clients see.
+    pub(crate) fn publish(&self, plan: &Plan, incoming: Vec<Incoming>) -> Result<(), Error> {
         for deb in incoming {
             self.place(deb)?;
         }
-        let number = self.present.map_or(1, |present| present.number + 1);
-        let release = self.write_generation(number, &change.packages)?;
+        let release = self.write_generation(plan)?;
         self.write_client_files(&release)?;
-        self.switch(number)?;
-        self.forget(&change.packages)?;
-        Ok(release)
+        self.switch(plan.number)?;
+        self.forget(&plan.change.packages)
     }
 
     /// A package into the pool. Nobody refers to its place before the new state is published, and what is there already
@@ -78,13 +70,14 @@ impl Publication<'_> {
         layout::sync(directory)
     }
 
-    fn write_generation(&self, number: u64, packages: &Packages) -> Result<Release, Error> {
+    fn write_generation(&self, plan: &Plan) -> Result<Release, Error> {
+        let (number, packages) = (plan.number, &plan.change.packages);
         let generations = self.layout.generations(&self.settings.suite);
         let directory = generations.join(format!("{number}.unfinished"));
         layout::make_directory(&directory)?;
 
         let own = indexes(packages);
-        let release = self.release(packages, &own);
+        let release = self.release(plan, &own);
         let older = self
             .readable
             .iter()
@@ -107,7 +100,7 @@ impl Publication<'_> {
         if signers != self.settings.keys {
             return Err(Error::OtherKeys(directory.join("InRelease")));
         }
-        self.set_time(&directory)?;
+        self.set_time(&directory, plan.date)?;
         layout::sync(&directory)?;
         let finished = generations.join(number.to_string());
         fs::rename(&directory, &finished).map_err(at("rename", &directory))?;
@@ -115,7 +108,7 @@ impl Publication<'_> {
         Ok(release)
     }
 
-    fn release(&self, packages: &Packages, indexes: &BTreeMap<String, Vec<u8>>) -> Release {
+    fn release(&self, plan: &Plan, indexes: &BTreeMap<String, Vec<u8>>) -> Release {
         let files = indexes.iter().map(|(name, content)| {
             let size = content.len() as u64;
             (name.clone(), (Digest::of(content), size))
@@ -123,17 +116,17 @@ impl Publication<'_> {
         Release {
             name: self.settings.name.to_string(),
             suite: self.settings.suite.to_string(),
-            date: self.date,
-            valid_until: self.date + self.settings.valid_for.as_secs(),
-            architectures: architectures(packages),
+            date: plan.date,
+            valid_until: plan.valid_until,
+            architectures: architectures(&plan.change.packages),
             files: files.collect(),
         }
     }
 
     /// Servers answer "not modified" by whole seconds: each `InRelease` is a second younger than the one before, even
     /// where both were made within one.
-    fn set_time(&self, directory: &Path) -> Result<(), Error> {
-        let mut time = UNIX_EPOCH + Duration::from_secs(self.date);
+    fn set_time(&self, directory: &Path, date: u64) -> Result<(), Error> {
+        let mut time = UNIX_EPOCH + Duration::from_secs(date);
         if let Some(present) = self.present {
             let suite = &self.settings.suite;
             let path = self

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use crate::change::{Change, readable};
 use crate::deb;
 use crate::error::{Error, at};
-use crate::gpg::{self, Gpg};
-use crate::layout::{self, Layout};
+use crate::gpg::Gpg;
+use crate::layout::Layout;
+use crate::plan::{Plan, check_keys};
 use crate::present::{self, Generation, Present};
 use crate::publish::{self, Publication};
 use crate::release::{Packages, Release, date_text};
@@ -18,9 +19,9 @@ use crate::settings::{Fingerprint, Settings};
 /// A repository with its settings.
 #[derive(Debug)]
 pub struct Repository {
-    layout: Layout,
-    settings: Settings,
-    gpg: Gpg,
+    pub(crate) layout: Layout,
+    pub(crate) settings: Settings,
+    pub(crate) gpg: Gpg,
 }
 
 /// What shall change.
@@ -48,27 +49,6 @@ pub struct Contents {
 }
 
 impl Repository {
-    /// Makes a new repository without packages in `root`.
-    ///
-    /// # Errors
-    ///
-    /// When there is one already, a key cannot sign, or the directory cannot be written.
-    pub fn create(root: &Path, settings: Settings) -> Result<Self, Error> {
-        let repository = Self {
-            layout: Layout::new(root)?,
-            settings,
-            gpg: Gpg::default(),
-        };
-        let path = repository.layout.settings();
-        if path.exists() {
-            return Err(Error::Exists(path));
-        }
-        repository.check_keys()?;
-        layout::make_directory(repository.layout.root())?;
-        layout::write(&path, repository.settings.to_string().as_bytes())?;
-        Ok(repository)
-    }
-
     /// The repository in `root`. A passphrase is taken from the file, where one is named.
     ///
     /// # Errors
@@ -103,15 +83,19 @@ impl Repository {
         self.layout.sources(&self.settings)
     }
 
-    /// Publishes a new state, and says what changed. Killed at any moment, it leaves the present state as it was, or the
-    /// new one whole.
+    /// Publishes a new state, and says what changed; with [`Wish::dry_run`] it says the same, of the same plan, and
+    /// changes nothing. Killed at any moment, it leaves the present state as it was, or the new one whole.
     ///
     /// # Errors
     ///
     /// Nothing is published after an error; see [`Error`].
-    pub fn change(&self, wish: &Wish<'_>) -> Result<Vec<String>, Error> {
-        let lock = self.lock()?;
-        self.check_keys()?;
+    pub fn change(&self, wish: &Wish<'_>) -> Result<String, Error> {
+        let lock = if wish.dry_run {
+            self.lock_for_reading()?
+        } else {
+            Some(self.lock()?)
+        };
+        check_keys(&self.settings)?;
         // A dry run copies packages to where nobody minds.
         let scratch = tempfile::tempdir().map_err(at("write to", &std::env::temp_dir()))?;
         let incoming = if wish.dry_run {
@@ -140,24 +124,24 @@ impl Repository {
         if change.packages.is_empty() {
             return Err(Error::Empty(self.layout.root().to_owned()));
         }
-        let mut said = say(&change);
+        let plan = Plan {
+            change,
+            number: present.as_ref().map_or(1, |present| present.number + 1),
+            date: wish.date,
+            valid_until: wish.date + self.settings.valid_for.as_secs(),
+        };
         if !wish.dry_run {
             let publication = Publication {
                 layout: &self.layout,
                 settings: &self.settings,
                 gpg: &self.gpg,
-                date: wish.date,
                 present: present.as_ref(),
                 readable: &readable,
             };
-            let release = publication.publish(&change, debs)?;
-            said.push(format!(
-                "signed, valid until {}",
-                date_text(release.valid_until)
-            ));
+            publication.publish(&plan, debs)?;
         }
         drop(lock);
-        Ok(said)
+        Ok(plan.to_string())
     }
 
     /// What is in it, after verifying signatures, indexes and packages.
@@ -166,12 +150,7 @@ impl Repository {
     ///
     /// When something is not as it was signed.
     pub fn contents(&self) -> Result<Contents, Error> {
-        // Whoever writes removes what is not read any more; where nothing can be written, nobody writes.
-        let lock = File::open(self.layout.lock()).ok();
-        if let Some(lock) = &lock {
-            lock.lock_shared()
-                .map_err(at("lock", &self.layout.lock()))?;
-        }
+        let _lock = self.lock_for_reading()?;
         let present = present::load(&self.layout, &self.settings)?;
         Ok(match present {
             None => Contents {
@@ -187,8 +166,14 @@ impl Repository {
         })
     }
 
-    fn check_keys(&self) -> Result<(), Error> {
-        self.settings.keys.iter().try_for_each(gpg::check_key)
+    /// Waits for whoever writes, and removes what is not read any more; where nothing can be written, nobody writes.
+    fn lock_for_reading(&self) -> Result<Option<File>, Error> {
+        let path = self.layout.lock();
+        let lock = File::open(&path).ok();
+        if let Some(lock) = &lock {
+            lock.lock_shared().map_err(at("lock", &path))?;
+        }
+        Ok(lock)
     }
 
     /// Keeps others from changing it until the file is closed, as the kernel does for a killed process too.
@@ -223,17 +208,4 @@ fn refuse_going_back(present: Option<&Present>, date: u64) -> Result<(), Error> 
         }),
         _ => Ok(()),
     }
-}
-
-fn say(change: &Change) -> Vec<String> {
-    let lists = [
-        ("add", &change.added),
-        ("has already", &change.known),
-        ("drop", &change.dropped),
-    ];
-    let lines = lists.into_iter().flat_map(|(verb, list)| {
-        list.iter()
-            .map(move |identity| format!("{verb}: {identity}"))
-    });
-    lines.collect()
 }

@@ -35,7 +35,7 @@ pub use machine::{Builder, Machine};
 pub use package::{environments_package, latest_package};
 pub use prepared::{CHANNEL, installed, set_up, without_conda};
 pub use process::Output;
-pub use programs::with_programs;
+pub use programs::{with_packages, with_programs};
 pub use release::Release;
 pub use rest::{Build, Rest};
 pub use root::{debian_root, systemd_version};

@@ -16,6 +16,18 @@ use crate::{Environment, Release};
 /// How long an ordinary command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 
+/// Runs a command in an overlay of its own. Arguments: the overlay's options, where to mount it, a directory of the
+/// host's, the command.
+const BESIDE: &str = r#"
+mount -t overlay overlay -o "$1" "$2"
+cd "$2"
+mount -t proc proc proc
+mount --rbind /dev dev
+mount --bind "$3" mnt
+shift 3
+exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 chroot . "$@"
+"#;
+
 /// Says what a machine has; made by [`Machine::builder`].
 #[derive(Debug)]
 pub struct Builder {
@@ -322,6 +334,40 @@ impl Machine {
             .args(["--net", "--"])
             .args(words);
         process::run(&mut command, b"", limit)
+    }
+
+    /// Runs a program of another root in the machine's network, as root and with nothing else of the machine's; for
+    /// clients that would not fit into it. The host's directory `shared` is `/mnt` there; else nothing is kept.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be run or does not end.
+    pub fn run_beside(
+        &self,
+        layers: Layers,
+        shared: &Path,
+        words: &[&str],
+        limit: Duration,
+    ) -> Result<Output> {
+        let tree = Tree::create(layers)?;
+        let (options, root) = (tree.mount_options(), tree.directory.join("root"));
+        let isolated = [
+            "unshare",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "sh",
+            "-euc",
+            BESIDE,
+            "sh",
+        ];
+        let places = [
+            options.as_str(),
+            root.to_str().context("name a root")?,
+            shared.to_str().context("name a directory")?,
+        ];
+        self.run_on_network(&[&isolated[..], &places, words].concat(), limit)
     }
 
     /// Powers off in order and boots the same tree again.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::root::debian_root;
 use crate::{Layers, Release, cache, process};
 
-/// What the layer brings: the runner of DEP-8 tests with what it and ours need, and what restarts services after
+/// What tests need: the runner of DEP-8 tests with what it and ours need, and what restarts services after
 /// upgrades of libraries.
 const PACKAGES: &str = "autopkgtest dpkg-dev needrestart python3-venv";
 
@@ -38,23 +38,36 @@ done
 ///
 /// What apt-get said.
 pub fn with_programs(release: Release) -> Result<Layers> {
+    with_packages(release, "programs", PACKAGES)
+}
+
+/// A Debian of `release` with `packages`, names with blanks between them; `kind` is what the cache calls it.
+///
+/// # Errors
+///
+/// What apt-get said.
+pub fn with_packages(release: Release, kind: &str, packages: &str) -> Result<Layers> {
     let root = debian_root(release)?;
-    let key = cache::key(&[&root.to_string_lossy(), include_str!("programs.rs")]);
-    let layer = cache::entry(&format!("programs-{release}"), &key, MAX_AGE, |path| {
-        install(&root, path)
+    let key = cache::key(&[
+        &root.to_string_lossy(),
+        packages,
+        include_str!("programs.rs"),
+    ]);
+    let layer = cache::entry(&format!("{kind}-{release}"), &key, MAX_AGE, |path| {
+        install(&root, path, packages)
     })?;
     Ok(Layers::new(root).with(layer))
 }
 
-fn install(root: &Path, layer: &Path) -> Result<()> {
+fn install(root: &Path, layer: &Path, packages: &str) -> Result<()> {
     let scratch = PathBuf::from(format!("{}.scratch", layer.display()));
     cache::remove(&scratch)?;
-    eprintln!("installing `{PACKAGES}` from Debian's archive");
+    eprintln!("installing `{packages}` from Debian's archive");
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-euc", INSTALL, "sh"])
         .args([root, layer, &scratch])
-        .arg(PACKAGES);
+        .arg(packages);
     process::run(&mut command, b"", LIMIT)?.succeeded()?;
     cache::remove(&scratch)
 }

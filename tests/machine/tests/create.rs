@@ -95,6 +95,14 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let list = call(&machine, &["list"])?.succeeded()?;
     ensure!(list.stdout.matches(" active ").count() == 4, "{list}");
 
+    // One whose master is down is no failure; it is known when the master comes.
+    Unit::master(&machine).succeed("stop")?;
+    let later = call(&machine, &["create", "worker", "later"])?.succeeded()?;
+    ensure!(!later.stderr.contains("reload"), "{later}");
+    Unit::master(&machine).succeed("start")?;
+    Rest::new(&machine).wait_for_worker("later", SOON)?;
+    call(&machine, &["remove", "worker@later", "--data", "--yes"])?.succeeded()?;
+
     // Nobody is there to be asked.
     let refusal = call(&machine, &["remove", "worker@night"])?;
     ensure!(
@@ -174,9 +182,11 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
+    // While it still ends, a new master would take the next port.
     machine
         .shell(&format!(
-            "rm {PREFIX}/etc/conda/activate.d/take.sh; kill $(cat /var/tmp/taken)"
+            "rm {PREFIX}/etc/conda/activate.d/take.sh; pid=$(cat /var/tmp/taken); kill $pid; \
+             while kill -0 $pid 2>/dev/null; do sleep 0.1; done"
         ))?
         .succeeded()?;
 
@@ -193,6 +203,41 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same_but_databases(&machine, &before, &talk)?;
+
+    // The same for a further one, which the master has got to know in between, and forgets again.
+    let file = format!("{MASTER}/master.cfg");
+    let configuration = machine.read_file(&file)?;
+    let words = ["create", "worker", "gpu", "--password-file=/root/password"];
+    let talk = call(&machine, &words)?;
+    let steps = [
+        format!("as `bb`, add \"gpu\" to `WORKERS` in `{file}`"),
+        "reload `buildbot-master.service`, which checks its configuration first".to_owned(),
+        "error: the master refuses `worker@gpu`".to_owned(),
+    ];
+    ensure!(
+        talk.status == 1 && steps.iter().all(|step| talk.stderr.contains(step)),
+        "{talk}"
+    );
+    ensure!(machine.read_file(&file)? == configuration, "{talk}");
+    ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
+    ensure_same_but_databases(&machine, &before, &talk)?;
+
+    // A configuration with a mistake of somebody else's: nothing of it is changed, and nothing hangs on it.
+    let mistaken = format!("{configuration}raise ValueError('a mistake')\n");
+    machine.write_file(&file, &mistaken, "0600", "bb")?;
+    let talk = call(&machine, &["create", "worker", "gpu"])?;
+    ensure!(
+        talk.status == 1
+            && talk
+                .stderr
+                .contains("error: `buildbot-master.service` does not take its configuration: ")
+            && talk.stderr.contains("a mistake")
+            && talk.stderr.contains("; everything is as it was before\n"),
+        "{talk}"
+    );
+    ensure!(machine.read_file(&file)? == mistaken, "{talk}");
+    ensure_same_but_databases(&machine, &before, &talk)?;
+    machine.write_file(&file, &configuration, "0600", "bb")?;
 
     // The same for a password that somebody types, which is not seen; then the right one.
     let talk = type_password(&machine, "wrong one")?;
@@ -211,6 +256,19 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     );
     ensure!(Rest::new(&machine).worker_connected("worker")?, "{talk}");
     Ok(())
+}
+
+/// Those that the running master is configured for, but for its own.
+fn configured_workers(machine: &Machine) -> anyhow::Result<Vec<String>> {
+    let answer = Rest::new(machine).get("workers")?;
+    let workers = answer["workers"].as_array().into_iter().flatten();
+    let configured = workers.filter(|worker| {
+        let builders = worker["configured_on"].as_array();
+        builders.is_some_and(|builders| !builders.is_empty()) && worker["name"] != "__Janitor"
+    });
+    Ok(configured
+        .filter_map(|worker| worker["name"].as_str().map(str::to_owned))
+        .collect())
 }
 
 /// Makes a worker for `localhost:9989` from a terminal, on which the password is typed when it is asked for. What the
@@ -241,12 +299,12 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     machine.run(&[&format!("{PREFIX}/bin/python"), "-c", program, password])
 }
 
-/// A running master writes its database all the time.
+/// A running master writes its database all the time, and later what it has imported.
 fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> Outcome {
     let without = |text: &str| -> Vec<String> {
         let lines = text
             .lines()
-            .filter(|line| !line.contains("home/bb/master/"));
+            .filter(|line| !line.contains("home/bb/master/") && !line.contains("/bytecode/"));
         lines.map(str::to_owned).collect()
     };
     let now = without(&state(machine)?);
@@ -258,19 +316,7 @@ fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> 
 fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release) -> Outcome {
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
-    // Activation waits, in the middle of the making.
-    machine.write_file(
-        &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
-        "touch /var/tmp/waits; while test ! -e /var/tmp/go; do sleep 0.1; done\n",
-        "0644",
-        "root",
-    )?;
-    machine
-        .shell("setsid -f sh -c 'echo $$ >/root/pid; exec buildbot-conda create master' </dev/null >/root/talk 2>&1")?
-        .succeeded()?;
-    machine.wait_until("the master is being made", SOON, || {
-        Ok((machine.run(&["test", "-e", "/var/tmp/waits"])?.status == 0).then_some(()))
-    })?;
+    stop_in_activation(&machine, "create master", "/var/tmp")?;
     // Nobody else comes in between.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
@@ -283,7 +329,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
         let left = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb")?;
         Ok(left.text().is_empty().then_some(()))
     })?;
-    machine.shell("touch /var/tmp/go")?.succeeded()?;
+    go_on(&machine, "/var/tmp")?;
 
     // Any of the commands takes it back, even one that then refuses.
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
@@ -295,10 +341,54 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
-    machine
-        .run(&["rm", &format!("{PREFIX}/etc/conda/activate.d/wait.sh")])?
-        .succeeded()?;
     call(&machine, &["create", "master"])?.succeeded()?;
     ensure!(Rest::new(&machine).answers(), "the master does not answer");
+
+    // While the master checks its configuration with a further worker in it.
+    let before = state(&machine)?;
+    let file = format!("{MASTER}/master.cfg");
+    let configuration = machine.read_file(&file)?;
+    stop_in_activation(&machine, "create worker gpu", MASTER)?;
+    let changed = machine.read_file(&file)?;
+    ensure!(
+        changed == configuration.replace("[\"worker\"]", "[\"worker\", \"gpu\"]"),
+        "{changed}"
+    );
+    machine.shell("kill -KILL $(cat /root/pid)")?.succeeded()?;
+    go_on(&machine, MASTER)?;
+    let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
+    ensure!(
+        talk.stderr
+            .contains("`buildbot-conda create worker gpu` was interrupted, taking it back first"),
+        "{talk}"
+    );
+    ensure!(machine.read_file(&file)? == configuration, "{talk}");
+    ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
+    ensure_same_but_databases(&machine, &before, &talk)
+}
+
+/// Begins a command, and returns while it waits for an environment to be activated. Whoever activates it can write in
+/// `place`.
+fn stop_in_activation(machine: &Machine, verb: &str, place: &str) -> Outcome {
+    machine.write_file(
+        &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
+        &format!("touch {place}/waits; while test ! -e {place}/go; do sleep 0.1; done\n"),
+        "0644",
+        "root",
+    )?;
+    let script = format!(
+        "setsid -f sh -c 'echo $$ >/root/pid; exec buildbot-conda {verb}' </dev/null >/root/talk 2>&1"
+    );
+    machine.shell(&script)?.succeeded()?;
+    machine.wait_until("an environment is being activated", SOON, || {
+        let waits = machine.run(&["test", "-e", &format!("{place}/waits")])?;
+        Ok((waits.status == 0).then_some(()))
+    })
+}
+
+/// Activation waits no more, neither the one under way nor those to come.
+fn go_on(machine: &Machine, place: &str) -> Outcome {
+    let script = format!("touch {place}/go; rm {PREFIX}/etc/conda/activate.d/wait.sh");
+    machine.shell(&script)?.succeeded()?;
     Ok(())
 }

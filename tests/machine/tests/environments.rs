@@ -95,6 +95,8 @@ fn a_host_without_conda_gets_an_environment_and_updates_it_while_it_builds(
         build.results == 0 && log.contains(&format!("hello from {ENVIRONMENT}/{first}")),
         "{build:?}\n{log}"
     );
+    let doctor = call(&machine, &["doctor"])?;
+    ensure!(doctor.status == 0, "{doctor}");
 
     // A build that runs until it is let go.
     machine

@@ -276,12 +276,13 @@ fn what_is_away_is_tried_again_until_it_is_there(release: Release) -> Outcome {
             .succeeded()?;
         let lock = format!(
             "import sqlite3, time; c = sqlite3.connect('{MASTER}/data/state.sqlite'); \
-             c.execute('begin exclusive'); time.sleep(1000)"
+             c.execute('begin exclusive'); open('/var/tmp/locked', 'w'); time.sleep(1000)"
         );
         ensure_gets_over(
             &machine,
             &format!(
-                "systemd-run --quiet --collect --unit=holder {PREFIX}/bin/python -c \"{lock}\"; sleep 2"
+                "systemd-run --quiet --collect --unit=holder {PREFIX}/bin/python -c \"{lock}\"; \
+                 until test -e /var/tmp/locked; do sleep 0.1; done"
             ),
             "systemctl stop holder",
             &["still waiting for the database"],

@@ -357,7 +357,8 @@ fn a_drain_lets_builds_finish_and_leaves_the_service_down(release: Release) -> O
     };
 
     fault("drain-verb", release, || {
-        let request = stage.begin_build(WORK)?;
+        // It runs on while two commands look on.
+        let request = stage.begin_build("sleep 15")?;
         let plan = stage
             .machine
             .run(&["buildbot-conda", "drain", "--dry-run", "worker"])?

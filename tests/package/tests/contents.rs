@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows.
-const FILES: [(&str, &str); 45] = [
+const FILES: [(&str, &str); 48] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -35,11 +35,23 @@ const FILES: [(&str, &str); 45] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/answers.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/arguments.py",
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/attachment.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/database.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/imports.py",
     ),
     (
         "-rw-r--r--",

@@ -1,9 +1,11 @@
 //! `create master` and `create worker`: a working instance in one command, or nothing at all.
 //!
 //! `place` decides account and directory, `password` where a worker's password comes from,
-//! `record` is what a master tells later workers. The steps are `crate::plan`'s.
+//! `naming` has a master know its worker, `record` is what is noted for later. The steps are
+//! `crate::plan`'s.
 
 mod master;
+mod naming;
 mod password;
 mod place;
 mod record;
@@ -23,7 +25,8 @@ use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 
-pub(crate) use record::{Record, record_file};
+pub(crate) use naming::{Naming, take_out};
+pub(crate) use record::{Record, WorkerRecord, record_file};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

@@ -1,10 +1,11 @@
-//! What `create master` notes for later: where a worker on the same host finds it, and as whom. The
-//! master's own files are its user's, and not read.
+//! What `create` notes for later: where a worker on the same host finds a master, and as whom it
+//! comes. The instances' own files are their users', and not read.
 
 use std::fs;
 
 use anyhow::Context as _;
 use buildbot_conda_core::names::InstanceRef;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -22,7 +23,19 @@ pub(crate) struct Record {
     pub(crate) worker: String,
 }
 
-/// Where the record of a master is.
+/// A created worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerRecord {
+    /// `HOST:PORT` of its master.
+    pub(crate) master: String,
+    /// The name by which the master knows it.
+    pub(crate) worker: String,
+    /// The master's reference, if it is an instance of this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) instance: Option<String>,
+}
+
+/// Where the record of an instance is.
 pub(crate) fn record_file(reference: &InstanceRef, context: &Context) -> std::path::PathBuf {
     context.path(&format!("{RECORDS}/{reference}.json"))
 }
@@ -30,8 +43,7 @@ pub(crate) fn record_file(reference: &InstanceRef, context: &Context) -> std::pa
 impl Record {
     /// That of a master, if it was created by us.
     pub(crate) fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
-        let text = fs::read_to_string(record_file(reference, context)).ok()?;
-        serde_json::from_str(&text).ok()
+        read(reference, context)
     }
 
     pub(super) fn steps(
@@ -39,20 +51,48 @@ impl Record {
         reference: &InstanceRef,
         context: &Context,
     ) -> anyhow::Result<Vec<Step>> {
-        let directory = context.path(RECORDS);
-        let mut steps = Vec::new();
-        if !directory.is_dir() {
-            steps.push(Step::CreateDirectory {
-                path: directory,
-                mode: 0o755,
-            });
-        }
-        steps.push(Step::Write {
-            path: record_file(reference, context),
-            text: serde_json::to_string(self).context("write a record")? + "\n",
-            mode: 0o644,
-            secret: false,
-        });
-        Ok(steps)
+        steps(self, reference, context)
     }
+}
+
+impl WorkerRecord {
+    /// That of a worker, if it was created by us.
+    pub(crate) fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
+        read(reference, context)
+    }
+
+    pub(super) fn steps(
+        &self,
+        reference: &InstanceRef,
+        context: &Context,
+    ) -> anyhow::Result<Vec<Step>> {
+        steps(self, reference, context)
+    }
+}
+
+fn read<T: DeserializeOwned>(reference: &InstanceRef, context: &Context) -> Option<T> {
+    let text = fs::read_to_string(record_file(reference, context)).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn steps(
+    record: &impl Serialize,
+    reference: &InstanceRef,
+    context: &Context,
+) -> anyhow::Result<Vec<Step>> {
+    let directory = context.path(RECORDS);
+    let mut steps = Vec::new();
+    if !directory.is_dir() {
+        steps.push(Step::CreateDirectory {
+            path: directory,
+            mode: 0o755,
+        });
+    }
+    steps.push(Step::Write {
+        path: record_file(reference, context),
+        text: serde_json::to_string(record).context("write a record")? + "\n",
+        mode: 0o644,
+        secret: false,
+    });
+    Ok(steps)
 }

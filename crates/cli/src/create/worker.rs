@@ -12,7 +12,9 @@ use buildbot_conda_core::starter::{
 use clap::Args;
 
 use super::master::{configured_user, title};
-use super::{Common, Draft, Record, credential, enable_and_start, password, place};
+use super::{
+    Common, Draft, Record, WorkerRecord, credential, enable_and_start, naming, password, place,
+};
 use crate::context::Context;
 use crate::plan::{Contents, Made, Plan, Step};
 
@@ -44,11 +46,22 @@ pub(crate) struct Arguments {
 enum Target {
     /// On this host, made by us or known by its credential.
     Here {
+        master: Box<Instance>,
         record: Option<Record>,
         credential: String,
     },
     /// Anywhere.
     At(Address),
+}
+
+impl Target {
+    /// The instance of this host.
+    fn instance(&self) -> Option<&InstanceRef> {
+        match self {
+            Self::Here { master, .. } => Some(&master.reference),
+            Self::At(_) => None,
+        }
+    }
 }
 
 pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, String)> {
@@ -82,8 +95,23 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         Target::At(address) => (address.clone(), None),
     };
     let name = worker_name(arguments, &reference, record.as_ref())?;
-    // Only then is it the master's fault, or ours, when it does not connect.
-    let is_known = record.is_some_and(|record| record.worker == name.as_str());
+    let own_record = WorkerRecord {
+        master: address.to_string(),
+        worker: name.as_str().to_owned(),
+        instance: target.instance().map(ToString::to_string),
+    };
+    refuse_namesake(&own_record, &reference, &settings, context)?;
+    // Only where the master is there and knows it is it anybody's fault when it does not connect.
+    let (naming, is_expected) = match &target {
+        Target::Here { master, .. } => {
+            let naming = naming::add(master, &name, context)?;
+            let is_known =
+                naming.is_named || record.is_some_and(|record| record.worker == name.as_str());
+            let is_running = naming::is_running(master, context)?;
+            (naming, is_known && is_running)
+        }
+        Target::At(_) => (naming::Naming::default(), false),
+    };
 
     let mut steps = Vec::new();
     if own_account.is_some() && place::account(&instance, context).is_none() {
@@ -114,20 +142,25 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
             files: files(&start, arguments.admin.as_deref(), context)?,
         },
     });
+    steps.extend(own_record.steps(&reference, context)?);
+    steps.extend(naming.steps);
     enable_and_start(&reference, context, &mut steps);
     if matches!(steps.last(), Some(Step::Start { .. })) {
         steps.push(Step::AwaitConnection {
             unit: reference.unit_name(),
-            required: is_known,
+            required: is_expected,
         });
     }
     let plan = Plan {
         title: format!("create {}", title(&reference)),
-        notes: vec![format!(
+        notes: [format!(
             "{}, as `{}` of the master at {address}",
             place::told(&reference, &instance),
             name.as_str()
-        )],
+        )]
+        .into_iter()
+        .chain(naming.note)
+        .collect(),
         steps,
     };
     let closing =
@@ -174,9 +207,33 @@ fn target(given: Option<&str>, settings: &Settings, context: &Context) -> anyhow
         .map(|(_, file)| file.to_string())
         .unwrap_or_default();
     Ok(Target::Here {
+        master: Box::new(master.clone()),
         record: Record::read(&master.reference, context),
         credential,
     })
+}
+
+/// Two workers of one name would take turns in throwing each other out.
+fn refuse_namesake(
+    record: &WorkerRecord,
+    reference: &InstanceRef,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let others = settings.references().filter(|other| *other != reference);
+    for other in others {
+        let is_same = WorkerRecord::read(other, context)
+            .is_some_and(|other| other.master == record.master && other.worker == record.worker);
+        if is_same {
+            bail!(
+                "`{other}` is the worker `{}` of the master at {} already\n\
+                 hint: name another one with `--worker-name`",
+                record.worker,
+                record.master
+            );
+        }
+    }
+    Ok(())
 }
 
 /// An account of its own, where the configuration has the worker under the master's, and the
@@ -220,7 +277,7 @@ fn worker_name(
         return Ok(name.clone());
     }
     match (&reference.name, record) {
-        (Some(name), _) => Ok(name.as_str().parse()?),
+        (Some(name), _) => Ok(WorkerName::of(name)),
         (None, Some(record)) => Ok(record.worker.parse()?),
         (None, None) => Ok("worker".parse()?),
     }

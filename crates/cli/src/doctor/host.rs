@@ -263,5 +263,6 @@ fn judge_target(target: &str, has_desktop: bool, scene: &Scene<'_>) -> Finding {
     }
     let seen = "the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep";
     let finding = Finding::warning(Check::BootTarget, None, seen);
-    finding.command(scene.there(["systemctl", "set-default", "multi-user.target"]))
+    // It remembers what was before, which `systemctl set-default` does not.
+    finding.command(scene.there(["buildbot-conda", "headless", "on"]))
 }

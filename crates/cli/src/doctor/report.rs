@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::finding::{Finding, Severity};
+use crate::output;
 
 /// The format of the JSON. Keys may be added, none changes its meaning.
 const VERSION: u32 = 1;
@@ -35,14 +36,15 @@ pub(super) fn json(findings: &[Finding]) -> anyhow::Result<String> {
 }
 
 /// A paragraph for each problem and warning, or with `all` for each finding, and a last line that
-/// counts them.
-pub(super) fn text(findings: &[Finding], all: bool) -> String {
+/// counts them. Words go on in the next line where one of `width` characters is full; commands do not, so that they can
+/// be copied.
+pub(super) fn text(findings: &[Finding], all: bool, width: Option<usize>) -> String {
     let mut text = String::new();
     let shown = findings
         .iter()
         .filter(|finding| all || finding.severity >= Severity::Warning);
     for finding in shown {
-        text.push_str(&paragraph(finding));
+        text.push_str(&paragraph(finding, width));
     }
     let (problems, warnings) = (
         count(findings, Severity::Problem),
@@ -59,7 +61,7 @@ pub(super) fn text(findings: &[Finding], all: bool) -> String {
         let more = if all { "" } else { " (`--all` says which)" };
         write!(summary, ", {unseen} not looked at{more}").expect("writing to a string succeeds");
     }
-    text + &summary + "\n"
+    text + &output::fold(&summary, 0, 2, width)
 }
 
 fn counted(count: usize, noun: &str) -> String {
@@ -70,18 +72,19 @@ fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-fn paragraph(finding: &Finding) -> String {
-    let mut text = format!("{}: ", finding.severity);
+fn paragraph(finding: &Finding, width: Option<usize>) -> String {
+    let mut head = format!("{}: ", finding.severity);
     if let Some(instance) = &finding.instance {
-        write!(text, "{instance}: ").expect("writing to a string succeeds");
+        write!(head, "{instance}: ").expect("writing to a string succeeds");
     }
-    writeln!(text, "{}: {}", finding.check, finding.seen).expect("writing to a string succeeds");
+    write!(head, "{}: {}", finding.check, finding.seen).expect("writing to a string succeeds");
+    let mut text = output::fold(&head, 0, 2, width);
     if let Some(mending) = &finding.mending {
         for command in &mending.commands {
             writeln!(text, "    {command}").expect("writing to a string succeeds");
         }
         if let Some(words) = &mending.words {
-            writeln!(text, "    hint: {words}").expect("writing to a string succeeds");
+            text.push_str(&output::fold(&format!("hint: {words}"), 4, 6, width));
         }
     }
     text
@@ -100,14 +103,28 @@ mod tests {
             Finding::unseen(Check::Tac, None, "not set up"),
         ];
         assert_eq!(
-            text(&findings, false),
+            text(&findings, false, None),
             "problem: unit-masked: it is masked\n    systemctl x\n\
              1 problem, no warnings, 1 in order, 1 not looked at (`--all` says which)\n"
         );
         assert_eq!(
-            text(&findings[1..], true),
+            text(&findings[1..], true, None),
             "ok: clock: synchronised\nunseen: tac: not set up\n\
              no problems, no warnings, 1 in order, 1 not looked at\n"
+        );
+    }
+    #[test]
+    fn a_narrow_terminal_breaks_words_apart_and_no_command() {
+        let seen = "`/etc/x` is open to others than root";
+        let findings = [Finding::problem(Check::Credentials, None, seen)
+            .safe(["chmod", "0600", "/etc/buildbot-conda/credentials/x"])
+            .words("change the password, which others may know")];
+        assert_eq!(
+            text(&findings, false, Some(32)),
+            "problem: credentials: `/etc/x`\n  is open to others than root\n    \
+             chmod 0600 /etc/buildbot-conda/credentials/x\n    \
+             hint: change the password,\n      which others may know\n\
+             1 problem, no warnings, 0 in\n  order\n"
         );
     }
 }

@@ -22,6 +22,8 @@ use crate::output::harmless;
 /// without one was not set up.
 const STAGE: &str = ".being-made";
 const TAC: &str = "buildbot.tac";
+/// Bytes of what is said as the service user.
+const MOST_SAID: u64 = 8 << 20;
 /// Upstream's own command, whatever shebang its script has.
 const CREATE_MASTER: &str = "\
 import sys
@@ -105,6 +107,7 @@ pub(super) fn fill(
 ) -> anyhow::Result<()> {
     let input = serde_json::to_string(contents).context("write the contents of a directory")?;
     call(user, group, &["fill"], directory, &input)
+        .map(drop)
         .with_context(|| format!("set up `{}` as `{}`", directory.display(), user))
 }
 
@@ -124,16 +127,18 @@ pub(super) fn clear(
         &["clear"]
     };
     call(user, group, words, directory, "")
+        .map(drop)
         .with_context(|| format!("clear `{}` as `{}`", directory.display(), user))
 }
 
-fn call(
+/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
+pub(super) fn call(
     user: &str,
     group: Option<&str>,
     words: &[&str],
-    directory: &Path,
+    path: &Path,
     input: &str,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let user = find_user(user)?;
     let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
     // A session of its own has no terminal that the user could type into (TIOCSTI).
@@ -149,10 +154,10 @@ fn call(
         .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
         .args(words)
         .arg("--")
-        .arg(directory)
+        .arg(path)
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .context("run `setsid setpriv`")?;
@@ -160,9 +165,16 @@ fn call(
         // It may have ended already; then its own words say why.
         let _ = pipe.write_all(input.as_bytes());
     }
+    let mut text = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        // It is the user's process: he may have it say anything, to a limit.
+        pipe.take(MOST_SAID)
+            .read_to_string(&mut text)
+            .context("read what `setpriv` says")?;
+    }
     let output = child.wait_with_output().context("wait for `setpriv`")?;
     if output.status.success() {
-        return Ok(());
+        return Ok(text);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<String> = said.lines().map(harmless).collect();

@@ -66,7 +66,7 @@ impl Journal {
             .with_context(|| format!("open `{}`", lock_path.display()))?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!(
-                "another `adopt`, `create` or `remove` is at work\nhint: try again when it has ended"
+                "another `buildbot-conda` that changes this host is at work\nhint: try again when it has ended"
             );
         }
         let journal = Self { path, _lock: lock };

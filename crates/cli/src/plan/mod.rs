@@ -1,16 +1,17 @@
-//! Plans of the verbs that change a host (`adopt`, `create`, `remove`): steps as values, shown by
-//! `--dry-run` as they are carried out otherwise.
+//! Plans of the verbs that change a host: steps as values, shown by `--dry-run` as they are carried
+//! out otherwise.
 //!
 //! A step knows how to be done, how to be told, and by which steps it is taken back. Those are
 //! written to the `journal` before the step begins, so that whatever ends a verb in the middle, the
 //! next one finds what is to be taken back. `files` writes files whole, `account` works as the
-//! service user, `systemd` talks to systemd.
+//! service user, `worker_list` does so in a master's configuration, `systemd` talks to systemd.
 
 mod account;
 pub(crate) mod files;
 mod journal;
 mod perform;
 mod systemd;
+mod worker_list;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub(crate) use perform::carry_out;
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
+pub(crate) use worker_list::{Edit, Seen, apply_edit, look_as_user, see};
 
 /// One thing that is done to the host. Paths are those of this host, a root directory included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +38,9 @@ pub(crate) enum Step {
     Start { unit: String },
     /// `systemctl daemon-reload`: also has the generator read the configuration.
     ReloadSystemd,
+    /// `systemctl reload` of a master that runs, which checks its configuration first. What it
+    /// refuses is a failure where it is `required`, and told otherwise.
+    Reload { unit: String, required: bool },
     /// A worker is at its master, or at least tries where nobody knows whether there is one.
     AwaitConnection { unit: String, required: bool },
     /// An account of the system.
@@ -88,6 +93,14 @@ pub(crate) enum Step {
         directory: PathBuf,
         keep: bool,
     },
+    /// The service user changes the list of workers in a master's configuration.
+    NameWorker {
+        user: String,
+        group: Option<String>,
+        /// The master's unit: where this is taken back, it is reloaded again.
+        unit: String,
+        edit: Edit,
+    },
     /// A directory that nobody writes any more goes with all that is in it; its parent is root's.
     RemoveTree { path: PathBuf },
 }
@@ -129,6 +142,12 @@ impl fmt::Display for Step {
             Self::Stop { unit, .. } => write!(formatter, "stop `{unit}`"),
             Self::Start { unit } => write!(formatter, "start `{unit}`, and wait until it serves"),
             Self::ReloadSystemd => write!(formatter, "have systemd read its units again"),
+            Self::Reload { unit, .. } => {
+                write!(
+                    formatter,
+                    "reload `{unit}`, which checks its configuration first"
+                )
+            }
             Self::AwaitConnection { unit, .. } => {
                 write!(formatter, "see `{unit}` connect to its master")
             }
@@ -194,6 +213,7 @@ impl fmt::Display for Step {
                     tell(directory)
                 )
             }
+            Self::NameWorker { user, edit, .. } => write!(formatter, "as `{user}`, {edit}"),
             Self::RemoveTree { path } => {
                 write!(formatter, "remove `{}` and all that is in it", tell(path))
             }

@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::files::{self, Found};
 use super::journal::{Begun, Journal};
-use super::{Plan, Step, account, missing_directories, systemd};
+use super::{Plan, Step, account, missing_directories, systemd, worker_list};
 
 /// Does every step. When one fails, what was done before is taken back.
 ///
@@ -117,7 +117,7 @@ pub(super) fn take_back(mut begun: Begun, journal: &Journal) -> anyhow::Result<(
     begun.undo = failed;
     journal.write(&begun)?;
     bail!(
-        "not everything could be taken back: {}; the next `adopt`, `create` or `remove` tries again",
+        "not everything could be taken back: {}; the next verb that changes this host tries again",
         reasons.join("; ")
     )
 }
@@ -194,9 +194,28 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
             directory: directory.clone(),
             keep: directory.is_dir(),
         }],
+        // The running master knows the one list or the other, whether it was reloaded yet or not.
+        Step::NameWorker {
+            user,
+            group,
+            unit,
+            edit,
+        } => vec![
+            Step::NameWorker {
+                user: user.clone(),
+                group: group.clone(),
+                unit: unit.clone(),
+                edit: edit.inverse(),
+            },
+            Step::Reload {
+                unit: unit.clone(),
+                required: false,
+            },
+        ],
         // Nothing changes, or nothing brings it back: those come last in their plans.
         Step::Stop { .. }
         | Step::Start { .. }
+        | Step::Reload { .. }
         | Step::AwaitConnection { .. }
         | Step::RemoveAccount { .. }
         | Step::RemoveDirectory { .. }
@@ -210,6 +229,7 @@ fn perform(step: &Step) -> anyhow::Result<()> {
         Step::Stop { unit, keep_builds } => systemd::stop(unit, *keep_builds),
         Step::Start { unit } => systemd::start(unit),
         Step::ReloadSystemd => systemd::reload(),
+        Step::Reload { unit, required } => systemd::reload_unit(unit, *required),
         Step::AwaitConnection { unit, required } => systemd::await_connection(unit, *required),
         Step::CreateAccount { name, home } => create_account(name, home),
         Step::RemoveAccount { name, home } => remove_account(name, home),
@@ -246,6 +266,9 @@ fn perform(step: &Step) -> anyhow::Result<()> {
             directory,
             keep,
         } => account::clear(user, group.as_deref(), directory, *keep),
+        Step::NameWorker {
+            user, group, edit, ..
+        } => worker_list::change(user, group.as_deref(), edit),
         Step::RemoveTree { path } => match fs::remove_dir_all(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             outcome => outcome.with_context(|| format!("remove `{}`", path.display())),

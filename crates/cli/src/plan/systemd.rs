@@ -1,7 +1,7 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const NOTICE: Duration = Duration::from_secs(15);
 const CONNECTION: Duration = Duration::from_mins(1);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(100);
+/// Lines of an error that are passed on beside its first.
+const MOST_LINES: usize = 10;
 /// Bit of a signal in the masks of `/proc/PID/status`, proc(5).
 const USR1_BIT: u64 = 1 << 9;
 
@@ -84,6 +86,25 @@ pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Has a master that runs take its configuration. One that does not run reads it when it starts.
+pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
+    if !Path::new("/run/systemd/system").is_dir() || !is_running(unit)? {
+        return Ok(());
+    }
+    if run(systemctl(&["reload", "--", unit])).is_ok() {
+        return Ok(());
+    }
+    // Its words are the last in the journal, once the journal has them.
+    let _ = Command::new("journalctl").arg("--sync").status();
+    let why = last_error(unit).map_or_else(String::new, |why| format!(": {why}"));
+    let text = format!("`{unit}` does not take its configuration{why}");
+    if required {
+        bail!("{text}\nhint: `journalctl -u {unit}` has the details");
+    }
+    eprintln!("{text}");
+    Ok(())
+}
+
 /// What systemd makes for the first start of a unit of ours.
 pub(super) fn directories(unit: &str) -> Vec<PathBuf> {
     let reference = unit
@@ -107,25 +128,38 @@ fn why_not(reference: &str) -> Option<String> {
     status.message.map(|message| harmless(&message))
 }
 
-/// The last error in the unit's journal: what ended before the runner began is told only there.
+/// The last error in the unit's journal, with the lines that belong to it: what ended before the
+/// runner began is told only there.
 fn last_error(unit: &str) -> Option<String> {
     let output = Command::new("journalctl")
         .args([
             "--no-pager",
             "--quiet",
             "--output=cat",
-            "--lines=20",
+            "--lines=40",
             "--unit",
             unit,
         ])
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let line = text
-        .lines()
-        .rev()
-        .find(|line| line.starts_with("error: "))?;
-    Some(harmless(line.trim_start_matches("error: ")))
+    error_in(&text, unit)
+}
+
+/// It ends where systemd or a hint has the word again, and is one line here.
+fn error_in(journal: &str, unit: &str) -> Option<String> {
+    let lines: Vec<&str> = journal.lines().collect();
+    let start = lines.iter().rposition(|line| line.starts_with("error: "))?;
+    let first = lines[start].trim_start_matches("error: ");
+    let name = unit.trim_end_matches(".service");
+    let more = lines[start + 1..]
+        .iter()
+        .map(|line| line.trim())
+        .take_while(|line| !line.starts_with("hint: ") && !line.contains(name))
+        .filter(|line| !line.is_empty())
+        .take(MOST_LINES);
+    let all: Vec<&str> = [first].into_iter().chain(more).collect();
+    Some(harmless(&all.join(" ")))
 }
 
 /// Stops a unit. With `keep_builds` its Buildbot is first told to shut down cleanly: builds that
@@ -248,7 +282,7 @@ pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()>
             Some(("connected", _)) => return Ok(()),
             Some(("refused", _)) => bail!(
                 "the master refuses `{reference}`: {message}\n\
-                 hint: its `master.cfg` has to name the worker, with the same password"
+                 hint: its `master.cfg` has to name the worker, with the same password, and to be in effect"
             ),
             // Somewhere else there may be nothing yet, and a worker waits for its master. One that
             // is there shall have answered: what it refuses must not end as a success.
@@ -259,5 +293,28 @@ pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()>
             _ if late => bail!("`{reference}` does not connect: {message}"),
             _ => thread::sleep(LOOK),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_error_has_all_of_its_lines() {
+        let unit = "buildbot-master@0.service";
+        let journal = "error: old\nan error: not one\nerror: `buildbot checkconfig` refuses it:\n\
+                       Configuration Errors:\n  builder 'x' uses unknown workers 'y'\n\n\
+                       buildbot-master@0.service: Control process exited\nmore\n";
+        assert_eq!(
+            error_in(journal, unit).as_deref(),
+            Some(
+                "`buildbot checkconfig` refuses it: Configuration Errors: \
+                 builder 'x' uses unknown workers 'y'"
+            )
+        );
+        let journal = "error: no Conda\nhint: make it\n";
+        assert_eq!(error_in(journal, unit).as_deref(), Some("no Conda"));
+        assert_eq!(error_in("an error: x\n", unit), None);
     }
 }

@@ -55,6 +55,10 @@ pub(crate) enum Make {
         #[arg(long)]
         keep: bool,
     },
+    /// Show a master's configuration, and whether it can be changed
+    SeeList { path: PathBuf },
+    /// Change the list of workers in it as standard input says
+    EditList { path: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -73,7 +77,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
         Verb::Try(arguments) => return run_trial(arguments, context),
-        Verb::Make(make) => return make_directory(make, context),
+        Verb::Make(make) => return make_as_user(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
@@ -99,10 +103,16 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn make_directory(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
+fn make_as_user(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
     match make {
         Make::Fill { directory } => plan::fill_directory(directory, context)?,
         Make::Clear { directory, keep } => plan::clear_directory(directory, *keep)?,
+        Make::SeeList { path } => {
+            let seen = plan::see(path)?;
+            let text = serde_json::to_string(&seen).context("write what is seen")?;
+            crate::output::print(text)?;
+        }
+        Make::EditList { path } => plan::apply_edit(path)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -10,109 +10,15 @@
     reason = "expect-test writes its texts so"
 )]
 
-use std::collections::BTreeSet;
+mod host;
+mod naming;
+
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
-use expect_test::{Expect, expect};
-use tempfile::TempDir;
+use expect_test::expect;
 
-const STARTER: &str = "\
-[defaults]
-user = \"bb\"
-
-[master]
-directory = \"/home/bb/master\"
-
-[worker]
-directory = \"/home/bb/worker\"
-";
-
-struct Host(TempDir);
-
-impl Host {
-    /// As the package leaves it, with an environment.
-    fn new() -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        host.write("etc/buildbot-conda/config.toml", STARTER);
-        host.write("etc/hostname", "example\n");
-        host.write("home/bb/anaconda3/envs/buildbot/conda-meta/history", "");
-        host.write("home/bb/anaconda3/envs/buildbot/bin/python", "");
-        host
-    }
-
-    /// The same after `create master`.
-    fn with_master() -> Self {
-        let host = Self::new();
-        let text = STARTER.replace(
-            "\"/home/bb/master\"\n",
-            "\"/home/bb/master\"\ncredentials = { worker-password = \"worker-password\" }\n",
-        );
-        host.write("etc/buildbot-conda/config.toml", &text);
-        host.write("etc/buildbot-conda/credentials/worker-password", "x\n");
-        host.write("home/bb/master/buildbot.tac", "");
-        host.write(
-            "var/lib/buildbot-conda/created/master.json",
-            "{\"web_port\":8011,\"worker_port\":9990,\"worker\":\"worker\"}\n",
-        );
-        host
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn run(&self, words: &[&str]) -> String {
-        let root = self.0.path().to_str().unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .args(["--root", root])
-            .args(words)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
-        format!(
-            "status {}\nstdout:\n{}stderr:\n{}",
-            output.status.code().unwrap(),
-            text(&output.stdout),
-            text(&output.stderr)
-        )
-    }
-
-    fn paths(&self) -> BTreeSet<String> {
-        let mut found = BTreeSet::new();
-        walk(self.0.path(), &mut found);
-        found
-    }
-
-    /// Runs, compares, and sees that nothing has changed.
-    #[track_caller]
-    fn check(&self, words: &[&str], expect: &Expect) {
-        let before = self.paths();
-        expect.assert_eq(&self.run(words));
-        assert_eq!(self.paths(), before);
-    }
-}
-
-fn walk(directory: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let is_directory = path.symlink_metadata().unwrap().is_dir();
-        let text = if is_directory {
-            String::new()
-        } else {
-            fs::read_to_string(&path).unwrap_or_default()
-        };
-        found.insert(format!("{} {text}", path.display()));
-        if is_directory {
-            walk(&path, found);
-        }
-    }
-}
+use host::Host;
 
 #[test]
 fn the_plan_of_a_master_names_everything_that_is_made() {
@@ -170,12 +76,14 @@ fn a_worker_beside_a_master_shares_its_password_and_not_its_account() {
         status 0
         stdout:
         # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
+        # no plain list `WORKERS` is seen in `/home/bb/master/master.cfg`; it has to name the worker, as by `worker.Worker("worker", secret("worker-password"))`
         create the account `bb-worker`, home `/home/bb-worker`
         in `/etc/buildbot-conda/config.toml`:
             worker.directory = "/home/bb-worker/worker"
             worker.user = "bb-worker"
             worker.credentials.password = "worker-password"
         as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+        write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
         create `/etc/systemd/system/multi-user.target.wants`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
         stderr:
@@ -186,7 +94,7 @@ fn a_worker_beside_a_master_shares_its_password_and_not_its_account() {
 fn a_worker_for_a_master_elsewhere_needs_a_password() {
     let host = Host::new();
     host.write("secret", "from a file\n");
-    let secret = host.0.path().join("secret");
+    let secret = host.root().join("secret");
     let secret = secret.to_str().unwrap();
     let words = [
         "create",
@@ -209,6 +117,8 @@ fn a_worker_for_a_master_elsewhere_needs_a_password() {
             worker@gpu.directory = "/home/bb/worker-gpu"
             worker@gpu.credentials.password = "password-of-worker-gpu"
         as `bb`, set a worker up in `/home/bb/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+        create `/var/lib/buildbot-conda/created`
+        write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
         create `/etc/systemd/system/multi-user.target.wants`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
         stderr:
@@ -414,8 +324,7 @@ fn a_hand_made_unit_is_for_adopt() {
 fn removing_keeps_data_unless_told_otherwise() {
     let host = Host::with_master();
     let wants = host
-        .0
-        .path()
+        .root()
         .join("etc/systemd/system/multi-user.target.wants");
     fs::create_dir_all(&wants).unwrap();
     symlink(

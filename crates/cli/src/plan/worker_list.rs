@@ -1,0 +1,246 @@
+//! The list of workers in a master's configuration (`buildbot_conda_core::workers`), seen and
+//! changed as the account that owns the file. For root its text is data: it goes through here, and
+//! is not executed, followed or shown.
+
+use std::fmt;
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::starter::WorkerName;
+use buildbot_conda_core::workers;
+use rustix::fs::Access;
+use serde::{Deserialize, Serialize};
+
+use super::account;
+
+/// Bytes; real ones have some thousands.
+const LARGEST: u64 = 1 << 20;
+/// Beside the file, until it takes its place.
+const STAGE: &str = ".master.cfg.being-made";
+
+/// A master's configuration as its account sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) text: String,
+    /// Whether the account can put another file in its place: file and directory are its own.
+    pub(crate) is_own: bool,
+}
+
+/// A name on its way into the list or out of it. The file becomes `after`, or where it is not
+/// `before` any more, its list alone is changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Edit {
+    pub(crate) path: PathBuf,
+    /// As the master knows it.
+    pub(crate) name: String,
+    /// Whether it is there afterwards.
+    pub(crate) present: bool,
+    pub(crate) before: String,
+    pub(crate) after: String,
+    /// Whether it is a failure that there is no such list any more. What is taken back has nothing
+    /// to take back then.
+    pub(crate) required: bool,
+}
+
+impl Edit {
+    /// What takes it back.
+    pub(super) fn inverse(&self) -> Self {
+        Self {
+            path: self.path.clone(),
+            name: self.name.clone(),
+            present: !self.present,
+            before: self.after.clone(),
+            after: self.before.clone(),
+            required: false,
+        }
+    }
+
+    /// The whole text that follows from `text`; none where there is nothing to do.
+    fn applied(&self, text: &str) -> anyhow::Result<Option<String>> {
+        if text == self.after {
+            return Ok(None);
+        }
+        if text == self.before {
+            return Ok(Some(self.after.clone()));
+        }
+        let path = self.path.display();
+        let list = workers::find(text);
+        if list.is_none() && !self.required {
+            return Ok(None);
+        }
+        let Some(list) = list else {
+            bail!(
+                "`{path}` has changed meanwhile, and has no plain list `{}` any more",
+                workers::VARIABLE
+            );
+        };
+        Ok(match (list.contains(&self.name), self.present) {
+            (false, true) => Some(list.with(&self.name.parse::<WorkerName>()?)),
+            (true, false) => list.without(&self.name),
+            (true, true) | (false, false) => None,
+        })
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, preposition) = if self.present {
+            ("add", "to")
+        } else {
+            ("take", "out of")
+        };
+        write!(
+            formatter,
+            "{verb} \"{}\" {preposition} `{}` in `{}`",
+            self.name,
+            workers::VARIABLE,
+            crate::output::harmless(&self.path.display().to_string())
+        )
+    }
+}
+
+/// Has `user` look at a configuration; nothing where there is none.
+pub(crate) fn look_as_user(
+    user: &str,
+    group: Option<&str>,
+    path: &Path,
+) -> anyhow::Result<Option<Seen>> {
+    let told = account::call(user, group, &["see-list"], path, "")?;
+    serde_json::from_str(&told).with_context(|| format!("look at `{}`", path.display()))
+}
+
+/// Has `user` make a change.
+pub(super) fn change(user: &str, group: Option<&str>, edit: &Edit) -> anyhow::Result<()> {
+    let input = serde_json::to_string(edit).context("write a change")?;
+    account::call(user, group, &["edit-list"], &edit.path, &input)
+        .map(drop)
+        .with_context(|| format!("change `{}` as `{user}`", edit.path.display()))
+}
+
+/// Looks at a configuration as whoever this is.
+pub(crate) fn see(path: &Path) -> anyhow::Result<Option<Seen>> {
+    let seen = || -> io::Result<Option<Seen>> {
+        let Some((file, metadata)) = buildbot_conda_host::open(path)? else {
+            return Ok(None);
+        };
+        if !metadata.is_file() {
+            return Ok(None);
+        }
+        let content = buildbot_conda_host::read_at_most(&file, LARGEST)?.unwrap_or_default();
+        let Ok(text) = String::from_utf8(content) else {
+            return Ok(None);
+        };
+        let real = path.canonicalize()?;
+        let parent = real.parent().unwrap_or(Path::new("/"));
+        let can_write = rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+        let is_own = can_write && metadata.uid() == rustix::process::geteuid().as_raw();
+        Ok(Some(Seen { text, is_own }))
+    };
+    seen().with_context(|| format!("read `{}`", path.display()))
+}
+
+/// As the service user: makes the change that stands on standard input, whole or not at all. A link
+/// is the owner's arrangement; what it leads to is what changes.
+pub(crate) fn apply_edit(path: &Path) -> anyhow::Result<()> {
+    let mut input = String::new();
+    io::stdin()
+        .read_to_string(&mut input)
+        .context("read a change")?;
+    let edit: Edit = serde_json::from_str(&input).context("read a change")?;
+    let name = path.display();
+    let text = see(path)?.map(|seen| seen.text);
+    if text.is_none() && edit.required {
+        bail!("`{name}` is no text file any more");
+    }
+    let Some(after) = text.map(|text| edit.applied(&text)).transpose()?.flatten() else {
+        return Ok(());
+    };
+    replace(path, &after).with_context(|| format!("write `{name}`"))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let path = path.canonicalize()?;
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let mode = path.metadata()?.permissions().mode() & 0o7777;
+    let stage = parent.join(STAGE);
+    // What a killed one has left.
+    match fs::remove_file(&stage) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = File::options();
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&stage)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    fs::rename(&stage, &path)?;
+    File::open(parent)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "WORKERS = [\"a\"]\nx = WORKERS\n";
+    const AFTER: &str = "WORKERS = [\"a\", \"b\"]\nx = WORKERS\n";
+
+    fn edit() -> Edit {
+        Edit {
+            path: "/m/master.cfg".into(),
+            name: "b".to_owned(),
+            present: true,
+            before: BEFORE.to_owned(),
+            after: AFTER.to_owned(),
+            required: true,
+        }
+    }
+
+    #[test]
+    fn a_change_is_made_and_taken_back_once() {
+        let (there, back) = (edit(), edit().inverse());
+        assert_eq!(there.applied(BEFORE).unwrap().as_deref(), Some(AFTER));
+        assert_eq!(there.applied(AFTER).unwrap(), None);
+        assert_eq!(back.applied(AFTER).unwrap().as_deref(), Some(BEFORE));
+        assert_eq!(back.applied(BEFORE).unwrap(), None);
+    }
+
+    #[test]
+    fn what_somebody_else_has_changed_meanwhile_stays() {
+        let mine = |text: &str| format!("# mine\n{text}");
+        let (there, back) = (edit(), edit().inverse());
+        assert_eq!(there.applied(&mine(BEFORE)).unwrap(), Some(mine(AFTER)));
+        assert_eq!(back.applied(&mine(AFTER)).unwrap(), Some(mine(BEFORE)));
+        assert_eq!(there.applied(&mine(AFTER)).unwrap(), None);
+        assert!(there.applied("WORKERS = list()\n").is_err());
+        assert_eq!(back.applied("WORKERS = list()\n").unwrap(), None);
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode_and_its_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let (real, link) = (directory.path().join("real"), directory.path().join("link"));
+        fs::write(&real, BEFORE).unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink("real", &link).unwrap();
+        // As a killed one leaves it.
+        fs::write(directory.path().join(STAGE), "half").unwrap();
+        let seen = see(&link).unwrap().unwrap();
+        assert!(seen.is_own && seen.text == BEFORE);
+        replace(&link, AFTER).unwrap();
+        assert_eq!(fs::read_to_string(&real).unwrap(), AFTER);
+        assert_eq!(
+            real.metadata().unwrap().permissions().mode() & 0o7777,
+            0o640
+        );
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+        assert_eq!(see(&directory.path().join("none")).unwrap(), None);
+        assert_eq!(see(directory.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! What `list`, `status` and `doctor` look like: on terminals of 80 columns, where no word is broken, and everywhere
+//! else, where bytes depend on nothing but the host that is looked at.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+const CONFIGURATION: &str = "\
+[master]
+directory = \"/srv/buildbot/the-master-of-the-group\"
+conda-root = \"/srv/software/conda/miniforge3\"
+
+[\"worker@with-a-long-name\"]
+directory = \"/srv/workers/with-a-long-name\"
+conda-env = \"/srv/software/environments/cuda-12-for-the-new-machines\"
+";
+const STATUS: &str = r#"{"version": 1, "state": "running", "since": 1700000000, "pid": 1, "buildbot": "4.3.0",
+    "message": "the last reload failed, the configuration of before goes on: name 'WORKER' is not defined in line 12"}"#;
+
+fn host() -> TempDir {
+    let host = tempfile::tempdir().unwrap();
+    for (path, text) in [
+        ("etc/buildbot-conda/config.toml", CONFIGURATION),
+        ("run/buildbot-conda/master/status.json", STATUS),
+    ] {
+        let path = host.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    host
+}
+
+/// What a terminal of 80 columns gets from standard output, the line breaks those of a text; and the exit status.
+fn on_a_terminal(host: &TempDir, words: &str) -> (Option<i32>, String) {
+    // script(1) gives it a terminal, stty(1) the size, and the end of input is that of nobody typing.
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command"])
+        .arg(format!(
+            "stty columns 80; exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null"
+        ))
+        .arg("/dev/null")
+        .env("BINARY", env!("CARGO_BIN_EXE_buildbot-conda"))
+        .env("ROOT", host.path())
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm-256color")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), text.replace("\r\n", "\n"))
+}
+
+fn in_a_pipe(host: &TempDir, words: &[&str], variables: &[(&str, &str)]) -> Vec<u8> {
+    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .arg("--root")
+        .arg(host.path())
+        .args(words)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    output.stdout
+}
+
+#[test]
+fn a_table_has_all_its_words_in_80_columns() {
+    let host = host();
+    let expect = "\
+INSTANCE                 STATE    FOR  PID  MEMORY  BUILDBOT
+master                   unknown    -    -       -  -
+    environment: /srv/software/conda/miniforge3/envs/buildbot
+    doing: the last reload failed, the configuration of before goes on: name
+      'WORKER' is not defined in line 12
+worker@with-a-long-name  unknown    -    -       -  -
+    environment: /srv/software/environments/cuda-12-for-the-new-machines
+";
+    for verb in ["list", "status"] {
+        assert_eq!(on_a_terminal(&host, verb), (Some(0), expect.to_owned()));
+    }
+}
+
+#[test]
+fn one_instance_has_all_its_words_in_80_columns() {
+    let expect = "
+       instance: master
+           unit: buildbot-master.service
+          state: unknown
+          doing: the last reload failed, the configuration of before goes on:
+                 name 'WORKER' is not defined in line 12
+      directory: /srv/buildbot/the-master-of-the-group
+    environment: /srv/software/conda/miniforge3/envs/buildbot
+";
+    let seen = on_a_terminal(&host(), "status master");
+    assert_eq!(seen, (Some(0), expect.trim_start_matches('\n').to_owned()));
+}
+
+#[test]
+fn doctor_breaks_no_word_and_no_command() {
+    let host = host();
+    // Nothing of a desktop, and no unit is there.
+    let (status, text) = on_a_terminal(&host, "doctor --all");
+    assert_eq!(status, Some(1), "{text}");
+    let piped = in_a_pipe(&host, &["doctor", "--all"], &[]);
+    let piped = String::from_utf8(piped).unwrap();
+    assert!(
+        piped.lines().any(|line| line.chars().count() > 80),
+        "{piped}"
+    );
+    let words =
+        |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    assert_eq!(words(&text), words(&piped));
+    for line in text.lines() {
+        let is_whole = line.chars().count() <= 80
+            || piped.lines().any(|whole| whole == line)
+            || !line.trim_start().contains(' ');
+        assert!(is_whole, "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_terminal_gets_the_same_bytes_whatever_the_environment() {
+    let host = host();
+    for words in [
+        &["list"][..],
+        &["status"],
+        &["status", "master"],
+        &["doctor", "--all"],
+        &["list", "--json"],
+        &["doctor", "--json"],
+    ] {
+        let plain = in_a_pipe(&host, words, &[]);
+        assert!(plain.is_ascii() && !plain.contains(&0x1b), "{words:?}");
+        for variables in [
+            &[("NO_COLOR", "1")][..],
+            &[("TERM", "dumb")],
+            &[("TERM", "xterm-256color"), ("CLICOLOR_FORCE", "1")],
+            &[("LC_ALL", "C")],
+            &[("LC_ALL", "C.UTF-8"), ("LANG", "de_DE.UTF-8")],
+            &[("COLUMNS", "40")],
+        ] {
+            assert_eq!(
+                in_a_pipe(&host, words, variables),
+                plain,
+                "{words:?} {variables:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn each_instance_is_one_line_in_a_pipe() {
+    let expect = "\
+INSTANCE                 STATE    FOR  PID  MEMORY  BUILDBOT  ENVIRONMENT                                              DOING
+master                   unknown    -    -       -  -         /srv/software/conda/miniforge3/envs/buildbot             the last reload failed, the configuration of before goes on: name 'WORKER' is not defined in line 12
+worker@with-a-long-name  unknown    -    -       -  -         /srv/software/environments/cuda-12-for-the-new-machines  -
+";
+    let seen = in_a_pipe(&host(), &["list"], &[]);
+    assert_eq!(String::from_utf8(seen).unwrap(), expect);
+}
+
+#[test]
+fn help_and_refusals_are_in_ascii_and_without_colour_where_nobody_looks() {
+    let host = host();
+    for words in [
+        &["--help"][..],
+        &["doctor", "--help"],
+        &["nonsense"],
+        &["status", "worker@gone"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .arg("--root")
+            .arg(host.path())
+            .args(words)
+            .env("LC_ALL", "C")
+            .output()
+            .unwrap();
+        for bytes in [&output.stdout, &output.stderr] {
+            assert!(bytes.is_ascii() && !bytes.contains(&0x1b), "{words:?}");
+        }
+    }
+}

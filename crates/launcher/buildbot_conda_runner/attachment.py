@@ -1,0 +1,62 @@
+"""Ways in which a master loses sight of a worker that is connected, closed.
+
+A worker that leaves while it is being attached, as in a quick restart, leaves its master believing
+that it is there: Twisted has nobody to tell of the end of a connection that ends during the login
+(twisted.spread.pb, `_cbLogin`). The next connection is then refused by Buildbot, but only in its log
+(buildbot.worker.base, `Worker.attached`), as is one whose attachment fails for any other reason. The
+worker holds itself connected, and is given no build until one of the two is restarted.
+"""
+
+
+def mend():
+    """Let a login end with its connection, and a connection with its attachment."""
+    from buildbot.worker import base
+    from twisted.spread import pb
+
+    replace(base, "AbstractWorker", "attached", lambda attached: attach(base.Worker, attached))
+    replace(pb, "_JellyableAvatarMixin", "_cbLogin", lambda log_in: log_in_if_connected(pb.Error, log_in))
+
+
+def replace(module, name, method, change):
+    """Change a method of a class; another version may have neither."""
+    kind = getattr(module, name, None)
+    original = getattr(kind, method, None)
+    if original is not None:
+        setattr(kind, method, change(original))
+
+
+def attach(kind, attached):
+    """`AbstractWorker.attached`, after whose failure nothing stays as it is half made.
+
+    Latent workers, which are not of that `kind`, see to their own.
+    """
+
+    def changed(self, connection):
+        result = attached(self, connection)
+        if isinstance(self, kind) and hasattr(result, "addErrback"):
+            result.addErrback(close, connection)
+        return result
+
+    return changed
+
+
+def log_in_if_connected(error, log_in):
+    """`_cbLogin` for a connection that may have ended meanwhile, when it forgets its callbacks."""
+
+    def changed(self, result):
+        if getattr(self.broker, "disconnects", ()) is None:
+            _, _, log_out = result
+            log_out()
+            raise error("the connection was lost during the login")
+        return log_in(self, result)
+
+    return changed
+
+
+def close(failure, connection):
+    """End a connection of no use: its worker comes again."""
+    try:
+        connection.loseConnection()
+    except AttributeError:
+        pass  # it has ended
+    return failure

@@ -1,0 +1,62 @@
+"""Workers that come and go at a bad moment, and are of use all the same."""
+
+import subprocess
+
+# A worker that leaves as soon as its master has asked for what it asks first; argv is the port.
+FLEETING = """
+import sys
+from twisted.cred import credentials
+from twisted.internet import reactor
+from twisted.spread import pb
+
+class Bot(pb.Referenceable):
+    def remote_print(self, message):
+        pass
+
+    def remote_getWorkerInfo(self):
+        reactor.callLater(0, factory.disconnect)
+        return {"version": "4.3.0", "worker_commands": {}, "environ": {}, "system": "posix", "basedir": "/"}
+
+factory = pb.PBClientFactory()
+factory.clientConnectionLost = lambda *arguments, **named: reactor.stop()
+reactor.connectTCP("127.0.0.1", int(sys.argv[1]), factory)
+factory.login(credentials.UsernamePassword(b"w1", b"secret"), Bot()).addErrback(lambda _: None)
+reactor.run()
+"""
+
+# The first attachment fails, with its connection alive.
+UNLUCKY = """
+from buildbot.worker.base import AbstractWorker
+send = AbstractWorker.sendBuilderList
+
+def fail_once(self):
+    AbstractWorker.sendBuilderList = send
+    raise RuntimeError("not this time")
+
+AbstractWorker.sendBuilderList = fail_once
+"""
+
+
+def test_worker_that_leaves_while_it_is_attached_can_come_again(python, make):
+    master = make.master(python, command="echo done").start().ready()
+    for _ in range(3):
+        subprocess.run([python, "-c", FLEETING, str(master.pb)], check=True, timeout=60)
+    worker = make.worker(python, master).start()
+    worker.attached()
+    master.force()
+    assert master.finished(1) == 0
+    assert "already connected" not in master.log()
+    assert worker.stop() == 0 and master.stop() == 0
+
+
+def test_worker_whose_attachment_fails_comes_again(python, make):
+    master = make.master(python, command="echo done")
+    configuration = master.directory / "master.cfg"
+    configuration.write_text(configuration.read_text() + UNLUCKY)
+    master.start().ready()
+    worker = make.worker(python, master).start()
+    master.wait_log("not this time")
+    worker.attached()
+    master.force()
+    assert master.finished(1) == 0
+    assert worker.stop() == 0 and master.stop() == 0

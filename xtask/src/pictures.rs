@@ -1,0 +1,71 @@
+//! `cargo xtask pictures`: the pictures of the README, made on a throwaway machine by doing what the README says. What
+//! is in them was really shown: by a terminal, by a browser.
+
+mod browser;
+mod drawing;
+mod terminal;
+mod tour;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use buildbot_conda_machine::{Environment, Layers, Machine, Release, Version, with_packages};
+
+use crate::stages::Stages;
+use crate::{deb, prerequisites};
+
+/// Where they are, below the workspace.
+const DIRECTORY: &str = "docs/pictures";
+
+/// What to make them of.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A package that has been built already
+    #[arg(long)]
+    package: Option<PathBuf>,
+}
+
+pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
+    ensure!(
+        prerequisites::is_root(),
+        "boot a machine: only root can\nhint: `sudo env PATH=\"$PATH\" cargo xtask pictures --package $(cargo xtask deb)`"
+    );
+    let mut stages = Stages::new(4 + usize::from(arguments.package.is_none()));
+    let package = match arguments.package {
+        Some(package) => package,
+        None => stages.run("building the package", || deb::build(workspace))?,
+    };
+    prerequisites::for_machines()?;
+    let environment = stages.run("making a Conda environment with Buildbot", || {
+        Environment::install(Version::V4_3_0, tour::PREFIX)
+    })?;
+    let layers = stages.run("making a Debian root, and one with a browser", || {
+        Ok((host()?, browser::root()?))
+    })?;
+    let (host, browser) = layers;
+    let pictures = Pictures {
+        browser,
+        directory: workspace.join(DIRECTORY),
+    };
+    let machine = stages.run("booting a throwaway machine", || {
+        Machine::boot(host.with(environment.tree().to_path_buf()))
+    })?;
+    fs::create_dir_all(&pictures.directory)
+        .with_context(|| format!("create `{}`", pictures.directory.display()))?;
+    stages.run("walking through the README", || {
+        tour::walk(&machine, &package, &pictures)
+    })
+}
+
+/// Who takes them, and where they go.
+struct Pictures {
+    browser: Layers,
+    directory: PathBuf,
+}
+
+/// A Debian with what most have and machines of tests do not need: questions are asked before packages are unpacked, and
+/// HTTP is spoken.
+fn host() -> Result<Layers> {
+    with_packages(Release::Trixie, "terminal", "apt-utils curl")
+}
