@@ -238,8 +238,9 @@ fn compile(place: &Place) -> anyhow::Result<()> {
         }
         let status = Command::new(&python)
             // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the
-            // same source gives other bytes each time; there are no other variables, and the directory is ours.
-            .args(["-s", "-S", "-m", "compileall", "-qq", "-j0"])
+            // same source gives other bytes each time; there are no other variables, and the directory is ours. What it
+            // imports itself it would compile under the name that the directory has now.
+            .args(["-s", "-S", "-B", "-m", "compileall", "-qq", "-j0"])
             .current_dir(&directory)
             .args(["--invalidation-mode", "unchecked-hash", "-d"])
             .arg(place.used_as.join("lib").join(&name))

@@ -156,9 +156,18 @@ END"#,
         "{busy}"
     );
 
-    // The lock makes the same again.
+    // The lock makes the same again, byte by byte, on this host and on another one.
     let lock = call(&machine, &["env", "lock", "buildbot"])?.succeeded()?;
     machine.write_file("/root/again.txt", &lock.stdout, "0644", "root")?;
+    machine
+        .shell(
+            "mkdir -p /srv/other/usr/libexec/buildbot-conda
+             cp /usr/libexec/buildbot-conda/env /srv/other/usr/libexec/buildbot-conda/
+             buildbot-conda --root /srv/other env create buildbot --file /root/again.txt
+             cd /srv/other/var/lib/buildbot-conda/envs/buildbot
+             diff -r --no-dereference -x conda-meta $(readlink current) /var/lib/buildbot-conda/envs/buildbot/$(readlink current)",
+        )?
+        .succeeded()?;
     let again = call(
         &machine,
         &["env", "update", "buildbot", "--file", "/root/again.txt"],
