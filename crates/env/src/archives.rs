@@ -69,9 +69,8 @@ pub(crate) async fn get(
 }
 
 async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::Result<Archive> {
-    let told = shown(&wanted);
-    let identifier = CondaArchiveIdentifier::try_from_url(&wanted.url)
-        .with_context(|| format!("`{told}` is no package of Conda"))?;
+    let told = wanted.shown();
+    let identifier = wanted.identifier()?;
     if wanted.url.scheme() == "file" {
         let path = wanted
             .url
@@ -108,15 +107,6 @@ async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::R
     Ok(Archive { path, ..archive })
 }
 
-/// Where a package comes from, without what may be secret in an address.
-fn shown(wanted: &Wanted) -> String {
-    let mut url = wanted.url.clone();
-    // Addresses that cannot have them are left as they are.
-    let _ = url.set_password(None);
-    let _ = url.set_username("");
-    url.to_string()
-}
-
 fn digits_of(text: &str) -> String {
     let sum = rattler_digest::compute_bytes_digest::<Sha256>(text);
     hex(&sum)[..16].to_owned()
@@ -133,7 +123,7 @@ pub(crate) fn hex(sum: &[u8]) -> String {
 
 /// Downloads to `part`, adding to what is there already.
 async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::Result<()> {
-    let told = shown(wanted);
+    let told = wanted.shown();
     let mut attempt = 1;
     loop {
         match rest(wanted, part, client).await {
@@ -225,7 +215,7 @@ async fn verified(
         ensure!(
             expected == found && !expected.is_empty(),
             "`{}` is not the package that is asked for: its checksum is {found}, not {expected}",
-            shown(&wanted)
+            wanted.shown()
         );
         Ok(Archive {
             wanted,

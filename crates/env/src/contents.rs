@@ -30,7 +30,8 @@ pub(crate) async fn unpack(archive: &Archive, cache: &PackageCache) -> anyhow::R
         index,
         Some(archive.size),
         Some(archive.sha256),
-        archive.wanted.md5,
+        // Whoever asked for it by md5 gets the same record as those who did not.
+        None,
     )
     .with_context(told)?;
     let named = format!(

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use rattler_conda_types::package::CondaArchiveIdentifier;
 use rattler_conda_types::{
     EnvironmentYaml, ExplicitEnvironmentSpec, MatchSpec, PackageArchiveHash, RepoDataRecord, Subdir,
 };
@@ -19,6 +20,23 @@ pub(crate) struct Wanted {
     pub(crate) url: Url,
     pub(crate) sha256: Option<Sha256Hash>,
     pub(crate) md5: Option<Md5Hash>,
+}
+
+impl Wanted {
+    /// Name, version and build, which the name of every archive has.
+    pub(crate) fn identifier(&self) -> anyhow::Result<CondaArchiveIdentifier> {
+        CondaArchiveIdentifier::try_from_url(&self.url)
+            .with_context(|| format!("`{}` is no package of Conda", self.shown()))
+    }
+
+    /// Where it comes from, without what may be secret in an address.
+    pub(crate) fn shown(&self) -> String {
+        let mut url = self.url.clone();
+        // Addresses that cannot have them are left as they are.
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        url.to_string()
+    }
 }
 
 /// What a file asks for.
