@@ -53,7 +53,7 @@ pub(crate) fn check(workspace: &Path) -> Result<()> {
     // clippy stands in for the compiler, for our own crates alone: `cargo clippy` would check all the others anew.
     let driver = driver(workspace)?;
     run_on_stderr(
-        command(workspace, &["build"])?
+        command(workspace, &["build", "--all-targets"])?
             .env("RUSTC_WORKSPACE_WRAPPER", driver)
             .env(
                 "CLIPPY_ARGS",
