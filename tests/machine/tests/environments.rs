@@ -199,24 +199,33 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
         "0644",
         "root",
     )?;
-    let pids = [
-        Unit::master(&machine).main_pid()?,
-        Unit::worker(&machine).main_pid()?,
-    ];
-    let talk = call(
-        &machine,
-        &["env", "update", "buildbot", "--file", "/root/broken.txt"],
-    )?;
+    let older = Channel::made()?.lock(Version::V3_11_9, CHANNEL)?;
+    machine.write_file("/root/older.txt", &older, "0644", "root")?;
+    let processes = || -> anyhow::Result<[u32; 2]> {
+        let units = [Unit::master(&machine), Unit::worker(&machine)];
+        Ok([units[0].main_pid()?, units[1].main_pid()?])
+    };
+    let before = processes()?;
+    for (file, reason) in [
+        ("/root/broken.txt", "cannot import `buildbot`"),
+        (
+            "/root/older.txt",
+            "which its Buildbot 3.11.9 is too old for",
+        ),
+    ] {
+        let talk = call(&machine, &["env", "update", "buildbot", "--file", file])?;
+        ensure!(
+            talk.status == 1
+                && talk.stderr.contains("`master` would not run from it")
+                && talk.stderr.contains(reason),
+            "{talk}"
+        );
+        ensure_as_before(&machine, &first, &talk)?;
+    }
     ensure!(
-        talk.status == 1 && talk.stderr.contains("`master` would not run from it"),
-        "{talk}"
+        before == processes()?,
+        "instances were restarted for nothing"
     );
-    ensure_as_before(&machine, &first, &talk)?;
-    let now = [
-        Unit::master(&machine).main_pid()?,
-        Unit::worker(&machine).main_pid()?,
-    ];
-    ensure!(pids == now, "instances were restarted for nothing: {talk}");
 
     // One that only fails as a service: all is brought back.
     let python = format!("{ENVIRONMENT}/current/bin/python");

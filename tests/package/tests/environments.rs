@@ -26,6 +26,10 @@ fn it_has_one_program_and_what_debian_wants_to_know_of_it() {
             "/usr/share/doc/buildbot-conda-env/changelog.gz",
         ),
         ("-rw-r--r--", "/usr/share/doc/buildbot-conda-env/copyright"),
+        (
+            "-rw-r--r--",
+            "/usr/share/lintian/overrides/buildbot-conda-env",
+        ),
     ];
     let expected = expected.map(|(mode, path)| (mode.to_owned(), path.to_owned()));
     assert_eq!(files, expected);
