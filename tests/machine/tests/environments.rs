@@ -207,7 +207,7 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     };
     let before = processes()?;
     for (file, reason) in [
-        ("/root/broken.txt", "cannot import `buildbot`"),
+        ("/root/broken.txt", "No module named 'twisted"),
         (
             "/root/older.txt",
             "which its Buildbot 3.11.9 is too old for",
