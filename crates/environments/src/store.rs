@@ -43,6 +43,7 @@ pub struct Environment {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    undone: Option<GenerationId>,
 }
 
 impl Store {
@@ -173,9 +174,9 @@ impl Environment {
             }
             Err(error) => return Err(Error::io("lock", &path)(error.into())),
         }
-        let lock = Lock { file };
+        let mut lock = Lock { file, undone: None };
         self.sweep(&lock)?;
-        self.undo_change(&lock)?;
+        lock.undone = self.undo_change(&lock)?;
         Ok(lock)
     }
 
@@ -216,16 +217,19 @@ impl Environment {
         self.sync()
     }
 
-    fn undo_change(&self, lock: &Lock) -> Result<(), Error> {
+    /// The generation that serves again, where a change had not come to its end.
+    fn undo_change(&self, lock: &Lock) -> Result<Option<GenerationId>, Error> {
         let path = self.directory.join(CHANGING);
         let from = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             other => other.map_err(Error::io("read", &path))?,
         };
-        if let Ok(from) = from.parse() {
-            self.switch(&from, lock)?;
+        let from: Option<GenerationId> = from.parse().ok();
+        if let Some(from) = &from {
+            self.switch(from, lock)?;
         }
-        self.end_change(lock)
+        self.end_change(lock)?;
+        Ok(from)
     }
 
     /// Lets a complete generation serve from now on, and notes it in the history.
@@ -296,6 +300,11 @@ impl Environment {
 }
 
 impl Lock {
+    /// The generation that serves again because the command before did not come to the end of its change.
+    pub fn undone(&self) -> Option<&GenerationId> {
+        self.undone.as_ref()
+    }
+
     /// The open file, for a child that shall hold the lock too.
     pub fn file(&self) -> &File {
         &self.file
@@ -412,6 +421,7 @@ mod tests {
         environment.switch(&two, &lock).unwrap();
         drop(lock);
         let lock = environment.lock().unwrap();
+        assert_eq!(lock.undone(), Some(&one));
         assert_eq!(environment.current().unwrap(), Some(one.clone()));
         environment.begin_change(&one, &lock).unwrap();
         environment.switch(&two, &lock).unwrap();

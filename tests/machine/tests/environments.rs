@@ -300,7 +300,7 @@ fn what_is_ended_on_the_way_is_undone(machine: &Machine, first: &str) -> Outcome
         let script = format!(
             "buildbot-conda env gc buildbot --cache >/dev/null
              setsid -f sh -c 'buildbot-conda env update buildbot {options} --file {OTHER} >/dev/null 2>&1'
-             until test -e {ENVIRONMENT}/{moment} || test \"$(readlink {ENVIRONMENT}/current)\" != {first}; do :; done
+             until test -e {ENVIRONMENT}/{moment} || test \"$(readlink {ENVIRONMENT}/current)\" != {first}; do sleep 0.02; done
              kill -KILL $(pidof buildbot-conda) $(pidof env) 2>/dev/null || true"
         );
         let talk = machine.run_within(LIMIT, &["sh", "-c", &script])?;

@@ -8,7 +8,7 @@ use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
 use super::builder::{self, Source};
-use super::{ensure_root, show, store};
+use super::{ensure_root, locked, show, store};
 use crate::context::Context;
 use crate::output;
 
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let answer = builder::build(&environment, &arguments.source, None, context)?;
         return show::print(&answer.packages, arguments.json);
     }
-    let lock = environment.lock()?;
+    let lock = locked(&environment)?;
     let answer = builder::build(&environment, &arguments.source, Some(&lock), context)?;
     let generation = answer.generation()?;
     environment.switch(&generation, &lock)?;

@@ -9,7 +9,7 @@ use buildbot_conda_core::paths;
 use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
-use super::{ensure_root, instances, store};
+use super::{ensure_root, instances, locked, store};
 use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     let mut removed = Vec::new();
     for environment in environments {
-        let lock = environment.lock()?;
+        let lock = locked(&environment)?;
         let (current, previous) = (environment.current()?, environment.previous()?);
         for generation in environment.generations()? {
             let prefix = environment.prefix(&generation);

@@ -26,7 +26,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::paths;
-use buildbot_conda_environments::{Environment, EnvironmentName, GenerationId, Store};
+use buildbot_conda_environments::{Environment, EnvironmentName, GenerationId, Lock, Store};
 use clap::Subcommand;
 
 use crate::context::Context;
@@ -130,6 +130,19 @@ fn one_of(environment: &Environment, text: &str) -> anyhow::Result<GenerationId>
         bail!("`{name}` has several generations that begin with `{text}`");
     }
     Ok(generation)
+}
+
+/// Keeps others from changing the environment, and says what had to be undone first.
+fn locked(environment: &Environment) -> anyhow::Result<Lock> {
+    let lock = environment.lock()?;
+    if let Some(generation) = lock.undone() {
+        let name = environment.name();
+        eprintln!(
+            "warning: a command that changed `{name}` was interrupted, generation {generation} serves again\n\
+             hint: `buildbot-conda list` shows what each instance runs from"
+        );
+    }
+    Ok(lock)
 }
 
 /// For verbs that change something.

@@ -6,7 +6,7 @@ use anyhow::bail;
 use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
-use super::{ensure_root, instances, store};
+use super::{ensure_root, instances, locked, store};
 use crate::context::Context;
 use crate::output;
 
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let directory = environment.directory().display();
         return output::print(format_args!("remove {directory}\n"));
     }
-    environment.remove_all(&environment.lock()?)?;
+    environment.remove_all(&locked(&environment)?)?;
     eprintln!("`{name}` is removed");
     Ok(ExitCode::SUCCESS)
 }

@@ -7,7 +7,7 @@ use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
 
 use super::change::{self, Change};
-use super::{diff, ensure_root, existing, one_of};
+use super::{diff, ensure_root, existing, locked, one_of};
 use crate::context::Context;
 
 #[derive(Debug, Args)]
@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let lock = if arguments.dry_run {
         None
     } else {
-        Some(environment.lock()?)
+        Some(locked(&environment)?)
     };
     let (environment, from) = existing(name, context)?;
     let to = match &arguments.generation {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::builder::{self, Source};
 use super::change::{self, Change};
-use super::{diff, ensure_root, existing};
+use super::{diff, ensure_root, existing, locked};
 use crate::context::Context;
 use crate::output;
 
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let lock = if arguments.dry_run {
         None
     } else {
-        Some(environment.lock()?)
+        Some(locked(&environment)?)
     };
     // Asked again: what an interrupted command left half done is undone by now.
     let (environment, from) = existing(name, context)?;
