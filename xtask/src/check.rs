@@ -13,6 +13,8 @@ pub(crate) fn run(workspace: &Path) -> Result<()> {
         &[
             "clippy",
             "--workspace",
+            "--exclude",
+            "buildbot-conda-env",
             "--all-targets",
             "--",
             "--deny",

@@ -6,6 +6,7 @@
 mod command;
 mod copyright;
 mod documents;
+mod environments;
 mod repack;
 mod templates;
 mod tools;
@@ -19,6 +20,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::prerequisites;
 pub(crate) use command::{output, run_on_stderr};
+pub(crate) use environments::{build as build_environments, check as check_environments};
 pub(crate) use tools::CARGO_DEB_VERSION;
 
 /// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
@@ -48,6 +50,9 @@ pub(crate) struct Arguments {
     /// Take over the programs that are in this directory, and compile only the others
     #[arg(long, value_name = "DIR", hide = true)]
     programs: Option<PathBuf>,
+    /// Build the package `buildbot-conda-env`, which makes environments
+    #[arg(long, conflicts_with_all = ["source", "programs"])]
+    env: bool,
 }
 
 /// Build the package and print its path on stdout; everything else goes to stderr.
@@ -57,7 +62,11 @@ pub(crate) struct Arguments {
 /// As [`build`].
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     let source = arguments.source.as_deref().unwrap_or(workspace);
-    let package = build_with(source, arguments.programs.as_deref())?;
+    let package = if arguments.env {
+        environments::build(workspace)?
+    } else {
+        build_with(source, arguments.programs.as_deref())?
+    };
     writeln!(std::io::stdout(), "{}", package.display()).context("print the package's path")
 }
 
@@ -84,8 +93,18 @@ fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
     write_units(&release.join("units"))?;
     compile(workspace, &build_directory, &epoch, programs)?;
     documents::write(workspace, &release.join("buildbot-conda"), &release, &epoch)?;
-    copyright::write(workspace, &PACKED_CRATES, &release.join("copyright"))?;
+    copyright::write(
+        workspace,
+        &PACKED_CRATES,
+        &["copyright"],
+        &release.join("copyright"),
+    )?;
+    pack(workspace, &cargo_deb, PACKED_CRATES[0], &epoch)
+}
 
+/// Pack the compiled program of `packed_crate` as its manifest says, and return the path of the .deb.
+fn pack(workspace: &Path, cargo_deb: &Path, packed_crate: &str, epoch: &str) -> Result<PathBuf> {
+    let build_directory = build_directory(workspace);
     let packages = workspace.join("target/debian");
     create_directory(&packages)?;
     let scratch = tempfile::Builder::new()
@@ -94,19 +113,19 @@ fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
         .context("create a scratch directory")?;
     let raw = scratch.path().join("raw.deb");
     run_on_stderr(
-        reproducible(Command::new(cargo_deb), &epoch)
+        reproducible(Command::new(cargo_deb), epoch)
             .current_dir(workspace)
             .env("CARGO_TARGET_DIR", &build_directory)
             .args([
                 "--no-build",
                 "--locked",
                 "--package",
-                PACKED_CRATES[0],
+                packed_crate,
                 "--output",
             ])
             .arg(&raw),
     )?;
-    let finished = repack::finish(workspace, &raw, scratch.path(), &epoch)?;
+    let finished = repack::finish(workspace, &raw, scratch.path(), epoch)?;
 
     let name = package_name(&finished)?;
     let package = packages.join(name);

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check, cheapest first, each as a stage of its own. A failed stage does not hide the others.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +15,9 @@ pub(crate) struct Arguments {
     /// Leave out what needs the package or a booted machine
     #[arg(long, conflicts_with = "release")]
     fast: bool,
+    /// Build, lint and test the crate of environments alone, which is left out of `--fast`
+    #[arg(long, conflicts_with_all = ["fast", "release"])]
+    env: bool,
     /// Boot machines of this release only
     #[arg(long, value_parser = parse_release)]
     release: Option<Release>,
@@ -35,12 +38,20 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         command.current_dir(workspace).args(words);
         command
     };
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 9 });
+    if arguments.env {
+        let mut stages = Stages::new(2);
+        environments(workspace, &mut stages);
+        stages.print()?;
+        return finish(&stages);
+    }
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 11 });
     stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
     stages.attempt("lints", || {
         check(&mut cargo(&[
             "clippy",
             "--workspace",
+            "--exclude",
+            "buildbot-conda-env",
             "--all-targets",
             "--",
             "--deny",
@@ -58,11 +69,15 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if !arguments.fast {
         forget_faults()?;
         let package = stages.attempt("package is built", || deb::build(workspace));
+        let environments = environments(workspace, &mut stages);
         // Without a package the tests of it cannot be run, and its own stage has failed.
         if let Some(package) = package {
             let with_package = |words: &[&str]| {
                 let mut command = cargo(words);
                 command.env("BUILDBOT_CONDA_DEB", &package);
+                if let Some(environments) = &environments {
+                    command.env("BUILDBOT_CONDA_ENV_DEB", environments);
+                }
                 command
             };
             stages.attempt("package is built again", || {
@@ -104,10 +119,23 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         faults::print(&releases)?;
         interrupted::print(workspace)?;
     }
-    if stages.failed() > 0 {
-        bail!("{} of the stages failed", stages.failed());
+    finish(&stages)
+}
+
+fn finish(stages: &Stages) -> Result<()> {
+    match stages.failed() {
+        0 => Ok(()),
+        failed => bail!("{failed} of the stages failed"),
     }
-    Ok(())
+}
+
+/// The package of what makes environments, and lints and tests of its crate with what was compiled for it.
+fn environments(workspace: &Path, stages: &mut Stages) -> Option<PathBuf> {
+    let package = stages.attempt("package of environments is built", || {
+        deb::build_environments(workspace)
+    })?;
+    stages.attempt("environments", || deb::check_environments(workspace));
+    Some(package)
 }
 
 /// The runner against each Buildbot that its requirements files pin; its tests find the virtual environments.

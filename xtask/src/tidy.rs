@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 type Rule = fn(&Tree) -> Result<()>;
 
 /// Every rule by name.
-pub(crate) const RULES: [(&str, Rule); 5] = [
+pub(crate) const RULES: [(&str, Rule); 6] = [
     ("versions agree", versions_agree),
     (
         "modules open with what they own",
@@ -20,6 +20,10 @@ pub(crate) const RULES: [(&str, Rule); 5] = [
     (
         "dependencies are declared once, with a reason",
         dependencies_have_reasons,
+    ),
+    (
+        "one crate alone knows the network",
+        one_crate_alone_knows_the_network,
     ),
     ("the project stands alone", the_project_stands_alone),
     (
@@ -154,6 +158,24 @@ fn dependencies_have_reasons(tree: &Tree) -> Result<()> {
                     file.display()
                 );
             }
+        }
+    }
+    Ok(())
+}
+
+/// What costs minutes to compile and megabytes to install is the business of buildbot-conda-env.
+fn one_crate_alone_knows_the_network(tree: &Tree) -> Result<()> {
+    for file in tree.with_ending("toml") {
+        let is_manifest = file.ends_with("Cargo.toml") && file.components().count() > 1;
+        if !is_manifest || file == Path::new("crates/env/Cargo.toml") {
+            continue;
+        }
+        let manifest = tree.read(file)?;
+        for line in manifest.lines() {
+            let is_large = ["rattler", "reqwest", "rustls", "tokio"]
+                .iter()
+                .any(|start| line.starts_with(start));
+            ensure!(!is_large, "{}: `{line}`", file.display());
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ pub(crate) fn of_instance(
     let inherited: Environment = env::vars_os()
         .filter(|(name, _)| !OF_THE_SERVICE_MANAGER.iter().any(|manager| name == manager))
         .collect();
-    let prefix = PathBuf::from(instance.prefix().as_str());
+    let prefix = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
     let facts =
         PrefixFacts::read(&prefix).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
     let root = conda_root(Path::new(instance.conda_root.as_str()))?;
@@ -58,6 +58,11 @@ pub(crate) fn of_instance(
         program,
         arguments,
     ))
+}
+
+/// The Python of an instance's environment, as it is entered now.
+pub(crate) fn python_of(instance: &Instance) -> PathBuf {
+    buildbot_conda_host::prefix_to_enter(instance.prefix().as_str()).join("bin/python")
 }
 
 /// The installation, when there is one: environments of other tools have no conda beside them.

@@ -68,6 +68,20 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whether the instance can finish its builds before it ends.
+pub(crate) fn is_possible(reference: &InstanceRef, context: &Context) -> bool {
+    plan(reference, context).is_ok()
+}
+
+/// Lets builds finish, and stops the instance.
+pub(crate) fn stop_after_builds(reference: &InstanceRef, context: &Context) -> anyhow::Result<()> {
+    match plan(reference, context)? {
+        Plan::Nothing => Ok(()),
+        Plan::Stop => stop(reference),
+        Plan::Drain(main) => drain(&main, reference),
+    }
+}
+
 fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
     let (state, pid) = unit(reference)?;
     if matches!(state.as_str(), "inactive" | "failed" | "skipped") {

@@ -11,6 +11,7 @@ mod create;
 mod database;
 mod doctor;
 mod drain;
+mod env;
 mod headless;
 mod list;
 mod listing;
@@ -86,6 +87,9 @@ enum Verb {
     /// Write the manual pages of this command
     #[command(hide = true)]
     Manual(manual::Arguments),
+    /// Managed environments: made from a file, updated, rolled back, verified
+    #[command(subcommand)]
+    Env(env::Verb),
     /// Make, extend and verify a signed apt repository
     #[command(subcommand)]
     Repo(repo::Verb),
@@ -120,6 +124,7 @@ fn main() -> ExitCode {
         Verb::Headless(verb) => headless::run(&verb, &context),
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
+        Verb::Env(verb) => env::run(&verb, &context),
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Create(verb) => create::run(&verb, &context),
         Verb::Remove(arguments) => remove::run(&arguments, &context),

@@ -146,7 +146,7 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
             // Another root, and nothing said about the environment: the root's own.
             (None, Some(_)) => OsString::new(),
             // The configuration addresses environments without condarc, so the name is settled here.
-            (None, None) => prefix.as_str().into(),
+            (None, None) => buildbot_conda_host::prefix_to_enter(prefix.as_str()).into(),
         },
         root_is_named: arguments.conda_root.is_some(),
         conda_root: arguments.conda_root.clone().unwrap_or(configured),

@@ -105,7 +105,7 @@ fn row(
         environment: instance
             .as_ref()
             .ok()
-            .map(|instance| instance.prefix().to_string()),
+            .map(|instance| environment_of(instance, unit)),
         directory: instance
             .as_ref()
             .ok()
@@ -113,6 +113,24 @@ fn row(
         message: message.map(|message| harmless(&message)),
         status,
     }
+}
+
+/// The prefix that the main process runs from, or that the next start enters: of a managed environment, the generation.
+fn environment_of(instance: &Instance, unit: &Unit) -> String {
+    let configured = instance.prefix();
+    let entered = buildbot_conda_host::prefix_to_enter(configured.as_str());
+    let environment = entered
+        .parent()
+        .filter(|_| entered.as_os_str() != configured.as_str());
+    let running = environment
+        .zip(unit.main_pid())
+        .and_then(|(environment, pid)| {
+            // PREFIX/bin/python
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+            let prefix = program.parent()?.parent()?.to_owned();
+            (prefix.parent() == Some(environment)).then_some(prefix)
+        });
+    running.unwrap_or(entered).display().to_string()
 }
 
 /// systemd says of its own failures what it did, and not what of the configuration it was about;

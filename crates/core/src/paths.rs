@@ -16,6 +16,12 @@ pub const CLI: &str = "/usr/bin/buildbot-conda";
 pub const RUN: &str = "/run/buildbot-conda";
 /// Parent of the instances' state directories; belongs to root.
 pub const STATE: &str = "/var/lib/buildbot-conda/instances";
+/// Parent of the managed environments; belongs to root. An environment NAME is entered through `NAME/current`.
+pub const ENVIRONMENTS: &str = "/var/lib/buildbot-conda/envs";
+/// Archives and unpacked packages for managed environments. Mode 0700, root.
+pub const PACKAGE_CACHE: &str = "/var/cache/buildbot-conda";
+/// What makes managed environments; of the package `buildbot-conda-env`.
+pub const ENVIRONMENT_BUILDER: &str = "/usr/libexec/buildbot-conda/env";
 /// Where the package's unit files are.
 pub const UNITS: &str = "/usr/lib/systemd/system";
 /// Where systemd has the generator write on an ordinary boot, systemd.generator(7).
@@ -24,6 +30,11 @@ pub const GENERATED: &str = "/run/systemd/generator";
 pub const DROP_IN: &str = "10-buildbot-conda.conf";
 /// Starter configuration that a first installation copies to [`CONFIGURATION`].
 pub const STARTER: &str = "/usr/share/buildbot-conda/config.toml";
+
+/// The prefix under which a managed environment is configured: a link to the generation that serves.
+pub fn managed_prefix(name: &str) -> String {
+    format!("{ENVIRONMENTS}/{name}/current")
+}
 
 /// `/run/buildbot-conda/REFERENCE/status.json`, written by the runner.
 pub fn status_file(reference: &InstanceRef) -> String {

@@ -53,6 +53,22 @@ pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
+/// The prefix to enter for a configured one. For a managed environment that is the generation which serves now: entered
+/// by its own name, it stays the same when another one serves. Every other prefix is entered as it is written.
+pub fn prefix_to_enter(configured: &str) -> PathBuf {
+    let path = PathBuf::from(configured);
+    let environment = path.parent();
+    let is_managed = path.ends_with("current")
+        && environment.and_then(Path::parent) == Some(Path::new(paths::ENVIRONMENTS));
+    match (is_managed, environment, fs::read_link(&path)) {
+        // A link of ours has the bare name of its neighbour.
+        (true, Some(environment), Ok(target)) if target.components().count() == 1 => {
+            environment.join(target)
+        }
+        _ => path,
+    }
+}
+
 /// The settings of this host, good or bad; those below `root`, where there is one.
 ///
 /// # Errors

@@ -41,7 +41,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     let mut warnings: Vec<String> = changed_since(instance, inherited)?.into_iter().collect();
     check_credentials(instance, inherited)?;
     check_directory(instance)?;
-    let prefix = PathBuf::from(instance.prefix().as_str());
+    let prefix = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
     check_buildbot(&prefix, instance.reference.role)?;
     let conda_root = conda_root(instance)?;

@@ -100,6 +100,65 @@ impl Environment {
     }
 }
 
+/// The channel that is made here, with the packages of every [`Version`].
+#[derive(Clone, Debug)]
+pub struct Channel {
+    directory: PathBuf,
+}
+
+impl Channel {
+    /// Made once and kept.
+    ///
+    /// # Errors
+    ///
+    /// When no Python here can be packed, or a download fails.
+    pub fn made() -> Result<Self> {
+        let directory = channel()?;
+        Ok(Self { directory })
+    }
+
+    /// Where it is on this host.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// An `@EXPLICIT` list with md5 of everything in an environment of `version`, for where the channel is called `at`.
+    ///
+    /// # Errors
+    ///
+    /// When the channel's index is not what it should be.
+    pub fn lock(&self, version: Version, at: &str) -> Result<String> {
+        let pins = fs::read_to_string(version.requirements()).context("read pins")?;
+        let is_wanted = |name: &str, version: &str| {
+            let pinned = pins.lines().filter_map(|line| line.split_once("=="));
+            let mut pinned = pinned
+                .map(|(name, version)| (name.to_lowercase().replace(['_', '.'], "-"), version));
+            matches!(name, "python" | "python_abi")
+                || pinned.any(|pin| pin == (name.to_owned(), version))
+        };
+        let mut lines = Vec::new();
+        for subdir in ["linux-64", "noarch"] {
+            let index = fs::read(self.directory.join(subdir).join("repodata.json"))
+                .context("read the index of the channel")?;
+            let index: serde_json::Value =
+                serde_json::from_slice(&index).context("read the index of the channel")?;
+            let packages = index["packages.conda"]
+                .as_object()
+                .context("find packages")?;
+            for (file, package) in packages {
+                let text = |key: &str| package[key].as_str().unwrap_or_default();
+                if is_wanted(text("name"), text("version")) {
+                    lines.push(format!("file://{at}/{subdir}/{file}#{}\n", text("md5")));
+                }
+            }
+        }
+        Ok(format!(
+            "# platform: linux-64\n@EXPLICIT\n{}",
+            lines.concat()
+        ))
+    }
+}
+
 fn sources() -> PathBuf {
     workspace().join("tests/channel")
 }

@@ -26,14 +26,14 @@ mod stage;
 mod tree;
 mod unit;
 
-pub use conda::{Environment, PREFIX, Version};
+pub use conda::{Channel, Environment, PREFIX, Version};
 pub use faults::{Row, TABLE, Verdict, fault, forget_faults, verdict};
 pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
-pub use package::latest_package;
-pub use prepared::{installed, set_up};
+pub use package::{environments_package, latest_package};
+pub use prepared::{CHANNEL, installed, set_up, without_conda};
 pub use process::Output;
 pub use programs::{with_packages, with_programs};
 pub use release::Release;

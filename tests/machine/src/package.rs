@@ -1,4 +1,4 @@
-//! Where the .deb under test is. Building it is `cargo xtask deb`'s business.
+//! Where the packages under test are. Building them is `cargo xtask deb`'s business.
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,7 +13,24 @@ use crate::tree::workspace;
 ///
 /// When there is none, with a hint how to get one.
 pub fn latest_package() -> Result<PathBuf> {
-    if let Some(path) = std::env::var_os("BUILDBOT_CONDA_DEB") {
+    youngest("BUILDBOT_CONDA_DEB", "buildbot-conda_", "cargo xtask deb")
+}
+
+/// The package of what makes environments: the one that `BUILDBOT_CONDA_ENV_DEB` names, or else the youngest.
+///
+/// # Errors
+///
+/// When there is none, with a hint how to get one.
+pub fn environments_package() -> Result<PathBuf> {
+    youngest(
+        "BUILDBOT_CONDA_ENV_DEB",
+        "buildbot-conda-env_",
+        "cargo xtask deb --env",
+    )
+}
+
+fn youngest(variable: &str, start: &str, command: &str) -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Ok(PathBuf::from(path));
     }
     let directory = workspace().join("target/debian");
@@ -22,7 +39,7 @@ pub fn latest_package() -> Result<PathBuf> {
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
             // Nothing but the package itself: debugging symbols are a package of their own.
-            name.starts_with("buildbot-conda_")
+            name.starts_with(start)
                 && entry
                     .path()
                     .extension()
@@ -36,7 +53,7 @@ pub fn latest_package() -> Result<PathBuf> {
         });
     youngest.map(|entry| entry.path()).with_context(|| {
         format!(
-            "find a package in `{}`\nhint: build one with `cargo xtask deb`",
+            "find a package in `{}`\nhint: build one with `{command}`",
             directory.display()
         )
     })

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::conda::{Environment, PREFIX, Version};
-use crate::{Layers, Machine, Release, cache, create_instances, debian_root, latest_package};
+use crate::conda::{Channel, Environment, PREFIX, Version};
+use crate::{
+    Layers, Machine, Release, cache, create_instances, debian_root, environments_package,
+    latest_package,
+};
 
 /// The key holds everything that a snapshot is made from, so it does not age by itself.
 const MAX_AGE: Duration = Duration::from_hours(5 * 24);
@@ -53,6 +56,35 @@ pub fn set_up(release: Release) -> Result<Layers> {
         machine
             .run(&["systemctl", "disable", "buildbot-master", "buildbot-worker"])?
             .succeeded()?;
+        machine.freeze(path)
+    })?;
+    Ok(below.with(layer))
+}
+
+/// Where [`without_conda`] has the channel.
+pub const CHANNEL: &str = "/srv/channel";
+
+/// A Debian with both packages and the channel, and no Conda at all.
+///
+/// # Errors
+///
+/// When a package is missing, or installing one fails; then with apt's output.
+pub fn without_conda(release: Release) -> Result<Layers> {
+    let below = Layers::new(debian_root(release)?);
+    let packages = [latest_package()?, environments_package()?];
+    let channel = Channel::made()?;
+    let mut key = format!("{below:?} {}", channel.directory().display());
+    for package in &packages {
+        let bytes = fs::read(package).with_context(|| format!("read `{}`", package.display()))?;
+        key += &cache::digest(&bytes);
+    }
+    let key = cache::key(&[&key, include_str!("prepared.rs")]);
+    let layer = cache::entry(&format!("without-conda-{release}"), &key, MAX_AGE, |path| {
+        let machine = Machine::boot(below.clone())?;
+        for package in &packages {
+            machine.install_package(package)?.succeeded()?;
+        }
+        machine.copy_in(channel.directory(), CHANNEL)?;
         machine.freeze(path)
     })?;
     Ok(below.with(layer))

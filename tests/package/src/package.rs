@@ -9,6 +9,8 @@ use tempfile::TempDir;
 
 /// Environment variable with the absolute path of the .deb; `cargo xtask test` sets it.
 const VARIABLE: &str = "BUILDBOT_CONDA_DEB";
+/// The same for the package of what makes environments.
+const VARIABLE_OF_ENVIRONMENTS: &str = "BUILDBOT_CONDA_ENV_DEB";
 
 /// A file or directory of the archive, as `dpkg-deb --contents` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,24 +38,32 @@ impl Package {
     /// When the environment does not say which package to test.
     #[track_caller]
     pub fn path() -> PathBuf {
-        let Some(path) = std::env::var_os(VARIABLE) else {
-            panic!(
-                "`{VARIABLE}` is not set\nhint: {VARIABLE}=$(cargo xtask deb) cargo test -p buildbot-conda-package-tests"
-            );
-        };
-        let path = PathBuf::from(path);
-        assert!(
-            path.is_absolute() && path.is_file(),
-            "`{VARIABLE}` is `{}`, not the absolute path of a package",
-            path.display()
-        );
-        path
+        path_in(VARIABLE, "cargo xtask deb")
     }
 
     /// Unpack the package under test, control files into `DEBIAN/`.
     #[track_caller]
     pub fn open() -> Self {
-        let path = Self::path();
+        Self::unpack(Self::path())
+    }
+
+    /// The same for the package of what makes environments.
+    ///
+    /// # Panics
+    ///
+    /// When the environment does not say where it is.
+    #[track_caller]
+    pub fn open_environments() -> Self {
+        Self::unpack(path_in(VARIABLE_OF_ENVIRONMENTS, "cargo xtask deb --env"))
+    }
+
+    /// Where the archive is.
+    pub fn archive(&self) -> &Path {
+        &self.path
+    }
+
+    #[track_caller]
+    fn unpack(path: PathBuf) -> Self {
         let tree = tempfile::tempdir().expect("a scratch directory can be made");
         let status = Command::new("dpkg-deb")
             .arg("--raw-extract")
@@ -103,6 +113,22 @@ impl Package {
 }
 
 /// One line of `dpkg-deb --contents`: mode, owner, size, date, time, path.
+#[track_caller]
+fn path_in(variable: &str, command: &str) -> PathBuf {
+    let Some(path) = std::env::var_os(variable) else {
+        panic!(
+            "`{variable}` is not set\nhint: {variable}=$({command}) cargo test -p buildbot-conda-package-tests"
+        );
+    };
+    let path = PathBuf::from(path);
+    assert!(
+        path.is_absolute() && path.is_file(),
+        "`{variable}` is `{}`, not the absolute path of a package",
+        path.display()
+    );
+    path
+}
+
 fn entry(line: &str) -> (String, Entry) {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [mode, owner, size, _date, _time, path] = words[..] else {

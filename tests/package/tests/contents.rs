@@ -254,6 +254,7 @@ fn control_fields_say_what_apt_needs() {
     assert_eq!(package.field("Section"), "devel");
     assert_eq!(package.field("Priority"), "optional");
     assert_eq!(package.field("Conflicts"), "buildbot, buildbot-worker");
+    assert_eq!(package.field("Recommends"), "buildbot-conda-env");
     let depends = package.field("Depends");
     for dependency in ["adduser", "debconf (>= 0.5) | debconf-2.0", "libc6 (>= "] {
         assert!(

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, Package, Release};
 
 /// In one root, so that it is made once.
 const PROGRAMS: [&str; 3] = ["fish", "lintian", "piuparts"];
@@ -31,8 +31,10 @@ fn lintian_has_nothing_to_say(release: Release) {
         Release::Trixie => "",
     };
     let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let environments = Package::open_environments();
+    std::fs::copy(environments.archive(), root.upper().join("env.deb")).expect("it can be copied");
     let outcome = root.run(&format!(
-        "lintian --allow-root -EvIL +pedantic {suppressed} /buildbot-conda.deb"
+        "lintian --allow-root -EvIL +pedantic {suppressed} /buildbot-conda.deb /env.deb"
     ));
     let talk = outcome.talk();
     let tags: Vec<&str> = talk

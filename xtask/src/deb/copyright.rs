@@ -26,6 +26,13 @@ const LICENCES: [(&str, &str); 7] = [
     ("Zlib", "Zlib"),
 ];
 
+/// Further ones that only buildbot-conda-env links, taken where there is no other choice.
+const LICENCES_OF_ENVIRONMENTS: [(&str, &str); 3] = [
+    ("BSL-1.0", "BSL-1.0"),
+    ("MPL-2.0", "MPL-2.0"),
+    ("bzip2-1.0.6", "bzip2-1.0.6"),
+];
+
 /// A library as `cargo metadata` describes it.
 #[derive(Debug, Deserialize)]
 struct Library {
@@ -44,11 +51,16 @@ struct Metadata {
     packages: Vec<Library>,
 }
 
-/// Write the file for the programs of `crates` to `path`.
-pub(super) fn write(workspace: &Path, crates: &[&str], path: &Path) -> Result<()> {
-    let own = workspace.join("debian/copyright");
-    let head = fs::read_to_string(&own).with_context(|| format!("read `{}`", own.display()))?;
-    let text = complete(&head, &libraries(workspace, crates)?)?;
+/// Write the file for the programs of `crates` to `path`. `heads` are files in `debian/` that come first: what they say
+/// of our own code, and the licences.
+pub(super) fn write(workspace: &Path, crates: &[&str], heads: &[&str], path: &Path) -> Result<()> {
+    let mut texts = Vec::new();
+    for head in heads {
+        let own = workspace.join("debian").join(head);
+        let text = fs::read_to_string(&own).with_context(|| format!("read `{}`", own.display()))?;
+        texts.push(text.trim_end().to_owned());
+    }
+    let text = complete(&texts.join("\n\n"), &libraries(workspace, crates)?)?;
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
 }
 
@@ -77,6 +89,9 @@ fn libraries(workspace: &Path, crates: &[&str]) -> Result<Vec<Library>> {
         "--locked",
         "--format-version",
         "1",
+        // What is for other systems only need not be fetched.
+        "--filter-platform",
+        &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
     ]))?;
     let metadata: Metadata =
         serde_json::from_str(&json).context("read the output of `cargo metadata`")?;
@@ -127,11 +142,17 @@ fn debian_name(expression: &str) -> Result<String> {
     let expression = expression.replace('/', " OR ");
     let mut required = Vec::new();
     for part in expression.split(" AND ") {
-        let mut alternatives: Vec<&str> = part
-            .split(" OR ")
-            .map(|word| word.trim_matches(|character| " ()".contains(character)))
+        let words = || {
+            part.split(" OR ")
+                .map(|word| word.trim_matches(|character| " ()".contains(character)))
+        };
+        let mut alternatives: Vec<&str> = words()
             .filter_map(|word| names.get(word).copied())
             .collect();
+        if alternatives.is_empty() {
+            let more: BTreeMap<_, _> = LICENCES_OF_ENVIRONMENTS.into();
+            alternatives = words().filter_map(|word| more.get(word).copied()).collect();
+        }
         alternatives.dedup();
         ensure!(
             !alternatives.is_empty(),

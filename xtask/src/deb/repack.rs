@@ -23,15 +23,13 @@ pub(super) fn finish(workspace: &Path, raw: &Path, scratch: &Path, epoch: &str) 
             .arg(raw)
             .arg(&tree),
     )?;
-    let po_scratch = scratch.join("translations");
-    fs::create_dir(&po_scratch)
-        .with_context(|| format!("create the directory `{}`", po_scratch.display()))?;
-    templates::merge(
-        workspace,
-        &po_scratch,
-        &tree.join("DEBIAN/templates"),
-        epoch,
-    )?;
+    let questions = tree.join("DEBIAN/templates");
+    if questions.exists() {
+        let po_scratch = scratch.join("translations");
+        fs::create_dir(&po_scratch)
+            .with_context(|| format!("create the directory `{}`", po_scratch.display()))?;
+        templates::merge(workspace, &po_scratch, &questions, epoch)?;
+    }
     write_md5sums(&tree)?;
     set_times(&tree, epoch)?;
     let finished = scratch.join("finished.deb");
@@ -83,6 +81,9 @@ fn set_times(path: &Path, epoch: &str) -> Result<()> {
 /// The package's conffiles, relative to the root. dpkg keeps their checksums itself, since administrators change them.
 fn conffiles(tree: &Path) -> Result<BTreeSet<PathBuf>> {
     let path = tree.join("DEBIAN/conffiles");
+    if !path.exists() {
+        return Ok(BTreeSet::new());
+    }
     let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
     let relative = text.lines().map(|line| line.trim_start_matches('/').into());
     Ok(relative.collect())

@@ -41,7 +41,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         None => configured_user(&draft)?,
     };
     let home = place::home(&user, context)?;
-    let instance = place::settle(&mut draft, common, common.user.as_deref(), &home)?;
+    let instance = place::settle(&mut draft, common, common.user.as_deref(), &home, context)?;
     place::refuse(&instance, context)?;
     let others = records_of_others(&draft, context);
     let start = MasterStart {

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
 
 use super::{Common, Draft};
 use crate::context::{Context, InvalidConfiguration};
@@ -21,6 +23,7 @@ pub(super) fn settle(
     common: &Common,
     user: Option<&str>,
     home: &Path,
+    context: &Context,
 ) -> anyhow::Result<Instance> {
     let configured = draft.settings();
     let configured = configured.instance(&draft.reference).ok();
@@ -53,11 +56,34 @@ pub(super) fn settle(
             draft.set(key, value)?;
         }
     }
-    let settings = draft.settings();
-    let instance = settings
-        .instance(&draft.reference)
-        .map_err(InvalidConfiguration::from)?;
-    Ok(instance.clone())
+    let settled = |draft: &Draft| -> anyhow::Result<Instance> {
+        let settings = draft.settings();
+        let instance = settings
+            .instance(&draft.reference)
+            .map_err(InvalidConfiguration::from)?;
+        Ok(instance.clone())
+    };
+    let instance = settled(draft)?;
+    if let Some(prefix) = managed(&instance.conda_env, &instance.prefix(), context) {
+        draft.set("conda-env", &prefix)?;
+        return settled(draft);
+    }
+    Ok(instance)
+}
+
+/// The prefix of a managed environment, where the installation has none of that name: a host needs no conda.
+pub(super) fn managed(
+    environment: &CondaEnv,
+    prefix: &AbsolutePath,
+    context: &Context,
+) -> Option<String> {
+    let is_there = |prefix: &str| context.path(&format!("{prefix}/conda-meta")).is_dir();
+    let name = environment.to_string();
+    if name.contains('/') || is_there(prefix.as_str()) {
+        return None;
+    }
+    let prefix = paths::managed_prefix(&name);
+    is_there(&prefix).then_some(prefix)
 }
 
 /// Refuses what would fail later, while nothing is begun.
@@ -66,7 +92,8 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
     if !context.path(&format!("{prefix}/conda-meta")).is_dir() {
         bail!(
             "no Conda environment `{prefix}`\n\
-             hint: make it, or say where it is with `--conda-root` and `--conda-env`"
+             hint: make it, for instance with `buildbot-conda env create`, or say where it is with `--conda-root` and \
+             `--conda-env`"
         );
     }
     if !context.path(&format!("{prefix}/bin/python")).exists() {

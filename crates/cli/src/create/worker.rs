@@ -82,7 +82,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         Err(_) if own_account.is_some() => Path::new("/home").join(ACCOUNT),
         other => other?,
     };
-    let instance = place::settle(&mut draft, common, user.as_deref(), &home)?;
+    let instance = place::settle(&mut draft, common, user.as_deref(), &home, context)?;
     place::refuse(&instance, context)?;
 
     let (address, record) = match &target {
@@ -253,14 +253,17 @@ fn own_account(
         let tac = context.path(&format!("{}/buildbot.tac", other.directory));
         other.reference.role == Role::Master && other.user.as_str() == configured && tac.exists()
     });
-    let prefix = if let Ok(instance) = settings.instance(&draft.reference) {
-        instance.prefix()
+    let (environment, prefix) = if let Ok(instance) = settings.instance(&draft.reference) {
+        (&instance.conda_env, instance.prefix())
     } else {
         let defaults = settings.defaults().ok()?;
-        defaults.conda_env.prefix(&defaults.conda_root)
+        let prefix = defaults.conda_env.prefix(&defaults.conda_root);
+        (&defaults.conda_env, prefix)
     };
+    let prefix =
+        place::managed(environment, &prefix, context).unwrap_or_else(|| prefix.as_str().to_owned());
     let is_given = common.conda_root.is_some() || common.conda_env.is_some();
-    let open = is_given || context.is_elsewhere() || place::is_for_everybody(prefix.as_str());
+    let open = is_given || context.is_elsewhere() || place::is_for_everybody(&prefix);
     (shares && open).then(|| ACCOUNT.to_owned())
 }
 

@@ -22,7 +22,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use account::{Contents, Made, User, clear_directory, fill_directory, find_user};
 pub(crate) use journal::Journal;
 pub(crate) use perform::carry_out;
-pub(crate) use systemd::is_running;
+pub(crate) use systemd::{
+    await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
+};
 pub(crate) use worker_list::{Edit, Seen, apply_edit, look_as_user, see};
 
 /// One thing that is done to the host. Paths are those of this host, a root directory included.

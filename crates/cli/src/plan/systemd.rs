@@ -70,7 +70,7 @@ fn property(unit: &str, name: &str) -> anyhow::Result<String> {
 }
 
 /// Starts a unit and returns when it serves; one whose conditions do not hold is a failure here.
-pub(super) fn start(unit: &str) -> anyhow::Result<()> {
+pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
     // What failed before must not count against it.
     let _ = systemctl(&["reset-failed", "--", unit])
         .stderr(Stdio::null())
@@ -175,6 +175,11 @@ pub(super) fn stop(unit: &str, keep_builds: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Stops a unit of ours, whose own stop keeps builds.
+pub(crate) fn stop_unit(unit: &str) -> anyhow::Result<()> {
+    stop(unit, false)
+}
+
 fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
     let group = property(unit, "ControlGroup")?;
     let list = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs"));
@@ -251,6 +256,11 @@ impl LogEnd {
         let _ = file.take(1 << 20).read_to_end(&mut text);
         String::from_utf8_lossy(&text).contains(words)
     }
+}
+
+/// Waits for what a worker's master says to it; one that says nothing is left to be awaited by the worker.
+pub(crate) fn await_connection_if_any(unit: &str) -> anyhow::Result<()> {
+    await_connection(unit, false)
 }
 
 /// Waits until a worker says that its master has taken it.

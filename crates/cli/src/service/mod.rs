@@ -19,9 +19,10 @@ use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
+use crate::env::{TrialArguments, run_trial};
 use crate::plan;
 pub(crate) use main_process::MainProcess;
-pub(crate) use reload::DRAIN_HINT;
+pub(crate) use reload::{Checked, DRAIN_HINT, checkconfig};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -35,6 +36,9 @@ pub(crate) enum Verb {
         #[arg(value_name = "REF")]
         reference: InstanceRef,
     },
+    /// What `env update` asks of a generation, as the service user
+    #[command(hide = true)]
+    Try(TrialArguments),
     /// What `create` and `remove` have done as the service user
     #[command(subcommand, hide = true)]
     Make(Make),
@@ -72,6 +76,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
+        Verb::Try(arguments) => return run_trial(arguments, context),
         Verb::Make(make) => return make_as_user(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
@@ -91,7 +96,9 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
         Verb::Stop(_) => stop::run(&service)?,
-        Verb::Prepare { .. } | Verb::Make(_) => unreachable!("it has returned above"),
+        Verb::Prepare { .. } | Verb::Make(_) | Verb::Try(_) => {
+            unreachable!("it has returned above")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::Role;
+use buildbot_conda_core::settings::Instance;
 use rustix::fs::MemfdFlags;
 use rustix::process::Signal;
 
@@ -89,13 +90,40 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// `buildbot checkconfig` in the instance's environment. Nothing has been touched when it fails.
+/// Nothing has been touched when it fails.
 fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
-    let instance = service.instance;
-    let python = Path::new(instance.prefix().as_str()).join("bin/python");
+    match checkconfig(service.instance, service.credentials)? {
+        Checked::Good => Ok(()),
+        Checked::Ended(said) => bail!(
+            "`buildbot checkconfig` did not come to its end, the old configuration still serves: \
+             the new one ends the process that reads it (`SystemExit`, `os._exit`)\n{}",
+            said.trim_end()
+        ),
+        Checked::Refused(said) => bail!(
+            "`buildbot checkconfig` refuses the new configuration, the old one still serves:\n{}",
+            said.trim_end()
+        ),
+    }
+}
+
+/// What Buildbot says of a configuration.
+pub(crate) enum Checked {
+    Good,
+    /// It ended the process that read it, after these words.
+    Ended(String),
+    /// In Buildbot's words.
+    Refused(String),
+}
+
+/// `buildbot checkconfig` in the instance's environment.
+pub(crate) fn checkconfig(
+    instance: &Instance,
+    credentials: Option<&Path>,
+) -> anyhow::Result<Checked> {
+    let python = activation::python_of(instance);
     let arguments = ["-c", BUILDBOT, "checkconfig", instance.directory.as_str()];
     let mut extra = BTreeMap::new();
-    if let Some(directory) = service.credentials {
+    if let Some(directory) = credentials {
         extra.insert("CREDENTIALS_DIRECTORY".into(), directory.into());
     }
     let chain = activation::of_instance(
@@ -112,20 +140,11 @@ fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
         .current_dir(instance.directory.as_str());
     let (success, said) =
         run_with_limit(command, instance.start_timeout).context("run `buildbot checkconfig`")?;
-    if success && said.ends_with(CHECKED) {
-        return Ok(());
-    }
-    if success {
-        bail!(
-            "`buildbot checkconfig` did not come to its end, the old configuration still serves: \
-             the new one ends the process that reads it (`SystemExit`, `os._exit`)\n{}",
-            said.trim_end()
-        );
-    }
-    bail!(
-        "`buildbot checkconfig` refuses the new configuration, the old one still serves:\n{}",
-        said.trim_end()
-    );
+    Ok(match (success, said.ends_with(CHECKED)) {
+        (true, true) => Checked::Good,
+        (true, false) => Checked::Ended(said),
+        (false, _) => Checked::Refused(said),
+    })
 }
 
 /// Runs to the end or the limit; whether it succeeded, and all that it said.

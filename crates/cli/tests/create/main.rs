@@ -168,12 +168,12 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
         (
             &["create", "worker", "--conda-env=none", "--dry-run"][..],
             expect![[r#"
-            status 1
-            stdout:
-            stderr:
-            error: no Conda environment `/home/bb/anaconda3/envs/none`
-            hint: make it, or say where it is with `--conda-root` and `--conda-env`
-        "#]],
+                status 1
+                stdout:
+                stderr:
+                error: no Conda environment `/home/bb/anaconda3/envs/none`
+                hint: make it, for instance with `buildbot-conda env create`, or say where it is with `--conda-root` and `--conda-env`
+            "#]],
         ),
         (
             &["create", "worker", "--conda-env=../x", "--dry-run"],

@@ -1,0 +1,121 @@
+//! The program that makes generations: what it is told, and what it answers.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::paths;
+use buildbot_conda_environments::{Environment, GenerationId, Lock, Package};
+use clap::Args;
+use rustix::io::FdFlags;
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+
+/// What is in an environment, and where it comes from.
+#[derive(Debug, Args)]
+pub(super) struct Source {
+    /// What is in it: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Channel for an `environment.yml` instead of its own: a name, a URL or a directory; may be given again
+    #[arg(long = "channel", value_name = "CHANNEL")]
+    channels: Vec<String>,
+    /// Another address for what is below a URL, tried first; may be given again
+    #[arg(long = "mirror", value_name = "URL=MIRROR")]
+    mirrors: Vec<String>,
+    /// Which environment of a `pixi.lock`
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Use what is cached or local, and no network
+    #[arg(long)]
+    offline: bool,
+}
+
+/// What the program has done, or would do.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    pub(super) generation: String,
+    /// Whether it was made just now.
+    pub(super) made: bool,
+    pub(super) packages: Vec<Package>,
+    /// What is not done and somebody may miss.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Answer {
+    pub(super) fn generation(&self) -> anyhow::Result<GenerationId> {
+        Ok(self.generation.parse()?)
+    }
+}
+
+/// Makes the generation, unless it is there already; without a lock it only says what would be in it.
+pub(super) fn build(
+    environment: &Environment,
+    source: &Source,
+    lock: Option<&Lock>,
+    context: &Context,
+) -> anyhow::Result<Answer> {
+    let program = context.path(paths::ENVIRONMENT_BUILDER);
+    if !program.exists() {
+        bail!(
+            "`{}` is not installed, which makes environments\nhint: apt install buildbot-conda-env",
+            program.display()
+        );
+    }
+    let mut command = Command::new(&program);
+    command
+        .arg("--file")
+        .arg(&source.file)
+        .arg("--directory")
+        .arg(environment.directory())
+        .arg("--used-as")
+        .arg(format!("{}/{}", paths::ENVIRONMENTS, environment.name()))
+        .arg("--cache")
+        .arg(context.path(paths::PACKAGE_CACHE));
+    for (option, values) in [
+        ("--channel", &source.channels),
+        ("--mirror", &source.mirrors),
+    ] {
+        for value in values {
+            command.arg(option).arg(value);
+        }
+    }
+    if let Some(name) = &source.environment {
+        command.arg("--environment").arg(name);
+    }
+    if source.offline {
+        command.arg("--offline");
+    }
+    match lock {
+        None => {
+            command.arg("--dry-run");
+        }
+        // If this process is killed, the environment stays locked until the program has ended, too.
+        Some(lock) => {
+            rustix::io::fcntl_setfd(lock.file(), FdFlags::empty()).context("hand on the lock")?;
+        }
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("run `{}`", program.display()))?;
+    if let Some(lock) = lock {
+        // All of it, whichever of the program's threads wrote last.
+        environment.sweep(lock)?;
+        rustix::io::fcntl_setfd(lock.file(), FdFlags::CLOEXEC).context("keep the lock")?;
+    }
+    if !output.status.success() {
+        bail!(
+            "the environment `{}` is as it was: no new generation was made",
+            environment.name()
+        );
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("understand `{}`", program.display()))?;
+    for warning in &answer.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(answer)
+}

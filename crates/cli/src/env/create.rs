@@ -1,0 +1,57 @@
+//! `env create NAME --file FILE`: the first generation of an environment.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use buildbot_conda_core::paths;
+use buildbot_conda_environments::EnvironmentName;
+use clap::Args;
+
+use super::builder::{self, Source};
+use super::{ensure_root, locked, show, store};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// What it is called
+    #[arg(value_name = "NAME")]
+    name: EnvironmentName,
+    #[command(flatten)]
+    source: Source,
+    /// Say which packages it would have, and make nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print its packages as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let name = &arguments.name;
+    ensure_root(context)?;
+    let environment = store(context).environment(name);
+    if environment.current()?.is_some() {
+        bail!(
+            "there is an environment `{name}` already\n\
+             hint: `buildbot-conda env update {name} --file FILE` changes it"
+        );
+    }
+    if arguments.dry_run {
+        let answer = builder::build(&environment, &arguments.source, None, context)?;
+        return show::print(&answer.packages, arguments.json);
+    }
+    let lock = locked(&environment)?;
+    let answer = builder::build(&environment, &arguments.source, Some(&lock), context)?;
+    let generation = answer.generation()?;
+    environment.switch(&generation, &lock)?;
+    eprintln!(
+        "`{name}` has {} packages; `{}` is where it is",
+        answer.packages.len(),
+        paths::managed_prefix(name.as_str())
+    );
+    if arguments.json {
+        return show::print(&answer.packages, true);
+    }
+    output::print(format_args!("{generation}\n"))
+}

@@ -1,0 +1,63 @@
+//! `env diff`: what differs between two generations or environments.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_environments::{Difference, difference, packages_of};
+use clap::Args;
+
+use super::{existing, prefix_of, table};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The one before: a name, NAME@GENERATION, or the path of any environment of Conda's
+    #[arg(value_name = "ENV")]
+    before: String,
+    /// The one after; without it, the first is what serves, and compared to the generation before it
+    #[arg(value_name = "OTHER")]
+    after: Option<String>,
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let (before, after) = if let Some(after) = &arguments.after {
+        (
+            prefix_of(&arguments.before, context)?,
+            prefix_of(after, context)?,
+        )
+    } else {
+        let name = &arguments.before;
+        let (environment, current) = existing(&name.parse()?, context)?;
+        let Some(previous) = environment.previous()? else {
+            bail!("`{name}` has no generation before this one");
+        };
+        (environment.prefix(&previous), environment.prefix(&current))
+    };
+    let differences = difference(&packages_of(&before)?, &packages_of(&after)?);
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&differences).context("write differences")?;
+        return output::print(text + "\n");
+    }
+    print(&differences)
+}
+
+/// A table, or nothing where nothing differs.
+pub(super) fn print(differences: &[Difference]) -> anyhow::Result<ExitCode> {
+    if differences.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::print(text(differences))
+}
+
+/// A table, the same for people wherever differences are told.
+pub(super) fn text(differences: &[Difference]) -> String {
+    let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".to_owned());
+    let rows = differences
+        .iter()
+        .map(|one| vec![one.name.clone(), told(&one.before), told(&one.after)]);
+    table::aligned(&["PACKAGE", "BEFORE", "AFTER"], rows)
+}

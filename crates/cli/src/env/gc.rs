@@ -1,0 +1,70 @@
+//! `env gc`: generations that nobody uses and nobody will want back go.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use buildbot_conda_core::paths;
+use buildbot_conda_environments::EnvironmentName;
+use clap::Args;
+
+use super::{ensure_root, instances, locked, store};
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// This environment alone
+    #[arg(value_name = "NAME")]
+    name: Option<EnvironmentName>,
+    /// Also empty the cache of packages, which are then fetched again when they are needed
+    #[arg(long)]
+    cache: bool,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    // Not with a configuration that cannot be read: what it uses would go.
+    let settings = context.settings()?;
+    settings.check().map_err(InvalidConfiguration::from)?;
+    let environments = match &arguments.name {
+        None => store(context).environments()?,
+        Some(name) => vec![super::existing(name, context)?.0],
+    };
+    let mut removed = Vec::new();
+    for environment in environments {
+        let lock = locked(&environment)?;
+        let (current, previous) = (environment.current()?, environment.previous()?);
+        for generation in environment.generations()? {
+            let prefix = environment.prefix(&generation);
+            let is_wanted = [&current, &previous].contains(&&Some(generation.clone()))
+                || !instances::pinned_to(&settings, environment.name(), &generation).is_empty()
+                || (!context.is_elsewhere() && !instances::processes_in(&prefix).is_empty());
+            if is_wanted {
+                continue;
+            }
+            removed.push(prefix.display().to_string());
+            if !arguments.dry_run {
+                environment.remove(&generation, &lock)?;
+            }
+        }
+    }
+    if arguments.cache {
+        let cache = context.path(paths::PACKAGE_CACHE);
+        removed.push(cache.display().to_string());
+        if !arguments.dry_run {
+            match fs::remove_dir_all(&cache) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("remove `{}`", cache.display()));
+                }
+                _ => {}
+            }
+        }
+    }
+    let lines: Vec<String> = removed.iter().map(|path| format!("{path}\n")).collect();
+    output::print(lines.concat())
+}

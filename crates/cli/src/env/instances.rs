@@ -1,0 +1,101 @@
+//! Services that run from an environment: which they are, how each comes to run from another generation without losing
+//! a build, and which generations have processes.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_environments::{EnvironmentName, GenerationId};
+
+use crate::context::Context;
+use crate::drain;
+use crate::plan;
+
+/// The instances that are configured to follow the environment, masters first.
+pub(super) fn followers<'s>(settings: &'s Settings, name: &EnvironmentName) -> Vec<&'s Instance> {
+    let prefix = paths::managed_prefix(name.as_str());
+    let uses = |instance: &&Instance| instance.prefix().as_str() == prefix;
+    settings.instances().filter(uses).collect()
+}
+
+/// The instances that are configured to use exactly this generation.
+pub(super) fn pinned_to<'s>(
+    settings: &'s Settings,
+    name: &EnvironmentName,
+    generation: &GenerationId,
+) -> Vec<&'s Instance> {
+    let prefix = format!("{}/{name}/{generation}", paths::ENVIRONMENTS);
+    let uses = |instance: &&Instance| instance.prefix().as_str() == prefix;
+    settings.instances().filter(uses).collect()
+}
+
+/// Whether the unit has processes.
+pub(super) fn is_running(instance: &Instance) -> anyhow::Result<bool> {
+    plan::is_running(&instance.reference.unit_name())
+}
+
+/// Has a running instance begin anew, and returns when it serves. A worker finishes its builds first where its tac
+/// allows it; a master is told to shut down cleanly by its unit, and what still ran is retried.
+pub(super) fn restart(instance: &Instance, context: &Context) -> anyhow::Result<()> {
+    let reference = &instance.reference;
+    if reference.role == Role::Worker && drain::is_possible(reference, context) {
+        drain::stop_after_builds(reference, context)?;
+    } else {
+        stop(instance)?;
+    }
+    start(instance)
+}
+
+pub(super) fn stop(instance: &Instance) -> anyhow::Result<()> {
+    plan::stop(&instance.reference.unit_name())
+}
+
+/// Starts it and returns when it serves: a worker, when its master has not refused it.
+pub(super) fn start(instance: &Instance) -> anyhow::Result<()> {
+    let unit = instance.reference.unit_name();
+    plan::start(&unit)?;
+    if instance.reference.role == Role::Worker {
+        plan::await_connection(&unit)?;
+    }
+    Ok(())
+}
+
+/// Puts the youngest backup in the place of a master's database: the one that its start has made before an upgrade.
+pub(super) fn restore_database(reference: &InstanceRef) -> anyhow::Result<()> {
+    let status = Command::new(paths::CLI)
+        .args(["restore", &reference.to_string()])
+        .status()
+        .with_context(|| format!("run `{}`", paths::CLI))?;
+    if !status.success() {
+        bail!("`buildbot-conda restore {reference}` failed");
+    }
+    Ok(())
+}
+
+/// Numbers of the processes that run from a prefix: their program is in it, or they are in its activated environment.
+/// Those that this account may not look at are passed over.
+pub(super) fn processes_in(prefix: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let variable = [b"CONDA_PREFIX=", prefix.as_os_str().as_encoded_bytes()].concat();
+    let is_in = |pid: &u32| {
+        let program = fs::read_link(format!("/proc/{pid}/exe"));
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        program.is_ok_and(|program| program.starts_with(prefix))
+            || environment
+                .split(|byte| *byte == 0)
+                .any(|line| line == variable)
+    };
+    let mut found: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(is_in)
+        .collect();
+    found.sort_unstable();
+    found
+}

@@ -1,0 +1,136 @@
+//! `env list [NAME]`: environments with their generations, and who uses them.
+
+use std::fs;
+use std::process::ExitCode;
+use std::time::UNIX_EPOCH;
+
+use anyhow::Context as _;
+use buildbot_conda_core::settings::Settings;
+use buildbot_conda_environments::{Environment, EnvironmentName, LOCK_FILE, packages_of};
+use clap::Args;
+use serde::Serialize;
+
+use super::{instances, store, table};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// This environment alone
+    #[arg(value_name = "NAME")]
+    name: Option<EnvironmentName>,
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One generation. `--json` prints a list of these, by environment and then the oldest first.
+#[derive(Debug, Serialize)]
+struct Row {
+    environment: String,
+    generation: String,
+    /// Whether it is the one that serves.
+    current: bool,
+    /// Where it is.
+    prefix: String,
+    /// Seconds since 1970.
+    made: u64,
+    /// How many there are.
+    packages: usize,
+    /// Version of the package `buildbot`, or else of `buildbot-worker`.
+    buildbot: Option<String>,
+    /// Instances that are configured to use it.
+    instances: Vec<String>,
+    /// Processes that run from it, as far as this account may see them.
+    processes: Vec<u32>,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let environments = match &arguments.name {
+        None => store(context).environments()?,
+        Some(name) => vec![super::existing(name, context)?.0],
+    };
+    // A host may have environments before it has a configuration that is good.
+    let settings = context.settings().ok();
+    let mut rows = Vec::new();
+    for environment in &environments {
+        rows.extend(rows_of(environment, settings.as_ref(), context)?);
+    }
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&rows).context("write environments")?;
+        return output::print(text + "\n");
+    }
+    let lines = rows.iter().map(|row| {
+        let mark = if row.current { "serves" } else { "" };
+        vec![
+            row.environment.clone(),
+            row.generation.clone(),
+            mark.to_owned(),
+            row.packages.to_string(),
+            row.buildbot.clone().unwrap_or_else(|| "-".to_owned()),
+            row.instances.join(" "),
+            row.processes.len().to_string(),
+        ]
+    });
+    let header = [
+        "ENVIRONMENT",
+        "GENERATION",
+        "",
+        "PACKAGES",
+        "BUILDBOT",
+        "INSTANCES",
+        "PROCESSES",
+    ];
+    output::print(table::aligned(&header, lines))
+}
+
+fn rows_of(
+    environment: &Environment,
+    settings: Option<&Settings>,
+    context: &Context,
+) -> anyhow::Result<Vec<Row>> {
+    let name = environment.name();
+    let current = environment.current()?;
+    let mut rows = Vec::new();
+    for generation in environment.generations()? {
+        let prefix = environment.prefix(&generation);
+        let is_current = current.as_ref() == Some(&generation);
+        let packages = packages_of(&prefix)?;
+        let version = |name: &str| {
+            let package = packages.iter().find(|package| package.name == name)?;
+            Some(package.version.clone())
+        };
+        let made = fs::metadata(prefix.join(LOCK_FILE))
+            .and_then(|metadata| metadata.modified())
+            .with_context(|| format!("look at `{}`", prefix.display()))?;
+        let mut users = Vec::new();
+        if let Some(settings) = settings {
+            users = instances::pinned_to(settings, name, &generation);
+            if is_current {
+                users.extend(instances::followers(settings, name));
+            }
+        }
+        rows.push(Row {
+            environment: name.to_string(),
+            generation: generation.to_string(),
+            current: is_current,
+            made: made
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
+            packages: packages.len(),
+            buildbot: version("buildbot").or_else(|| version("buildbot-worker")),
+            instances: users
+                .iter()
+                .map(|instance| instance.reference.to_string())
+                .collect(),
+            processes: if context.is_elsewhere() {
+                Vec::new()
+            } else {
+                instances::processes_in(&prefix)
+            },
+            prefix: prefix.display().to_string(),
+        });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,29 @@
+//! `env lock`: an `@EXPLICIT` list with checksums, which makes the same environment again.
+
+use std::process::ExitCode;
+
+use anyhow::anyhow;
+use buildbot_conda_environments::{lock_text, packages_of};
+use clap::Args;
+
+use super::prefix_of;
+use crate::context::Context;
+use crate::output;
+
+/// What this program is built for, in Conda's words.
+const PLATFORM: &str = "linux-64";
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The environment: a name, NAME@GENERATION, or the path of any environment of Conda's
+    #[arg(value_name = "ENV")]
+    target: String,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let prefix = prefix_of(&arguments.target, context)?;
+    let text = lock_text(&packages_of(&prefix)?, PLATFORM).map_err(|name| {
+        anyhow!("`{name}` was installed without a checksum, so no lock can name it")
+    })?;
+    output::print(text)
+}

@@ -1,0 +1,59 @@
+//! `env remove NAME`: an environment goes, unless somebody uses it.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use buildbot_conda_environments::EnvironmentName;
+use clap::Args;
+
+use super::{ensure_root, instances, locked, store};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Which environment
+    #[arg(value_name = "NAME")]
+    name: EnvironmentName,
+    /// Say what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let name = &arguments.name;
+    let environment = store(context).environment(name);
+    if !environment.directory().is_dir() {
+        bail!("no environment `{name}`\nhint: `buildbot-conda env list` has them");
+    }
+    let generations = environment.generations()?;
+    if let Ok(settings) = context.settings() {
+        let mut users = instances::followers(&settings, name);
+        for generation in &generations {
+            users.extend(instances::pinned_to(&settings, name, generation));
+        }
+        if let Some(user) = users.first() {
+            let reference = &user.reference;
+            bail!(
+                "`{reference}` uses `{name}`\n\
+                 hint: `buildbot-conda set {reference} conda-env ENV` gives it another one"
+            );
+        }
+    }
+    for generation in &generations {
+        let prefix = environment.prefix(generation);
+        if !context.is_elsewhere()
+            && let Some(process) = instances::processes_in(&prefix).first()
+        {
+            bail!("process {process} runs from `{}`", prefix.display());
+        }
+    }
+    if arguments.dry_run {
+        let directory = environment.directory().display();
+        return output::print(format_args!("remove {directory}\n"));
+    }
+    environment.remove_all(&locked(&environment)?)?;
+    eprintln!("`{name}` is removed");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,70 @@
+//! `env rollback NAME [GENERATION]`: what served before serves again.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
+use clap::Args;
+
+use super::change::{self, Change};
+use super::{diff, ensure_root, existing, locked, one_of};
+use crate::context::Context;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Which environment
+    #[arg(value_name = "NAME")]
+    name: EnvironmentName,
+    /// Generation, or the beginning of its name; without it, the one that served before
+    #[arg(value_name = "GENERATION")]
+    generation: Option<String>,
+    /// Let running instances go on with the generation they have until they are restarted
+    #[arg(long)]
+    no_restart: bool,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let name = &arguments.name;
+    let (environment, _) = existing(name, context)?;
+    let lock = if arguments.dry_run {
+        None
+    } else {
+        Some(locked(&environment)?)
+    };
+    let (environment, from) = existing(name, context)?;
+    let to = match &arguments.generation {
+        Some(text) => one_of(&environment, text)?,
+        None => match environment.previous()? {
+            Some(previous) => previous,
+            None => bail!("`{name}` has no generation before this one"),
+        },
+    };
+    if to == from {
+        eprintln!("generation {to} of `{name}` serves already");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let differences = difference(
+        &packages_of(&environment.prefix(&from))?,
+        &packages_of(&environment.prefix(&to))?,
+    );
+    if let Some(lock) = lock {
+        let change = Change {
+            environment: &environment,
+            from: &from,
+            to: &to,
+            leave_running: arguments.no_restart,
+        };
+        change::carry_out(&change, &lock, context)?;
+    }
+    let tense = if arguments.dry_run {
+        "would serve"
+    } else {
+        "serves"
+    };
+    eprintln!("`{name}`: generation {to} {tense}, after {from}");
+    diff::print(&differences)
+}

@@ -1,0 +1,75 @@
+//! `env update NAME --file FILE`: a new generation, made beside the one that serves.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
+use clap::Args;
+use serde_json::json;
+
+use super::builder::{self, Source};
+use super::change::{self, Change};
+use super::{diff, ensure_root, existing, locked};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Which environment
+    #[arg(value_name = "NAME")]
+    name: EnvironmentName,
+    #[command(flatten)]
+    source: Source,
+    /// Let running instances go on with the old generation until they are restarted
+    #[arg(long)]
+    no_restart: bool,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what changes as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let name = &arguments.name;
+    let (environment, _) = existing(name, context)?;
+    let lock = if arguments.dry_run {
+        None
+    } else {
+        Some(locked(&environment)?)
+    };
+    // Asked again: what an interrupted command left half done is undone by now.
+    let (environment, from) = existing(name, context)?;
+    let before = packages_of(&environment.prefix(&from))?;
+    let answer = builder::build(&environment, &arguments.source, lock.as_ref(), context)?;
+    let to = answer.generation()?;
+    let differences = difference(&before, &answer.packages);
+    if let Some(lock) = lock.filter(|_| to != from) {
+        let change = Change {
+            environment: &environment,
+            from: &from,
+            to: &to,
+            leave_running: arguments.no_restart,
+        };
+        change::carry_out(&change, &lock, context)?;
+    }
+    if arguments.json {
+        let report =
+            json!({ "from": from.as_str(), "to": to.as_str(), "differences": differences });
+        let text = serde_json::to_string_pretty(&report).context("write what changes")?;
+        return output::print(text + "\n");
+    }
+    if to == from {
+        eprintln!("`{name}` is that already, generation {from}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tense = if arguments.dry_run {
+        "would serve"
+    } else {
+        "serves"
+    };
+    eprintln!("`{name}`: generation {to} {tense}, after {from}");
+    diff::print(&differences)
+}

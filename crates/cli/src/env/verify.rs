@@ -1,0 +1,51 @@
+//! `env verify`: every file against the record that its package has in `conda-meta`. Exit status 1 when one differs.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use buildbot_conda_environments::{packages_of, verify};
+use clap::Args;
+
+use super::{prefix_of, table};
+use crate::context::Context;
+use crate::output;
+use crate::output::harmless;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The environment: a name, NAME@GENERATION, or the path of any environment of Conda's
+    #[arg(value_name = "ENV")]
+    target: String,
+    /// Print what differs as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let prefix = prefix_of(&arguments.target, context)?;
+    let packages = packages_of(&prefix)?;
+    ensure!(
+        !packages.is_empty(),
+        "`{}` has no packages",
+        prefix.display()
+    );
+    let findings = verify(&prefix)?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&findings).context("write findings")?;
+        output::print(text + "\n")?;
+    } else if findings.is_empty() {
+        eprintln!(
+            "`{}`: {} packages, as they were installed",
+            prefix.display(),
+            packages.len()
+        );
+    } else {
+        let rows = findings.iter().map(|finding| {
+            let path = harmless(&finding.path.to_string_lossy());
+            let package = finding.package.as_deref().unwrap_or("-").to_owned();
+            vec![finding.what.to_owned(), package, path]
+        });
+        output::print(table::aligned(&["FINDING", "PACKAGE", "PATH"], rows))?;
+    }
+    Ok(ExitCode::from(u8::from(!findings.is_empty())))
+}

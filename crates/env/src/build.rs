@@ -1,0 +1,332 @@
+//! From a file to a generation: resolve, get, unpack, check, link, compile, and give it its name when all of it is on
+//! disk. Whatever fails leaves nothing that could be taken for a generation.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use buildbot_conda_environments::{
+    BUILDING, GenerationId, LOCK_FILE, Package, generation_id, lock_text,
+};
+use rattler::install::{ExternalSymlinkPolicy, Installer};
+use rattler_cache::package_cache::PackageCache;
+use rattler_cache::validation::ValidationMode;
+use rattler_conda_types::RepoDataRecord;
+use rattler_digest::Sha256Hash;
+use serde::Serialize;
+
+use crate::client::Network;
+use crate::contents::Contents;
+use crate::input::{Input, Wanted};
+use crate::progress::Progress;
+use crate::{Arguments, archives, contents, input, safety, solve};
+
+/// Changes when generations of the same packages have other files than before.
+const RECIPE: &str = "1";
+
+/// What was done, for the command line.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    /// The name of the generation.
+    generation: String,
+    /// Whether it was made just now; one with the same packages is used as it is.
+    made: bool,
+    packages: Vec<Package>,
+    /// What is not done and somebody may miss.
+    warnings: Vec<String>,
+}
+
+pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
+    let progress = Arc::new(Progress::new());
+    DirBuilder::new()
+        .recursive(true)
+        // Packages may bring files that all can write: nobody gets there.
+        .mode(0o700)
+        .create(&arguments.cache)
+        .with_context(|| format!("create `{}`", arguments.cache.display()))?;
+    let network = Network {
+        mirrors: arguments.mirrors.clone(),
+        offline: arguments.offline,
+    };
+    let (wanted, variables) = resolve(arguments, &network).await?;
+    ensure!(
+        !wanted.is_empty(),
+        "`{}` names no packages",
+        arguments.file.display()
+    );
+
+    if let Some(answer) = known(arguments, &wanted, &variables)? {
+        return Ok(answer);
+    }
+    let downloads = arguments.cache.join("archives");
+    let archives = archives::get(wanted, &downloads, &network, &progress).await?;
+    let packages: Vec<Package> = archives
+        .iter()
+        .map(|archive| package(&archive.wanted, archive.sha256))
+        .collect::<anyhow::Result<_>>()?;
+    let generation = generation_id(&packages, &variables, RECIPE);
+    let mut answer = Answer {
+        generation: generation.to_string(),
+        made: false,
+        packages,
+        warnings: Vec::new(),
+    };
+    if arguments.dry_run || arguments.directory.join(generation.as_str()).is_dir() {
+        progress.end();
+        return Ok(answer);
+    }
+
+    let cache =
+        PackageCache::new_layered([arguments.cache.join("pkgs")], false, ValidationMode::Fast);
+    progress.begin("unpacking", archives.len());
+    let mut unpacked = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for archive in archives {
+        let (cache, progress) = (cache.clone(), Arc::clone(&progress));
+        tasks.spawn(async move {
+            let contents = contents::unpack(&archive, &cache).await;
+            progress.step(&archive.identifier.to_file_name());
+            contents
+        });
+    }
+    while let Some(finished) = tasks.join_next().await {
+        unpacked.push(finished.context("unpack a package")??);
+    }
+    answer.warnings = safety::check(&unpacked)?;
+
+    let building = arguments.directory.join(BUILDING);
+    let place = Place {
+        used_as: arguments
+            .used_as
+            .as_ref()
+            .unwrap_or(&arguments.directory)
+            .join(generation.as_str()),
+        building: building.clone(),
+    };
+    let made = make(
+        &place,
+        &unpacked,
+        &variables,
+        &answer.packages,
+        cache,
+        &network,
+        &progress,
+    )
+    .await;
+    progress.end();
+    if let Err(error) = made.and_then(|()| finish(&place, &arguments.directory, &generation)) {
+        // Most of all where the disk is full. What other threads still write is left to the caller.
+        let _ = fs::remove_dir_all(&building);
+        return Err(error);
+    }
+    answer.made = true;
+    Ok(answer)
+}
+
+/// Where a generation is made, and what it is called by what is in it.
+struct Place {
+    building: PathBuf,
+    used_as: PathBuf,
+}
+
+async fn resolve(
+    arguments: &Arguments,
+    network: &Network,
+) -> anyhow::Result<(Vec<Wanted>, BTreeMap<String, String>)> {
+    match input::read(&arguments.file, &arguments.environment)? {
+        Input::Locked(wanted) => Ok((wanted, BTreeMap::new())),
+        Input::Open {
+            specs,
+            channels,
+            variables,
+        } => {
+            let file = arguments.file.canonicalize().context("find the file")?;
+            let here = std::env::current_dir().context("find the current directory")?;
+            // Those of the file are relative to it, those of the command line to where that is.
+            let (channels, beside) = if arguments.channels.is_empty() {
+                (&channels, file.parent().unwrap_or(&here))
+            } else {
+                (&arguments.channels, here.as_path())
+            };
+            let cache = arguments.cache.join("repodata");
+            let wanted = solve::solve(specs, channels, beside, network, &cache).await?;
+            Ok((wanted, variables))
+        }
+    }
+}
+
+/// The answer where nothing has to be read for it: every checksum is known, and the generation is there, or only asked
+/// about.
+fn known(
+    arguments: &Arguments,
+    wanted: &[Wanted],
+    variables: &BTreeMap<String, String>,
+) -> anyhow::Result<Option<Answer>> {
+    let mut packages = Vec::new();
+    for one in wanted {
+        match one.sha256 {
+            Some(sha256) => packages.push(package(one, sha256)?),
+            None => return Ok(None),
+        }
+    }
+    let generation = generation_id(&packages, variables, RECIPE);
+    let is_there = arguments.directory.join(generation.as_str()).is_dir();
+    Ok((arguments.dry_run || is_there).then(|| Answer {
+        generation: generation.to_string(),
+        made: false,
+        packages,
+        warnings: Vec::new(),
+    }))
+}
+
+fn package(wanted: &Wanted, sha256: Sha256Hash) -> anyhow::Result<Package> {
+    let identifier = wanted.identifier()?.identifier;
+    let mut segments = wanted.url.path_segments().context("read an address")?;
+    segments.next_back();
+    let subdir = segments.next_back().unwrap_or_default().to_owned();
+    Ok(Package {
+        name: identifier.name,
+        version: identifier.version,
+        build: identifier.build_string,
+        subdir,
+        url: wanted.url.to_string(),
+        sha256: Some(archives::hex(&sha256)),
+        md5: wanted.md5.map(|sum| archives::hex(&sum)),
+    })
+}
+
+async fn make(
+    place: &Place,
+    unpacked: &[Contents],
+    variables: &BTreeMap<String, String>,
+    packages: &[Package],
+    cache: PackageCache,
+    network: &Network,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<()> {
+    let building = &place.building;
+    DirBuilder::new()
+        // As long as not all is as it shall be.
+        .mode(0o700)
+        .create(building)
+        .with_context(|| format!("create `{}`", building.display()))?;
+    progress.begin("installing", unpacked.len());
+    let records: Vec<RepoDataRecord> = unpacked
+        .iter()
+        .map(|contents| contents.record.clone())
+        .collect();
+    Installer::new()
+        .with_package_cache(cache)
+        .with_download_client(network.lazy())
+        .with_target_platform(input::platform())
+        .with_installed_packages(Vec::new())
+        // They would run as root, whatever they are.
+        .with_execute_link_scripts(false)
+        .with_external_symlink_policy(ExternalSymlinkPolicy::Deny)
+        .with_alternative_target_prefix(&place.used_as)
+        .install(building, records)
+        .await
+        .map_err(|error| anyhow!(error))
+        .context("install the packages")?;
+    if !variables.is_empty() {
+        let state = serde_json::json!({ "env_vars": variables });
+        write(&building.join("conda-meta/state"), &state.to_string())?;
+    }
+    let lock = lock_text(packages, input::platform().as_str())
+        .map_err(|name| anyhow!("`{name}` has no checksum"))?;
+    write(&building.join(LOCK_FILE), &lock)?;
+    progress.begin("compiling modules", 1);
+    compile(place)?;
+    for_everybody(building)
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
+}
+
+/// Writes bytecode, which the accounts that use the environment cannot. It holds whatever the time stamps of the
+/// sources are, as nothing in a generation changes: it is the same wherever the generation is made.
+fn compile(place: &Place) -> anyhow::Result<()> {
+    let python = place.building.join("bin/python");
+    if !python.exists() {
+        return Ok(());
+    }
+    let libraries = place.building.join("lib");
+    let names = fs::read_dir(&libraries).context("list the libraries")?;
+    for name in names.flatten().map(|entry| entry.file_name()) {
+        let text = name.to_string_lossy();
+        let directory = libraries.join(&name);
+        if !text.starts_with("python3") || !directory.is_dir() || directory.is_symlink() {
+            continue;
+        }
+        let status = Command::new(&python)
+            // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the
+            // same source gives other bytes each time; there are no other variables, and the directory is ours. What it
+            // imports itself it would compile under the name that the directory has now.
+            .args(["-s", "-S", "-B", "-m", "compileall", "-qq", "-j0"])
+            .current_dir(&directory)
+            .args(["--invalidation-mode", "unchecked-hash", "-d"])
+            .arg(place.used_as.join("lib").join(&name))
+            .arg(&directory)
+            .env_clear()
+            .envs([
+                ("LC_ALL", "C.UTF-8"),
+                ("PYTHONHASHSEED", "0"),
+                ("PATH", "/usr/bin:/bin"),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .with_context(|| format!("run `{}`", python.display()))?;
+        // 1 is for files that are no valid Python, such as templates: conda goes on as well.
+        if !matches!(status.code(), Some(0 | 1)) {
+            bail!("compile the modules in `{}`: {status}", directory.display());
+        }
+    }
+    Ok(())
+}
+
+/// The modes that everything has: to be read by all, written by root. Packages bring others.
+fn for_everybody(directory: &Path) -> anyhow::Result<()> {
+    let told = || format!("set the modes in `{}`", directory.display());
+    for entry in fs::read_dir(directory).with_context(told)? {
+        let entry = entry.with_context(told)?;
+        let metadata = entry.metadata().with_context(told)?;
+        let path = entry.path();
+        if metadata.is_symlink() {
+            continue;
+        }
+        ensure!(
+            metadata.is_dir() || metadata.is_file(),
+            "`{}` is no file",
+            path.display()
+        );
+        let is_program = metadata.is_dir() || metadata.permissions().mode() & 0o111 != 0;
+        let mode = if is_program { 0o755 } else { 0o644 };
+        if metadata.permissions().mode() & 0o7777 != mode {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).with_context(told)?;
+        }
+        if metadata.is_dir() {
+            for_everybody(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// On disk first, and then by name.
+fn finish(place: &Place, directory: &Path, generation: &GenerationId) -> anyhow::Result<()> {
+    let told = || format!("write `{}`", place.building.display());
+    let building = File::open(&place.building).with_context(told)?;
+    building
+        .set_permissions(Permissions::from_mode(0o755))
+        .with_context(told)?;
+    rustix::fs::syncfs(&building).with_context(told)?;
+    fs::rename(&place.building, directory.join(generation.as_str())).with_context(told)?;
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(told)
+}

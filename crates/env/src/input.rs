@@ -1,0 +1,234 @@
+//! The file that says what is in an environment, in each of its formats: from text to wanted archives, or to what
+//! has to be solved first.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use rattler_conda_types::package::CondaArchiveIdentifier;
+use rattler_conda_types::{
+    EnvironmentYaml, ExplicitEnvironmentSpec, MatchSpec, PackageArchiveHash, RepoDataRecord, Subdir,
+};
+use rattler_digest::{Md5Hash, Sha256Hash};
+use rattler_lock::LockFile;
+use url::Url;
+
+/// One archive, and how to know that it is the right one.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Without a fragment.
+    pub(crate) url: Url,
+    pub(crate) sha256: Option<Sha256Hash>,
+    pub(crate) md5: Option<Md5Hash>,
+}
+
+impl Wanted {
+    /// Name, version and build, which the name of every archive has.
+    pub(crate) fn identifier(&self) -> anyhow::Result<CondaArchiveIdentifier> {
+        CondaArchiveIdentifier::try_from_url(&self.url)
+            .with_context(|| format!("`{}` is no package of Conda", self.shown()))
+    }
+
+    /// Where it comes from, without what may be secret in an address.
+    pub(crate) fn shown(&self) -> String {
+        let mut url = self.url.clone();
+        // Addresses that cannot have them are left as they are.
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        url.to_string()
+    }
+}
+
+/// What a file asks for.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Every package is named.
+    Locked(Vec<Wanted>),
+    /// Packages are to be chosen.
+    Open {
+        specs: Vec<MatchSpec>,
+        /// As written, in the order of their priority.
+        channels: Vec<String>,
+        variables: BTreeMap<String, String>,
+    },
+}
+
+/// The platform that this program is for.
+pub(crate) fn platform() -> Subdir {
+    Subdir::current().expect("this program is built for platforms that Conda has")
+}
+
+/// Reads a file in the format that it is in. `environment` is for formats that have several.
+pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
+    let told = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("read `{told}`"))?;
+    let has = |start: &str| text.lines().any(|line| line.trim_end().starts_with(start));
+    let input = if has("@EXPLICIT") {
+        explicit(&text)
+    } else if has("metadata:") && has("package:") {
+        conda_lock(&text)
+    } else if has("environments:") && has("packages:") {
+        pixi_lock(&text, path, environment)
+    } else if has("dependencies:") {
+        environment_yml(&text)
+    } else {
+        Err(anyhow!(
+            "it is no `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`"
+        ))
+    };
+    input.with_context(|| format!("read `{told}`"))
+}
+
+fn explicit(text: &str) -> anyhow::Result<Input> {
+    let list: ExplicitEnvironmentSpec = text.parse()?;
+    if let Some(other) = list.platform.filter(|other| *other != platform()) {
+        bail!("it is for `{other}`, this machine is `{}`", platform());
+    }
+    let wanted = list.packages.iter().map(|entry| {
+        let (mut url, mut sha256, mut md5) = (entry.url.clone(), None, None);
+        url.set_fragment(None);
+        match entry
+            .package_archive_hash()
+            .with_context(|| format!("read the checksum of `{url}`"))?
+        {
+            Some(PackageArchiveHash::Sha256(sum)) => sha256 = Some(sum),
+            Some(PackageArchiveHash::Md5(sum)) => md5 = Some(sum),
+            None => bail!(
+                "`{url}` has no checksum\n\
+                 hint: `conda list --explicit --md5` and `buildbot-conda env lock` write them"
+            ),
+        }
+        Ok(Wanted { url, sha256, md5 })
+    });
+    Ok(Input::Locked(wanted.collect::<anyhow::Result<_>>()?))
+}
+
+fn conda_lock(text: &str) -> anyhow::Result<Input> {
+    let document = rattler_conda_lock::Document::parse(text).map_err(|error| anyhow!("{error}"))?;
+    let lock = LockFile::from_conda_lock_document(
+        &document,
+        &rattler_lock::conda_lock::ImportOptions::default(),
+    )
+    .map_err(|error| anyhow!("{error}"))?;
+    locked(&lock, "default")
+}
+
+fn pixi_lock(text: &str, path: &Path, environment: &str) -> anyhow::Result<Input> {
+    let directory = path.canonicalize().context("find its directory")?;
+    let lock = LockFile::from_str_with_base_directory(text, directory.parent())?;
+    locked(&lock, environment)
+}
+
+fn locked(lock: &LockFile, environment: &str) -> anyhow::Result<Input> {
+    let found = lock.environment(environment).with_context(|| {
+        let names: Vec<&str> = lock.environments().map(|(name, _)| name).collect();
+        format!(
+            "it has no environment `{environment}`, but `{}`",
+            names.join("`, `")
+        )
+    })?;
+    let here = found
+        .platforms()
+        .find(|other| other.subdir() == platform())
+        .with_context(|| format!("it has nothing for `{}`", platform()))?;
+    if let Some(mut others) = found.pypi_packages(here)
+        && let Some(package) = others.next()
+    {
+        bail!(
+            "it has packages of PyPI, such as `{}`, which are not installed here\n\
+             hint: name them as packages of Conda",
+            package.name()
+        );
+    }
+    if found
+        .conda_packages(here)
+        .is_some_and(|mut packages| packages.any(|package| package.as_binary().is_none()))
+    {
+        bail!("it has packages that are to be built from their sources");
+    }
+    let records = found
+        .conda_repodata_records(here)?
+        .with_context(|| format!("it has nothing for `{}`", platform()))?;
+    let wanted = records.iter().map(wanted);
+    Ok(Input::Locked(wanted.collect::<anyhow::Result<_>>()?))
+}
+
+/// The archive of a record, which must have a checksum.
+pub(crate) fn wanted(record: &RepoDataRecord) -> anyhow::Result<Wanted> {
+    let (sha256, md5) = (record.package_record.sha256, record.package_record.md5);
+    ensure!(
+        sha256.is_some() || md5.is_some(),
+        "`{}` has no checksum",
+        record.url
+    );
+    Ok(Wanted {
+        url: record.url.clone(),
+        sha256,
+        md5,
+    })
+}
+
+fn environment_yml(text: &str) -> anyhow::Result<Input> {
+    let yaml = EnvironmentYaml::from_yaml_str(text)?;
+    if yaml.pip_specs().is_some() {
+        bail!(
+            "it has a list for pip, which is not called here\n\
+             hint: name these as packages of Conda, or make the environment with conda"
+        );
+    }
+    let channels = yaml.channels.iter().map(ToString::to_string);
+    Ok(Input::Open {
+        specs: yaml.match_specs().cloned().collect(),
+        // Conda's word for "only these".
+        channels: channels.filter(|channel| channel != "nodefaults").collect(),
+        variables: yaml.variables.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let error = read(file.path(), "default").unwrap_err();
+        format!("{error:#}").replace(&file.path().display().to_string(), "FILE")
+    }
+
+    #[test]
+    fn a_list_without_checksums_is_refused() {
+        assert_eq!(
+            said("@EXPLICIT\nhttps://example.org/noarch/a-1-0.conda\n"),
+            "read `FILE`: `https://example.org/noarch/a-1-0.conda` has no checksum\n\
+             hint: `conda list --explicit --md5` and `buildbot-conda env lock` write them"
+        );
+    }
+
+    #[test]
+    fn what_is_for_another_machine_or_another_installer_is_refused() {
+        assert!(said("# platform: win-64\n@EXPLICIT\n").contains("it is for `win-64`"));
+        assert!(said("dependencies:\n- pip:\n  - a\n").contains("a list for pip"));
+        assert!(said("hello\n").contains("it is no `@EXPLICIT` list"));
+    }
+
+    #[test]
+    fn checksums_are_md5_or_sha256() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let (md5, sha256) = ("0".repeat(32), "1".repeat(64));
+        let text = format!(
+            "@EXPLICIT\nfile:///c/noarch/a-1-0.conda#{md5}\nfile:///c/noarch/b-1-0.conda#sha256:{sha256}\n\
+             file:///c/noarch/c-1-0.conda#{sha256}\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        let Input::Locked(wanted) = read(file.path(), "default").unwrap() else {
+            panic!("it is a list")
+        };
+        let sums: Vec<_> = wanted
+            .iter()
+            .map(|wanted| (wanted.md5.is_some(), wanted.sha256.is_some()))
+            .collect();
+        assert_eq!(sums, [(true, false), (false, true), (false, true)]);
+        assert!(wanted.iter().all(|wanted| wanted.url.fragment().is_none()));
+    }
+}

@@ -1,0 +1,65 @@
+//! What is said while it takes its time: bars on a terminal, a line for each stage elsewhere. All of it goes to stderr.
+
+use std::io::IsTerminal as _;
+use std::sync::Mutex;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// One stage after another.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// None where nobody watches.
+    bar: Option<ProgressBar>,
+    stage: Mutex<String>,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        let style =
+            ProgressStyle::with_template("{prefix:22} {wide_bar} {pos:>4}/{len:4} {msg:32!}")
+                .expect("the template is good");
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(0);
+            bar.set_style(style);
+            bar
+        });
+        Self {
+            bar,
+            stage: Mutex::new(String::new()),
+        }
+    }
+
+    /// A stage of `steps` begins, and the one before has ended.
+    pub(crate) fn begin(&self, stage: &str, steps: usize) {
+        self.end();
+        stage.clone_into(&mut self.stage.lock().expect("nobody panics with it"));
+        match &self.bar {
+            None => eprintln!("{stage} ({steps})"),
+            Some(bar) => {
+                bar.reset();
+                bar.set_length(steps as u64);
+                bar.set_prefix(stage.to_owned());
+                bar.tick();
+            }
+        }
+    }
+
+    /// A step is done.
+    pub(crate) fn step(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(what.to_owned());
+            bar.inc(1);
+        }
+    }
+
+    /// Nothing more comes.
+    pub(crate) fn end(&self) {
+        let stage = std::mem::take(&mut *self.stage.lock().expect("nobody panics with it"));
+        if let Some(bar) = &self.bar
+            && !stage.is_empty()
+        {
+            bar.suspend(|| eprintln!("{stage} ({})", bar.position()));
+            bar.finish_and_clear();
+        }
+    }
+}

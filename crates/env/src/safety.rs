@@ -1,0 +1,154 @@
+//! What a package must not bring: files outside of the environment, in each way in which a list of paths and links can
+//! lead there. What it brings besides and what is not done with it, is said.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{bail, ensure};
+use rattler_conda_types::Subdir;
+use rattler_conda_types::package::{LinkJson, NoArchLinks, PathType};
+
+use crate::contents::Contents;
+use crate::input;
+
+/// Refuses a set of packages of which one reaches out of the environment, and warns of what is not run.
+pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
+    let mut links: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    for package in packages {
+        let name = name(package);
+        let subdir = &package.record.package_record.subdir;
+        ensure!(
+            [input::platform(), Subdir::NoArch]
+                .iter()
+                .any(|here| here.as_str() == subdir),
+            "`{name}` is for `{subdir}`, this machine is `{}`",
+            input::platform()
+        );
+        for entry in &package.paths.paths {
+            let path = &entry.relative_path;
+            ensure!(
+                is_inside(path),
+                "`{name}` is refused: `{}` is outside of the environment",
+                path.display()
+            );
+            if entry.path_type == PathType::SoftLink {
+                check_link(package, path)?;
+                links.insert(path.clone(), name);
+            }
+        }
+        if let Some(LinkJson {
+            noarch: NoArchLinks::Python(python),
+            ..
+        }) = &package.link
+        {
+            for entry in &python.entry_points {
+                let command = Path::new(&entry.command);
+                let is_name = command.components().count() == 1 && is_inside(command);
+                ensure!(
+                    is_name,
+                    "`{name}` is refused: `{}` is no name of a command",
+                    entry.command
+                );
+            }
+        }
+    }
+    // A file "below" a link would be written to where the link leads.
+    for package in packages {
+        for entry in &package.paths.paths {
+            for parent in entry.relative_path.ancestors().skip(1) {
+                if let Some(owner) = links.get(parent) {
+                    bail!(
+                        "`{}` is refused: `{}` is below the link `{}` of `{owner}`",
+                        name(package),
+                        entry.relative_path.display(),
+                        parent.display()
+                    );
+                }
+            }
+        }
+    }
+    Ok(packages.iter().filter_map(script_warning).collect())
+}
+
+fn name(package: &Contents) -> &str {
+    package.record.package_record.name.as_normalized()
+}
+
+/// Whether a path stays below the directory that it is put behind.
+fn is_inside(path: &Path) -> bool {
+    path.components().next().is_some()
+        && path
+            .components()
+            .all(|component| matches!(component, Component::Normal(_)))
+        && !path.starts_with("conda-meta")
+}
+
+/// A link may lead to a file of the environment only.
+fn check_link(package: &Contents, path: &Path) -> anyhow::Result<()> {
+    let Ok(target) = fs::read_link(package.directory.join(path)) else {
+        bail!(
+            "`{}` is refused: `{}` is no link",
+            name(package),
+            path.display()
+        );
+    };
+    let mut depth = path.components().count() - 1;
+    for component in target.components() {
+        let is_out = match component {
+            Component::Normal(_) => {
+                depth += 1;
+                false
+            }
+            Component::CurDir => false,
+            Component::ParentDir if depth > 0 => {
+                depth -= 1;
+                false
+            }
+            _ => true,
+        };
+        ensure!(
+            !is_out,
+            "`{}` is refused: the link `{}` leads out of the environment, to `{}`",
+            name(package),
+            path.display(),
+            target.display()
+        );
+    }
+    Ok(())
+}
+
+/// Scripts that other installers run after a package is installed, as whoever installs it.
+fn script_warning(package: &Contents) -> Option<String> {
+    let name = name(package);
+    let script = format!("bin/.{name}-post-link.sh");
+    let has = |script: &str| {
+        let paths = &package.paths.paths;
+        paths
+            .iter()
+            .any(|entry| entry.relative_path == Path::new(script))
+    };
+    has(&script).then(|| format!("`{name}` has a script `{script}`, which is not run here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_below_their_directory() {
+        for good in ["bin/python", "lib/a b", "a"] {
+            assert!(is_inside(Path::new(good)), "{good}");
+        }
+        for bad in [
+            "",
+            "/etc/passwd",
+            "../a",
+            "lib/../../a",
+            "conda-meta/state",
+            ".",
+        ] {
+            assert!(!is_inside(Path::new(bad)), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The program as `buildbot-conda env` calls it, on a channel made for the test: what it makes of good files, and that
+//! nothing is left of bad ones.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+
+mod channel;
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::Path;
+use std::thread;
+
+use channel::{Host, file, link, mode};
+use serde_json::Value;
+
+fn good() -> Host {
+    Host::with(&[
+        (
+            "one",
+            "1",
+            vec![
+                file("bin/one", "one\n", 0o4777),
+                file("share/one", "1", 0o666),
+            ],
+        ),
+        (
+            "two",
+            "2",
+            vec![file("lib/two.so", "2", 0o600), link("lib/two", "two.so")],
+        ),
+    ])
+}
+
+#[test]
+fn a_generation_is_complete_and_the_same_packages_have_the_same_one() {
+    let host = good();
+    let said = host.make(&host.lock());
+    let prefix = host.prefix(&said);
+    assert_eq!(said.answer["made"], true);
+    assert_eq!(fs::read_to_string(prefix.join("lib/two")).unwrap(), "2");
+    // Read by all, written by root, and no program of somebody else.
+    assert_eq!(mode(&prefix), 0o755);
+    assert_eq!(mode(&prefix.join("bin/one")), 0o755);
+    assert_eq!(mode(&prefix.join("share/one")), 0o644);
+    assert_eq!(mode(&prefix.join("lib/two.so")), 0o644);
+    let lock = fs::read_to_string(prefix.join("conda-meta/buildbot-conda.lock")).unwrap();
+    let again = host.make(&lock);
+    assert_eq!(again.answer["generation"], said.answer["generation"]);
+    assert_eq!(again.answer["made"], false);
+    assert_eq!(host.made().len(), 1);
+}
+
+#[test]
+fn every_format_names_the_same_packages() {
+    let host = good();
+    let channel = host.channel();
+    let explicit = host.run(&host.lock(), &["--dry-run"]).answer;
+    assert_eq!(explicit["packages"].as_array().unwrap().len(), 2);
+
+    let yml = format!("channels: [\"{channel}\"]\ndependencies: [one, two >=2]\n");
+    let (mut pixi, mut conda_lock) = (
+        format!(
+            "version: 6\nenvironments:\n  default:\n    channels:\n    - url: {channel}/\n    packages:\n      linux-64:\n"
+        ),
+        format!(
+            "version: 1\nmetadata:\n  content_hash:\n    linux-64: {}\n  channels:\n  - url: {channel}\n    used_env_vars: []\n  \
+             platforms: [linux-64]\n  sources: []\npackage:\n",
+            "0".repeat(64)
+        ),
+    );
+    let mut packages = "packages:\n".to_owned();
+    for package in host.packages() {
+        let [name, version, file, sha256, md5] =
+            ["name", "version", "file", "sha256", "md5"].map(|key| package[key].as_str().unwrap());
+        let url = format!("{channel}/noarch/{file}");
+        writeln!(pixi, "      - conda: {url}").unwrap();
+        write!(
+            packages,
+            "- conda: {url}\n  sha256: {sha256}\n  md5: {md5}\n  subdir: noarch\n  noarch: generic\n"
+        )
+        .unwrap();
+        write!(
+            conda_lock,
+            "- name: {name}\n  version: '{version}'\n  manager: conda\n  platform: linux-64\n  dependencies: {{}}\n  url: {url}\n  \
+             hash:\n    md5: {md5}\n    sha256: {sha256}\n  category: main\n  optional: false\n"
+        )
+        .unwrap();
+    }
+    for text in [yml, pixi + &packages, conda_lock] {
+        let said = host.run(&text, &["--dry-run"]);
+        assert!(said.success, "{}\n{text}", said.stderr);
+        assert_eq!(said.answer["generation"], explicit["generation"], "{text}");
+    }
+    assert_eq!(host.made().len(), 0);
+}
+
+#[test]
+fn variables_of_an_environment_yml_are_part_of_the_generation() {
+    let host = good();
+    let text = |value: &str| {
+        let channel = host.channel();
+        format!("channels: [\"{channel}\"]\ndependencies: [one]\nvariables: {{A: \"{value}\"}}\n")
+    };
+    let said = host.make(&text("1"));
+    let state = fs::read_to_string(host.prefix(&said).join("conda-meta/state")).unwrap();
+    let state: Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["env_vars"]["A"], "1");
+    assert_ne!(
+        host.make(&text("2")).answer["generation"],
+        said.answer["generation"]
+    );
+}
+
+#[test]
+fn packages_that_do_not_fit_together_are_told() {
+    let host = good();
+    let channel = host.channel();
+    let text = format!("channels: [\"{channel}\"]\ndependencies: [one, two <2]\n");
+    let said = host.run(&text, &[]);
+    assert!(
+        !said.success && said.stderr.contains("error: no packages fit together"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(host.made().len(), 0);
+}
+
+#[test]
+fn an_archive_that_is_not_the_one_named_is_refused() {
+    let host = good();
+    let lock = host.lock();
+    let file = host.packages()[0]["file"].as_str().unwrap();
+    let path = host.path("channel/noarch").join(file);
+    let whole = fs::read(&path).unwrap();
+    fs::write(&path, [&whole[..], b"more"].concat()).unwrap();
+    let said = host.run(&lock, &[]);
+    assert!(
+        said.stderr.contains("is not the package that is asked for"),
+        "{}",
+        said.stderr
+    );
+
+    // A checksum of a package that was broken before it was named.
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    let sum = std::process::Command::new("sha256sum")
+        .arg(&path)
+        .output()
+        .unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    let (old, new) = (
+        host.packages()[0]["sha256"].as_str().unwrap(),
+        sum.split(' ').next().unwrap(),
+    );
+    let said = host.run(&lock.replace(old, new), &[]);
+    assert!(
+        !said.success && said.stderr.contains("unpack `one-1-0.tar.bz2`"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(host.made().len(), 0);
+}
+
+#[test]
+fn nothing_leads_out_of_the_environment() {
+    let listed = |path: &str, listed: &str| {
+        let mut member = file(path, "evil", 0o644);
+        member["listed"] = listed.into();
+        member
+    };
+    let cases = [
+        ("its list", vec![listed("share/evil", "../../evil")]),
+        ("its list, absolute", vec![listed("share/evil", "/evil")]),
+        (
+            "its records",
+            vec![file("conda-meta/evil.json", "{}", 0o644)],
+        ),
+        ("its archive", vec![file("../../../evil", "evil", 0o644)]),
+        ("a link", vec![link("share/evil", "../../evil")]),
+        ("an absolute link", vec![link("share/evil", "/etc/passwd")]),
+        (
+            "a file below a link",
+            vec![link("share", "lib"), file("share/evil", "evil", 0o644)],
+        ),
+    ];
+    for (way, members) in cases {
+        let host = Host::with(&[("evil", "1", members)]);
+        let said = host.run(&host.lock(), &[]);
+        assert!(!said.success, "{way}: {}", said.stderr);
+        assert_eq!(host.made(), Vec::<String>::new(), "{way}");
+        for place in ["evil", "cache/evil", "cache/pkgs/evil", "environment/evil"] {
+            assert!(!host.path(place).exists(), "{way}: {place}");
+        }
+    }
+    // Of two packages, one brings the link and the other the file below it.
+    let host = Host::with(&[
+        ("evil", "1", vec![link("share", "lib")]),
+        ("other", "1", vec![file("share/file", "evil", 0o644)]),
+    ]);
+    let said = host.run(&host.lock(), &[]);
+    assert!(
+        said.stderr.contains("is below the link `share` of `evil`"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn scripts_of_packages_are_named_and_not_run() {
+    let script = "#!/bin/sh\ntouch \"$PREFIX/was-run\"\n";
+    let host = Host::with(&[(
+        "one",
+        "1",
+        vec![file("bin/.one-post-link.sh", script, 0o755)],
+    )]);
+    let said = host.make(&host.lock());
+    let warning = said.answer["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("which is not run here"), "{warning}");
+    assert!(!host.prefix(&said).join("was-run").exists());
+}
+
+#[test]
+fn a_download_that_breaks_is_resumed_and_kept() {
+    let host = good();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let channel = format!("http://{}/channel", listener.local_addr().unwrap());
+    let lock = format!("@EXPLICIT\n{}", host.lines(&channel));
+    let directory = host.path("channel/noarch");
+    let server = thread::spawn(move || serve(&listener, &directory));
+    let said = host.make(&lock);
+    let resumed = server.join().unwrap();
+    assert_eq!(resumed, 2, "{}", said.stderr);
+    // Kept: nobody listens any more, nor is anybody asked.
+    let again = host.run(&lock, &["--offline"]);
+    assert_eq!(
+        again.answer["generation"], said.answer["generation"],
+        "{}",
+        again.stderr
+    );
+    let other = host.run(&lock.replace("/one-", "/other-one-"), &["--offline"]);
+    assert!(!other.success, "{}", other.stderr);
+}
+
+/// Serves two files, each in two halves; how many requests asked for the second half.
+fn serve(listener: &TcpListener, directory: &Path) -> usize {
+    let mut resumed = 0;
+    while resumed < 2 {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let request = lines.next().unwrap().unwrap();
+        let headers: Vec<String> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let name = request
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap();
+        let content = fs::read(directory.join(name)).unwrap();
+        let range = headers.iter().find_map(|line| {
+            line.to_lowercase()
+                .strip_prefix("range: bytes=")
+                .map(str::to_owned)
+        });
+        let (status, part, length) = if let Some(range) = range {
+            let start: usize = range.trim_end_matches('-').parse().unwrap();
+            assert_eq!(start, content.len() / 2);
+            resumed += 1;
+            (
+                "206 Partial Content",
+                &content[start..],
+                content.len() - start,
+            )
+        } else {
+            // More is promised than comes.
+            ("200 OK", &content[..content.len() / 2], content.len())
+        };
+        let head =
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(part).unwrap();
+    }
+    resumed
+}

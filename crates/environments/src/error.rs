@@ -1,0 +1,50 @@
+//! Why something about a managed environment cannot be done.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why something about a managed environment cannot be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A name that cannot be a directory of its own, or would need quoting somewhere.
+    #[error(
+        "`{0}` is no name for an environment\n\
+         hint: 1 to 64 letters, digits, `_`, `-` and `.`, the first a letter or digit"
+    )]
+    Name(String),
+    /// A name that no generation has.
+    #[error("`{0}` is no generation\nhint: `buildbot-conda env list` has them")]
+    Generation(String),
+    /// The system refused.
+    // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
+    #[error("{doing} `{}`: {cause}", path.display())]
+    Io {
+        /// What was attempted, such as `read`.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// Another command is at work on the same environment.
+    #[error("another command changes the environment `{0}`\nhint: try again when it has finished")]
+    Busy(String),
+    /// A record of Conda's that is not one.
+    #[error("read `{}`: {reason}", path.display())]
+    Record {
+        /// The file in `conda-meta`.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: what was attempted with which path.
+    pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |cause| Self::Io { doing, path, cause }
+    }
+}
