@@ -13,6 +13,7 @@ mod doctor;
 mod drain;
 mod env;
 mod headless;
+mod host;
 mod list;
 mod listing;
 mod logs;
@@ -90,6 +91,9 @@ enum Verb {
     /// Managed environments: made from a file, updated, rolled back, verified
     #[command(subcommand)]
     Env(env::Verb),
+    /// This host as files: export it, bring it to what they say, name every difference
+    #[command(subcommand)]
+    Host(host::Verb),
     /// Make, extend and verify a signed apt repository
     #[command(subcommand)]
     Repo(repo::Verb),
@@ -125,6 +129,7 @@ fn main() -> ExitCode {
         Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
         Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
         Verb::Env(verb) => env::run(&verb, &context),
+        Verb::Host(verb) => host::run(&verb, &context),
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Create(verb) => create::run(&verb, &context),
         Verb::Remove(arguments) => remove::run(&arguments, &context),

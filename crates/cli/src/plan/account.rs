@@ -132,7 +132,7 @@ pub(super) fn clear(
 }
 
 /// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
-pub(super) fn call(
+pub(crate) fn call(
     user: &str,
     group: Option<&str>,
     words: &[&str],

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_core::names::Role;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use account::{Contents, Made, User, clear_directory, fill_directory, find_user};
+pub(crate) use account::{
+    Contents, Made, User, call as as_user, clear_directory, fill_directory, find_user,
+};
 pub(crate) use journal::Journal;
 pub(crate) use perform::carry_out;
 pub(crate) use systemd::{

@@ -20,6 +20,7 @@ use clap::{Args, Subcommand};
 
 use crate::context::{Context, InvalidConfiguration};
 use crate::env::{TrialArguments, run_trial};
+use crate::host;
 use crate::plan;
 pub(crate) use main_process::MainProcess;
 pub(crate) use reload::{Checked, DRAIN_HINT, checkconfig};
@@ -59,6 +60,10 @@ pub(crate) enum Make {
     SeeList { path: PathBuf },
     /// Change the list of workers in it as standard input says
     EditList { path: PathBuf },
+    /// Answer what standard input asks about a directory, for `host`
+    Look { directory: PathBuf },
+    /// Write the profile that stands on standard input, for `host export`
+    Profile { directory: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +118,8 @@ fn make_as_user(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
             crate::output::print(text)?;
         }
         Make::EditList { path } => plan::apply_edit(path)?,
+        Make::Look { directory } => host::answer(directory)?,
+        Make::Profile { directory } => host::write_as_owner(directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,292 @@
+//! A profile's directory: read as a whole, and written file by file, each whole or not at all, `host.toml` last.
+//!
+//! The directory may be a person's, in a checkout of theirs. Then it is written as that person, by this program once
+//! more, so that root follows none of their links.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::settings::Settings;
+use serde::{Deserialize, Serialize};
+
+use super::manifest::Manifest;
+use super::profile::Profile;
+use super::{accounts, preseed};
+use crate::context::Context;
+use crate::plan::{self, files};
+
+const MANIFEST: &str = "host.toml";
+const CONFIGURATION: &str = "config.toml";
+const PRESEED: &str = "preseed.cfg";
+const UNITS: &str = "systemd";
+const ENVIRONMENTS: &str = "environments";
+const INSTANCES: &str = "instances";
+/// Bytes; more than any file of a profile has.
+const LARGEST: u64 = 8 << 20;
+
+/// What is written: texts by paths, and the paths that go.
+#[derive(Debug, Serialize, Deserialize)]
+struct Writing {
+    texts: BTreeMap<PathBuf, String>,
+    gone: Vec<PathBuf>,
+}
+
+/// The profile in `directory`.
+///
+/// # Errors
+///
+/// When there is none, or a file that it needs is missing.
+pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
+    let name = directory.display();
+    let manifest = directory.join(MANIFEST);
+    if !manifest.is_file() {
+        bail!(
+            "`{name}` is no profile: it has no `{MANIFEST}`\nhint: `buildbot-conda host export {name}` makes one"
+        );
+    }
+    let manifest = Manifest::parse(&manifest.display().to_string(), &text_of(&manifest)?)?;
+    let mut profile = Profile {
+        configuration: text_of(&directory.join(CONFIGURATION))?,
+        unit_files: BTreeMap::new(),
+        locks: BTreeMap::new(),
+        instance_files: BTreeMap::new(),
+        manifest,
+    };
+    for path in below(directory, Path::new(UNITS))? {
+        let text = text_of(&directory.join(&path))?;
+        let path = path.strip_prefix(UNITS).context("name a unit's file")?;
+        profile.unit_files.insert(utf8(path)?, text);
+    }
+    for environment in &profile.manifest.environments {
+        ensure_inside(&environment.lock)?;
+        let text = text_of(&directory.join(&environment.lock))?;
+        profile.locks.insert(environment.lock.clone(), text);
+    }
+    for instance in &profile.manifest.instances {
+        for path in instance.files.keys() {
+            ensure_inside(path)?;
+            let text = text_of(&directory.join(file_of(&instance.reference, path)))?;
+            let key = (instance.reference.clone(), path.clone());
+            profile.instance_files.insert(key, text);
+        }
+    }
+    Ok(profile)
+}
+
+/// The profile that is in `directory` already, if there is one.
+///
+/// # Errors
+///
+/// When there is something else.
+pub(super) fn read_if_any(directory: &Path) -> anyhow::Result<Option<Manifest>> {
+    let manifest = directory.join(MANIFEST);
+    if manifest.is_file() {
+        let name = manifest.display().to_string();
+        return Manifest::parse(&name, &text_of(&manifest)?).map(Some);
+    }
+    let name = directory.display();
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("list `{name}`")),
+        Ok(entries) => {
+            let is_empty = entries
+                .flatten()
+                .all(|entry| entry.file_name() == ".git" || entry.file_name() == ".gitignore");
+            if !is_empty {
+                bail!("`{name}` is not empty, and no profile\nhint: name a directory of its own");
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// Makes `directory` this profile, unless `dry_run`; gives the paths that change, sorted.
+pub(super) fn write(
+    directory: &Path,
+    profile: &Profile,
+    settings: &Settings,
+    dry_run: bool,
+    context: &Context,
+) -> anyhow::Result<Vec<String>> {
+    let texts = texts(profile, settings)?;
+    let mut gone = Vec::new();
+    for part in [UNITS, ENVIRONMENTS, INSTANCES] {
+        let there = below(directory, Path::new(part))?;
+        gone.extend(there.into_iter().filter(|path| !texts.contains_key(path)));
+    }
+    let is_new = |path: &PathBuf, text: &str| {
+        text_of(&directory.join(path)).map_or(true, |there| there != text)
+    };
+    let texts: BTreeMap<PathBuf, String> = texts
+        .into_iter()
+        .filter(|(path, text)| is_new(path, text))
+        .collect();
+    let mut changed: Vec<String> = texts
+        .keys()
+        .chain(&gone)
+        .map(|path| path.display().to_string())
+        .collect();
+    changed.sort();
+    if dry_run || changed.is_empty() {
+        return Ok(changed);
+    }
+    let writing = Writing { texts, gone };
+    let owner = owner_of(directory)?;
+    if owner == rustix::process::geteuid().as_raw() || context.is_elsewhere() {
+        perform(directory, &writing)?;
+        return Ok(changed);
+    }
+    let owner = accounts::name_of_user(owner, context)?;
+    let input = serde_json::to_string(&writing).context("write a profile")?;
+    let directory = std::path::absolute(directory).context("find the directory")?;
+    plan::as_user(&owner, None, &["profile"], &directory, &input)
+        .with_context(|| format!("write `{}` as `{owner}`", directory.display()))?;
+    Ok(changed)
+}
+
+/// As the owner of the directory: writes what stands on standard input.
+pub(crate) fn write_as_owner(directory: &Path) -> anyhow::Result<()> {
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .context("read a profile")?;
+    perform(
+        directory,
+        &serde_json::from_str(&text).context("read a profile")?,
+    )
+}
+
+/// Every file of a profile.
+fn texts(profile: &Profile, settings: &Settings) -> anyhow::Result<BTreeMap<PathBuf, String>> {
+    let mut texts = BTreeMap::from([
+        (MANIFEST.into(), profile.manifest.text()?),
+        (CONFIGURATION.into(), profile.configuration.clone()),
+        (PRESEED.into(), preseed::text(profile, settings)),
+    ]);
+    for (path, text) in &profile.unit_files {
+        texts.insert(Path::new(UNITS).join(path), text.clone());
+    }
+    for (path, text) in &profile.locks {
+        texts.insert(path.into(), text.clone());
+    }
+    for ((reference, path), text) in &profile.instance_files {
+        texts.insert(file_of(reference, path), text.clone());
+    }
+    Ok(texts)
+}
+
+/// Where the lock of an environment is.
+pub(super) fn lock_file(name: &str) -> String {
+    format!("{ENVIRONMENTS}/{name}.txt")
+}
+
+/// Where the profile has a file of an instance.
+pub(super) fn file_of(reference: &str, path: &str) -> PathBuf {
+    Path::new(INSTANCES).join(reference).join(path)
+}
+
+fn perform(directory: &Path, writing: &Writing) -> anyhow::Result<()> {
+    let manifest = Path::new(MANIFEST);
+    let last = writing.texts.iter().filter(|(path, _)| *path == manifest);
+    let texts = writing.texts.iter().filter(|(path, _)| *path != manifest);
+    let make = |path: &Path| {
+        fs::create_dir_all(path).with_context(|| format!("create `{}`", path.display()))
+    };
+    make(directory)?;
+    for (path, text) in texts {
+        let path = directory.join(path);
+        make(path.parent().context("find the directory of a file")?)?;
+        files::write(&path, text, 0o644)?;
+    }
+    for path in &writing.gone {
+        files::remove(&directory.join(path))?;
+        // Directories that it was the last in; one with something else in it stays.
+        let mut parent = path.parent();
+        while let Some(part) = parent.filter(|part| !part.as_os_str().is_empty()) {
+            if fs::remove_dir(directory.join(part)).is_err() {
+                break;
+            }
+            parent = part.parent();
+        }
+    }
+    for (path, text) in last {
+        files::write(&directory.join(path), text, 0o644)?;
+    }
+    Ok(())
+}
+
+/// Files below `part` of the directory, relative to the directory, sorted. Names that begin with `.` are not ours.
+fn below(directory: &Path, part: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let path = directory.join(part);
+    let entries = match fs::read_dir(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("list `{}`", path.display()))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("list `{}`", path.display()))?;
+        let name = part.join(entry.file_name());
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(below(directory, &name)?);
+        } else {
+            found.push(name);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A file of a profile: regular, text, and of a size.
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let Some((file, metadata)) =
+        buildbot_conda_host::open(path).with_context(|| format!("read `{name}`"))?
+    else {
+        bail!("no file `{name}`, which the profile needs");
+    };
+    if !metadata.is_file() {
+        bail!("`{name}` is no regular file");
+    }
+    let bytes = buildbot_conda_host::read_at_most(&file, LARGEST)
+        .with_context(|| format!("read `{name}`"))?
+        .with_context(|| format!("read `{name}`: it is larger than {LARGEST} bytes"))?;
+    String::from_utf8(bytes).with_context(|| format!("read `{name}`"))
+}
+
+/// Numeric id of whoever owns the directory, or would own it.
+fn owner_of(directory: &Path) -> anyhow::Result<u32> {
+    let absolute = std::path::absolute(directory).context("find the directory")?;
+    let there = absolute
+        .ancestors()
+        .find_map(|ancestor| ancestor.metadata().ok());
+    let metadata = there.with_context(|| format!("look at `{}`", directory.display()))?;
+    if !metadata.is_dir() {
+        bail!("`{}` is no directory", directory.display());
+    }
+    Ok(metadata.uid())
+}
+
+fn ensure_inside(path: &str) -> anyhow::Result<()> {
+    let parts = Path::new(path).components();
+    if path.is_empty()
+        || !parts
+            .clone()
+            .all(|part| matches!(part, Component::Normal(_)))
+    {
+        bail!("`{path}` leads out of the profile");
+    }
+    Ok(())
+}
+
+fn utf8(path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str();
+    let text = text.with_context(|| format!("`{}` is no text", path.display()))?;
+    Ok(text.to_owned())
+}

@@ -1,0 +1,161 @@
+//! `host export DIR`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::Role;
+use buildbot_conda_core::settings::Instance;
+use clap::Args;
+
+use super::look::{Selection, look};
+use super::manifest::Manifest;
+use super::{directory, ensure_root, secrets, system};
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+
+/// What an instance is made of, besides what Buildbot itself writes.
+const MASTER_FILES: [&str; 2] = ["buildbot.tac", "master.cfg"];
+const WORKER_FILES: [&str; 3] = ["buildbot.tac", "info/admin", "info/host"];
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Where the profile is written; a new or empty directory, or a profile that is brought up to date
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Also the files that instances are made of: `buildbot.tac`, `master.cfg`, a worker's `info`
+    #[arg(long, conflicts_with = "without_files")]
+    with_files: bool,
+    /// Another file of instances, such as what `master.cfg` imports: a path in their directories; may be given again
+    #[arg(
+        long = "with-file",
+        value_name = "PATH",
+        conflicts_with = "without_files"
+    )]
+    extra: Vec<String>,
+    /// No files of instances, though the profile has had some
+    #[arg(long)]
+    without_files: bool,
+    /// Something that looks like a secret and is none, as the refusal calls it; may be given again
+    #[arg(long = "not-secret", value_name = "FILE:NAME")]
+    not_secret: Vec<String>,
+    /// Say which files would be written or removed, and touch nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let before = directory::read_if_any(&arguments.directory)?;
+    let settings = context.settings()?;
+    settings.check().map_err(InvalidConfiguration::from)?;
+    let wanted = |instance: &Instance| wanted_files(instance, arguments, before.as_ref());
+    let mut selection = Selection::configured(&settings, wanted, context);
+    selection
+        .credentials
+        .extend(system::credentials_there(context)?);
+    let mut host = look(&selection, context)?;
+    for path in &arguments.extra {
+        let is_there = host
+            .profile
+            .instance_files
+            .keys()
+            .any(|(_, found)| found == path);
+        if !is_there {
+            bail!("no instance has a file `{path}` that can be read as text");
+        }
+    }
+    let manifest = &mut host.profile.manifest;
+    // Missing ones are named all the same: whoever rebuilds the host has to bring them.
+    for name in selection.credentials {
+        if !manifest.credentials.contains(&name) {
+            let path = system::credential_path(&name);
+            let warning = format!("the credential `{path}` is configured, and not there");
+            host.warnings.push(warning);
+            manifest.credentials.push(name);
+        }
+    }
+    manifest.credentials.sort();
+    let mut not_secret: BTreeSet<String> = arguments.not_secret.iter().cloned().collect();
+    not_secret.extend(before.iter().flat_map(|before| before.not_secret.clone()));
+    let found = secrets::find(&host.profile, &settings);
+    let is_none = |found: &secrets::Found| not_secret.contains(&found.key());
+    host.profile.manifest.not_secret = not_secret
+        .iter()
+        .filter(|key| found.iter().any(|found| found.key() == **key))
+        .cloned()
+        .collect();
+    refuse(
+        &found
+            .into_iter()
+            .filter(|one| !is_none(one))
+            .collect::<Vec<_>>(),
+    )?;
+    for warning in &host.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let changed = directory::write(
+        &arguments.directory,
+        &host.profile,
+        &settings,
+        arguments.dry_run,
+        context,
+    )?;
+    let name = arguments.directory.display();
+    if changed.is_empty() {
+        eprintln!("`{name}` says that already");
+    }
+    let lines: Vec<String> = changed.iter().map(|path| format!("{path}\n")).collect();
+    output::print(lines.concat())
+}
+
+/// Paths in the directory of an instance. What the profile has had it has again.
+fn wanted_files(
+    instance: &Instance,
+    arguments: &Arguments,
+    before: Option<&Manifest>,
+) -> Vec<String> {
+    if arguments.without_files {
+        return Vec::new();
+    }
+    let mut files: BTreeSet<String> = arguments.extra.iter().cloned().collect();
+    if arguments.with_files {
+        let usual: &[&str] = match instance.reference.role {
+            Role::Master => &MASTER_FILES,
+            Role::Worker => &WORKER_FILES,
+        };
+        files.extend(usual.iter().map(|path| (*path).to_owned()));
+    }
+    let reference = instance.reference.to_string();
+    let instances = before.map(|before| before.instances.as_slice());
+    let had = instances
+        .unwrap_or_default()
+        .iter()
+        .find(|had| had.reference == reference);
+    files.extend(had.into_iter().flat_map(|had| had.files.keys().cloned()));
+    files.into_iter().collect()
+}
+
+/// All of them at once, with the ways out.
+fn refuse(found: &[secrets::Found]) -> anyhow::Result<()> {
+    let Some(first) = found.first() else {
+        return Ok(());
+    };
+    let lines: Vec<String> = found
+        .iter()
+        .map(|found| {
+            format!(
+                "\n{}:{}: `{}` is given literally",
+                found.file, found.line, found.name
+            )
+        })
+        .collect();
+    let first = first.key();
+    Err(anyhow::anyhow!(
+        "a profile has no secrets, nothing was written{}\n\
+         hint: keep it in a file of `credentials`, buildbot-conda.toml(5); what is none: `--not-secret {first}`",
+        lines.concat()
+    ))
+    .context("export this host")
+}

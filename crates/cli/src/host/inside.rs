@@ -1,0 +1,133 @@
+//! What only the owner of a directory looks at: files of instances and environments that conda made. Root does not open
+//! what somebody else can replace by a link or a pipe; this program does, once more, as the owner. What it answers is
+//! data, with a limit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use buildbot_conda_environments::{Package, packages_of, verify};
+use serde::{Deserialize, Serialize};
+
+use crate::context::Context;
+use crate::plan;
+
+/// Bytes; more than any tac or configuration has.
+const LARGEST: u64 = 1 << 20;
+
+/// What is asked about a directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Question {
+    /// Which of these files an instance has.
+    Files(Vec<String>),
+    /// What is in an environment, and if so asked what of it is not as it was installed.
+    Environment { damage: bool },
+}
+
+/// What there is.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// The directory is there and has something in it.
+    pub(super) is_filled: bool,
+    /// Text and mode in octal, by name; those that are there, regular and text.
+    pub(super) files: BTreeMap<String, (String, String)>,
+    pub(super) packages: Vec<Package>,
+    /// What pip has put there, which no lock has; sorted.
+    pub(super) strangers: Vec<String>,
+    /// `WHAT PATH`, in the order of the paths.
+    pub(super) damage: Vec<String>,
+}
+
+/// Asks about `directory` as the account `owner`, or in this process where that is root.
+pub(super) fn ask(
+    owner: &str,
+    directory: &str,
+    question: &Question,
+    context: &Context,
+) -> anyhow::Result<Answer> {
+    let path = context.path(directory);
+    if context.is_elsewhere() || owner == "root" {
+        return look(&path, question);
+    }
+    let input = serde_json::to_string(question).context("write a question")?;
+    let said = plan::as_user(owner, None, &["look"], &path, &input)
+        .with_context(|| format!("look at `{directory}` as `{owner}`"))?;
+    serde_json::from_str(&said)
+        .with_context(|| format!("look at `{directory}` as `{owner}`: no answer comes"))
+}
+
+/// As the owner: answers the question on standard input.
+pub(crate) fn answer(directory: &Path) -> anyhow::Result<()> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .context("read a question")?;
+    let answer = look(
+        directory,
+        &serde_json::from_str(&text).context("read a question")?,
+    )?;
+    let text = serde_json::to_string(&answer).context("write an answer")?;
+    crate::output::print(text).map(drop)
+}
+
+fn look(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
+    let mut answer = Answer {
+        is_filled: fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()),
+        ..Answer::default()
+    };
+    match question {
+        Question::Files(names) => {
+            for name in names {
+                if let Some(found) = file(&directory.join(name)) {
+                    answer.files.insert(name.clone(), found);
+                }
+            }
+        }
+        Question::Environment { damage } if directory.join("conda-meta").is_dir() => {
+            answer.packages = packages_of(directory)?;
+            answer.strangers = strangers(directory);
+            if *damage {
+                let findings = verify(directory)?;
+                // Those of Conda's own, and what pip put there, are no damage.
+                let known = findings.iter().filter(|finding| finding.package.is_some());
+                answer.damage = known
+                    .map(|finding| format!("{} {}", finding.what, finding.path.display()))
+                    .collect();
+            }
+        }
+        Question::Environment { .. } => {}
+    }
+    Ok(answer)
+}
+
+fn file(path: &Path) -> Option<(String, String)> {
+    let (file, metadata) = buildbot_conda_host::open(path).ok()??;
+    if !metadata.is_file() {
+        return None;
+    }
+    let bytes = buildbot_conda_host::read_at_most(&file, LARGEST).ok()??;
+    let mode = format!("{:04o}", metadata.mode() & 0o7777);
+    Some((String::from_utf8(bytes).ok()?, mode))
+}
+
+/// Distributions whose installer says that it was pip.
+fn strangers(prefix: &Path) -> Vec<String> {
+    let directories = |path: &Path| -> Vec<PathBuf> {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    };
+    let mut found = Vec::new();
+    for python in directories(&prefix.join("lib")) {
+        for path in directories(&python.join("site-packages")) {
+            let installer = fs::read_to_string(path.join("INSTALLER")).unwrap_or_default();
+            let is_pips = matches!(installer.trim(), "pip" | "uv");
+            let name = path.file_stem().and_then(|name| name.to_str());
+            found.extend(name.filter(|_| is_pips).map(str::to_owned));
+        }
+    }
+    found.sort();
+    found
+}

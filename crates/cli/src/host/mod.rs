@@ -1,0 +1,48 @@
+//! `host ...`: a host from files. `export` writes what a host is into a directory made for version control, `verify`
+//! names every difference between such a directory and a host, `apply` removes them.
+//!
+//! There is one model, `profile`, for what the directory says and for what is there: `directory` reads and writes it
+//! (`manifest` is its `host.toml`, `preseed` follows from it), `look` finds it on a host with `system`, `accounts`,
+//! `managed` and, as the owners of directories that are not root's, `inside`. `secrets` keeps secrets out of it.
+
+mod accounts;
+mod directory;
+mod export;
+mod inside;
+mod look;
+mod managed;
+mod manifest;
+mod preseed;
+mod profile;
+mod secrets;
+mod system;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Subcommand;
+
+use crate::context::Context;
+
+pub(crate) use directory::write_as_owner;
+pub(crate) use inside::answer;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write what this host is into a directory, for version control; secrets by their names alone
+    Export(export::Arguments),
+}
+
+pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Export(arguments) => export::run(arguments, context),
+    }
+}
+
+/// Credentials are for root's eyes alone, and so is whether they are there.
+fn ensure_root(context: &Context) -> anyhow::Result<()> {
+    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
+        bail!("only root can do this\nhint: call it with sudo");
+    }
+    Ok(())
+}

@@ -1,0 +1,341 @@
+//! What must not get into a profile: passwords and the like that stand literally in a tac, a `master.cfg`, an
+//! `environment` table or a drop-in. Found by their names and their shapes, with the place of each; what is none can be
+//! named as such.
+
+use buildbot_conda_core::settings::Settings;
+
+use super::directory::file_of;
+use super::profile::Profile;
+
+/// Parts of names of what is secret.
+const WORDS: [&str; 9] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "apikey",
+    "api_key",
+    "private_key",
+    "credential",
+];
+/// Ends of names of what only says where a secret is.
+const ENDS: [&str; 10] = [
+    "_file",
+    "_path",
+    "_dir",
+    "_name",
+    "_names",
+    "_env",
+    "_var",
+    "_url",
+    "_directory",
+    "_provider",
+];
+
+/// One that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    /// In the profile, such as `instances/master/master.cfg`.
+    pub(super) file: String,
+    /// From 1.
+    pub(super) line: usize,
+    /// By what it is called there.
+    pub(super) name: String,
+}
+
+impl Found {
+    /// How it is named where it is none.
+    pub(super) fn key(&self) -> String {
+        format!("{}:{}", self.file, self.name)
+    }
+}
+
+/// Everything in a profile that looks like a secret, by file and line.
+pub(super) fn find(profile: &Profile, settings: &Settings) -> Vec<Found> {
+    let mut found = Vec::new();
+    for instance in settings.instances() {
+        for (name, value) in &instance.environment {
+            let name = name.as_str();
+            if (is_secret(name) && is_literal(value)) || has_password(value) {
+                let line = line_of(&profile.configuration, name);
+                found.push(Found {
+                    file: "config.toml".to_owned(),
+                    line,
+                    name: name.to_owned(),
+                });
+            }
+        }
+    }
+    for (path, text) in &profile.unit_files {
+        let file = format!("systemd/{path}");
+        for (line, name) in in_unit(text) {
+            let file = file.clone();
+            found.push(Found { file, line, name });
+        }
+    }
+    for ((reference, path), text) in &profile.instance_files {
+        let file = file_of(reference, path).display().to_string();
+        let is_python = path.ends_with(".tac") || path.ends_with(".cfg") || path.ends_with(".py");
+        for (line, name) in in_python(text).into_iter().filter(|_| is_python) {
+            let file = file.clone();
+            found.push(Found { file, line, name });
+        }
+    }
+    found.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+    found.dedup();
+    found
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace('-', "_");
+    WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// A path only says where something is.
+fn is_literal(value: &str) -> bool {
+    !value.is_empty() && !value.starts_with('/') && !value.starts_with('%')
+}
+
+/// `https://somebody:something@host`, or a key as it stands in its file.
+fn has_password(text: &str) -> bool {
+    if text.contains("PRIVATE KEY-----") {
+        return true;
+    }
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once("://") {
+        let authority = after
+            .split(['/', ' ', '"', '\''])
+            .next()
+            .unwrap_or_default();
+        let user = authority.rsplit_once('@').map(|(user, _)| user);
+        let password = user.and_then(|user| user.split_once(':'));
+        // `{}` and `%(...)s` are filled in by a program.
+        if password.is_some_and(|(_, password)| {
+            !password.is_empty() && !password.contains(['{', '%', '$'])
+        }) {
+            return true;
+        }
+        rest = after;
+    }
+    false
+}
+
+fn line_of(text: &str, name: &str) -> usize {
+    let is_it = |line: &str| {
+        let (before, _) = line.split_once('=').unwrap_or_default();
+        !line.trim_start().starts_with('#') && before.contains(name)
+            || line.contains(&format!("{name} ="))
+    };
+    text.lines().position(is_it).map_or(1, |index| index + 1)
+}
+
+/// Variables and literal credentials of a unit, systemd.exec(5).
+fn in_unit(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
+        match key.trim() {
+            "SetCredential" if !value.trim().is_empty() => {
+                let name = value.trim().split(':').next().unwrap_or_default();
+                found.push((index + 1, name.to_owned()));
+            }
+            "Environment" => {
+                for word in value.split_whitespace() {
+                    let word = word.trim_matches(['"', '\'']);
+                    let (name, value) = word.split_once('=').unwrap_or((word, ""));
+                    if (is_secret(name) && is_literal(value)) || has_password(value) {
+                        found.push((index + 1, name.to_owned()));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A word of Python, as far as it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word {
+    Name(String),
+    Text(String),
+    Other(char),
+}
+
+/// Literals that are given to something with a secret's name, or as a worker's password.
+fn in_python(text: &str) -> Vec<(usize, String)> {
+    let words = words(text);
+    let mut found = Vec::new();
+    for (index, (line, word)) in words.iter().enumerate() {
+        let next = |distance: usize| words.get(index + distance).map(|(_, word)| word);
+        let is = |distance: usize, character| next(distance) == Some(&Word::Other(character));
+        let literal = |distance: usize| match next(distance) {
+            Some(Word::Text(text)) => is_literal(text),
+            _ => false,
+        };
+        match word {
+            Word::Name(name) if is_secret(name) && is(1, '=') && literal(2) => {
+                found.push((*line, name.clone()));
+            }
+            Word::Name(name)
+                if name.ends_with("Worker")
+                    && is(1, '(')
+                    && matches!(next(2), Some(Word::Text(_)))
+                    && is(3, ',')
+                    && literal(4)
+                    && !is(5, '=') =>
+            {
+                found.push((*line, name.clone()));
+            }
+            Word::Name(name)
+                if matches!(name.as_str(), "UserPasswordAuth" | "HTPasswdAuth")
+                    && (is(1, '(') && (is(2, '{') || is(2, '['))) =>
+            {
+                found.push((*line, name.clone()));
+            }
+            Word::Text(name)
+                if is_secret(name) && !name.contains(' ') && is(1, ':') && literal(2) =>
+            {
+                found.push((*line, name.clone()));
+            }
+            // c["password"] = "..."
+            Word::Text(name) if is_secret(name) && is(1, ']') && is(2, '=') && literal(3) => {
+                found.push((*line, name.clone()));
+            }
+            Word::Text(text) if has_password(text) => found.push((*line, "address".to_owned())),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Names, texts and other characters, each with its line; comments and blanks are passed over.
+fn words(text: &str) -> Vec<(usize, Word)> {
+    let characters: Vec<char> = text.chars().collect();
+    let (mut words, mut index, mut line) = (Vec::new(), 0, 1);
+    while index < characters.len() {
+        let character = characters[index];
+        match character {
+            '\n' => line += 1,
+            '#' => {
+                while characters.get(index + 1).is_some_and(|next| *next != '\n') {
+                    index += 1;
+                }
+            }
+            '"' | '\'' => {
+                let begin = line;
+                let text = string(&characters, &mut index, &mut line);
+                words.push((begin, Word::Text(text)));
+            }
+            _ if character.is_alphanumeric() || character == '_' => {
+                let mut name = String::from(character);
+                while let Some(next) = characters
+                    .get(index + 1)
+                    .filter(|next| next.is_alphanumeric() || **next == '_')
+                {
+                    name.push(*next);
+                    index += 1;
+                }
+                // The letters before a quote are of the text, as in `f"..."`.
+                let is_prefix =
+                    name.len() <= 2 && matches!(characters.get(index + 1), Some('"' | '\''));
+                if !is_prefix {
+                    words.push((line, Word::Name(name)));
+                }
+            }
+            _ if character.is_whitespace() => {}
+            other => words.push((line, Word::Other(other))),
+        }
+        index += 1;
+    }
+    words
+}
+
+/// The text that begins with the quote at `index`, which is left at its last character.
+fn string(characters: &[char], index: &mut usize, line: &mut usize) -> String {
+    let quote = characters[*index];
+    let is_long =
+        characters.get(*index + 1) == Some(&quote) && characters.get(*index + 2) == Some(&quote);
+    let length = if is_long { 3 } else { 1 };
+    *index += length;
+    let mut text = String::new();
+    while *index < characters.len() {
+        let character = characters[*index];
+        let ends = (0..length).all(|more| characters.get(*index + more) == Some(&quote));
+        if ends || (character == '\n' && !is_long) {
+            *index += length - 1;
+            break;
+        }
+        if character == '\\' {
+            *index += 1;
+        }
+        if characters.get(*index) == Some(&'\n') {
+            *line += 1;
+        }
+        text.extend(characters.get(*index));
+        *index += 1;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &[(usize, &str)]) {
+        let found = in_python(text);
+        let found: Vec<_> = found
+            .iter()
+            .map(|(line, name)| (*line, name.as_str()))
+            .collect();
+        assert_eq!(found, expected, "{text}");
+    }
+
+    #[test]
+    fn literal_passwords_are_found_where_they_stand() {
+        check("passwd = 'x'\n", &[(1, "passwd")]);
+        check("\n\nWorker(\"a\", r'b')", &[(3, "Worker")]);
+        check("worker.Worker('a',\n 'b', max_builds=1)", &[(1, "Worker")]);
+        check("f(password=\"x\")", &[(1, "password")]);
+        check("{'github_token': 'x'}", &[(1, "github_token")]);
+        check("c['password'] = 'x'", &[(1, "password")]);
+        check("\"\"\"a\nb\"\"\"\nsecret='x'", &[(3, "secret")]);
+        check("db = 'postgresql://u:p@h/d'", &[(1, "address")]);
+        check("UserPasswordAuth({'a': 'b'})", &[(1, "UserPasswordAuth")]);
+        check("k = '-----BEGIN RSA PRIVATE KEY-----'", &[(1, "address")]);
+    }
+
+    #[test]
+    fn what_only_says_where_a_secret_is_is_none() {
+        for good in [
+            "# passwd = 'x'",
+            "passwd = open(path).read()",
+            "passwd = ''",
+            "password_file = 'x'",
+            "Worker('a', password)",
+            "Worker(name, 'b')",
+            "token = util.Secret('token')",
+            "token = os.environ['TOKEN']",
+            "password = '/etc/secret'",
+            "url = 'postgresql://u@h/d'",
+            "url = f'postgresql://u:{password}@h/d'",
+            "print('passwd = 1')",
+        ] {
+            check(good, &[]);
+        }
+    }
+
+    #[test]
+    fn units_have_secrets_in_variables() {
+        let text =
+            "[Service]\nEnvironment=\"API_TOKEN=x\" LANG=C TOKEN_FILE=/x\nSetCredential=a:b\n";
+        assert_eq!(
+            in_unit(text),
+            [(2, "API_TOKEN".to_owned()), (3, "a".to_owned())]
+        );
+    }
+}

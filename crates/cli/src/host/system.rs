@@ -1,0 +1,184 @@
+//! What belongs to root on a host: configuration, units, packages, names of credentials, and the modes of all that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::Context as _;
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
+
+use super::look::OWN_DIRECTORIES;
+use crate::adopt;
+use crate::context::Context;
+
+/// Ours, as dpkg knows them.
+const PACKAGES: [&str; 2] = ["buildbot-conda", "buildbot-conda-env"];
+const DPKG_STATUS: &str = "/var/lib/dpkg/status";
+/// A link to it masks a unit, systemctl(1).
+const NOTHING: &str = "/dev/null";
+
+/// The text of the configuration; empty where there is none.
+pub(super) fn configuration(context: &Context) -> anyhow::Result<String> {
+    let path = context.configuration();
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        other => other.with_context(|| format!("read `{}`", path.display())),
+    }
+}
+
+/// Versions of our packages that are installed.
+pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
+    let status = fs::read_to_string(context.path(DPKG_STATUS)).unwrap_or_default();
+    let mut found = BTreeMap::new();
+    for stanza in status.split("\n\n") {
+        let field = |name: &str| {
+            let mut lines = stanza.lines();
+            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        };
+        let is_installed = field("Status").is_some_and(|status| status.ends_with(" ok installed"));
+        if let (Some(name), Some(version), true) =
+            (field("Package"), field("Version"), is_installed)
+        {
+            if PACKAGES.contains(&name) {
+                found.insert(name.to_owned(), version.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Files of an administrator in `/etc/systemd/system`, by their paths there: units of our names, and drop-ins of such.
+/// A link to nowhere masks a drop-in as an empty file does, and is one here.
+pub(super) fn unit_files(context: &Context) -> anyhow::Result<BTreeMap<String, String>> {
+    let units = context.path(adopt::UNITS);
+    let mut found = BTreeMap::new();
+    for name in entries(&units)? {
+        let path = units.join(&name);
+        if is_unit(&name) && path.is_file() {
+            found.insert(name, text(&path)?);
+        } else if name.strip_suffix(".d").is_some_and(takes_drop_ins) {
+            for entry in entries(&path)? {
+                if !entry.starts_with('.') && entry.ends_with(".conf") {
+                    found.insert(format!("{name}/{entry}"), text(&path.join(&entry))?);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// `buildbot-master.service`, `buildbot-worker@gpu.service`, and the templates of such.
+pub(super) fn is_unit(name: &str) -> bool {
+    let stem = name
+        .strip_prefix("buildbot-")
+        .and_then(|text| text.strip_suffix(".service"));
+    let role = stem.and_then(|stem| stem.split('@').next());
+    role.is_some_and(|role| role.parse::<Role>().is_ok())
+}
+
+/// Also those of all units that begin with `buildbot-`, systemd.unit(5).
+fn takes_drop_ins(name: &str) -> bool {
+    is_unit(name) || name == "buildbot-.service"
+}
+
+/// `enabled`, `disabled` or `masked`, of every instance and of whatever else of ours is enabled.
+pub(super) fn enablement(
+    references: impl Iterator<Item = InstanceRef>,
+    context: &Context,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let units = context.path(adopt::UNITS);
+    let mut names: BTreeSet<String> = references.map(|reference| reference.unit_name()).collect();
+    names.extend(Role::ALL.map(|role| InstanceRef::plain(role).unit_name()));
+    for parent in entries(&units)? {
+        if parent.ends_with(".wants") || parent.ends_with(".requires") {
+            let links = entries(&units.join(parent))?;
+            names.extend(links.into_iter().filter(|name| is_unit(name)));
+        }
+    }
+    let mut found = BTreeMap::new();
+    for name in names {
+        let is_masked =
+            fs::read_link(units.join(&name)).is_ok_and(|target| target == Path::new(NOTHING));
+        let state = if is_masked {
+            "masked"
+        } else if adopt::links(&name, context)?.is_empty() {
+            "disabled"
+        } else {
+            "enabled"
+        };
+        found.insert(name, state.to_owned());
+    }
+    Ok(found)
+}
+
+/// What a profile calls the file of a credential.
+pub(super) fn credential_name(path: &str) -> &str {
+    let name = path.strip_prefix(paths::CREDENTIALS);
+    name.and_then(|name| name.strip_prefix('/')).unwrap_or(path)
+}
+
+/// Where the file of a credential is.
+pub(super) fn credential_path(name: &str) -> String {
+    if name.starts_with('/') {
+        return name.to_owned();
+    }
+    format!("{}/{name}", paths::CREDENTIALS)
+}
+
+/// Those of `names` whose files are there, sorted.
+pub(super) fn credentials(names: &BTreeSet<String>, context: &Context) -> Vec<String> {
+    let is_there = |name: &&String| context.path(&credential_path(name)).is_file();
+    names.iter().filter(is_there).cloned().collect()
+}
+
+/// Every file in the credentials directory, configured or not.
+pub(super) fn credentials_there(context: &Context) -> anyhow::Result<Vec<String>> {
+    let directory = context.path(paths::CREDENTIALS);
+    let mut names = entries(&directory)?;
+    names.retain(|name| !name.starts_with('.') && directory.join(name).is_file());
+    Ok(names)
+}
+
+/// Paths whose modes and owners a profile has.
+pub(super) fn governed<'a>(
+    directories: impl Iterator<Item = &'a str>,
+    credentials: &[String],
+    unit_files: impl Iterator<Item = &'a String>,
+) -> BTreeSet<String> {
+    let mut paths: BTreeSet<String> = OWN_DIRECTORIES.map(str::to_owned).into();
+    paths.insert(paths::CONFIGURATION.to_owned());
+    paths.extend(directories.map(str::to_owned));
+    paths.extend(credentials.iter().map(|name| credential_path(name)));
+    for file in unit_files {
+        paths.insert(format!("{}/{file}", adopt::UNITS));
+        if let Some((directory, _)) = file.split_once('/') {
+            paths.insert(format!("{}/{directory}", adopt::UNITS));
+        }
+    }
+    paths
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    if fs::canonicalize(path).is_ok_and(|target| target == Path::new(NOTHING)) {
+        return Ok(String::new());
+    }
+    fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
+}
+
+/// The names in a directory of root's, sorted; none where there is no directory.
+fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
+    let list = match fs::read_dir(directory) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        other => other.with_context(|| format!("list `{}`", directory.display()))?,
+    };
+    let mut names: Vec<String> = list
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}
