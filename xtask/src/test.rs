@@ -2,12 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
+use rustix::process::setpriority_process;
 
 use crate::stages::Stages;
-use crate::{deb, faults, interrupted, prerequisites, reproduce};
+use crate::{deb, faults, interrupted, lanes, prerequisites, reproduce};
+
+/// Compiles the tests of the package that is named next.
+const TESTS_OF: [&str; 4] = ["test", "--no-run", "--tests", "--package"];
+
+/// Tests on machines that need the package of environments as well.
+const WITH_ENVIRONMENTS: [&str; 3] = ["environments", "hosts", "rebuild"];
 
 /// What to run.
 #[derive(clap::Args)]
@@ -33,32 +41,37 @@ pub(crate) fn parse_release(name: &str) -> Result<Release, String> {
 
 /// Runs the stages, prints them, and fails if one of them did.
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
-    let cargo = |words: &[&str]| {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(workspace).args(words);
-        command
-    };
     if arguments.env {
         let mut stages = Stages::new(2);
-        environments(workspace, &mut stages);
+        let package = stages.attempt("package of environments is built", || {
+            deb::build_environments(workspace)
+        });
+        if package.is_some() {
+            stages.attempt("environments", || deb::check_environments(workspace));
+        }
         stages.print()?;
         return finish(&stages);
     }
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 11 });
-    stages.attempt("format", || check(&mut cargo(&["fmt", "--all", "--check"])));
-    stages.attempt("lints", || {
-        check(&mut cargo(&[
-            "clippy",
-            "--workspace",
-            "--exclude",
-            "buildbot-conda-env",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ]))
+    let mut stages = Stages::new(if arguments.fast { 4 } else { 12 });
+    stages.attempt("format", || {
+        check(&mut cargo(workspace, &["fmt", "--all", "--check"]))
     });
-    stages.attempt("units of code", || check(&mut cargo(&["test"])));
+    stages.attempt("lints", || {
+        check(&mut cargo(
+            workspace,
+            &[
+                "clippy",
+                "--workspace",
+                "--exclude",
+                "buildbot-conda-env",
+                "--all-targets",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        ))
+    });
+    stages.attempt("units of code", || check(&mut cargo(workspace, &["test"])));
     stages.attempt("runner", || {
         prerequisites::for_python()?;
         runner(workspace)
@@ -67,51 +80,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         .release
         .map_or(Release::ALL.to_vec(), |release| vec![release]);
     if !arguments.fast {
-        forget_faults()?;
-        let package = stages.attempt("package is built", || deb::build(workspace));
-        let environments = environments(workspace, &mut stages);
-        // Without a package the tests of it cannot be run, and its own stage has failed.
-        if let Some(package) = package {
-            let with_package = |words: &[&str]| {
-                let mut command = cargo(words);
-                command.env("BUILDBOT_CONDA_DEB", &package);
-                if let Some(environments) = &environments {
-                    command.env("BUILDBOT_CONDA_ENV_DEB", environments);
-                }
-                command
-            };
-            stages.attempt("package is built again", || {
-                reproduce::check(workspace, &package)
-            });
-            stages.attempt("package", || {
-                prerequisites::for_package_tests()?;
-                let mut tests = with_package(&[
-                    "test",
-                    "--no-fail-fast",
-                    "--package",
-                    "buildbot-conda-package-tests",
-                ]);
-                as_root(&mut tests);
-                check(&mut tests)
-            });
-            stages.attempt("machines", || {
-                prerequisites::for_machines()?;
-                let mut tests = with_package(&[
-                    "test",
-                    "--no-fail-fast",
-                    "--package",
-                    "buildbot-conda-machine",
-                    "--",
-                    // They wait for Buildbot more than they compute.
-                    "--test-threads=4",
-                ]);
-                if let Some(release) = arguments.release {
-                    tests.arg(format!("{release}::"));
-                }
-                as_root(&mut tests);
-                check(&mut tests)
-            });
-        }
+        with_packages(workspace, arguments, &mut stages)?;
         stages.attempt("fault table", || faults::check(&releases));
     }
     stages.print()?;
@@ -122,20 +91,77 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     finish(&stages)
 }
 
+/// The stages that need the packages. What makes environments is compiled while machines wait for Buildbot: alone it
+/// would take five minutes.
+fn with_packages(workspace: &Path, arguments: &Arguments, stages: &mut Stages) -> Result<()> {
+    forget_faults()?;
+    // Without the package the tests of it cannot be run, and its own stage has failed.
+    let Some(package) = stages.attempt("package is built", || deb::build(workspace)) else {
+        return Ok(());
+    };
+    let mut packages = vec![("BUILDBOT_CONDA_DEB", package.clone())];
+    thread::scope(|scope| {
+        let compiled = scope.spawn(|| {
+            // Of this thread, and so of the compilers that it starts: setpriority(2), "C library/kernel differences".
+            setpriority_process(None, 10).context("lower the priority of a compilation")?;
+            deb::build_environments(workspace)
+        });
+        stages.attempt("package is built again", || {
+            reproduce::check(workspace, &package)
+        });
+        stages.attempt("machines", || {
+            prerequisites::for_machines()?;
+            let is_wanted = |name: &str| !WITH_ENVIRONMENTS.contains(&name);
+            machines(workspace, arguments, &packages, is_wanted)
+        });
+        let environments = stages.attempt("package of environments is built", || {
+            compiled.join().expect("compiling does not panic")
+        });
+        let Some(environments) = environments else {
+            return;
+        };
+        packages.push(("BUILDBOT_CONDA_ENV_DEB", environments));
+        stages.attempt("environments", || deb::check_environments(workspace));
+        stages.attempt("machines without Conda", || {
+            let is_wanted = |name: &str| WITH_ENVIRONMENTS.contains(&name);
+            machines(workspace, arguments, &packages, is_wanted)
+        });
+        stages.attempt("package", || {
+            prerequisites::for_package_tests()?;
+            let mut cargo = cargo(workspace, &TESTS_OF);
+            cargo.arg("buildbot-conda-package-tests");
+            lanes::run(
+                &mut cargo,
+                2,
+                |_| true,
+                |program| as_root(program, &packages, &[]),
+            )
+        });
+    });
+    Ok(())
+}
+
+/// The tests on booted machines. They wait for Buildbot more than they compute.
+fn machines(
+    workspace: &Path,
+    arguments: &Arguments,
+    packages: &[(&str, PathBuf)],
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<()> {
+    let mut words = vec!["--test-threads=2".to_owned()];
+    words.extend(arguments.release.map(|release| format!("{release}::")));
+    let mut cargo = cargo(workspace, &TESTS_OF);
+    cargo.arg("buildbot-conda-machine");
+    lanes::run(&mut cargo, 4, is_wanted, |program| {
+        as_root(program, packages, &words)
+    })
+}
+
 fn finish(stages: &Stages) -> Result<()> {
     match stages.failed() {
         0 => Ok(()),
         failed => bail!("{failed} of the stages failed"),
     }
-}
-
-/// The package of what makes environments, and lints and tests of its crate with what was compiled for it.
-fn environments(workspace: &Path, stages: &mut Stages) -> Option<PathBuf> {
-    let package = stages.attempt("package of environments is built", || {
-        deb::build_environments(workspace)
-    })?;
-    stages.attempt("environments", || deb::check_environments(workspace));
-    Some(package)
 }
 
 /// The runner against each Buildbot that its requirements files pin; its tests find the virtual environments.
@@ -179,20 +205,31 @@ fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<std::pat
     Ok(venv)
 }
 
-/// Lets cargo build the tests as the user and run them by sudo: booting machines takes root.
-fn as_root(command: &mut Command) {
-    if !prerequisites::is_root() {
-        let target = format!(
-            "{}_UNKNOWN_LINUX_GNU",
-            std::env::consts::ARCH.to_uppercase()
-        );
+/// A test program that is run by root, with sudo if need be: booting machines takes root, compiling does not.
+fn as_root(program: &Path, packages: &[(&str, PathBuf)], words: &[String]) -> Command {
+    let mut command = if prerequisites::is_root() {
+        Command::new(program)
+    } else {
         // sudo sets a PATH of its own, on which another Python may come first.
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env(
-            format!("CARGO_TARGET_{target}_RUNNER"),
-            format!("sudo --preserve-env env PATH={path}"),
-        );
-    }
+        let mut command = Command::new("sudo");
+        command
+            .args(["--preserve-env", "env"])
+            .arg(format!("PATH={path}"))
+            .arg(program);
+        command
+    };
+    command
+        .args(words)
+        .envs(packages.iter().map(|(name, path)| (name, path)));
+    command
+}
+
+/// cargo in the workspace.
+fn cargo(workspace: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace).args(words);
+    command
 }
 
 /// Runs a command that shows its own output, and fails unless it succeeds.
