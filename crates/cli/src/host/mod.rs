@@ -6,6 +6,7 @@
 //! `managed` and, as the owners of directories that are not root's, `inside`. `secrets` keeps secrets out of it.
 
 mod accounts;
+mod differences;
 mod directory;
 mod export;
 mod inside;
@@ -16,6 +17,7 @@ mod preseed;
 mod profile;
 mod secrets;
 mod system;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -31,11 +33,14 @@ pub(crate) use inside::answer;
 pub(crate) enum Verb {
     /// Write what this host is into a directory, for version control; secrets by their names alone
     Export(export::Arguments),
+    /// Name everything in which this host is not what a profile says
+    Verify(verify::Arguments),
 }
 
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Export(arguments) => export::run(arguments, context),
+        Verb::Verify(arguments) => verify::run(arguments, context),
     }
 }
 

@@ -1,0 +1,306 @@
+//! What differs between a profile and a host, as data: `verify` prints it, `apply` removes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use super::look::Host;
+use super::manifest::{Account, EnvironmentEntry};
+use super::profile::Profile;
+use crate::output::harmless;
+
+/// What kind of thing differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Item {
+    /// A package of ours, by its name.
+    Package,
+    /// An account, by its name.
+    Account,
+    /// An environment, by its prefix.
+    Environment,
+    /// The configuration, by its path.
+    Configuration,
+    /// A drop-in or unit of an administrator, by its path.
+    UnitFile,
+    /// The file of a credential, by its path.
+    Credential,
+    /// An instance's directory, by its reference.
+    Instance,
+    /// A file in it, by `REFERENCE:PATH`.
+    File,
+    /// What `create` noted of an instance, by its reference.
+    Record,
+    /// Whether a unit is started at boot, by its name.
+    Unit,
+    /// Mode and owners, by path.
+    Mode,
+}
+
+/// In which way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// The host does not have it.
+    Missing,
+    /// The host has another one.
+    Different,
+    /// The profile does not have it.
+    Additional,
+    /// A file of an environment is not what its package brought.
+    Damaged,
+}
+
+/// One thing. `host verify --json` prints a list of these, by kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) struct Difference {
+    pub(super) item: Item,
+    pub(super) name: String,
+    pub(super) state: State,
+    /// What the profile says, where that is a word.
+    pub(super) wanted: Option<String>,
+    /// What is there, where that is a word.
+    pub(super) found: Option<String>,
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Package => "package",
+            Self::Account => "account",
+            Self::Environment => "environment",
+            Self::Configuration => "configuration",
+            Self::UnitFile => "unit file",
+            Self::Credential => "credential",
+            Self::Instance => "instance",
+            Self::File => "file",
+            Self::Record => "record",
+            Self::Unit => "unit",
+            Self::Mode => "mode of",
+        })
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} `{}`: ", self.item, harmless(&self.name))?;
+        match (self.state, &self.wanted, &self.found) {
+            (State::Damaged, _, Some(found)) => formatter.write_str(&harmless(found)),
+            (State::Different, Some(wanted), Some(found)) => {
+                write!(formatter, "{}, not {}", harmless(found), harmless(wanted))
+            }
+            (State::Missing, ..) => formatter.write_str("missing"),
+            (State::Additional, ..) => formatter.write_str("additional"),
+            (State::Different | State::Damaged, ..) => formatter.write_str("different"),
+        }
+    }
+}
+
+/// Everything in which the host is not what the profile says, by kind and name.
+pub(super) fn differences(profile: &Profile, host: &Host) -> Vec<Difference> {
+    let mut found = Found(Vec::new());
+    let there = &host.profile;
+    let (wanted, has) = (&profile.manifest, &there.manifest);
+    found.values(Item::Package, &wanted.packages, &has.packages, false);
+    accounts(profile, host, &mut found);
+    environments(profile, host, &mut found);
+    if there.configuration != profile.configuration {
+        let state = if there.configuration.is_empty() {
+            State::Missing
+        } else {
+            State::Different
+        };
+        found.add(Item::Configuration, CONFIGURATION, state);
+    }
+    texts(profile, host, &mut found);
+    for name in &wanted.credentials {
+        if !has.credentials.contains(name) {
+            found.add(Item::Credential, name, State::Missing);
+        }
+    }
+    instances(profile, host, &mut found);
+    let enabled = has
+        .units
+        .iter()
+        .filter(|(name, state)| wanted.units.contains_key(*name) || state.as_str() == "enabled");
+    let enabled = enabled.map(|(name, state)| (name.clone(), state.clone()));
+    found.values(Item::Unit, &wanted.units, &enabled.collect(), true);
+    let both = wanted
+        .modes
+        .iter()
+        .filter(|(path, _)| has.modes.contains_key(*path));
+    let both = both.map(|(path, mode)| (path.clone(), mode.clone()));
+    found.values(Item::Mode, &both.collect(), &has.modes, false);
+    found.0.sort();
+    found.0
+}
+
+/// How the configuration is named.
+pub(super) const CONFIGURATION: &str = buildbot_conda_core::paths::CONFIGURATION;
+
+struct Found(Vec<Difference>);
+
+impl Found {
+    fn add(&mut self, item: Item, name: &str, state: State) {
+        self.with(item, name, state, None, None);
+    }
+
+    fn with(
+        &mut self,
+        item: Item,
+        name: &str,
+        state: State,
+        wanted: Option<String>,
+        found: Option<String>,
+    ) {
+        self.0.push(Difference {
+            item,
+            name: name.to_owned(),
+            state,
+            wanted,
+            found,
+        });
+    }
+
+    /// Words by names; `more` says whether those that only the host has count.
+    fn values(
+        &mut self,
+        item: Item,
+        wanted: &BTreeMap<String, String>,
+        has: &BTreeMap<String, String>,
+        more: bool,
+    ) {
+        let names: BTreeSet<&String> = wanted.keys().chain(has.keys()).collect();
+        for name in names {
+            let (wanted, has) = (wanted.get(name).cloned(), has.get(name).cloned());
+            let state = match (&wanted, &has) {
+                (Some(_), None) => State::Missing,
+                (Some(wanted), Some(has)) if wanted != has => State::Different,
+                (None, Some(_)) if more => State::Additional,
+                _ => continue,
+            };
+            self.with(item, name, state, wanted, has);
+        }
+    }
+}
+
+fn accounts(profile: &Profile, host: &Host, found: &mut Found) {
+    for wanted in &profile.manifest.accounts {
+        let there = host.profile.manifest.accounts.iter();
+        match there.into_iter().find(|there| there.name == wanted.name) {
+            None => found.add(Item::Account, &wanted.name, State::Missing),
+            Some(there) if there != wanted => found.with(
+                Item::Account,
+                &wanted.name,
+                State::Different,
+                Some(told(wanted)),
+                Some(told(there)),
+            ),
+            Some(_) => {}
+        }
+    }
+}
+
+fn told(account: &Account) -> String {
+    let kind = if account.system { "system" } else { "person" };
+    let mut groups = vec![account.group.as_str()];
+    groups.extend(account.groups.iter().map(String::as_str));
+    let groups = groups.join(",");
+    format!("{kind} {groups} {} {}", account.home, account.shell)
+}
+
+fn environments(profile: &Profile, host: &Host, found: &mut Found) {
+    for wanted in &profile.manifest.environments {
+        let prefix = &wanted.prefix;
+        let mut there = host.profile.manifest.environments.iter();
+        let Some(there) = there.find(|there| there.prefix == *prefix) else {
+            found.add(Item::Environment, prefix, State::Missing);
+            continue;
+        };
+        let locks = [
+            profile.locks.get(&wanted.lock),
+            host.profile.locks.get(&there.lock),
+        ];
+        let is_same = match (&wanted.generation, &there.generation) {
+            (Some(wanted), Some(there)) => wanted == there,
+            // The same archives, wherever they come from.
+            _ => archives(locks[0]) == archives(locks[1]),
+        };
+        let is_same = is_same && wanted.owner == there.owner;
+        if !is_same {
+            let [wanted, there] = [wanted, there].map(word);
+            found.with(Item::Environment, prefix, State::Different, wanted, there);
+        }
+        for line in host.damage.get(prefix).into_iter().flatten() {
+            let line = Some(line.clone());
+            found.with(Item::Environment, prefix, State::Damaged, None, line);
+        }
+    }
+}
+
+fn word(environment: &EnvironmentEntry) -> Option<String> {
+    let generation = environment.generation.as_ref();
+    generation.map(|generation| format!("generation {generation}"))
+}
+
+/// The last parts of a lock's lines, which have the checksums.
+fn archives(lock: Option<&String>) -> BTreeSet<&str> {
+    let lines = lock.into_iter().flat_map(|lock| lock.lines());
+    let lines = lines.filter(|line| line.contains("://"));
+    lines.filter_map(|line| line.rsplit('/').next()).collect()
+}
+
+fn texts(profile: &Profile, host: &Host, found: &mut Found) {
+    let (wanted, has) = (&profile.unit_files, &host.profile.unit_files);
+    let paths: BTreeSet<&String> = wanted.keys().chain(has.keys()).collect();
+    for path in paths {
+        let state = match (wanted.get(path), has.get(path)) {
+            (Some(_), None) => State::Missing,
+            (None, Some(_)) => State::Additional,
+            (wanted, has) if wanted != has => State::Different,
+            _ => continue,
+        };
+        let name = format!("{}/{path}", crate::adopt::UNITS);
+        found.add(Item::UnitFile, &name, state);
+    }
+}
+
+fn instances(profile: &Profile, host: &Host, found: &mut Found) {
+    for wanted in &profile.manifest.instances {
+        let reference = &wanted.reference;
+        let there = &host.profile.manifest.instances;
+        let there = there.iter().find(|there| there.reference == *reference);
+        let created = there.and_then(|there| there.created.as_ref());
+        let state = match (&wanted.created, created) {
+            (Some(_), None) => Some(State::Missing),
+            (None, Some(_)) => Some(State::Additional),
+            (one, other) => (one.as_ref() != other).then_some(State::Different),
+        };
+        if let Some(state) = state {
+            found.add(Item::Record, reference, state);
+        }
+        if wanted.files.is_empty() {
+            continue;
+        }
+        if !host.filled.contains(reference) {
+            found.add(Item::Instance, reference, State::Missing);
+            continue;
+        }
+        for (path, mode) in &wanted.files {
+            let name = format!("{reference}:{path}");
+            let key = (reference.clone(), path.clone());
+            let text = profile.instance_files.get(&key);
+            let Some(has) = there.and_then(|there| there.files.get(path)) else {
+                found.add(Item::File, &name, State::Missing);
+                continue;
+            };
+            if text != host.profile.instance_files.get(&key) {
+                found.add(Item::File, &name, State::Different);
+            } else if mode != has {
+                let [wanted, has] = [mode, has].map(|mode| Some(format!("mode {mode}")));
+                found.with(Item::File, &name, State::Different, wanted, has);
+            }
+        }
+    }
+}

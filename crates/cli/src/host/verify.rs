@@ -1,0 +1,45 @@
+//! `host verify DIR`: every difference, one line each. Exit status 1 when there is any.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use super::differences::differences;
+use super::look::{Selection, look};
+use super::{directory, ensure_root};
+use crate::context::Context;
+use crate::output;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The profile
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Print the differences as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let profile = directory::read(&arguments.directory)?;
+    let host = look(&Selection::of(&profile), context)?;
+    let differences = differences(&profile, &host);
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&differences).context("write differences")?;
+        output::print(text + "\n")?;
+    } else {
+        let lines: Vec<String> = differences
+            .iter()
+            .map(|difference| format!("{difference}\n"))
+            .collect();
+        output::print(lines.concat())?;
+        if differences.is_empty() {
+            let name = arguments.directory.display();
+            eprintln!("this host is what `{name}` says");
+        }
+    }
+    Ok(ExitCode::from(u8::from(!differences.is_empty())))
+}
