@@ -75,7 +75,8 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         packages,
         warnings: Vec::new(),
     };
-    if arguments.dry_run || arguments.directory.join(generation.as_str()).is_dir() {
+    let target = target(arguments, &generation);
+    if arguments.dry_run || target.is_dir() {
         progress.end();
         return Ok(answer);
     }
@@ -100,12 +101,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 
     let building = arguments.directory.join(BUILDING);
     let place = Place {
-        used_as: arguments
-            .used_as
-            .as_ref()
-            .unwrap_or(&arguments.directory)
-            .join(generation.as_str()),
+        used_as: match &arguments.used_as {
+            Some(directory) => directory.join(generation.as_str()),
+            None => target.clone(),
+        },
         building: building.clone(),
+        invalidation: match &arguments.at {
+            Some(_) => "checked-hash",
+            None => "unchecked-hash",
+        },
     };
     let made = make(
         &place,
@@ -118,7 +122,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     )
     .await;
     progress.end();
-    if let Err(error) = made.and_then(|()| finish(&place, &arguments.directory, &generation)) {
+    if let Err(error) = made.and_then(|()| finish(&place, &target)) {
         // Most of all where the disk is full. What other threads still write is left to the caller.
         let _ = fs::remove_dir_all(&building);
         return Err(error);
@@ -131,6 +135,16 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 struct Place {
     building: PathBuf,
     used_as: PathBuf,
+    /// How long bytecode holds, py_compile's PycInvalidationMode: of a generation for ever, as nothing in it changes.
+    invalidation: &'static str,
+}
+
+/// Where it is in the end.
+fn target(arguments: &Arguments, generation: &GenerationId) -> PathBuf {
+    match &arguments.at {
+        Some(prefix) => prefix.clone(),
+        None => arguments.directory.join(generation.as_str()),
+    }
 }
 
 async fn resolve(
@@ -174,7 +188,7 @@ fn known(
         }
     }
     let generation = generation_id(&packages, variables, RECIPE);
-    let is_there = arguments.directory.join(generation.as_str()).is_dir();
+    let is_there = target(arguments, &generation).is_dir();
     Ok((arguments.dry_run || is_there).then(|| Answer {
         generation: generation.to_string(),
         made: false,
@@ -269,7 +283,7 @@ fn compile(place: &Place) -> anyhow::Result<()> {
             // imports itself it would compile under the name that the directory has now.
             .args(["-s", "-S", "-B", "-m", "compileall", "-qq", "-j0"])
             .current_dir(&directory)
-            .args(["--invalidation-mode", "unchecked-hash", "-d"])
+            .args(["--invalidation-mode", place.invalidation, "-d"])
             .arg(place.used_as.join("lib").join(&name))
             .arg(&directory)
             .env_clear()
@@ -318,15 +332,15 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// On disk first, and then by name.
-fn finish(place: &Place, directory: &Path, generation: &GenerationId) -> anyhow::Result<()> {
+fn finish(place: &Place, target: &Path) -> anyhow::Result<()> {
     let told = || format!("write `{}`", place.building.display());
     let building = File::open(&place.building).with_context(told)?;
     building
         .set_permissions(Permissions::from_mode(0o755))
         .with_context(told)?;
     rustix::fs::syncfs(&building).with_context(told)?;
-    fs::rename(&place.building, directory.join(generation.as_str())).with_context(told)?;
-    File::open(directory)
+    fs::rename(&place.building, target).with_context(told)?;
+    File::open(target.parent().unwrap_or(Path::new("/")))
         .and_then(|directory| directory.sync_all())
         .with_context(told)
 }

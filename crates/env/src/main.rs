@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// What the directory will be called when the environment is used, where that is another name
     #[arg(long, value_name = "DIR")]
     used_as: Option<PathBuf>,
+    /// Make no generation but this prefix, for `host apply`: one that Conda had made and shall go on with
+    #[arg(long, value_name = "PREFIX", conflicts_with = "used_as")]
+    at: Option<PathBuf>,
     /// Where archives and unpacked packages are kept
     #[arg(long, value_name = "DIR")]
     cache: PathBuf,
