@@ -36,6 +36,10 @@ try:
     connection.backup(copy, pages=2048, progress=progress)
     # One file, without the log beside it that the master's own journal mode would bring along.
     copy.execute("pragma journal_mode = delete").fetchone()
+    # No master runs from a copy. Restored where the host has another name, Buildbot would take the one that was
+    # running for alive, and leave it its schedulers for ten minutes (`expireMasters` in buildbot/data/masters.py).
+    if copy.execute("select 1 from sqlite_master where type = 'table' and name = 'masters'").fetchone():
+        copy.execute("update masters set last_active = 0")
     found = copy.execute("pragma integrity_check(3)").fetchall()
     copy.close()
     if found != [("ok",)]:
