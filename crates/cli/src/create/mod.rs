@@ -26,7 +26,9 @@ use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 
 pub(crate) use naming::{Naming, take_out};
-pub(crate) use record::{Noted, Record, WorkerRecord, record_file};
+pub(crate) use password::ask as ask_for_password;
+pub(crate) use place::give;
+pub(crate) use record::{Noted, RECORDS, Record, WorkerRecord, record_file};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

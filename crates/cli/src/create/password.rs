@@ -38,7 +38,7 @@ pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
 /// # Errors
 ///
 /// Without a terminal there is nobody to ask.
-pub(super) fn ask(what: &str) -> anyhow::Result<String> {
+pub(crate) fn ask(what: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         bail!(

@@ -121,7 +121,7 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
 
 /// A step of root's where the account cannot make its directory itself. Below `home`, it can, and
 /// without an account nobody knows.
-pub(super) fn give(instance: &Instance, home: &Path, context: &Context) -> Option<Step> {
+pub(crate) fn give(instance: &Instance, home: &Path, context: &Context) -> Option<Step> {
     let path = Path::new(instance.directory.as_str());
     let user = account(instance, context);
     if context.is_elsewhere() || (user.is_none() && path.starts_with(home)) {

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::plan::Step;
 
 /// Root's, world-readable: there is no secret in it.
-const RECORDS: &str = "/var/lib/buildbot-conda/created";
+pub(crate) const RECORDS: &str = "/var/lib/buildbot-conda/created";
 
 /// A created master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,12 @@
 //!
 //! There is one model, `profile`, for what the directory says and for what is there: `directory` reads and writes it
 //! (`manifest` is its `host.toml`, `preseed` follows from it), `look` finds it on a host with `system`, `accounts`,
-//! `managed` and, as the owners of directories that are not root's, `inside`. `secrets` keeps secrets out of it.
+//! `managed` and, as the owners of directories that are not root's, `inside`. `secrets` keeps secrets out of it, `credentials` are how they come back.
+//! `differences` are data, from which `steps` makes the plan that `crate::plan` carries out.
 
 mod accounts;
+mod apply;
+mod credentials;
 mod differences;
 mod directory;
 mod export;
@@ -16,6 +19,7 @@ mod manifest;
 mod preseed;
 mod profile;
 mod secrets;
+mod steps;
 mod system;
 mod verify;
 
@@ -33,6 +37,8 @@ pub(crate) use inside::answer;
 pub(crate) enum Verb {
     /// Write what this host is into a directory, for version control; secrets by their names alone
     Export(export::Arguments),
+    /// Bring this host to what a profile says, and say each change
+    Apply(apply::Arguments),
     /// Name everything in which this host is not what a profile says
     Verify(verify::Arguments),
 }
@@ -40,6 +46,7 @@ pub(crate) enum Verb {
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Export(arguments) => export::run(arguments, context),
+        Verb::Apply(arguments) => apply::run(arguments, context),
         Verb::Verify(arguments) => verify::run(arguments, context),
     }
 }

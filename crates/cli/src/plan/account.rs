@@ -61,6 +61,12 @@ pub(crate) struct Made {
 }
 
 impl Contents {
+    /// Whether it is a master's: by its database, or by a configuration that brings none.
+    pub(super) fn is_of_master(&self) -> bool {
+        let has_configuration = |file: &Made| file.path == Path::new("master.cfg");
+        self.database.is_some() || self.files.iter().any(has_configuration)
+    }
+
     /// What it consists of, for people.
     pub(super) fn told(&self) -> String {
         let made = self
@@ -96,6 +102,22 @@ pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
             .with_context(|| format!("read the group of `{name}`"))?,
         home: PathBuf::from(home),
     })
+}
+
+/// The number of an account (`passwd`) or a `group`, by its name or its number.
+pub(super) fn number_of(database: &str, name: &str) -> anyhow::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let output = Command::new("getent")
+        .args([database, "--", name])
+        .output()
+        .context("run `getent`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.trim_end().split(':').nth(2);
+    number
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("no `{name}` in the database `{database}`"))
 }
 
 /// Has `user` fill `directory`.

@@ -4,12 +4,14 @@
 //! A step knows how to be done, how to be told, and by which steps it is taken back. Those are
 //! written to the `journal` before the step begins, so that whatever ends a verb in the middle, the
 //! next one finds what is to be taken back. `files` writes files whole, `account` works as the
-//! service user, `worker_list` does so in a master's configuration, `systemd` talks to systemd.
+//! service user, `put` and `worker_list` do so with one file, `making` makes environments, `systemd` talks to systemd.
 
 mod account;
 pub(crate) mod files;
 mod journal;
+mod making;
 mod perform;
+mod put;
 mod systemd;
 mod worker_list;
 
@@ -23,7 +25,9 @@ pub(crate) use account::{
     Contents, Made, User, call as as_user, clear_directory, fill_directory, find_user,
 };
 pub(crate) use journal::Journal;
+pub(crate) use making::{How, Making, make_as_owner};
 pub(crate) use perform::carry_out;
+pub(crate) use put::{Text, free_name, put_as_user};
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
@@ -105,6 +109,33 @@ pub(crate) enum Step {
     },
     /// A directory that nobody writes any more goes with all that is in it; its parent is root's.
     RemoveTree { path: PathBuf },
+    /// A program of the system that changes it, such as `usermod`, and the steps that take that back.
+    Run {
+        words: Vec<String>,
+        told: String,
+        back: Vec<Step>,
+    },
+    /// Mode and owners of a file or directory of root's; `mode` is octal.
+    SetMode {
+        path: PathBuf,
+        mode: u32,
+        user: String,
+        group: String,
+    },
+    /// The service user has a file of his directory be `after`, none where there is nothing. One that is neither that
+    /// nor `before` is kept beside it, and with `keep` so is `before`.
+    Put {
+        user: String,
+        directory: PathBuf,
+        path: PathBuf,
+        before: Option<Text>,
+        after: Option<Text>,
+        keep: bool,
+    },
+    /// `systemctl stop`, before which a worker that can finishes its builds.
+    StopAfterBuilds { unit: String },
+    /// An environment is made; one that is there then harms nobody.
+    Make(Making),
 }
 
 /// Steps in their order. What is worth knowing beforehand stands above them.
@@ -188,7 +219,7 @@ impl fmt::Display for Step {
                 contents,
                 ..
             } => {
-                let role = if contents.database.is_some() {
+                let role = if contents.is_of_master() {
                     Role::Master
                 } else {
                     Role::Worker
@@ -219,6 +250,48 @@ impl fmt::Display for Step {
             Self::RemoveTree { path } => {
                 write!(formatter, "remove `{}` and all that is in it", tell(path))
             }
+            Self::Run { told, .. } => formatter.write_str(&crate::output::harmless(told)),
+            Self::SetMode {
+                path,
+                mode,
+                user,
+                group,
+            } => write!(
+                formatter,
+                "give `{}` to `{user}`, group `{group}`, mode {mode:04o}",
+                tell(path)
+            ),
+            Self::Put {
+                user,
+                directory,
+                path,
+                after,
+                ..
+            } => {
+                let is_itself = path.as_os_str().is_empty();
+                let path = if is_itself {
+                    tell(directory)
+                } else {
+                    tell(&directory.join(path))
+                };
+                match after {
+                    Some(text) if is_itself => write!(
+                        formatter,
+                        "as `{user}`, give `{path}` the mode {:04o}",
+                        text.mode
+                    ),
+                    Some(text) => write!(
+                        formatter,
+                        "as `{user}`, write `{path}`, mode {:04o}",
+                        text.mode
+                    ),
+                    None => write!(formatter, "as `{user}`, remove `{path}`"),
+                }
+            }
+            Self::StopAfterBuilds { unit } => {
+                write!(formatter, "stop `{unit}`, after its builds where it can")
+            }
+            Self::Make(making) => making.fmt(formatter),
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt as _, lchown};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown, lchown,
+};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::edit;
+use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::files::{self, Found};
 use super::journal::{Begun, Journal};
-use super::{Plan, Step, account, missing_directories, systemd, worker_list};
+use super::{Plan, Step, account, making, missing_directories, put, systemd, worker_list};
 
 /// Does every step. When one fails, what was done before is taken back.
 ///
@@ -166,6 +169,34 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
                 Found::Directory => bail!("`{}` is a directory", path.display()),
             }
         }
+        Step::Run { back, .. } => back.clone(),
+        Step::SetMode { path, .. } => match mode_of(path)? {
+            Some((mode, user, group)) => vec![Step::SetMode {
+                path: path.clone(),
+                mode,
+                user,
+                group,
+            }],
+            None => Vec::new(),
+        },
+        Step::Put {
+            user,
+            directory,
+            path,
+            before,
+            after,
+            ..
+        } => vec![Step::Put {
+            user: user.clone(),
+            directory: directory.clone(),
+            path: path.clone(),
+            before: after.clone(),
+            after: before.clone(),
+            keep: false,
+        }],
+        Step::StopAfterBuilds { unit } if systemd::is_running(unit)? => {
+            vec![Step::ReloadSystemd, Step::Start { unit: unit.clone() }]
+        }
         Step::Move { from, to } => vec![Step::Move {
             from: to.clone(),
             to: from.clone(),
@@ -217,6 +248,8 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
         | Step::Start { .. }
         | Step::Reload { .. }
         | Step::AwaitConnection { .. }
+        | Step::Make(_)
+        | Step::StopAfterBuilds { .. }
         | Step::RemoveAccount { .. }
         | Step::RemoveDirectory { .. }
         | Step::Clear { .. }
@@ -269,6 +302,34 @@ fn perform(step: &Step) -> anyhow::Result<()> {
         Step::NameWorker {
             user, group, edit, ..
         } => worker_list::change(user, group.as_deref(), edit),
+        Step::Run { words, .. } => {
+            let mut command = Command::new(&words[0]);
+            command.args(&words[1..]);
+            systemd::run(command)
+        }
+        Step::SetMode {
+            path,
+            mode,
+            user,
+            group,
+        } => set_mode(path, *mode, user, group),
+        Step::Put {
+            user,
+            directory,
+            path,
+            before,
+            after,
+            keep,
+        } => put::put(
+            user,
+            directory,
+            path,
+            before.as_ref(),
+            after.as_ref(),
+            *keep,
+        ),
+        Step::StopAfterBuilds { unit } => systemd::stop_after_builds(unit),
+        Step::Make(making) => making::make(making),
         Step::RemoveTree { path } => match fs::remove_dir_all(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             outcome => outcome.with_context(|| format!("remove `{}`", path.display())),
@@ -331,6 +392,32 @@ fn configure(path: &Path, before: &str, after: &str, references: &[String]) -> a
         changed = edit::take_table(&name, &changed, after, &reference.parse()?)?;
     }
     files::write(&path, &changed, mode)
+}
+
+/// Mode, owner and group as numbers, for what is there.
+fn mode_of(path: &Path) -> anyhow::Result<Option<(u32, String, String)>> {
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("look at `{}`", path.display())),
+        Ok(found) => {
+            let (user, group) = (found.uid().to_string(), found.gid().to_string());
+            Ok(Some((found.mode() & 0o7777, user, group)))
+        }
+    }
+}
+
+/// By a descriptor, so that it is one file for both and no link is followed.
+fn set_mode(path: &Path, mode: u32, user: &str, group: &str) -> anyhow::Result<()> {
+    let uid = account::number_of("passwd", user)?;
+    let gid = account::number_of("group", group)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let set = || -> std::io::Result<()> {
+        let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        fchown(&file, Some(uid), Some(gid))?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()
+    };
+    set().with_context(|| format!("set mode and owner of `{}`", path.display()))
 }
 
 fn create_account(name: &str, home: &Path) -> anyhow::Result<()> {

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::context::Context;
+use crate::drain;
 use crate::output::harmless;
 use crate::status_file;
 
@@ -177,6 +179,19 @@ pub(super) fn stop(unit: &str, keep_builds: bool) -> anyhow::Result<()> {
 
 /// Stops a unit of ours, whose own stop keeps builds.
 pub(crate) fn stop_unit(unit: &str) -> anyhow::Result<()> {
+    stop(unit, false)
+}
+
+/// Stops a unit of ours; a worker whose tac allows it finishes its builds first.
+pub(super) fn stop_after_builds(unit: &str) -> anyhow::Result<()> {
+    let context = Context::default();
+    let reference = unit
+        .strip_prefix("buildbot-")
+        .and_then(|text| text.strip_suffix(".service"));
+    let reference: InstanceRef = reference.unwrap_or_default().parse()?;
+    if reference.role == Role::Worker && drain::is_possible(&reference, &context) {
+        return drain::stop_after_builds(&reference, &context);
+    }
     stop(unit, false)
 }
 

@@ -62,6 +62,10 @@ pub(crate) enum Make {
     EditList { path: PathBuf },
     /// Answer what standard input asks about a directory, for `host`
     Look { directory: PathBuf },
+    /// Write a file of a directory as standard input says, for `host apply`
+    Put { directory: PathBuf },
+    /// Make an environment as standard input says, for `host apply`
+    Environment { prefix: PathBuf },
     /// Write the profile that stands on standard input, for `host export`
     Profile { directory: PathBuf },
 }
@@ -119,6 +123,8 @@ fn make_as_user(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
         }
         Make::EditList { path } => plan::apply_edit(path)?,
         Make::Look { directory } => host::answer(directory)?,
+        Make::Put { directory } => plan::put_as_user(directory)?,
+        Make::Environment { .. } => plan::make_as_owner()?,
         Make::Profile { directory } => host::write_as_owner(directory)?,
     }
     Ok(ExitCode::SUCCESS)

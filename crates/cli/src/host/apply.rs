@@ -1,0 +1,124 @@
+//! `host apply DIR`: what differs becomes a plan, which is carried out, and then it is looked once more: what can only
+//! be seen by then, such as the mode of a directory that was made, is done as well.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use buildbot_conda_core::settings::Settings;
+use clap::Args;
+
+use super::differences::differences;
+use super::look::{Selection, look};
+use super::profile::Profile;
+use super::steps::{self, Wish};
+use super::{credentials, directory, ensure_root};
+use crate::context::{Context, InvalidConfiguration};
+use crate::output;
+use crate::plan::{self, Journal};
+
+/// A second look finds what the first plan has brought about, a third one that nothing is left.
+const LOOKS: usize = 3;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The profile
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Take credentials that the host does not have from files of their names in this directory
+    #[arg(long, value_name = "DIR")]
+    secrets: Option<PathBuf>,
+    /// Leave what runs as it is: it takes what changed when somebody restarts it
+    #[arg(long)]
+    no_restart: bool,
+    /// Another address for what is below a URL, for environments; may be given again
+    #[arg(long = "mirror", value_name = "URL=MIRROR")]
+    mirrors: Vec<String>,
+    /// Make environments of what is cached or local, without network
+    #[arg(long)]
+    offline: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if context.is_elsewhere() && !arguments.dry_run {
+        bail!(
+            "`host apply` acts on a running system, which `--root` leaves alone\n\
+             hint: `--dry-run` shows what it would do"
+        );
+    }
+    ensure_root(context)?;
+    let profile = directory::read(&arguments.directory)?;
+    let name = arguments.directory.join("config.toml");
+    let settings = Settings::parse(
+        &name.display().to_string(),
+        profile.configuration.as_bytes(),
+    );
+    settings.check().map_err(InvalidConfiguration::from)?;
+    if arguments.dry_run {
+        Journal::announce_unfinished(context);
+        let (plan, left) = plan(arguments, &profile, &settings, context)?;
+        for line in &left {
+            eprintln!("{line}");
+        }
+        if plan.steps.is_empty() {
+            eprintln!("nothing to do");
+        }
+        return output::print(plan);
+    }
+    let journal = Journal::open(context)?;
+    let mut has_changed = false;
+    for _ in 0..LOOKS {
+        let (plan, left) = plan(arguments, &profile, &settings, context)?;
+        if plan.steps.is_empty() {
+            for line in &left {
+                eprintln!("{line}");
+            }
+            let told = if has_changed { "done" } else { "nothing to do" };
+            eprintln!("{told}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        has_changed = true;
+        plan::carry_out(&plan, &journal, None)?;
+    }
+    bail!(
+        "this host does not stay as `{dir}` says\nhint: `buildbot-conda host verify {dir}` names what differs",
+        dir = arguments.directory.display()
+    )
+}
+
+/// What is to be done now, and lines about what is left to others.
+fn plan(
+    arguments: &Arguments,
+    profile: &Profile,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<(plan::Plan, Vec<String>)> {
+    let host = look(&Selection::of(profile), context)?;
+    let differences = differences(profile, &host);
+    let secrets = credentials::gather(
+        &differences,
+        arguments.secrets.as_deref(),
+        arguments.dry_run,
+    )?;
+    let mut options: Vec<String> = Vec::new();
+    for mirror in &arguments.mirrors {
+        options.extend(["--mirror".to_owned(), mirror.clone()]);
+    }
+    if arguments.offline {
+        options.push("--offline".to_owned());
+    }
+    let wish = Wish {
+        profile,
+        settings,
+        host: &host,
+        differences: &differences,
+        secrets,
+        options,
+        no_restart: arguments.no_restart,
+        title: format!("host apply {}", arguments.directory.display()),
+    };
+    steps::plan(&wish, context)
+}

@@ -1,0 +1,71 @@
+//! Credentials that a host lacks: from a directory, or from a person at a terminal, never shown.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use super::differences::{Difference, Item};
+use crate::create::ask_for_password;
+
+/// Bytes; more than any secret that systemd passes on, systemd.exec(5).
+const LARGEST: u64 = 1 << 20;
+
+/// The texts of those that are missing, by name. A `dry_run` asks nobody and reads nothing.
+///
+/// # Errors
+///
+/// All that cannot be had, together.
+pub(super) fn gather(
+    differences: &[Difference],
+    directory: Option<&Path>,
+    dry_run: bool,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let missing = differences
+        .iter()
+        .filter(|difference| difference.item == Item::Credential);
+    let mut texts = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for Difference { name, .. } in missing {
+        let file = directory.map(|directory| directory.join(name.trim_start_matches('/')));
+        match file.filter(|file| file.exists()) {
+            Some(_) if dry_run => {
+                texts.insert(name.clone(), String::new());
+            }
+            Some(file) => {
+                texts.insert(name.clone(), read(&file)?);
+            }
+            None => unknown.push(name.clone()),
+        }
+    }
+    if dry_run {
+        for name in &unknown {
+            eprintln!("the credential `{name}` is needed");
+            texts.insert(name.clone(), String::new());
+        }
+        return Ok(texts);
+    }
+    if !unknown.is_empty() && !io::stdin().is_terminal() {
+        bail!(
+            "credentials are needed, and there is no terminal to ask for them: {}\n\
+             hint: `--secrets DIR`, with a file of each name",
+            unknown.join(", ")
+        );
+    }
+    for name in unknown {
+        let text = ask_for_password(&format!("credential `{name}`"))?;
+        texts.insert(name, text + "\n");
+    }
+    Ok(texts)
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let name = path.display();
+    let metadata = fs::metadata(path).with_context(|| format!("read `{name}`"))?;
+    if !metadata.is_file() || metadata.len() > LARGEST {
+        bail!("`{name}` is no file that could be a credential");
+    }
+    fs::read_to_string(path).with_context(|| format!("read `{name}`"))
+}

@@ -1,0 +1,108 @@
+//! Accounts: made as the package and `create` make them, changed in what can be changed while they are used.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::{Draft, Wish};
+use crate::context::Context;
+use crate::host::accounts;
+use crate::host::differences::Difference;
+use crate::host::manifest::Account;
+use crate::plan::Step;
+
+pub(super) fn account(
+    difference: &Difference,
+    wish: &Wish<'_>,
+    context: &Context,
+    draft: &mut Draft,
+) -> anyhow::Result<()> {
+    let by_name = |accounts: &'_ [Account]| {
+        let mut accounts = accounts.iter();
+        accounts.find(|one| one.name == difference.name).cloned()
+    };
+    let wanted = by_name(&wish.profile.manifest.accounts).context("find an account")?;
+    let there = by_name(&wish.host.profile.manifest.accounts);
+    for group in &wanted.groups {
+        let words = vec!["groupadd".to_owned(), "--system".to_owned(), group.clone()];
+        let is_planned =
+            |step: &Step| matches!(step, Step::Run { words: other, .. } if *other == words);
+        if !accounts::has_group(group, context)? && !draft.accounts.iter().any(is_planned) {
+            draft.accounts.push(Step::Run {
+                told: format!("create the group `{group}`"),
+                words,
+                back: Vec::new(),
+            });
+        }
+    }
+    let name = &wanted.name;
+    if there.is_none() {
+        let home = PathBuf::from(&wanted.home);
+        let remove = Step::RemoveAccount {
+            name: name.clone(),
+            home,
+        };
+        let mut words: Vec<String> = ["adduser", "--quiet", "--home", &wanted.home]
+            .map(str::to_owned)
+            .into();
+        words.extend(["--shell", &wanted.shell, "--gecos", "Buildbot"].map(str::to_owned));
+        if wanted.system {
+            words.push("--system".to_owned());
+        } else {
+            words.push("--disabled-password".to_owned());
+        }
+        if wanted.group == *name && !accounts::has_group(name, context)? {
+            // People have a group of their own anyway.
+            words.extend(wanted.system.then(|| "--group".to_owned()));
+        } else {
+            words.extend(["--ingroup".to_owned(), wanted.group.clone()]);
+        }
+        words.push(name.clone());
+        draft.accounts.push(Step::Run {
+            told: format!("create the account `{name}`, home `{}`", wanted.home),
+            words,
+            back: vec![remove],
+        });
+    }
+    let has = there.clone().unwrap_or_else(|| Account {
+        groups: Vec::new(),
+        ..wanted.clone()
+    });
+    if (&has.groups, &has.shell) != (&wanted.groups, &wanted.shell) {
+        let words = |account: &Account| {
+            let groups = account.groups.join(",");
+            [
+                "usermod",
+                "--groups",
+                &groups,
+                "--shell",
+                &account.shell,
+                name,
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        };
+        let back = there.as_ref().map(|there| Step::Run {
+            told: format!("change the account `{name}` back"),
+            words: words(there),
+            back: Vec::new(),
+        });
+        draft.accounts.push(Step::Run {
+            told: format!(
+                "change the account `{name}`: groups `{}`, shell `{}`",
+                wanted.groups.join(","),
+                wanted.shell
+            ),
+            words: words(&wanted),
+            back: back.into_iter().collect(),
+        });
+        let own = wish.instances(|instance| instance.user.as_str() == name);
+        draft.changed.extend(own);
+    }
+    if (&has.group, &has.home, has.system) != (&wanted.group, &wanted.home, wanted.system) {
+        draft.left.push(format!(
+            "left to you: {difference}\nhint: group and home of an account are changed with `usermod` while nothing of it runs"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Environments as steps of a plan. What is made is whole or not there, and harms nobody if the plan ends before it is
+//! used: nothing takes it back, and the next plan finds it.
+
+use std::fmt;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::paths;
+use rustix::fs::{CWD, Mode, RenameFlags};
+use serde::{Deserialize, Serialize};
+
+use super::account;
+
+/// An environment that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Making {
+    /// Its name; of one at a prefix of its own, that prefix.
+    pub(crate) name: String,
+    pub(crate) how: How,
+    /// The text of its lock.
+    pub(crate) lock: String,
+    /// What is passed on to the verb, such as `--offline`.
+    pub(crate) options: Vec<String>,
+}
+
+/// By which way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum How {
+    /// The first generation of one of ours.
+    Create,
+    /// Another generation of one of ours, tried for every instance that follows it.
+    Update,
+    /// A generation is made again, and takes the place of its damaged self.
+    Mend { generation: String },
+    /// At its own prefix, by the account that owned it.
+    At { owner: String },
+}
+
+impl fmt::Display for Making {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.name;
+        match &self.how {
+            How::Create => write!(formatter, "make the environment `{name}`"),
+            How::Update => write!(
+                formatter,
+                "update the environment `{name}`, and take that back when an instance does not serve"
+            ),
+            How::Mend { generation } => write!(
+                formatter,
+                "make generation {generation} of the environment `{name}` again"
+            ),
+            How::At { owner } => write!(formatter, "as `{owner}`, make the environment `{name}`"),
+        }
+    }
+}
+
+/// Makes it, from a copy of the lock that is root's alone.
+pub(super) fn make(making: &Making) -> anyhow::Result<()> {
+    let mut file = tempfile::Builder::new()
+        .prefix("buildbot-conda.")
+        .suffix(".txt")
+        .tempfile()
+        .context("write a lock")?;
+    file.write_all(making.lock.as_bytes())
+        .context("write a lock")?;
+    let name = &making.name;
+    let (verb, lock) = match &making.how {
+        How::Create => ("create", file.path()),
+        How::Update => ("update", file.path()),
+        How::Mend { generation } => return mend(making, generation, file.path()),
+        How::At { owner } => return make_at(making, owner, file.path()),
+    };
+    let mut command = Command::new(paths::CLI);
+    command.args(["env", verb, name, "--file"]).arg(lock);
+    command.args(&making.options);
+    run(command, &format!("buildbot-conda env {verb} {name}"))
+}
+
+fn run(mut command: Command, told: &str) -> anyhow::Result<()> {
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .with_context(|| format!("run `{told}`"))?;
+    if !status.success() {
+        bail!("`{told}` failed");
+    }
+    Ok(())
+}
+
+/// What the program of environments is told; `--no-restart` is not for it.
+fn builder(making: &Making, lock: &Path) -> Vec<String> {
+    let mut words = vec![
+        paths::ENVIRONMENT_BUILDER.to_owned(),
+        "--file".to_owned(),
+        lock.display().to_string(),
+    ];
+    let options = making.options.iter();
+    words.extend(options.filter(|word| *word != "--no-restart").cloned());
+    words
+}
+
+/// Made beside, under the name that it shall have, and exchanged by one call. Whoever runs from it goes on with the
+/// files that it has open.
+fn mend(making: &Making, generation: &str, lock: &Path) -> anyhow::Result<()> {
+    let environment = Path::new(paths::ENVIRONMENTS).join(&making.name);
+    // Its name is none of an environment.
+    let stage = Path::new(paths::ENVIRONMENTS).join(format!(".{}", making.name));
+    let clear = || match fs::remove_dir_all(&stage) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other.with_context(|| format!("remove `{}`", stage.display())),
+    };
+    clear()?;
+    fs::DirBuilder::new()
+        .mode(0o755)
+        .create(&stage)
+        .with_context(|| format!("create `{}`", stage.display()))?;
+    let words = builder(making, lock);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command.arg("--directory").arg(&stage);
+    command.arg("--used-as").arg(&environment);
+    command.args(["--cache", paths::PACKAGE_CACHE]);
+    run(command, &words[0])?;
+    let (new, old) = (stage.join(generation), environment.join(generation));
+    if !new.is_dir() {
+        bail!(
+            "the lock of `{}` makes another generation than {generation}",
+            making.name
+        );
+    }
+    rustix::fs::renameat_with(CWD, &new, CWD, &old, RenameFlags::EXCHANGE)
+        .with_context(|| format!("replace `{}`", old.display()))?;
+    clear()
+}
+
+/// In the place of the prefix, with a cache of its own, by whoever owns it: root runs nothing where others write.
+fn make_at(making: &Making, owner: &str, lock: &Path) -> anyhow::Result<()> {
+    if owner == "root" {
+        return make_prefix(making, lock);
+    }
+    let input = serde_json::to_string(making).context("write what is to be made")?;
+    account::call(
+        owner,
+        None,
+        &["environment"],
+        Path::new(&making.name),
+        &input,
+    )
+    .map(drop)
+    .with_context(|| format!("make `{}` as `{owner}`", making.name))
+}
+
+/// As the owner: makes what stands on standard input.
+pub(crate) fn make_as_owner() -> anyhow::Result<()> {
+    let making: Making =
+        serde_json::from_reader(std::io::stdin()).context("read what is to be made")?;
+    let mut file = tempfile::Builder::new()
+        .suffix(".txt")
+        .tempfile()
+        .context("write a lock")?;
+    file.write_all(making.lock.as_bytes())
+        .context("write a lock")?;
+    make_prefix(&making, file.path())
+}
+
+fn make_prefix(making: &Making, lock: &Path) -> anyhow::Result<()> {
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let prefix = PathBuf::from(&making.name);
+    let parent = prefix.parent().context("find the directory of a prefix")?;
+    fs::create_dir_all(parent).with_context(|| format!("create `{}`", parent.display()))?;
+    let stage = tempfile::Builder::new()
+        .prefix(".buildbot-conda.")
+        .tempdir_in(parent)
+        .with_context(|| format!("create a directory in `{}`", parent.display()))?;
+    let words = builder(making, lock);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command.arg("--directory").arg(stage.path());
+    command.arg("--at").arg(&prefix);
+    command.arg("--cache").arg(stage.path().join("cache"));
+    run(command, &words[0])
+}
