@@ -15,7 +15,12 @@ use crate::{deb, faults, interrupted, lanes, prerequisites, reproduce};
 const TESTS_OF: [&str; 4] = ["test", "--no-run", "--tests", "--package"];
 
 /// Tests on machines that need the package of environments as well.
-const WITH_ENVIRONMENTS: [&str; 3] = ["environments", "hosts", "rebuild"];
+const WITH_ENVIRONMENTS: [&str; 4] = [
+    "environments",
+    "environments_interrupted",
+    "hosts",
+    "rebuild",
+];
 
 /// What to run.
 #[derive(clap::Args)]

@@ -2,16 +2,18 @@
 //! them serves, what is in one, and whether it is still what was installed.
 //!
 //! An environment NAME is the directory `NAME/` below the store. In it is a directory for each generation, the link
-//! `current` to the one that serves, `history`, and, while one is being made, `.building`. A generation is complete
+//! `current` to the one that serves, `history`, while one is being made `.building`, and while one is tried `.changing`. A generation is complete
 //! when it has its name: it is made as `.building` and renamed. Nothing here resolves, downloads or installs packages:
 //! that is the program of the package buildbot-conda-env. Nothing here knows of services: that is the command line.
 
+mod change;
 mod error;
 mod name;
 mod package;
 mod store;
 mod verify;
 
+pub use change::{Change, InForce};
 pub use error::Error;
 pub use name::{EnvironmentName, GenerationId};
 pub use package::{Difference, Package, difference, generation_id, lock_text, packages_of};

@@ -1,13 +1,15 @@
 //! Environments and generations on disk. Whatever is changed is changed by one rename, and on disk before the next
-//! step begins, so that an interruption leaves what was, or what shall be.
+//! step begins, so that an interruption leaves what was, or what shall be. A change of what serves ends with the switch
+//! of the link; what stands in `.changing` until then is in [`crate::change`].
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use crate::change::{CHANGING, Change, InForce};
 use crate::{EnvironmentName, Error, GenerationId};
 
 /// Where a generation is made.
@@ -23,8 +25,6 @@ const REMOVING: &str = ".removing";
 const NEXT: &str = ".next";
 /// One line for each switch, the newest last: the generation that served from then on.
 const HISTORY: &str = "history";
-/// The generation to go back to, as long as a change is not known to be good.
-const CHANGING: &str = ".changing";
 /// What is locked.
 const LOCK: &str = ".lock";
 
@@ -43,7 +43,7 @@ pub struct Environment {
 #[derive(Debug)]
 pub struct Lock {
     file: File,
-    undone: Option<GenerationId>,
+    unfinished: Option<Change>,
 }
 
 impl Store {
@@ -159,24 +159,44 @@ impl Environment {
     ///
     /// [`Error::Busy`] when another command holds it, [`Error::Io`].
     pub fn lock(&self) -> Result<Lock, Error> {
+        self.lock_by(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// As [`Environment::lock`], once nobody else holds it any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn lock_when_free(&self) -> Result<Lock, Error> {
+        self.lock_by(FlockOperation::LockExclusive)
+    }
+
+    fn lock_by(&self, operation: FlockOperation) -> Result<Lock, Error> {
         make_directories(&self.directory)?;
         let path = self.directory.join(LOCK);
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
+            // Whoever can open it can hold it.
+            .mode(0o600)
             .open(&path)
             .map_err(Error::io("open", &path))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&file, operation) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 return Err(Error::Busy(self.name.to_string()));
             }
             Err(error) => return Err(Error::io("lock", &path)(error.into())),
         }
-        let mut lock = Lock { file, undone: None };
+        let mut lock = Lock {
+            file,
+            unfinished: None,
+        };
         self.sweep(&lock)?;
-        lock.undone = self.undo_change(&lock)?;
+        remove_file(&self.directory.join(NEXT))?;
+        self.note_in_history()?;
+        lock.unfinished = self.unfinished(&lock)?;
         Ok(lock)
     }
 
@@ -192,19 +212,27 @@ impl Environment {
         Ok(())
     }
 
-    /// Notes what serves before a change, so that the next command goes back to it if this one does not come to its
-    /// end.
+    /// Notes a change before anything is done of it. While the answer lives, and this process, instances that start
+    /// enter the new generation; all others enter the one that the link names.
     ///
     /// # Errors
     ///
     /// [`Error::Io`].
-    pub fn begin_change(&self, from: &GenerationId, _lock: &Lock) -> Result<(), Error> {
+    pub fn begin_change(&self, change: &Change, _lock: &Lock) -> Result<InForce, Error> {
         let next = self.directory.join(NEXT);
-        fs::write(&next, from.as_str()).map_err(Error::io("write", &next))?;
-        File::open(&next)
-            .and_then(|file| file.sync_all())
-            .map_err(Error::io("write", &next))?;
-        self.take_place(&next, CHANGING)
+        remove_file(&next)?;
+        let in_force = InForce::write(change, &next)?;
+        self.take_place(&next, CHANGING)?;
+        Ok(in_force)
+    }
+
+    /// What an interrupted change still has to bring back is less now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn note_change(&self, change: &Change, lock: &Lock) -> Result<(), Error> {
+        self.begin_change(change, lock).map(drop)
     }
 
     /// Whatever serves now is what shall.
@@ -217,19 +245,16 @@ impl Environment {
         self.sync()
     }
 
-    /// The generation that serves again, where a change had not come to its end.
-    fn undo_change(&self, lock: &Lock) -> Result<Option<GenerationId>, Error> {
-        let path = self.directory.join(CHANGING);
-        let from = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(Error::io("read", &path))?,
-        };
-        let from: Option<GenerationId> = from.parse().ok();
-        if let Some(from) = &from {
-            self.switch(from, lock)?;
+    /// A change that did not come to its end. One whose link is switched has nothing left to do but to be forgotten.
+    fn unfinished(&self, lock: &Lock) -> Result<Option<Change>, Error> {
+        let change = Change::read(&self.directory.join(CHANGING))?;
+        match change {
+            Some(change) if self.current()?.as_ref() == Some(&change.from) => Ok(Some(change)),
+            _ => {
+                self.end_change(lock)?;
+                Ok(None)
+            }
         }
-        self.end_change(lock)?;
-        Ok(from)
     }
 
     /// Lets a complete generation serve from now on, and notes it in the history.
@@ -244,11 +269,18 @@ impl Environment {
         remove_file(&next)?;
         symlink(generation.as_str(), &next).map_err(Error::io("create", &next))?;
         self.take_place(&next, CURRENT)?;
-        let mut history = self.history()?;
-        if history.last() != Some(generation) {
-            history.push(generation.clone());
-        }
+        self.note_in_history()
+    }
+
+    /// Makes the generation that serves the last one of the history.
+    fn note_in_history(&self) -> Result<(), Error> {
+        let (current, mut history) = (self.current()?, self.history()?);
+        let Some(current) = current.filter(|current| history.last() != Some(current)) else {
+            return Ok(());
+        };
+        history.push(current);
         let lines: Vec<String> = history.iter().map(|line| format!("{line}\n")).collect();
+        let next = self.directory.join(NEXT);
         fs::write(&next, lines.concat()).map_err(Error::io("write", &next))?;
         self.take_place(&next, HISTORY)
     }
@@ -300,9 +332,9 @@ impl Environment {
 }
 
 impl Lock {
-    /// The generation that serves again because the command before did not come to the end of its change.
-    pub fn undone(&self) -> Option<&GenerationId> {
-        self.undone.as_ref()
+    /// What the command before has begun and not brought to its end.
+    pub fn unfinished(&self) -> Option<&Change> {
+        self.unfinished.as_ref()
     }
 
     /// The open file, for a child that shall hold the lock too.
@@ -412,23 +444,29 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_did_not_come_to_its_end_is_undone_by_the_next_command() {
+    fn the_link_is_switched_at_the_end_of_a_change_and_an_interrupted_one_is_told() {
         let (_directory, environment) = store();
         let lock = environment.lock().unwrap();
-        let [one, two] = ["1", "2"].map(|digit| make(&environment, digit));
-        environment.switch(&one, &lock).unwrap();
-        environment.begin_change(&one, &lock).unwrap();
-        environment.switch(&two, &lock).unwrap();
+        let [from, to] = ["1", "2"].map(|digit| make(&environment, digit));
+        environment.switch(&from, &lock).unwrap();
+        let change = Change {
+            from: from.clone(),
+            to: to.clone(),
+            boot: "a".to_owned(),
+            running: vec!["master".to_owned(), "worker@gpu".to_owned()],
+        };
+        drop(environment.begin_change(&change, &lock).unwrap());
         drop(lock);
         let lock = environment.lock().unwrap();
-        assert_eq!(lock.undone(), Some(&one));
-        assert_eq!(environment.current().unwrap(), Some(one.clone()));
-        environment.begin_change(&one, &lock).unwrap();
-        environment.switch(&two, &lock).unwrap();
-        environment.end_change(&lock).unwrap();
+        assert_eq!(lock.unfinished(), Some(&change));
+        assert_eq!(environment.current().unwrap(), Some(from));
+        // Ended between its last two steps, it is done.
+        environment.switch(&to, &lock).unwrap();
         drop(lock);
-        drop(environment.lock().unwrap());
-        assert_eq!(environment.current().unwrap(), Some(two));
+        let lock = environment.lock().unwrap();
+        assert_eq!(lock.unfinished(), None);
+        assert!(!environment.directory().join(CHANGING).exists());
+        assert_eq!(environment.current().unwrap(), Some(to));
     }
 
     #[test]
@@ -441,6 +479,10 @@ mod tests {
         symlink("nowhere", environment.directory().join(NEXT)).unwrap();
         let lock = environment.lock().unwrap();
         environment.switch(&generation, &lock).unwrap();
+        fs::remove_file(environment.directory().join(HISTORY)).unwrap();
+        drop(lock);
+        let lock = environment.lock().unwrap();
+        assert_eq!(environment.history().unwrap(), [generation]);
         let mut names = entries(environment.directory()).unwrap();
         names.sort();
         assert_eq!(names, [".lock", "111111111111", "current", "history"]);

@@ -13,6 +13,7 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_core::trust::{self, Distrust, LARGEST_CONFIGURATION};
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Flock as FileLock, FlockType, fcntl_getlk};
 use thiserror::Error;
 
 /// Why there is no configuration to use.
@@ -44,6 +45,9 @@ pub enum Unusable {
     Distrusted(#[from] Distrust),
 }
 
+/// Bytes of a note of a change: a line for each instance of the host.
+const LARGEST_NOTE: u64 = 1 << 20;
+
 /// The absolute `path` below `root`, where there is one.
 pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
@@ -53,20 +57,53 @@ pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The prefix to enter for a configured one. For a managed environment that is the generation which serves now: entered
-/// by its own name, it stays the same when another one serves. Every other prefix is entered as it is written.
+/// The prefix to enter for a configured one. For a managed environment that is a generation: the one that is being tried
+/// while a command tries it, and else the one that the link names. Entered by its own name, it stays the same when another
+/// one serves. Every other prefix is entered as it is written.
 pub fn prefix_to_enter(configured: &str) -> PathBuf {
     let path = PathBuf::from(configured);
-    let environment = path.parent();
-    let is_managed = path.ends_with("current")
-        && environment.and_then(Path::parent) == Some(Path::new(paths::ENVIRONMENTS));
-    match (is_managed, environment, fs::read_link(&path)) {
+    let Some(environment) = managed(&path) else {
+        return path;
+    };
+    if let Some((tried, true)) = change_of(environment) {
+        return tried;
+    }
+    match fs::read_link(&path) {
         // A link of ours has the bare name of its neighbour.
-        (true, Some(environment), Ok(target)) if target.components().count() == 1 => {
-            environment.join(target)
-        }
+        Ok(target) if target.components().count() == 1 => environment.join(target),
         _ => path,
     }
+}
+
+/// For a managed environment, the prefix of a generation that was tried by a command which has not come to its end, and
+/// is not at it any more: that generation does not serve.
+pub fn interrupted_prefix(configured: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(configured);
+    match change_of(managed(&path)?) {
+        Some((tried, false)) if fs::read_link(&path).ok()? != tried.file_name()? => Some(tried),
+        _ => None,
+    }
+}
+
+/// The directory of a managed environment.
+fn managed(configured: &Path) -> Option<&Path> {
+    let environment = configured.parent()?;
+    let is_managed = configured.ends_with("current")
+        && environment.parent() == Some(Path::new(paths::ENVIRONMENTS));
+    is_managed.then_some(environment)
+}
+
+/// The prefix of the generation that is tried, and whether a command is at it: then it holds its note locked, which only
+/// root can. Asking for the lock takes nothing and disturbs nobody.
+fn change_of(environment: &Path) -> Option<(PathBuf, bool)> {
+    let file = File::open(environment.join(".changing")).ok()?;
+    let text = read_at_most(&file, LARGEST_NOTE).ok()??;
+    let name = text.split(|byte| *byte == b'\n').nth(1)?;
+    let name = std::str::from_utf8(name).ok()?;
+    let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let question = FileLock::from(FlockType::ReadLock);
+    let is_held = matches!(fcntl_getlk(&file, &question), Ok(Some(_)));
+    is_name.then(|| (environment.join(name), is_held))
 }
 
 /// The settings of this host, good or bad; those below `root`, where there is one.

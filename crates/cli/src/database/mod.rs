@@ -8,6 +8,7 @@
 //! * `lock`: the instance's lock, taken or inherited from the runner
 //! * `backups`: what lies in `STATE/backups/`
 //! * `mark`: the note that the database is in pieces, written before it may be and removed after
+//! * `upgraded`: the note of the last upgrade, by which one is taken back that did not come to serve
 //! * `copy`, `dump`: how a backup is made and put back, for files and for servers
 //! * `plan`: the steps, decided before anything is done; `perform` does them
 
@@ -22,6 +23,7 @@ pub(crate) mod mark;
 pub(crate) mod perform;
 pub(crate) mod plan;
 pub(crate) mod progress;
+mod upgraded;
 
 use std::collections::BTreeMap;
 use std::env;

@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::mark::Mark;
 use super::plan::{self, Plan, Policy, Step};
 use super::progress::Progress;
-use super::{Failure, Master, SCHEMA, copy, dump};
+use super::{Failure, Master, SCHEMA, copy, dump, upgraded};
 
 const UPGRADE: &str = include_str!("upgrade.py");
 
@@ -42,6 +42,16 @@ pub(crate) fn bring_up_to_date(
             facts = Facts::ask(master, Some(lock), false)?;
         }
         kept = (!recovery.steps.contains(&Step::Unmark)).then_some(mark);
+    }
+    if let Some((backup, tried)) = upgraded::to_be_taken_back(master, &facts) {
+        progress.doing(&format!(
+            "`{}` upgraded the database and did not come to serve, going back to before; the database as it is now, with what was built since, is kept as a backup",
+            tried.display()
+        ));
+        let plan = plan::restore(master, &facts, &backup)?;
+        perform(&plan, master, &facts, lock, progress)?;
+        backups::prune(&master.state, &[&backup])?;
+        facts = Facts::ask(master, Some(lock), false)?;
     }
     let plan = match plan::upgrade(master, &facts, kept.as_ref(), policy) {
         Ok(plan) => plan,
@@ -89,6 +99,9 @@ pub(crate) fn perform(
                 ));
                 if let Err(failure) = upgrade(master, lock, facts) {
                     return Err(take_back(master, facts, mark, &failure, progress));
+                }
+                if let Some(backup) = mark.and_then(|mark| mark.backup.as_deref()) {
+                    upgraded::note(master, backup)?;
                 }
                 progress.doing(&format!("the database is at schema {to}"));
             }

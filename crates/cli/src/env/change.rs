@@ -1,12 +1,14 @@
-//! Another generation shall serve: it is tried for every instance, the link is switched, the instances begin anew one
-//! after the other, and when one does not serve, all is as it was.
+//! Another generation shall serve: it is tried for every instance, the instances that run begin anew from it one after
+//! the other, and then the link is switched. That is the moment from which it serves; before it, however this ends,
+//! `recovery` has all of them run from the one before.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_environments::{Environment, GenerationId, Lock};
+use buildbot_conda_environments::{Change as Note, Environment, GenerationId, Lock};
 
+use super::recovery::{self, Guard};
 use super::{instances, trial};
 use crate::context::{Context, InvalidConfiguration};
 
@@ -26,84 +28,95 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
         environment,
         from,
         to,
-        ..
+        leave_running,
     } = *change;
     if context.is_elsewhere() {
         return Ok(environment.switch(to, lock)?);
     }
     let settings = context.settings()?;
     settings.check().map_err(InvalidConfiguration::from)?;
-    let followers = instances::followers(&settings, environment.name());
-    let mut upgrading = Vec::new();
-    for instance in &followers {
-        // A directory that is not set up yet has nothing to be tried with.
-        if !PathBuf::from(instance.directory.as_str())
-            .join("buildbot.tac")
-            .exists()
-        {
-            continue;
-        }
-        let outcome = trial::attempt(instance, &environment.prefix(to))?;
-        let reference = &instance.reference;
-        eprintln!(
-            "{reference}: would run Buildbot {} from it",
-            outcome.buildbot
-        );
-        if outcome.upgrades {
-            eprintln!("{reference}: its start backs up the database and upgrades it");
-            upgrading.push(reference);
+    let mut running: Vec<&Instance> = Vec::new();
+    for instance in instances::followers(&settings, environment.name()) {
+        let is_running = instances::is_running(instance)?;
+        try_for(instance, is_running, change)?;
+        if is_running && !leave_running {
+            running.push(instance);
         }
     }
-    environment.begin_change(from, lock)?;
+    if running.is_empty() {
+        return Ok(environment.switch(to, lock)?);
+    }
+    let note = Note {
+        from: from.clone(),
+        to: to.clone(),
+        boot: recovery::boot()?,
+        running: running
+            .iter()
+            .map(|instance| instance.reference.to_string())
+            .collect(),
+    };
+    let guard = Guard::begin(environment)?;
+    let in_force = environment.begin_change(&note, lock)?;
+    for instance in running {
+        eprintln!("{}: restarting", instance.reference);
+        if let Err(failure) = instances::restart(instance, context) {
+            // From here on, whatever starts enters the old one.
+            drop(in_force);
+            let back = recovery::bring_back(environment, &note, lock, context);
+            guard.end();
+            return Err(match back {
+                Ok(()) => failure.context(format!(
+                    "`{}` is back at generation {from}, and its instances with it",
+                    environment.name()
+                )),
+                Err(error) => {
+                    anyhow!("{error:#}").context(failure.context("and going back failed too"))
+                }
+            });
+        }
+    }
     environment.switch(to, lock)?;
-    if !change.leave_running {
-        let mut touched: Vec<&Instance> = Vec::new();
-        for instance in followers {
-            if !instances::is_running(instance)? {
-                continue;
-            }
-            eprintln!("{}: restarting", instance.reference);
-            touched.push(instance);
-            if let Err(failure) = instances::restart(instance, context) {
-                let back = go_back(change, lock, &touched, &upgrading);
-                environment.end_change(lock)?;
-                return Err(match back {
-                    Ok(()) => failure.context(format!(
-                        "`{}` is back at generation {from}, and its instances with it",
-                        environment.name()
-                    )),
-                    Err(error) => {
-                        anyhow!("{error:#}").context(failure.context("and going back failed too"))
-                    }
-                });
-            }
-        }
-    }
-    Ok(environment.end_change(lock)?)
+    environment.end_change(lock)?;
+    drop(in_force);
+    guard.end();
+    Ok(())
 }
 
-/// The old generation serves again, and every instance that was touched with it.
-fn go_back(
-    change: &Change<'_>,
-    lock: &Lock,
-    touched: &[&Instance],
-    upgrading: &[&buildbot_conda_core::names::InstanceRef],
-) -> anyhow::Result<()> {
-    change.environment.switch(change.from, lock)?;
-    let mut outcome = Ok(());
-    for instance in touched.iter().rev() {
-        let reference = &instance.reference;
-        eprintln!("{reference}: going back");
-        let went = instances::stop(instance).and_then(|()| {
-            // The old Buildbot does not know the new schema.
-            let is_upgraded = upgrading.contains(&reference)
-                && trial::attempt(instance, &change.environment.prefix(change.from)).is_err();
-            if is_upgraded {
-                instances::restore_database(reference)?;
-            }
-            instances::start(instance)
-        });
-        outcome = outcome.and(went.with_context(|| format!("bring `{reference}` back")));
+/// An instance that does not run, and would not from the old generation either, is no reason to keep that one.
+fn try_for(instance: &Instance, is_running: bool, change: &Change<'_>) -> anyhow::Result<()> {
+    let Change {
+        environment,
+        from,
+        to,
+        ..
+    } = *change;
+    // A directory that is not set up yet has nothing to be tried with.
+    let tac = PathBuf::from(instance.directory.as_str()).join("buildbot.tac");
+    if !tac.exists() {
+        return Ok(());
     }
-    outcome
+    let reference = &instance.reference;
+    let attempt = |generation| trial::attempt(instance, &environment.prefix(generation));
+    match attempt(to) {
+        Ok(outcome) => {
+            eprintln!(
+                "{reference}: would run Buildbot {} from it",
+                outcome.buildbot
+            );
+            if outcome.upgrades {
+                eprintln!("{reference}: its start backs up the database and upgrades it");
+            }
+            Ok(())
+        }
+        Err(failure) if !is_running && attempt(from).is_err() => {
+            eprintln!("warning: {failure:#}\nit does not run now, and would not from {from}");
+            Ok(())
+        }
+        Err(failure) => Err(failure).with_context(|| {
+            format!(
+                "`{}` stays at generation {from}, nothing was restarted",
+                environment.name()
+            )
+        }),
+    }
 }

@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let answer = builder::build(&environment, &arguments.source, None, context)?;
         return show::print(&answer.packages, arguments.json);
     }
-    let lock = locked(&environment)?;
+    let lock = locked(&environment, context)?;
     let answer = builder::build(&environment, &arguments.source, Some(&lock), context)?;
     let generation = answer.generation()?;
     environment.switch(&generation, &lock)?;

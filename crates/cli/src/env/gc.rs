@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     let mut removed = Vec::new();
     for environment in environments {
-        let lock = locked(&environment)?;
+        let lock = locked(&environment, context)?;
         let (current, previous) = (environment.current()?, environment.previous()?);
         for generation in environment.generations()? {
             let prefix = environment.prefix(&generation);

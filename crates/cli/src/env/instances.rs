@@ -3,10 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_environments::{EnvironmentName, GenerationId};
@@ -14,6 +12,7 @@ use buildbot_conda_environments::{EnvironmentName, GenerationId};
 use crate::context::Context;
 use crate::drain;
 use crate::plan;
+use crate::units;
 
 /// The instances that are configured to follow the environment, masters first.
 pub(super) fn followers<'s>(settings: &'s Settings, name: &EnvironmentName) -> Vec<&'s Instance> {
@@ -64,16 +63,15 @@ pub(super) fn start(instance: &Instance) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts the youngest backup in the place of a master's database: the one that its start has made before an upgrade.
-pub(super) fn restore_database(reference: &InstanceRef) -> anyhow::Result<()> {
-    let status = Command::new(paths::CLI)
-        .args(["restore", &reference.to_string()])
-        .status()
-        .with_context(|| format!("run `{}`", paths::CLI))?;
-    if !status.success() {
-        bail!("`buildbot-conda restore {reference}` failed");
-    }
-    Ok(())
+/// Whether the main process of a unit has its program from a prefix.
+pub(super) fn runs_from(instance: &Instance, prefix: &Path) -> anyhow::Result<bool> {
+    let reference = &instance.reference;
+    let units = units::query(std::iter::once(reference))?;
+    let unit = units.get(&reference.unit_name());
+    let program = unit
+        .and_then(units::Unit::main_pid)
+        .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
+    Ok(program.is_some_and(|program| program.starts_with(prefix)))
 }
 
 /// Numbers of the processes that run from a prefix: their program is in it, or they are in its activated environment.

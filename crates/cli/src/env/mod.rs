@@ -2,8 +2,8 @@
 //!
 //! What an environment is on disk is the crate `environments`; making a generation is the work of the program in the
 //! package `buildbot-conda-env`, called by `builder`. Everything else is here, so that an environment can be looked at,
-//! checked, switched back and removed without that program. `update` and `rollback` share `change`: try, switch,
-//! restart, and take it back; `instances` is what they do to services.
+//! checked, switched back and removed without that program. `update` and `rollback` share `change`: try, restart, switch;
+//! `recovery` takes back what does not come to that end; `instances` is what they do to services.
 
 mod builder;
 mod change;
@@ -13,6 +13,7 @@ mod gc;
 mod instances;
 mod list;
 mod lock;
+mod recovery;
 mod remove;
 mod rollback;
 mod show;
@@ -42,6 +43,8 @@ pub(crate) enum Verb {
     Update(update::Arguments),
     /// Let an earlier generation serve again
     Rollback(rollback::Arguments),
+    /// Bring instances back that an interrupted command has left with another generation than the one that serves
+    Recover(recovery::Arguments),
     /// List environments, their generations and who uses them
     List(list::Arguments),
     /// Show the packages of an environment
@@ -63,6 +66,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Create(arguments) => create::run(arguments, context),
         Verb::Update(arguments) => update::run(arguments, context),
         Verb::Rollback(arguments) => rollback::run(arguments, context),
+        Verb::Recover(arguments) => recovery::run(arguments, context),
         Verb::List(arguments) => list::run(arguments, context),
         Verb::Show(arguments) => show::run(arguments, context),
         Verb::Diff(arguments) => diff::run(arguments, context),
@@ -132,16 +136,10 @@ fn one_of(environment: &Environment, text: &str) -> anyhow::Result<GenerationId>
     Ok(generation)
 }
 
-/// Keeps others from changing the environment, and says what had to be undone first.
-fn locked(environment: &Environment) -> anyhow::Result<Lock> {
+/// Keeps others from changing the environment, and brings back what an interrupted command has left half done.
+fn locked(environment: &Environment, context: &Context) -> anyhow::Result<Lock> {
     let lock = environment.lock()?;
-    if let Some(generation) = lock.undone() {
-        let name = environment.name();
-        eprintln!(
-            "warning: a command that changed `{name}` was interrupted, generation {generation} serves again\n\
-             hint: `buildbot-conda list` shows what each instance runs from"
-        );
-    }
+    recovery::finish(environment, &lock, context)?;
     Ok(lock)
 }
 

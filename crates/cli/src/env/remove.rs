@@ -53,7 +53,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let directory = environment.directory().display();
         return output::print(format_args!("remove {directory}\n"));
     }
-    environment.remove_all(&locked(&environment)?)?;
+    environment.remove_all(&locked(&environment, context)?)?;
     eprintln!("`{name}` is removed");
     Ok(ExitCode::SUCCESS)
 }

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let lock = if arguments.dry_run {
         None
     } else {
-        Some(locked(&environment)?)
+        Some(locked(&environment, context)?)
     };
     let (environment, from) = existing(name, context)?;
     let to = match &arguments.generation {

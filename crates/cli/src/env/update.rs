@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let lock = if arguments.dry_run {
         None
     } else {
-        Some(locked(&environment)?)
+        Some(locked(&environment, context)?)
     };
     // Asked again: what an interrupted command left half done is undone by now.
     let (environment, from) = existing(name, context)?;

@@ -1,0 +1,164 @@
+//! After a change that did not come to its end, the instances run from the generation that serves, as before.
+//!
+//! Nothing enters the other one any more from the moment at which the command ends, whatever ends it; what is left to
+//! do is to begin anew what runs from it already. A failed change does that itself. For one that is killed, a guard
+//! under systemd waits for its end; where the guard is killed as well, systemd begins it anew, and where the machine
+//! goes down, its next boot enters the generation that serves. A database that was upgraded meanwhile is put back by
+//! its master's own start, from the backup that the upgrade began with.
+
+use std::fs;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, bail, ensure};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_environments::{Change, Environment, EnvironmentName, Lock};
+use clap::Args;
+
+use super::{ensure_root, instances, store};
+use crate::context::{Context, InvalidConfiguration};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Which environment
+    #[arg(value_name = "NAME")]
+    name: EnvironmentName,
+    /// Wait until no other command changes it
+    #[arg(long)]
+    wait: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    ensure_root(context)?;
+    let (environment, _) = super::existing(&arguments.name, context)?;
+    let lock = if arguments.wait {
+        store(context)
+            .environment(&arguments.name)
+            .lock_when_free()?
+    } else {
+        environment.lock()?
+    };
+    finish(&environment, &lock, context)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings back what the command before has left half done, if there is anything.
+pub(super) fn finish(
+    environment: &Environment,
+    lock: &Lock,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let Some(change) = lock.unfinished() else {
+        return Ok(());
+    };
+    let (name, from, to) = (environment.name(), &change.from, &change.to);
+    eprintln!(
+        "warning: a command that changed `{name}` to generation {to} was interrupted, {from} serves as before"
+    );
+    if context.is_elsewhere() {
+        return Ok(environment.end_change(lock)?);
+    }
+    bring_back(environment, change, lock, context)
+}
+
+/// Has every instance of the change run from the generation that serves, and forgets the change. What fails is tried
+/// once, told, and then left to whoever mends it.
+pub(super) fn bring_back(
+    environment: &Environment,
+    change: &Change,
+    lock: &Lock,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let settings = context.settings()?;
+    settings.check().map_err(InvalidConfiguration::from)?;
+    let is_same_boot = change.boot == boot()?;
+    let mut failures = Vec::new();
+    for instance in instances::followers(&settings, environment.name()) {
+        let reference = instance.reference.to_string();
+        if !change.running.contains(&reference) {
+            continue;
+        }
+        if let Err(failure) = bring_one_back(instance, environment, change, is_same_boot) {
+            failures.push(format!("bring `{reference}` back: {failure:#}"));
+        }
+    }
+    if failures.is_empty() {
+        return Ok(environment.end_change(lock)?);
+    }
+    let rest = Change {
+        running: Vec::new(),
+        ..change.clone()
+    };
+    environment.note_change(&rest, lock)?;
+    bail!("{}", failures.join("\n"))
+}
+
+fn bring_one_back(
+    instance: &Instance,
+    environment: &Environment,
+    change: &Change,
+    is_same_boot: bool,
+) -> anyhow::Result<()> {
+    let is_running = instances::is_running(instance)?;
+    let serves = environment.prefix(&change.from);
+    // Since another boot, what does not run was not stopped by the change.
+    if is_running && instances::runs_from(instance, &serves)? || !is_running && !is_same_boot {
+        return Ok(());
+    }
+    eprintln!("{}: going back", instance.reference);
+    instances::stop(instance)?;
+    instances::start(instance)
+}
+
+/// How the kernel calls the time since it has started, random(4).
+pub(super) fn boot() -> anyhow::Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(path).with_context(|| format!("read `{path}`"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// A process of systemd's that waits for the end of this one's change.
+pub(super) struct Guard {
+    unit: String,
+}
+
+impl Guard {
+    pub(super) fn begin(environment: &Environment) -> anyhow::Result<Self> {
+        let name = environment.name().to_string();
+        let unit = format!("buildbot-conda-env-{name}.service");
+        let guard = Self { unit };
+        // One that an earlier change has left waits for what this one has seen to.
+        guard.stop();
+        let output = Command::new("systemd-run")
+            .args(["--quiet", "--collect", "--service-type=exec"])
+            .arg(format!("--unit={}", guard.unit))
+            .arg(format!(
+                "--description=buildbot-conda, keeping the instances of {name} serving"
+            ))
+            .args(["--property=Restart=on-abnormal", "--property=RestartSec=1"])
+            .args(["--", paths::CLI, "env", "recover", &name, "--wait"])
+            .stdin(Stdio::null())
+            .output()
+            .context("run `systemd-run`")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "`systemd-run` failed: {}",
+            crate::output::harmless(said.trim())
+        );
+        Ok(guard)
+    }
+
+    /// It is not needed any more: all is brought to an end.
+    pub(super) fn end(self) {
+        self.stop();
+    }
+
+    fn stop(&self) {
+        // One that is left finds nothing to do.
+        let _ = Command::new("systemctl")
+            .args(["stop", "--", &self.unit])
+            .stderr(Stdio::null())
+            .status();
+    }
+}
