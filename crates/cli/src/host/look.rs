@@ -55,7 +55,7 @@ impl Selection {
         context: &Context,
     ) -> Self {
         let mut selection = Self::default();
-        let mut names = BTreeMap::new();
+        let mut names = BTreeSet::new();
         for instance in settings.instances() {
             let entry = InstanceEntry {
                 reference: instance.reference.to_string(),
@@ -72,7 +72,7 @@ impl Selection {
                 }
                 Some(_) => {}
                 None => {
-                    names.insert(prefix, ());
+                    names.insert(prefix);
                 }
             }
             let credentials = instance.credentials.values();
@@ -82,11 +82,11 @@ impl Selection {
         }
         let own = managed::names(context);
         let base = |prefix: &str| prefix.rsplit('/').next().unwrap_or_default().to_owned();
-        for prefix in names.keys() {
+        for prefix in &names {
             let name = base(prefix);
             let is_taken = own.contains(&name)
                 || names
-                    .keys()
+                    .iter()
                     .any(|other| other != prefix && base(other) == name);
             let name = if is_taken {
                 prefix.trim_start_matches('/').replace('/', "-")

@@ -76,7 +76,8 @@ pub(super) fn find(profile: &Profile, settings: &Settings) -> Vec<Found> {
     }
     for ((reference, path), text) in &profile.instance_files {
         let file = file_of(reference, path).display().to_string();
-        let is_python = path.ends_with(".tac") || path.ends_with(".cfg") || path.ends_with(".py");
+        let (_, end) = path.rsplit_once('.').unwrap_or_default();
+        let is_python = matches!(end, "tac" | "cfg" | "py");
         for (line, name) in in_python(text).into_iter().filter(|_| is_python) {
             let file = file.clone();
             found.push(Found { file, line, name });

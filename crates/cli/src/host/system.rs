@@ -38,12 +38,10 @@ pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
             lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         };
         let is_installed = field("Status").is_some_and(|status| status.ends_with(" ok installed"));
-        if let (Some(name), Some(version), true) =
-            (field("Package"), field("Version"), is_installed)
-        {
-            if PACKAGES.contains(&name) {
-                found.insert(name.to_owned(), version.to_owned());
-            }
+        let name = field("Package");
+        let name = name.filter(|name| is_installed && PACKAGES.contains(name));
+        if let (Some(name), Some(version)) = (name, field("Version")) {
+            found.insert(name.to_owned(), version.to_owned());
         }
     }
     found
@@ -60,7 +58,7 @@ pub(super) fn unit_files(context: &Context) -> anyhow::Result<BTreeMap<String, S
             found.insert(name, text(&path)?);
         } else if name.strip_suffix(".d").is_some_and(takes_drop_ins) {
             for entry in entries(&path)? {
-                if !entry.starts_with('.') && entry.ends_with(".conf") {
+                if !entry.starts_with('.') && end_of(&entry) == "conf" {
                     found.insert(format!("{name}/{entry}"), text(&path.join(&entry))?);
                 }
             }
@@ -78,6 +76,11 @@ pub(super) fn is_unit(name: &str) -> bool {
     role.is_some_and(|role| role.parse::<Role>().is_ok())
 }
 
+/// What follows the last dot.
+fn end_of(name: &str) -> &str {
+    name.rsplit_once('.').map_or("", |(_, end)| end)
+}
+
 /// Also those of all units that begin with `buildbot-`, systemd.unit(5).
 fn takes_drop_ins(name: &str) -> bool {
     is_unit(name) || name == "buildbot-.service"
@@ -92,7 +95,7 @@ pub(super) fn enablement(
     let mut names: BTreeSet<String> = references.map(|reference| reference.unit_name()).collect();
     names.extend(Role::ALL.map(|role| InstanceRef::plain(role).unit_name()));
     for parent in entries(&units)? {
-        if parent.ends_with(".wants") || parent.ends_with(".requires") {
+        if matches!(end_of(&parent), "wants" | "requires") {
             let links = entries(&units.join(parent))?;
             names.extend(links.into_iter().filter(|name| is_unit(name)));
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow, bail};
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,14 @@ pub(crate) struct Made {
 }
 
 impl Contents {
-    /// Whether it is a master's: by its database, or by a configuration that brings none.
-    pub(super) fn is_of_master(&self) -> bool {
+    /// Whose it is: a master's by its database, or by a configuration that brings none.
+    pub(super) fn role(&self) -> Role {
         let has_configuration = |file: &Made| file.path == Path::new("master.cfg");
-        self.database.is_some() || self.files.iter().any(has_configuration)
+        if self.database.is_some() || self.files.iter().any(has_configuration) {
+            Role::Master
+        } else {
+            Role::Worker
+        }
     }
 
     /// What it consists of, for people.

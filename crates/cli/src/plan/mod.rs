@@ -18,7 +18,6 @@ mod worker_list;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_core::names::Role;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use account::{
@@ -27,7 +26,7 @@ pub(crate) use account::{
 pub(crate) use journal::Journal;
 pub(crate) use making::{How, Making, make_as_owner};
 pub(crate) use perform::carry_out;
-pub(crate) use put::{Text, free_name, put_as_user};
+pub(crate) use put::{Put, Text, free_name, put_as_user};
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
@@ -122,16 +121,8 @@ pub(crate) enum Step {
         user: String,
         group: String,
     },
-    /// The service user has a file of his directory be `after`, none where there is nothing. One that is neither that
-    /// nor `before` is kept beside it, and with `keep` so is `before`.
-    Put {
-        user: String,
-        directory: PathBuf,
-        path: PathBuf,
-        before: Option<Text>,
-        after: Option<Text>,
-        keep: bool,
-    },
+    /// A file in a service user's directory.
+    Put(Put),
     /// `systemctl stop`, before which a worker that can finishes its builds.
     StopAfterBuilds { unit: String },
     /// An environment is made; one that is there then harms nobody.
@@ -219,16 +210,10 @@ impl fmt::Display for Step {
                 contents,
                 ..
             } => {
-                let role = if contents.is_of_master() {
-                    Role::Master
-                } else {
-                    Role::Worker
-                };
+                let (role, directory) = (contents.role(), tell(directory));
                 write!(
                     formatter,
-                    "as `{}`, set a {role} up in `{}`: {}",
-                    user,
-                    tell(directory),
+                    "as `{user}`, set a {role} up in `{directory}`: {}",
                     contents.told()
                 )
             }
@@ -261,33 +246,7 @@ impl fmt::Display for Step {
                 "give `{}` to `{user}`, group `{group}`, mode {mode:04o}",
                 tell(path)
             ),
-            Self::Put {
-                user,
-                directory,
-                path,
-                after,
-                ..
-            } => {
-                let is_itself = path.as_os_str().is_empty();
-                let path = if is_itself {
-                    tell(directory)
-                } else {
-                    tell(&directory.join(path))
-                };
-                match after {
-                    Some(text) if is_itself => write!(
-                        formatter,
-                        "as `{user}`, give `{path}` the mode {:04o}",
-                        text.mode
-                    ),
-                    Some(text) => write!(
-                        formatter,
-                        "as `{user}`, write `{path}`, mode {:04o}",
-                        text.mode
-                    ),
-                    None => write!(formatter, "as `{user}`, remove `{path}`"),
-                }
-            }
+            Self::Put(put) => put.fmt(formatter),
             Self::StopAfterBuilds { unit } => {
                 write!(formatter, "stop `{unit}`, after its builds where it can")
             }

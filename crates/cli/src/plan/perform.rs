@@ -129,7 +129,7 @@ pub(super) fn take_back(mut begun: Begun, journal: &Journal) -> anyhow::Result<(
 /// done, or half.
 fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
     Ok(match step {
-        Step::Stop { unit, .. } if systemd::is_running(unit)? => {
+        Step::Stop { unit, .. } | Step::StopAfterBuilds { unit } if systemd::is_running(unit)? => {
             vec![Step::ReloadSystemd, Step::Start { unit: unit.clone() }]
         }
         Step::Start { unit } if !systemd::is_running(unit)? => {
@@ -170,33 +170,8 @@ fn inverse(step: &Step) -> anyhow::Result<Vec<Step>> {
             }
         }
         Step::Run { back, .. } => back.clone(),
-        Step::SetMode { path, .. } => match mode_of(path)? {
-            Some((mode, user, group)) => vec![Step::SetMode {
-                path: path.clone(),
-                mode,
-                user,
-                group,
-            }],
-            None => Vec::new(),
-        },
-        Step::Put {
-            user,
-            directory,
-            path,
-            before,
-            after,
-            ..
-        } => vec![Step::Put {
-            user: user.clone(),
-            directory: directory.clone(),
-            path: path.clone(),
-            before: after.clone(),
-            after: before.clone(),
-            keep: false,
-        }],
-        Step::StopAfterBuilds { unit } if systemd::is_running(unit)? => {
-            vec![Step::ReloadSystemd, Step::Start { unit: unit.clone() }]
-        }
+        Step::SetMode { path, .. } => mode_now(path)?.into_iter().collect(),
+        Step::Put(put) => vec![Step::Put(put.inverse())],
         Step::Move { from, to } => vec![Step::Move {
             from: to.clone(),
             to: from.clone(),
@@ -313,21 +288,7 @@ fn perform(step: &Step) -> anyhow::Result<()> {
             user,
             group,
         } => set_mode(path, *mode, user, group),
-        Step::Put {
-            user,
-            directory,
-            path,
-            before,
-            after,
-            keep,
-        } => put::put(
-            user,
-            directory,
-            path,
-            before.as_ref(),
-            after.as_ref(),
-            *keep,
-        ),
+        Step::Put(put) => put::put(put),
         Step::StopAfterBuilds { unit } => systemd::stop_after_builds(unit),
         Step::Make(making) => making::make(making),
         Step::RemoveTree { path } => match fs::remove_dir_all(path) {
@@ -394,15 +355,17 @@ fn configure(path: &Path, before: &str, after: &str, references: &[String]) -> a
     files::write(&path, &changed, mode)
 }
 
-/// Mode, owner and group as numbers, for what is there.
-fn mode_of(path: &Path) -> anyhow::Result<Option<(u32, String, String)>> {
+/// How mode and owner of what is there are set to what they are.
+fn mode_now(path: &Path) -> anyhow::Result<Option<Step>> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("look at `{}`", path.display())),
-        Ok(found) => {
-            let (user, group) = (found.uid().to_string(), found.gid().to_string());
-            Ok(Some((found.mode() & 0o7777, user, group)))
-        }
+        Ok(found) => Ok(Some(Step::SetMode {
+            path: path.to_owned(),
+            mode: found.mode() & 0o7777,
+            user: found.uid().to_string(),
+            group: found.gid().to_string(),
+        })),
     }
 }
 

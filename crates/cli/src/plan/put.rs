@@ -1,6 +1,7 @@
 //! One file in a service user's directory, written by that user: whole or not at all, and what it replaces is kept
 //! unless the plan knows it.
 
+use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::account;
 use super::files::{self, Found};
+use crate::output::harmless;
 
 /// What a file is; of the directory itself, the mode alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,35 +22,67 @@ pub(crate) struct Text {
     pub(crate) mode: u32,
 }
 
-/// What is said to the service user's process.
-#[derive(Debug, Serialize, Deserialize)]
-struct Change {
-    path: PathBuf,
-    before: Option<Text>,
-    after: Option<Text>,
-    keep: bool,
+/// A file of a directory becomes `after`, none where that is nothing. One that is neither that nor `before` is kept
+/// beside it, and with `keep` so is `before`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Put {
+    pub(crate) user: String,
+    pub(crate) directory: PathBuf,
+    /// In the directory; empty for the directory itself.
+    pub(crate) path: PathBuf,
+    pub(crate) before: Option<Text>,
+    pub(crate) after: Option<Text>,
+    pub(crate) keep: bool,
 }
 
-/// Has `user` change the file.
-pub(super) fn put(
-    user: &str,
-    directory: &Path,
-    path: &Path,
-    before: Option<&Text>,
-    after: Option<&Text>,
-    keep: bool,
-) -> anyhow::Result<()> {
-    let change = Change {
-        path: path.to_owned(),
-        before: before.cloned(),
-        after: after.cloned(),
-        keep,
-    };
-    let input = serde_json::to_string(&change).context("write a change")?;
-    let place = directory.join(path);
-    account::call(user, None, &["put"], directory, &input)
+impl Put {
+    /// What takes it back, done or not.
+    pub(super) fn inverse(&self) -> Self {
+        Self {
+            before: self.after.clone(),
+            after: self.before.clone(),
+            keep: false,
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Display for Put {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_itself = self.path.as_os_str().is_empty();
+        let place = if is_itself {
+            self.directory.clone()
+        } else {
+            self.directory.join(&self.path)
+        };
+        let (user, place) = (&self.user, harmless(&place.display().to_string()));
+        match &self.after {
+            Some(text) if is_itself => {
+                write!(
+                    formatter,
+                    "as `{user}`, give `{place}` the mode {:04o}",
+                    text.mode
+                )
+            }
+            Some(text) => {
+                write!(
+                    formatter,
+                    "as `{user}`, write `{place}`, mode {:04o}",
+                    text.mode
+                )
+            }
+            None => write!(formatter, "as `{user}`, remove `{place}`"),
+        }
+    }
+}
+
+/// Has the user change the file.
+pub(super) fn put(put: &Put) -> anyhow::Result<()> {
+    let input = serde_json::to_string(put).context("write a change")?;
+    let place = put.directory.join(&put.path);
+    account::call(&put.user, None, &["put"], &put.directory, &input)
         .map(drop)
-        .with_context(|| format!("write `{}` as `{user}`", place.display()))
+        .with_context(|| format!("write `{}` as `{}`", place.display(), put.user))
 }
 
 /// As the service user: does what stands on standard input.
@@ -57,7 +91,7 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
     std::io::stdin()
         .read_to_string(&mut text)
         .context("read a change")?;
-    let change: Change = serde_json::from_str(&text).context("read a change")?;
+    let change: Put = serde_json::from_str(&text).context("read a change")?;
     if change.path.as_os_str().is_empty() {
         return set_mode(directory, change.after.as_ref());
     }
@@ -72,10 +106,9 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
     }
     let is_known = there == change.before && !change.keep;
     let text_of = |text: &Option<Text>| text.as_ref().map(|text| text.text.clone());
-    if let (Some(old), false) = (&there, is_known) {
-        if text_of(&there) != text_of(&change.after) {
-            files::write(&free_name(&path)?, &old.text, old.mode)?;
-        }
+    let is_other = text_of(&there) != text_of(&change.after);
+    if let Some(old) = there.filter(|_| is_other && !is_known) {
+        files::write(&free_name(&path)?, &old.text, old.mode)?;
     }
     match change.after {
         None => files::remove(&path),

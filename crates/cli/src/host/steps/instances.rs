@@ -10,7 +10,7 @@ use crate::context::{Context, InvalidConfiguration};
 use crate::create::{RECORDS, give, record_file};
 use crate::host::differences::Difference;
 use crate::host::manifest::InstanceEntry;
-use crate::plan::{Contents, Made, Step, Text};
+use crate::plan::{Contents, Made, Put, Step, Text};
 
 /// An instance that is not set up gets its directory, with everything that the profile has of it.
 pub(super) fn directory(
@@ -81,7 +81,7 @@ pub(super) fn file(
         }),
         _ => None,
     };
-    draft.files.push(Step::Put {
+    draft.files.push(Step::Put(Put {
         user: entry.user.clone(),
         directory: context.path(&entry.directory),
         path: path.into(),
@@ -91,7 +91,7 @@ pub(super) fn file(
             text: text.clone(),
             mode: octal(&entry.files[path])?,
         }),
-    });
+    }));
     if old_text == Some(text) {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use crate::adopt;
 use crate::context::Context;
 use crate::host::differences::Difference;
 use crate::host::system;
-use crate::plan::{Step, Text, free_name};
+use crate::plan::{Put, Step, Text, free_name};
 
 /// Where what is replaced is kept.
 const REPLACED: &str = "/var/lib/buildbot-conda/replaced";
@@ -37,9 +37,9 @@ pub(super) fn configuration(
     });
     let before = Settings::parse("", there.as_bytes());
     let is_other = |instance: &Instance| {
-        before
+        !before
             .instance(&instance.reference)
-            .map_or(true, |before| before != instance)
+            .is_ok_and(|before| before == instance)
     };
     let changed = wish.instances(is_other);
     draft.begun.extend(changed.iter().cloned());
@@ -64,22 +64,19 @@ pub(super) fn unit_file(
     if let Some(text) = wish.host.profile.unit_files.get(relative) {
         keep(&path, text, 0o644, context, draft)?;
     }
-    match wish.profile.unit_files.get(relative) {
-        Some(text) => {
-            directory(&path, 0o755, draft);
-            draft.files.push(Step::Write {
-                path,
-                text: text.clone(),
-                mode: mode_of(name, wish).unwrap_or(0o644),
-                secret: false,
-            });
-        }
-        None => {
-            let parent = path.parent().map(Path::to_path_buf);
-            draft.files.push(Step::Remove { path });
-            if let Some(path) = parent.filter(|_| relative.contains('/')) {
-                draft.files.push(Step::RemoveDirectory { path });
-            }
+    if let Some(text) = wish.profile.unit_files.get(relative) {
+        directory(&path, 0o755, draft);
+        draft.files.push(Step::Write {
+            path,
+            text: text.clone(),
+            mode: mode_of(name, wish).unwrap_or(0o644),
+            secret: false,
+        });
+    } else {
+        let parent = path.parent().map(Path::to_path_buf);
+        draft.files.push(Step::Remove { path });
+        if let Some(path) = parent.filter(|_| relative.contains('/')) {
+            draft.files.push(Step::RemoveDirectory { path });
         }
     }
     let unit = relative.split('/').next().unwrap_or_default();
@@ -202,14 +199,14 @@ pub(super) fn mode(
                 mode,
             })
         };
-        draft.files.push(Step::Put {
+        draft.files.push(Step::Put(Put {
             user: instance.user.clone(),
             directory: context.path(name),
             path: PathBuf::new(),
             before: text(found),
             after: text(mode),
             keep: false,
-        });
+        }));
         return Ok(());
     }
     draft.files.push(Step::SetMode {

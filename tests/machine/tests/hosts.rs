@@ -1,0 +1,250 @@
+//! A host as files: exported, and whatever is changed about it afterwards is named by `host verify` and mended by
+//! `host apply`, with services that serve again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use buildbot_conda_machine::{
+    CHANNEL, Channel, Machine, Outcome, Output, Release, Rest, Unit, Version, on_each_release,
+    without_conda,
+};
+
+on_each_release! { what_is_changed_is_named_and_mended }
+
+/// From a wish to its fulfilment on a busy machine.
+const LIMIT: Duration = Duration::from_mins(4);
+const PROFILE: &str = "/srv/host";
+const SECRETS: &str = "/root/secrets";
+const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
+const OTHER: &str = "/root/other.txt";
+
+/// What is done to the host between two times that the profile is applied, and every line that tells of it.
+type Change = (&'static str, &'static [&'static str]);
+
+const FILES: [Change; 8] = [
+    (
+        "usermod --append --groups video bb-worker",
+        &[
+            "account `bb-worker`: system bb-worker,video /home/bb-worker /bin/bash, \
+             not system bb-worker /home/bb-worker /bin/bash",
+        ],
+    ),
+    (
+        "buildbot-conda set master drain 5s",
+        &["configuration `/etc/buildbot-conda/config.toml`: different"],
+    ),
+    (
+        "echo '# x' >>/etc/systemd/system/buildbot-master.service.d/memory.conf",
+        &["unit file `/etc/systemd/system/buildbot-master.service.d/memory.conf`: different"],
+    ),
+    (
+        "mkdir /etc/systemd/system/buildbot-worker@.service.d
+         echo >/etc/systemd/system/buildbot-worker@.service.d/x.conf",
+        &["unit file `/etc/systemd/system/buildbot-worker@.service.d/x.conf`: additional"],
+    ),
+    (
+        "echo '# Mine.' >>/home/bb/master/master.cfg",
+        &["file `master:master.cfg`: different"],
+    ),
+    (
+        "chmod 0640 /home/bb-worker/worker/buildbot.tac",
+        &["file `worker:buildbot.tac`: mode 0640, not mode 0600"],
+    ),
+    (
+        "rm /var/lib/buildbot-conda/created/worker.json",
+        &["record `worker`: missing"],
+    ),
+    (
+        "chmod 0755 /etc/buildbot-conda/credentials; chmod 0700 /home/bb/master",
+        &[
+            "mode of `/etc/buildbot-conda/credentials`: 0755 root root, not 0700 root root",
+            "mode of `/home/bb/master`: 0700 bb bb, not 0755 bb bb",
+        ],
+    ),
+];
+const SERVICES: [Change; 4] = [
+    (
+        "cd /var/lib/buildbot-conda/envs/buildbot/current/; echo >>bin/buildbot; rm bin/twistd",
+        &[
+            "environment `/var/lib/buildbot-conda/envs/buildbot/current`: changed bin/buildbot",
+            "environment `/var/lib/buildbot-conda/envs/buildbot/current`: missing bin/twistd",
+        ],
+    ),
+    (
+        "rm /etc/systemd/system/buildbot-master.service.d/memory.conf",
+        &["unit file `/etc/systemd/system/buildbot-master.service.d/memory.conf`: missing"],
+    ),
+    (
+        "rm /etc/buildbot-conda/credentials/worker-password",
+        &["credential `worker-password`: missing"],
+    ),
+    (
+        "systemctl disable --quiet buildbot-worker",
+        &["unit `buildbot-worker.service`: disabled, not enabled"],
+    ),
+];
+const INSTANCES: [Change; 2] = [
+    (
+        "systemctl stop buildbot-worker; rm -r /home/bb-worker/worker",
+        &["instance `worker`: missing"],
+    ),
+    (
+        "systemctl mask --quiet buildbot-worker",
+        &["unit `buildbot-worker.service`: masked, not enabled"],
+    ),
+];
+
+fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
+    machine.run_within(LIMIT, &[&["buildbot-conda"], words].concat())
+}
+
+fn apply(machine: &Machine) -> anyhow::Result<Output> {
+    call(machine, &["host", "apply", PROFILE, "--secrets", SECRETS])
+}
+
+/// A host by commands and by hand, and its profile.
+fn exported(release: Release) -> anyhow::Result<Machine> {
+    let machine = Machine::boot(without_conda(release)?)?;
+    let lock = Channel::made()?.lock(Version::V4_3_0, CHANNEL)?;
+    let older = Channel::made()?.lock(Version::V3_11_9, CHANNEL)?;
+    let line = |lock: &str| {
+        let found = lock.lines().find(|line| line.contains("/setuptools-"));
+        found.context("find setuptools").map(str::to_owned)
+    };
+    let other = lock.replace(&line(&lock)?, &line(&older)?);
+    machine.write_file("/root/lock.txt", &lock, "0644", "root")?;
+    machine.write_file(OTHER, &other, "0644", "root")?;
+    for words in [
+        &["env", "create", "buildbot", "--file", "/root/lock.txt"][..],
+        &["create", "master"],
+        &["create", "worker"],
+    ] {
+        call(&machine, words)?.succeeded()?;
+    }
+    machine
+        .shell(
+            "mkdir /etc/systemd/system/buildbot-master.service.d
+             printf '[Service]\\nMemoryHigh=2G\\n' >/etc/systemd/system/buildbot-master.service.d/memory.conf
+             systemctl daemon-reload; systemctl restart buildbot-master",
+        )?
+        .succeeded()?;
+    call(&machine, &["host", "export", PROFILE, "--with-files"])?.succeeded()?;
+    machine
+        .shell(&format!("cp -a /etc/buildbot-conda/credentials {SECRETS}"))?
+        .succeeded()?;
+    Ok(machine)
+}
+
+fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
+    let machine = exported(release)?;
+    let again = call(&machine, &["host", "export", PROFILE])?.succeeded()?;
+    ensure!(
+        again.stdout.is_empty() && again.stderr.contains("says that already"),
+        "{again}"
+    );
+    let secret = machine.shell(&format!(
+        "grep -rF \"$(cat {SECRETS}/worker-password)\" {PROFILE}"
+    ))?;
+    ensure!(secret.status == 1, "a secret is in the profile: {secret}");
+    let clean = call(&machine, &["host", "verify", PROFILE])?;
+    ensure!(clean.status == 0 && clean.stdout.is_empty(), "{clean}");
+    ensure_nothing_to_do(&machine)?;
+
+    for changes in [&FILES[..], &SERVICES, &INSTANCES] {
+        for (script, _) in changes {
+            machine
+                .shell(&format!("set -e; {script}"))?
+                .succeeded()
+                .with_context(|| (*script).to_owned())?;
+        }
+        let lines = changes.iter().flat_map(|(_, lines)| lines.iter().copied());
+        mended(&machine, &lines.collect::<Vec<_>>())?;
+    }
+    ensure!(
+        machine
+            .read_file("/home/bb/master/master.cfg.replaced")?
+            .contains("# Mine."),
+        "what was replaced is not kept"
+    );
+    ensure!(
+        machine
+            .shell("cat /var/lib/buildbot-conda/replaced/etc/buildbot-conda/config.toml.replaced")?
+            .stdout
+            .contains("drain = \"5s\""),
+        "what was replaced is not kept"
+    );
+
+    // Another generation serves, and goes again.
+    let link = format!("{ENVIRONMENT}/current");
+    let wanted = machine.run(&["readlink", &link])?.succeeded()?;
+    call(&machine, &["env", "update", "buildbot", "--file", OTHER])?.succeeded()?;
+    let found = machine.run(&["readlink", &link])?.succeeded()?;
+    let (wanted, found) = (wanted.text(), found.text());
+    let line = format!("environment `{link}`: generation {found}, not generation {wanted}");
+    mended(&machine, &[&line])?;
+
+    // A secret that nobody gives is asked for by its name, before anything is done.
+    machine
+        .shell(
+            "rm /etc/buildbot-conda/credentials/worker-password
+             chmod 0755 /etc/buildbot-conda/credentials",
+        )?
+        .succeeded()?;
+    let refused = call(&machine, &["host", "apply", PROFILE])?;
+    ensure!(
+        refused.status == 1
+            && refused.stderr
+                == "error: credentials are needed, and there is no terminal to ask for them: worker-password\n\
+                    hint: `--secrets DIR`, with a file of each name\n",
+        "{refused}"
+    );
+    apply(&machine)?.succeeded()?;
+
+    // What is no longer to be had from files is said, and left.
+    machine
+        .shell("sed -i '/^Package: buildbot-conda-env$/,/^$/s/^Version: .*/Version: 9/' /var/lib/dpkg/status")?
+        .succeeded()?;
+    let verify = call(&machine, &["host", "verify", PROFILE])?;
+    ensure!(
+        verify.status == 1
+            && verify
+                .stdout
+                .starts_with("package `buildbot-conda-env`: 9, not "),
+        "{verify}"
+    );
+    let left = apply(&machine)?.succeeded()?;
+    ensure!(
+        left.stderr
+            .contains("hint: apt-get install buildbot-conda-env=")
+            && left.stderr.ends_with("nothing to do\n"),
+        "{left}"
+    );
+
+    let rest = Rest::new(&machine);
+    rest.wait_for_worker("worker", LIMIT)?;
+    let build = rest.wait_for_build(rest.force("hello", &[])?, LIMIT)?;
+    ensure!(build.results == 0, "{build:?}");
+    Ok(())
+}
+
+/// The host differs in exactly this; applying the profile mends it, and the services serve.
+fn mended(machine: &Machine, lines: &[&str]) -> Outcome {
+    let verify = call(machine, &["host", "verify", PROFILE])?;
+    ensure!(verify.status == 1, "{verify}");
+    let found: Vec<&str> = verify.stdout.lines().collect();
+    ensure!(found == lines, "{verify}");
+    let applied = apply(machine)?.succeeded()?;
+    let verify = call(machine, &["host", "verify", PROFILE])?;
+    ensure!(verify.status == 0, "{applied}\n{verify}");
+    for unit in [Unit::master(machine), Unit::worker(machine)] {
+        let state = unit.property("ActiveState")?;
+        ensure!(state == "active", "{state}\n{applied}");
+    }
+    Ok(())
+}
+
+fn ensure_nothing_to_do(machine: &Machine) -> Outcome {
+    let applied = apply(machine)?.succeeded()?;
+    ensure!(applied.stderr == "nothing to do\n", "{applied}");
+    Ok(())
+}
