@@ -5,28 +5,28 @@ use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use buildbot_conda_environments::{
     BUILDING, GenerationId, LOCK_FILE, Package, generation_id, lock_text,
 };
-use rattler::install::{ExternalSymlinkPolicy, Installer};
 use rattler_cache::package_cache::PackageCache;
 use rattler_cache::validation::ValidationMode;
-use rattler_conda_types::RepoDataRecord;
 use rattler_digest::Sha256Hash;
+use rustix::fs::{fstat, syncfs};
 use serde::Serialize;
 
+use crate::bytecode::{self, Fresh};
 use crate::client::Network;
 use crate::contents::Contents;
 use crate::input::{Input, Wanted};
 use crate::progress::Progress;
-use crate::{Arguments, archives, contents, input, safety, solve};
+use crate::{Arguments, archives, contents, input, link, safety, solve};
 
 /// Changes when generations of the same packages have other files than before.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// What was done, for the command line.
 #[derive(Debug, Serialize)]
@@ -106,23 +106,15 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
             None => target.clone(),
         },
         building: building.clone(),
-        invalidation: match &arguments.at {
-            Some(_) => "checked-hash",
-            None => "unchecked-hash",
+        bytecode: arguments.cache.join("bytecode"),
+        kind: match &arguments.at {
+            Some(_) => Kind::Open,
+            None => Kind::Generation,
         },
     };
-    let made = make(
-        &place,
-        &unpacked,
-        &variables,
-        &answer.packages,
-        cache,
-        &network,
-        &progress,
-    )
-    .await;
+    let made = make(&place, &unpacked, &variables, &answer.packages, &progress);
     progress.end();
-    if let Err(error) = made.and_then(|()| finish(&place, &target)) {
+    if let Err(error) = made.and_then(|fresh| finish(&place, &target, fresh)) {
         // Most of all where the disk is full. What other threads still write is left to the caller.
         let _ = fs::remove_dir_all(&building);
         return Err(error);
@@ -132,11 +124,21 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 }
 
 /// Where a generation is made, and what it is called by what is in it.
-struct Place {
-    building: PathBuf,
-    used_as: PathBuf,
-    /// How long bytecode holds, py_compile's PycInvalidationMode: of a generation for ever, as nothing in it changes.
-    invalidation: &'static str,
+pub(crate) struct Place {
+    pub(crate) building: PathBuf,
+    pub(crate) used_as: PathBuf,
+    /// The cache of bytecode.
+    pub(crate) bytecode: PathBuf,
+    pub(crate) kind: Kind,
+}
+
+/// What becomes of an environment when it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing in it ever changes: its files are those of the cache, and bytecode holds for ever.
+    Generation,
+    /// Others go on with it: it has files of its own, and bytecode holds as long as its source.
+    Open,
 }
 
 /// Where it is in the end.
@@ -213,15 +215,13 @@ fn package(wanted: &Wanted, sha256: Sha256Hash) -> anyhow::Result<Package> {
     })
 }
 
-async fn make(
+fn make(
     place: &Place,
     unpacked: &[Contents],
     variables: &BTreeMap<String, String>,
     packages: &[Package],
-    cache: PackageCache,
-    network: &Network,
-    progress: &Arc<Progress>,
-) -> anyhow::Result<()> {
+    progress: &Progress,
+) -> anyhow::Result<Fresh> {
     let building = &place.building;
     DirBuilder::new()
         // As long as not all is as it shall be.
@@ -229,23 +229,9 @@ async fn make(
         .create(building)
         .with_context(|| format!("create `{}`", building.display()))?;
     progress.begin("installing", unpacked.len());
-    let records: Vec<RepoDataRecord> = unpacked
-        .iter()
-        .map(|contents| contents.record.clone())
-        .collect();
-    Installer::new()
-        .with_package_cache(cache)
-        .with_download_client(network.lazy())
-        .with_target_platform(input::platform())
-        .with_installed_packages(Vec::new())
-        // They would run as root, whatever they are.
-        .with_execute_link_scripts(false)
-        .with_external_symlink_policy(ExternalSymlinkPolicy::Deny)
-        .with_alternative_target_prefix(&place.used_as)
-        .install(building, records)
-        .await
-        .map_err(|error| anyhow!(error))
-        .context("install the packages")?;
+    let python = link::python_of(unpacked)?;
+    let info = python.as_ref().map(|(_, info)| info);
+    link::link(unpacked, info, place)?;
     if !variables.is_empty() {
         let state = serde_json::json!({ "env_vars": variables });
         write(&building.join("conda-meta/state"), &state.to_string())?;
@@ -253,55 +239,21 @@ async fn make(
     let lock = lock_text(packages, input::platform().as_str())
         .map_err(|name| anyhow!("`{name}` has no checksum"))?;
     write(&building.join(LOCK_FILE), &lock)?;
+    for_everybody(building)?;
+    let Some((python, info)) = &python else {
+        return Ok(Fresh::default());
+    };
     progress.begin("compiling modules", 1);
-    compile(place)?;
-    for_everybody(building)
+    let opened = File::open(building).context("open the new generation")?;
+    thread::scope(|scope| {
+        // What is there already goes to the disk while processors are busy. What fails is said in the end.
+        scope.spawn(|| syncfs(&opened));
+        bytecode::provide(unpacked, (python, info), place)
+    })
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
-}
-
-/// Writes bytecode, which the accounts that use the environment cannot. It holds whatever the time stamps of the
-/// sources are, as nothing in a generation changes: it is the same wherever the generation is made.
-fn compile(place: &Place) -> anyhow::Result<()> {
-    let python = place.building.join("bin/python");
-    if !python.exists() {
-        return Ok(());
-    }
-    let libraries = place.building.join("lib");
-    let names = fs::read_dir(&libraries).context("list the libraries")?;
-    for name in names.flatten().map(|entry| entry.file_name()) {
-        let text = name.to_string_lossy();
-        let directory = libraries.join(&name);
-        if !text.starts_with("python3") || !directory.is_dir() || directory.is_symlink() {
-            continue;
-        }
-        let status = Command::new(&python)
-            // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the
-            // same source gives other bytes each time; there are no other variables, and the directory is ours. What it
-            // imports itself it would compile under the name that the directory has now.
-            .args(["-s", "-S", "-B", "-m", "compileall", "-qq", "-j0"])
-            .current_dir(&directory)
-            .args(["--invalidation-mode", place.invalidation, "-d"])
-            .arg(place.used_as.join("lib").join(&name))
-            .arg(&directory)
-            .env_clear()
-            .envs([
-                ("LC_ALL", "C.UTF-8"),
-                ("PYTHONHASHSEED", "0"),
-                ("PATH", "/usr/bin:/bin"),
-            ])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .with_context(|| format!("run `{}`", python.display()))?;
-        // 1 is for files that are no valid Python, such as templates: conda goes on as well.
-        if !matches!(status.code(), Some(0 | 1)) {
-            bail!("compile the modules in `{}`: {status}", directory.display());
-        }
-    }
-    Ok(())
 }
 
 /// The modes that everything has: to be read by all, written by root. Packages bring others.
@@ -332,15 +284,23 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
 }
 
 /// On disk first, and then by name.
-fn finish(place: &Place, target: &Path) -> anyhow::Result<()> {
+fn finish(place: &Place, target: &Path, fresh: Fresh) -> anyhow::Result<()> {
     let told = || format!("write `{}`", place.building.display());
     let building = File::open(&place.building).with_context(told)?;
     building
         .set_permissions(Permissions::from_mode(0o755))
         .with_context(told)?;
-    rustix::fs::syncfs(&building).with_context(told)?;
+    syncfs(&building).with_context(told)?;
+    if let Some(cache) = fresh.directory() {
+        let device = |file: &File| fstat(file).map(|stat| stat.st_dev);
+        if device(cache).with_context(told)? != device(&building).with_context(told)? {
+            syncfs(cache).with_context(told)?;
+        }
+    }
     fs::rename(&place.building, target).with_context(told)?;
     File::open(target.parent().unwrap_or(Path::new("/")))
         .and_then(|directory| directory.sync_all())
-        .with_context(told)
+        .with_context(told)?;
+    fresh.keep();
+    Ok(())
 }

@@ -6,9 +6,13 @@
 
 mod archives;
 mod build;
+mod bytecode;
 mod client;
+mod compile;
 mod contents;
 mod input;
+mod link;
+mod parallel;
 mod progress;
 mod safety;
 mod solve;
