@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use buildbot_conda_machine::{
-    Build, Environment, Machine, PREFIX, Release, Rest, Version, create_instances, debian_root,
+    Build, CHANNEL, Channel, Machine, Release, Rest, Version, debian_root,
 };
 
 use crate::stages::Stages;
@@ -18,6 +18,9 @@ use crate::test::parse_release;
 use crate::{deb, prerequisites};
 
 const UNITS: [&str; 2] = ["buildbot-master.service", "buildbot-worker.service"];
+/// Where the generations of the environment are.
+const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
+const LOCK: &str = "/root/lock.txt";
 
 /// What to show.
 #[derive(clap::Args)]
@@ -26,28 +29,38 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "trixie", value_parser = parse_release)]
     release: Release,
     /// A package that has been built already
-    #[arg(long)]
+    #[arg(long, requires = "env_package")]
     package: Option<PathBuf>,
+    /// The package of environments, built already
+    #[arg(long, requires = "package")]
+    env_package: Option<PathBuf>,
 }
 
-/// Builds the package as the user, shows the rest as root.
+/// Builds the packages as the user, shows the rest as root.
 pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
-    let mut stages = Stages::new(8 + usize::from(arguments.package.is_none()));
+    let given = arguments.package.zip(arguments.env_package);
+    let mut stages = Stages::new(8 + 2 * usize::from(given.is_none()));
     let release = arguments.release;
-    let package = match arguments.package {
-        Some(package) => package,
-        None => stages.run("building the package", || deb::build(workspace))?,
+    let packages = match given {
+        Some((package, environments)) => [package, environments],
+        None => [
+            stages.run("building the package", || deb::build(workspace))?,
+            stages.run(
+                "building the package of environments, which takes five minutes the first time",
+                || deb::build_environments(workspace),
+            )?,
+        ],
     };
     if !prerequisites::is_root() {
-        return again_as_root(&package, release);
+        return again_as_root(&packages, release);
     }
-    let outcome = show(&mut stages, release, &package);
+    let outcome = show(&mut stages, release, &packages);
     stages.print()?;
     outcome
 }
 
 /// cargo's files stay the user's; only booting machines takes root.
-fn again_as_root(package: &Path, release: Release) -> Result<()> {
+fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Result<()> {
     eprintln!("calling sudo: booting a machine takes root");
     let program = std::env::current_exe().context("find this program")?;
     let mut command = Command::new("sudo");
@@ -59,7 +72,9 @@ fn again_as_root(package: &Path, release: Release) -> Result<()> {
     command
         .arg(program)
         .args(["demo", "--release", release.code_name(), "--package"])
-        .arg(package);
+        .arg(package)
+        .arg("--env-package")
+        .arg(environments);
     let status = command.status().context("start sudo")?;
     if status.success() {
         Ok(())
@@ -68,33 +83,30 @@ fn again_as_root(package: &Path, release: Release) -> Result<()> {
     }
 }
 
-fn show(stages: &mut Stages, release: Release, package: &Path) -> Result<()> {
+fn show(stages: &mut Stages, release: Release, packages: &[PathBuf; 2]) -> Result<()> {
     stages.run(
         "seeing to what is needed from Debian",
         prerequisites::for_machines,
     )?;
-    let environment = stages.run("making a Conda environment with Buildbot", || {
-        Environment::install(Version::V4_3_0, PREFIX)
-    })?;
+    let channel = stages.run("making a Conda channel with Buildbot", Channel::made)?;
     stages.run(&format!("making a {release} root"), || debian_root(release))?;
-    let machine = stages.run("booting a throwaway machine", || {
+    let machine = stages.run("booting a throwaway machine, without any Conda", || {
         Machine::builder(release)?.boot()
     })?;
-    stages.run("apt install: the package, nothing set up yet", || {
-        install_package(&machine, package)
+    stages.run("apt install: the packages, nothing set up yet", || {
+        install_packages(&machine, packages)
     })?;
-    stages.run(
-        "copying the environment and creating master and worker",
-        || {
-            machine.copy_in(&environment.directory(), PREFIX)?;
-            machine
-                .run(&["chown", "-R", "bb:bb", "/home/bb"])?
-                .succeeded()?;
-            create_instances(&machine, "bb")
-        },
-    )?;
-    stages.run("systemctl start buildbot-master buildbot-worker", || {
-        start(&machine)
+    stages.run("buildbot-conda env create buildbot --file lock.txt", || {
+        machine.copy_in(channel.directory(), CHANNEL)?;
+        let lock = channel.lock(Version::V4_3_0, CHANNEL)?;
+        machine.write_file(LOCK, &lock, "0644", "root")?;
+        call(&machine, &["env", "create", "buildbot", "--file", LOCK])?;
+        call(&machine, &["env", "verify", "buildbot"])
+    })?;
+    stages.run("buildbot-conda create master, create worker", || {
+        call(&machine, &["create", "master"])?;
+        call(&machine, &["create", "worker"])?;
+        ensure_serves(&machine)
     })?;
     let build = stages.run("one build, forced through the REST API", || force(&machine))?;
 
@@ -122,8 +134,19 @@ fn show(stages: &mut Stages, release: Release, package: &Path) -> Result<()> {
         .context("print what happened")
 }
 
-fn install_package(machine: &Machine, package: &Path) -> Result<()> {
-    machine.install_package(package)?.succeeded()?;
+/// A command of ours; what it says is shown when it fails.
+fn call(machine: &Machine, words: &[&str]) -> Result<()> {
+    let words = [&["buildbot-conda"], words].concat();
+    machine
+        .run_within(Duration::from_mins(3), &words)?
+        .succeeded()?;
+    Ok(())
+}
+
+fn install_packages(machine: &Machine, packages: &[PathBuf; 2]) -> Result<()> {
+    for package in packages {
+        machine.install_package(package)?.succeeded()?;
+    }
     for unit in UNITS {
         let enabled = machine.run(&["systemctl", "is-enabled", unit])?;
         ensure!(
@@ -140,14 +163,7 @@ fn install_package(machine: &Machine, package: &Path) -> Result<()> {
     Ok(())
 }
 
-fn start(machine: &Machine) -> Result<()> {
-    let started = machine.run(&[&["systemctl", "start"], &UNITS[..]].concat())?;
-    if started.status != 0 {
-        for unit in UNITS {
-            eprintln!("{}", machine.status(unit)?);
-        }
-    }
-    started.succeeded()?;
+fn ensure_serves(machine: &Machine) -> Result<()> {
     let rest = Rest::new(machine);
     ensure!(
         rest.answers(),
@@ -159,18 +175,26 @@ fn start(machine: &Machine) -> Result<()> {
             .run(&["readlink", "-f", &format!("/proc/{main}/exe")])?
             .succeeded()?;
         ensure!(
-            program.text().starts_with(&format!("{PREFIX}/bin/python")),
+            program
+                .text()
+                .starts_with(&format!("{}/bin/python", prefix(machine)?)),
             "`{unit}` runs `{}`",
             program.text()
         );
         eprintln!("      {unit}: PID {main} is {}", program.text());
     }
-    rest.wait_for_worker("example", Duration::from_secs(30))
+    rest.wait_for_worker("worker", Duration::from_secs(30))
+}
+
+/// The generation that serves.
+fn prefix(machine: &Machine) -> Result<String> {
+    let prefix = machine.run(&["readlink", "-f", &format!("{ENVIRONMENT}/current")])?;
+    Ok(prefix.succeeded()?.text().to_owned())
 }
 
 fn force(machine: &Machine) -> Result<Build> {
     let rest = Rest::new(machine);
-    let request = rest.force("example", &[])?;
+    let request = rest.force("hello", &[])?;
     let build = rest.wait_for_build(request, Duration::from_mins(1))?;
     ensure!(build.results == 0, "build {}: {}", build.id, build.state);
     Ok(build)
@@ -180,14 +204,13 @@ fn force(machine: &Machine) -> Result<Build> {
 fn write_build(shown: &mut String, machine: &Machine, build: &Build) -> Result<()> {
     let rest = Rest::new(machine);
     writeln!(shown, "\nbuild {}: {}", build.id, build.state)?;
-    for (step, expected) in [("identity", "bb"), ("prefix", PREFIX)] {
-        let log = rest.log(build, step)?;
-        ensure!(
-            log.lines().any(|line| line == expected),
-            "step `{step}` does not say `{expected}`:\n{log}"
-        );
-        writeln!(shown, "--- log of step `{step}`\n{}", log.trim_end())?;
-    }
+    let log = rest.log(build, "hello")?;
+    let expected = format!("hello from {}", prefix(machine)?);
+    ensure!(
+        log.lines().any(|line| line == expected),
+        "step `hello` does not say `{expected}`:\n{log}"
+    );
+    writeln!(shown, "--- log of step `hello`\n{}", log.trim_end())?;
     writeln!(shown)?;
     Ok(())
 }
