@@ -127,12 +127,17 @@ fn without_the_program_it_is_said_which_package_has_it() {
 fn an_update_serves_and_a_rollback_goes_back() {
     let host = Host::with_two();
     assert_eq!(host.current(), SECOND);
+    for generation in [FIRST, SECOND] {
+        let lock = format!("envs/ci/{generation}/conda-meta/buildbot-conda.lock");
+        let lock = fs::File::open(host.path("var/lib/buildbot-conda").join(lock)).unwrap();
+        lock.set_modified(std::time::UNIX_EPOCH).unwrap();
+    }
     assert_eq!(
         host.done("list"),
         format!(
-            "ENVIRONMENT  GENERATION            PACKAGES  BUILDBOT  INSTANCES  PROCESSES\n\
-             ci           {FIRST}          1         -                    0\n\
-             ci           {SECOND}  serves  1         -                    0\n"
+            "ENVIRONMENT  GENERATION            MADE              PACKAGES  BUILDBOT  INSTANCES  PROCESSES\n\
+             ci           {FIRST}          1970-01-01 00:00  1         -                    0\n\
+             ci           {SECOND}  serves  1970-01-01 00:00  1         -                    0\n"
         )
     );
     let difference = "PACKAGE  BEFORE  AFTER\none      1 0     2 0\n";
@@ -141,13 +146,39 @@ fn an_update_serves_and_a_rollback_goes_back() {
     let (status, stdout, stderr) = host.run("rollback ci --dry-run");
     assert_eq!((status, stdout.lines().count()), (0, 2), "{stderr}");
     assert_eq!(host.current(), SECOND);
-    host.done("rollback ci");
+    let told = host.done("rollback ci --json");
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(
+        (&told["from"], &told["to"]),
+        (&SECOND.into(), &FIRST.into())
+    );
+    assert_eq!(told["differences"][0]["name"], "one");
     assert_eq!(host.current(), FIRST);
     let (_, _, stderr) = host.run("update ci --file first");
     assert!(
         stderr.contains(&format!("`ci` is that already, generation {FIRST}")),
         "{stderr}"
     );
+}
+
+#[test]
+fn what_an_interrupted_change_has_left_goes_with_the_next_command() {
+    let host = Host::with_two();
+    let note = "var/lib/buildbot-conda/envs/ci/.changing";
+    host.write(note, &format!("{SECOND}\n{FIRST}\nboot\nmaster\n"));
+    let (status, _, stderr) = host.run("recover ci");
+    assert_eq!(
+        (status, stderr),
+        (
+            0,
+            format!(
+                "warning: a command that changed `ci` to generation {FIRST} was interrupted, {SECOND} serves as before\n"
+            )
+        )
+    );
+    assert!(!host.path(note).exists());
+    assert_eq!(host.current(), SECOND);
+    assert_eq!(host.run("recover ci").2, "");
 }
 
 #[test]
@@ -222,8 +253,17 @@ fn only_what_nobody_wants_is_collected() {
         "{stderr}"
     );
     host.write("etc/buildbot-conda/config.toml", "[master]\n");
-    assert_eq!(host.done("gc"), first);
-    host.done("remove ci");
+    let told = format!("[\n  \"{}\"\n]\n", first.trim());
+    assert_eq!(host.done("gc --json"), told);
+    let directory = "/var/lib/buildbot-conda/envs/ci";
+    assert_eq!(
+        host.done("remove ci --dry-run"),
+        format!("remove {directory}\n")
+    );
+    assert_eq!(
+        host.done("remove ci --json"),
+        format!("[\n  \"{directory}\"\n]\n")
+    );
     assert!(!host.path("var/lib/buildbot-conda/envs/ci").exists());
 }
 

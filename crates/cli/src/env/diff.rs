@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_environments::{Difference, difference, packages_of};
+use buildbot_conda_environments::{Difference, GenerationId, difference, packages_of};
 use clap::Args;
+use serde_json::json;
 
 use super::{existing, prefix_of, table};
 use crate::context::Context;
@@ -51,6 +52,17 @@ pub(super) fn print(differences: &[Difference]) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::print(text(differences))
+}
+
+/// A change of what serves as JSON: `from`, `to` and `differences`.
+pub(super) fn report(
+    from: &GenerationId,
+    to: &GenerationId,
+    differences: &[Difference],
+) -> anyhow::Result<ExitCode> {
+    let report = json!({ "from": from.as_str(), "to": to.as_str(), "differences": differences });
+    let text = serde_json::to_string_pretty(&report).context("write what changes")?;
+    output::print(text + "\n")
 }
 
 /// A table, the same for people wherever differences are told.

@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print what is removed as JSON, a list of paths
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
@@ -64,6 +67,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
                 _ => {}
             }
         }
+    }
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&removed).context("write what is removed")?;
+        return output::print(text + "\n");
     }
     let lines: Vec<String> = removed.iter().map(|path| format!("{path}\n")).collect();
     output::print(lines.concat())

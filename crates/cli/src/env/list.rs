@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::ExitCode;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use buildbot_conda_core::settings::Settings;
@@ -66,6 +66,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             row.environment.clone(),
             row.generation.clone(),
             mark.to_owned(),
+            told(row.made),
             row.packages.to_string(),
             row.buildbot.clone().unwrap_or_else(|| "-".to_owned()),
             row.instances.join(" "),
@@ -76,12 +77,20 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         "ENVIRONMENT",
         "GENERATION",
         "",
+        "MADE",
         "PACKAGES",
         "BUILDBOT",
         "INSTANCES",
         "PROCESSES",
     ];
     output::print(table::aligned(&header, lines))
+}
+
+/// `2026-11-22 12:34`, in UTC.
+fn told(made: u64) -> String {
+    let text =
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(made)).to_string();
+    text.chars().take(16).collect::<String>().replace('T', " ")
 }
 
 fn rows_of(

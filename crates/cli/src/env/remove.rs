@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// Say what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print what is removed as JSON, a list of paths
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
@@ -49,11 +52,17 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             bail!("process {process} runs from `{}`", prefix.display());
         }
     }
+    let directory = environment.directory().display().to_string();
+    if !arguments.dry_run {
+        environment.remove_all(&locked(&environment, context)?)?;
+        eprintln!("`{name}` is removed");
+    }
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&[directory]).context("write what is removed")?;
+        return output::print(text + "\n");
+    }
     if arguments.dry_run {
-        let directory = environment.directory().display();
         return output::print(format_args!("remove {directory}\n"));
     }
-    environment.remove_all(&locked(&environment, context)?)?;
-    eprintln!("`{name}` is removed");
     Ok(ExitCode::SUCCESS)
 }

@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Print what changes as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
@@ -45,7 +48,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     if to == from {
         eprintln!("generation {to} of `{name}` serves already");
-        return Ok(ExitCode::SUCCESS);
+        return if arguments.json {
+            diff::report(&from, &to, &[])
+        } else {
+            Ok(ExitCode::SUCCESS)
+        };
     }
     let differences = difference(
         &packages_of(&environment.prefix(&from))?,
@@ -59,6 +66,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             leave_running: arguments.no_restart,
         };
         change::carry_out(&change, &lock, context)?;
+    }
+    if arguments.json {
+        return diff::report(&from, &to, &differences);
     }
     let tense = if arguments.dry_run {
         "would serve"

@@ -2,16 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
-use serde_json::json;
 
 use super::builder::{self, Source};
 use super::change::{self, Change};
 use super::{diff, ensure_root, existing, locked};
 use crate::context::Context;
-use crate::output;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -56,10 +53,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         change::carry_out(&change, &lock, context)?;
     }
     if arguments.json {
-        let report =
-            json!({ "from": from.as_str(), "to": to.as_str(), "differences": differences });
-        let text = serde_json::to_string_pretty(&report).context("write what changes")?;
-        return output::print(text + "\n");
+        return diff::report(&from, &to, &differences);
     }
     if to == from {
         eprintln!("`{name}` is that already, generation {from}");
