@@ -247,8 +247,9 @@ impl Environment {
 
     /// A change that did not come to its end. One whose link is switched has nothing left to do but to be forgotten.
     fn unfinished(&self, lock: &Lock) -> Result<Option<Change>, Error> {
-        let change = Change::read(&self.directory.join(CHANGING))?;
-        match change {
+        let path = self.directory.join(CHANGING);
+        match Change::read(&path)? {
+            None if !path.exists() => Ok(None),
             Some(change) if self.current()?.as_ref() == Some(&change.from) => Ok(Some(change)),
             _ => {
                 self.end_change(lock)?;

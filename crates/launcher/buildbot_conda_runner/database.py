@@ -1,12 +1,13 @@
 """The database of a master: which Buildbot wrote it, and the way to `buildbot-conda service prepare`,
-which brings an older one up to date."""
+which brings an older one up to date, and one back that an unfinished update has made newer."""
 
 import os
 import signal
+import sys
 
 from .arguments import Refusal
 from .lock import remove_pid_file
-from .names import CLI, HANDED_LOCK, NOTICE, PREPARED, SCHEMA, UPGRADE_MARK, WARNING
+from .names import CLI, HANDED_LOCK, NOTICE, PREPARED, SCHEMA, UNFINISHED_UPDATE, UPGRADE_MARK, WARNING
 from .report import replace_file
 
 
@@ -51,6 +52,16 @@ class Database:
         if self.variables.get(PREPARED):
             return code, "%s, even after an upgrade" % reason, hint
         if self.options.upgrade == "auto" and self.state and self.runner.lock is not None:
+            self.journal.write(NOTICE, reason)
+            why = self._prepare()
+            return code, "%s; %s" % (reason, why), hint
+        return code, reason, hint
+
+    def is_newer(self, code, reason, hint):
+        """While an update of the managed environment has not come to its end, it may have been that which upgraded the
+        database, and `buildbot-conda service prepare` knows the way back."""
+        note = os.path.join(os.path.dirname(sys.prefix), UNFINISHED_UPDATE)
+        if os.path.lexists(note) and not self.variables.get(PREPARED) and self.state and self.runner.lock is not None:
             self.journal.write(NOTICE, reason)
             why = self._prepare()
             return code, "%s; %s" % (reason, why), hint

@@ -6,6 +6,7 @@ directory, and the next start takes it from there, as long as neither a module n
 which it was found has changed. All else is left to Python's own import system, which finds the same.
 """
 
+import _imp
 import importlib.util
 import marshal
 import os
@@ -20,6 +21,8 @@ FORMAT = 1
 HEADER = 16
 # As many modules may be found in the usual way before it is worth the while to write anew.
 TOLERATED = 20
+# Flags of bytecode that holds whatever becomes of the source.
+UNCHECKED = b"\1\0\0\0"
 # The file may take this part of what is free.
 ROOM = 10
 
@@ -173,13 +176,21 @@ def imported():
 
 
 def bytecode_of(spec, stamped):
-    """A module's code, marshalled, if its `.pyc` file is as old as the source; else None."""
+    """A module's code, marshalled, if its `.pyc` file holds for the source; else None."""
     with open(spec.cached, "rb") as file:
         data = file.read()
     _, mtime, size = stamped
-    numbers = (0, mtime // 10**9 & 0xFFFFFFFF, size & 0xFFFFFFFF)  # PEP 552: flags, time, size
+    # PEP 552: flags, and then time and size, or with these flags a sum that nobody checks.
+    numbers = (0, mtime // 10**9 & 0xFFFFFFFF, size & 0xFFFFFFFF)
     header = importlib.util.MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
-    return data[16:] if data[:16] == header else None
+    if data[:16] == header:
+        return data[16:]
+    if data[:8] != importlib.util.MAGIC_NUMBER + UNCHECKED:
+        return None
+    # Of a managed environment. It was compiled elsewhere: the name that an import would mend is mended once.
+    code = marshal.loads(data[16:])
+    _imp._fix_co_filename(code, spec.origin)
+    return marshal.dumps(code)
 
 
 def write(file, modules):

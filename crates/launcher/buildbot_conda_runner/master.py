@@ -277,7 +277,7 @@ class Master(Role):
         if self.schema[0] == "newer":
             last = self.runner.database.last_version()
             writer = "Buildbot %s" % last if last and last != version else "a newer Buildbot"
-            return (
+            return self.runner.database.is_newer(
                 SCHEMA,
                 "the database is newer than Buildbot %s: %s" % (version, self.schema[1]),
                 "install the version that wrote it (%s), or go back to a backup of an older schema with "

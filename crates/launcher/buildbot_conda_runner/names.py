@@ -4,6 +4,7 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 LOCK = ".buildbot-conda.lock"
 CLI = "/usr/bin/buildbot-conda"
 UPGRADE_MARK = "upgrade-in-progress"
+UNFINISHED_UPDATE = ".changing"  # beside the generations of a managed environment
 PID_FILE = "twistd.pid"
 TAC = "buildbot.tac"
 UNEXPECTED, USAGE, SCHEMA, AWAY, CONFIGURATION = 1, 2, 65, 69, 78
