@@ -108,7 +108,6 @@ fn builder(making: &Making, lock: &Path) -> Vec<String> {
 /// Made beside, under the name that it shall have, and exchanged by one call. Whoever runs from it goes on with the
 /// files that it has open.
 fn mend(making: &Making, generation: &str, lock: &Path) -> anyhow::Result<()> {
-    let environment = Path::new(paths::ENVIRONMENTS).join(&making.name);
     // Its name is none of an environment.
     let stage = Path::new(paths::ENVIRONMENTS).join(format!(".{}", making.name));
     let clear = || match fs::remove_dir_all(&stage) {
@@ -120,10 +119,16 @@ fn mend(making: &Making, generation: &str, lock: &Path) -> anyhow::Result<()> {
         .mode(0o755)
         .create(&stage)
         .with_context(|| format!("create `{}`", stage.display()))?;
+    let exchanged = exchange(making, generation, lock, &stage);
+    exchanged.and(clear())
+}
+
+fn exchange(making: &Making, generation: &str, lock: &Path, stage: &Path) -> anyhow::Result<()> {
+    let environment = Path::new(paths::ENVIRONMENTS).join(&making.name);
     let words = builder(making, lock);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    command.arg("--directory").arg(&stage);
+    command.arg("--directory").arg(stage);
     command.arg("--used-as").arg(&environment);
     command.args(["--cache", paths::PACKAGE_CACHE]);
     run(command, &words[0])?;
@@ -135,8 +140,7 @@ fn mend(making: &Making, generation: &str, lock: &Path) -> anyhow::Result<()> {
         );
     }
     rustix::fs::renameat_with(CWD, &new, CWD, &old, RenameFlags::EXCHANGE)
-        .with_context(|| format!("replace `{}`", old.display()))?;
-    clear()
+        .with_context(|| format!("replace `{}`", old.display()))
 }
 
 /// In the place of the prefix, with a cache of its own, by whoever owns it: root runs nothing where others write.
