@@ -167,7 +167,7 @@ impl Host {
 }
 
 #[test]
-fn a_host_becomes_files_without_secrets() {
+fn what_a_host_is_becomes_one_file() {
     let host = Host::new();
     host.check(
         "export profile --with-files --with-file parts.py",
@@ -261,20 +261,26 @@ fn a_host_becomes_files_without_secrets() {
         directory = "/srv/gpu"
         user = "bb"
     "##]].assert_eq(&host.text("host.toml"));
+}
+
+#[test]
+fn beside_it_are_answers_locks_and_texts_without_secrets() {
+    let host = Host::exported();
     expect![[r#"
         buildbot-conda buildbot-conda/conda-path string /home/bb/anaconda3
         buildbot-conda buildbot-conda/conda-env string ci
         buildbot-conda buildbot-conda/user string bb
         buildbot-conda buildbot-conda/services multiselect master
         buildbot-conda buildbot-conda/master-directory string /home/bb/master
-    "#]].assert_eq(&host.text("preseed.cfg"));
+    "#]]
+    .assert_eq(&host.text("preseed.cfg"));
     expect![[r#"
         # platform: linux-64
         @EXPLICIT
         https://example.org/noarch/one-1-0.conda#sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
     "#]].assert_eq(&host.text("environments/ci.txt"));
     assert_eq!(host.text("config.toml"), CONFIGURATION);
-    assert_eq!(host.text("instances/master/parts.py"), "x = 1\n");
+    assert_eq!(host.text("instances/master/master.cfg"), "import parts\n");
     let grep = Command::new("grep")
         .args(["-r", "hidden"])
         .arg(host.profile())
@@ -285,26 +291,34 @@ fn a_host_becomes_files_without_secrets() {
 #[test]
 fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() {
     let host = Host::exported();
-    host.check("export profile --dry-run", &expect![[r#"
+    host.check(
+        "export profile --dry-run",
+        &expect![[r#"
         status 0
         stdout:
         stderr:
         warning: `environments/ci.txt`: credentials in addresses of channels are left out
         `profile` says that already
-    "#]]);
+    "#]],
+    );
     fs::remove_dir_all(host.path("etc/systemd/system/buildbot-master.service.d")).unwrap();
     fs::write(host.profile().join("README"), "Mine.\n").unwrap();
-    host.check("export profile", &expect![[r#"
+    host.check(
+        "export profile",
+        &expect![[r#"
         status 0
         stdout:
         host.toml
         systemd/buildbot-master.service.d/nice.conf
         stderr:
         warning: `environments/ci.txt`: credentials in addresses of channels are left out
-    "#]]);
+    "#]],
+    );
     assert!(!host.profile().join("systemd").exists());
     assert_eq!(host.text("README"), "Mine.\n");
-    host.check("export profile --without-files", &expect![[r#"
+    host.check(
+        "export profile --without-files",
+        &expect![[r#"
         status 0
         stdout:
         host.toml
@@ -312,7 +326,8 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         instances/master/master.cfg
         stderr:
         warning: `environments/ci.txt`: credentials in addresses of channels are left out
-    "#]]);
+    "#]],
+    );
     assert!(!host.profile().join("instances").exists());
 }
 
@@ -321,20 +336,26 @@ fn a_directory_with_other_things_is_left_alone() {
     let host = Host::new();
     fs::create_dir(host.profile()).unwrap();
     fs::write(host.profile().join("thesis"), "").unwrap();
-    host.check("export profile", &expect![[r#"
+    host.check(
+        "export profile",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
         error: `profile` is not empty, and no profile
         hint: name a directory of its own
-    "#]]);
-    host.check("verify profile", &expect![[r#"
+    "#]],
+    );
+    host.check(
+        "verify profile",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
         error: `profile` is no profile: it has no `host.toml`
         hint: `buildbot-conda host export profile` makes one
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -369,24 +390,33 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
 #[test]
 fn an_exported_host_is_what_its_profile_says() {
     let host = Host::exported();
-    host.check("verify profile", &expect![[r#"
+    host.check(
+        "verify profile",
+        &expect![[r#"
         status 0
         stdout:
         stderr:
         this host is what `profile` says
-    "#]]);
-    host.check("verify profile --json", &expect![[r#"
+    "#]],
+    );
+    host.check(
+        "verify profile --json",
+        &expect![[r#"
         status 0
         stdout:
         []
         stderr:
-    "#]]);
-    host.check("apply profile --dry-run", &expect![[r#"
+    "#]],
+    );
+    host.check(
+        "apply profile --dry-run",
+        &expect![[r#"
         status 0
         stdout:
         stderr:
         nothing to do
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -412,7 +442,9 @@ fn every_difference_is_named_and_would_be_removed() {
     }
     let directory = host.path("etc/buildbot-conda/credentials");
     fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-    host.check("verify profile", &expect![[r#"
+    host.check(
+        "verify profile",
+        &expect![[r#"
         status 1
         stdout:
         package `buildbot-conda`: 0.2.0, not 0.1.0
@@ -429,7 +461,8 @@ fn every_difference_is_named_and_would_be_removed() {
         unit `buildbot-master.service`: disabled, not enabled
         mode of `/etc/buildbot-conda/credentials`: 0755 root root, not 0700 root root
         stderr:
-    "#]]);
+    "#]],
+    );
     host.check("apply profile --dry-run", &expect![[r#"
         status 0
         stdout:
@@ -463,7 +496,9 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
     let host = Host::exported();
     fs::remove_dir_all(host.path("")).unwrap();
     host.write("etc/passwd", "");
-    host.check("apply profile --dry-run", &expect![[r#"
+    host.check(
+        "apply profile --dry-run",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
@@ -472,7 +507,8 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         the credential `worker-password` is needed
         error: `/usr/libexec/buildbot-conda/env` is not installed, which makes environments
         hint: apt install buildbot-conda-env
-    "#]]);
+    "#]],
+    );
     host.write("usr/libexec/buildbot-conda/env", "");
     host.write("etc/ssl/other", "");
     host.check("apply profile --dry-run", &expect![[r#"
@@ -503,13 +539,16 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         left to you: package `buildbot-conda`: missing
         hint: apt-get install buildbot-conda=0.1.0
     "#]]);
-    host.check("apply profile", &expect![[r#"
+    host.check(
+        "apply profile",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
         error: `host apply` acts on a running system, which `--root` leaves alone
         hint: `--dry-run` shows what it would do
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -531,10 +570,13 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     }
     fs::write(host.profile().join("host.toml"), good).unwrap();
     fs::write(host.profile().join("config.toml"), "[master]\nx = 1\n").unwrap();
-    host.check("apply profile --dry-run", &expect![[r#"
+    host.check(
+        "apply profile --dry-run",
+        &expect![[r#"
         status 78
         stdout:
         stderr:
         error: profile/config.toml:2:1: master.x: unknown key
-    "#]]);
+    "#]],
+    );
 }
