@@ -65,10 +65,9 @@ impl Change {
     /// A line for each field and each instance.
     fn text(&self) -> String {
         let fields = [self.from.as_str(), self.to.as_str(), &self.boot];
-        let lines = fields
-            .into_iter()
-            .chain(self.running.iter().map(String::as_str));
-        lines.map(|line| format!("{line}\n")).collect()
+        let running = self.running.iter().map(String::as_str);
+        let lines: Vec<&str> = fields.into_iter().chain(running).collect();
+        lines.join("\n") + "\n"
     }
 }
 
