@@ -1,5 +1,5 @@
 //! Managed environments on hosts without any Conda: from a lock to a build, updated while a build runs, taken back when
-//! the new Buildbot does not serve, and interrupted.
+//! the new Buildbot does not serve.
 
 use std::time::Duration;
 
@@ -187,6 +187,21 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     let machine = with_environment(release)?;
     let first = current(&machine)?;
     create_instances(&machine)?;
+    // All of it in the narrowest sandbox, into which the environment's generations have to be bound.
+    for reference in ["master", "worker"] {
+        call(&machine, &["set", reference, "hardening", "strict"])?.succeeded()?;
+    }
+    // One that never ran is no reason against any generation.
+    machine
+        .shell(&format!(
+            "install -D -o bb -g bb /dev/null /home/bb/broken/buildbot.tac
+             printf '[\"master@broken\"]\\ndirectory = \"/home/bb/broken\"\\nconda-env = \"{ENVIRONMENT}/current\"\\n' \
+                 >>/etc/buildbot-conda/config.toml"
+        ))?
+        .succeeded()?;
+    machine
+        .shell("systemctl daemon-reload; systemctl restart buildbot-master buildbot-worker")?
+        .succeeded()?;
     // One that is seen to be broken is never switched to.
     let lock = machine.read_file(LOCK)?;
     let without: Vec<&str> = lock
@@ -248,13 +263,16 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
                 .contains(&format!("`buildbot` is back at generation {first}"))
             && talk
                 .stderr
-                .contains("`buildbot-master.service` does not start"),
+                .contains("`buildbot-master.service` does not start")
+            && talk
+                .stderr
+                .contains("it does not run now, and would not from"),
         "{talk}"
     );
     ensure_as_before(&machine, &first, &talk)?;
 
     nothing_is_left_on_a_full_disk(&machine)?;
-    what_is_ended_on_the_way_is_undone(&machine, &first)
+    every_format_makes_the_same_and_no_evil_package_is_installed(&machine)
 }
 
 /// The generation that served, in both instances.
@@ -294,38 +312,109 @@ fn nothing_is_left_on_a_full_disk(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-fn what_is_ended_on_the_way_is_undone(machine: &Machine, first: &str) -> Outcome {
-    // Ended while it makes a generation, and after it has switched: what served serves, and the next command cleans up.
-    for (moment, options) in [(".building", ""), (".changing", "--no-restart")] {
-        let script = format!(
-            "buildbot-conda env gc buildbot --cache >/dev/null
-             setsid -f sh -c 'buildbot-conda env update buildbot {options} --file {OTHER} >/dev/null 2>&1'
-             until test -e {ENVIRONMENT}/{moment} || test \"$(readlink {ENVIRONMENT}/current)\" != {first}; do sleep 0.02; done
-             kill -KILL $(pidof buildbot-conda) $(pidof env) 2>/dev/null || true"
-        );
-        let talk = machine.run_within(LIMIT, &["sh", "-c", &script])?;
-        machine.wait_until("nobody changes it", LIMIT, || {
-            let ended = machine.run(&["flock", "-n", &format!("{ENVIRONMENT}/.lock"), "true"])?;
-            Ok((ended.status == 0).then_some(()))
-        })?;
+/// Every format makes one generation, which is there after the first; what is not what it says is refused, and nothing
+/// changes.
+fn every_format_makes_the_same_and_no_evil_package_is_installed(machine: &Machine) -> Outcome {
+    let yml = format!("name: formats\nchannels: [\"file://{CHANNEL}\"]\ndependencies: [python]\n");
+    machine.write_file("/root/environment.yml", &yml, "0644", "root")?;
+    let created = [
+        "env",
+        "create",
+        "formats",
+        "--file",
+        "/root/environment.yml",
+    ];
+    call(machine, &created)?.succeeded()?;
+    let lock = call(machine, &["env", "lock", "formats"])?.succeeded()?;
+    machine.write_file("/root/sha256.txt", &lock.stdout, "0644", "root")?;
+    let python = format!("{ENVIRONMENT}/current/bin/python");
+    machine.write_file("/root/formats.py", FORMATS, "0644", "root")?;
+    machine.run(&[&python, "/root/formats.py"])?.succeeded()?;
+    let update = |file: &str| {
+        let path = format!("/root/{file}");
+        call(machine, &["env", "update", "formats", "--file", &path])
+    };
+    for file in [
+        "environment.yml",
+        "sha256.txt",
+        "md5.txt",
+        "pixi.lock",
+        "conda-lock.yml",
+    ] {
+        let talk = update(file)?;
         ensure!(
-            Rest::new(machine).answers(),
-            "the master does not answer: {talk}"
+            talk.status == 0 && talk.stderr.contains("is that already"),
+            "{file}: {talk}"
         );
-        call(machine, &["env", "gc", "buildbot"])?.succeeded()?;
-        let left = machine.run(&["ls", "-A", ENVIRONMENT])?.succeeded()?;
-        ensure!(
-            !left.stdout.contains(".building") && !left.stdout.contains(".changing"),
-            "{left}"
-        );
-        if current(machine)? != first {
-            // It had come to its end.
-            call(machine, &["env", "rollback", "buildbot"])?.succeeded()?;
-        }
-        ensure_as_before(machine, first, &talk)?;
     }
+    let state = "ls -A /var/lib/buildbot-conda/envs/formats; readlink /var/lib/buildbot-conda/envs/formats/current";
+    let before = machine.shell(state)?.succeeded()?.stdout;
+    for (file, reason) in [
+        ("checksum.txt", "is not the package that is asked for"),
+        ("truncated.txt", "truncated-1-0"),
+        ("traversal.txt", "is outside of the environment"),
+    ] {
+        let talk = update(file)?;
+        ensure!(
+            talk.status == 1 && talk.stderr.contains(reason),
+            "{file}: {talk}"
+        );
+        ensure!(
+            machine.shell(state)?.succeeded()?.stdout == before,
+            "{file}: {talk}"
+        );
+    }
+    let evil = machine.shell("find / -xdev -name evil -not -path '/proc/*'")?;
+    ensure!(evil.text().is_empty(), "{evil}");
+    call(machine, &["env", "remove", "formats"])?.succeeded()?;
     Ok(())
 }
+
+/// Writes what `sha256.txt` has in the other formats, and locks of packages that are not what they should be.
+const FORMATS: &str = r##"
+import hashlib, io, json, os, tarfile
+from urllib.parse import urlsplit
+os.chdir("/root")
+urls = [line.split("#")[0] for line in open("sha256.txt") if line.startswith("file:")]
+pixi = "version: 6\nenvironments:\n  default:\n    channels:\n    - url: file:///srv/channel/\n    packages:\n      linux-64:\n"
+described, conda, explicit = "packages:\n", "package:\n", "@EXPLICIT\n"
+for url in urls:
+    content = open(urlsplit(url).path, "rb").read()
+    md5, sha256 = hashlib.md5(content).hexdigest(), hashlib.sha256(content).hexdigest()
+    name, version, build = url.rsplit("/", 1)[1].rsplit("-", 2)
+    pixi += "      - conda: %s\n" % url
+    subdir = url.split("/")[-2]
+    described += "- conda: %s\n  sha256: %s\n  md5: %s\n  subdir: %s\n" % (url, sha256, md5, subdir)
+    described += "  noarch: generic\n" if subdir == "noarch" else ""
+    conda += ("- name: %s\n  version: '%s'\n  manager: conda\n  platform: linux-64\n  dependencies: {}\n  url: %s\n"
+        "  hash:\n    md5: %s\n    sha256: %s\n  category: main\n  optional: false\n" % (name, version, url, md5, sha256))
+    explicit += "%s#%s\n" % (url, md5)
+open("md5.txt", "w").write(explicit)
+open("pixi.lock", "w").write(pixi + described)
+open("conda-lock.yml", "w").write("version: 1\nmetadata:\n  content_hash:\n    linux-64: %s\n  channels:\n"
+    "  - url: file:///srv/channel\n    used_env_vars: []\n  platforms: [linux-64]\n  sources: []\n%s" % ("0" * 64, conda))
+last = explicit.rstrip()[-1]
+open("checksum.txt", "w").write(explicit.rstrip()[:-1] + ("0" if last != "0" else "1") + "\n")
+def package(name, path):
+    index = {"name": name, "version": "1", "build": "0", "build_number": 0, "depends": [], "subdir": "noarch", "noarch": "generic"}
+    text = b"evil"
+    entry = {"_path": path, "path_type": "hardlink", "sha256": hashlib.sha256(text).hexdigest(), "size_in_bytes": len(text)}
+    files = [("info/index.json", json.dumps(index).encode()), (path, text),
+             ("info/paths.json", json.dumps({"paths": [entry], "paths_version": 1}).encode())]
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:bz2") as archive:
+        for path, text in files:
+            info = tarfile.TarInfo(path)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text))
+    return made.getvalue()
+os.makedirs("/srv/wrong/noarch")
+whole = package("truncated", "share/evil")
+for name, content in ("truncated", whole[:len(whole) // 2]), ("traversal", package("traversal", "../../../../evil")):
+    path = "/srv/wrong/noarch/%s-1-0.tar.bz2" % name
+    open(path, "wb").write(content)
+    open(name + ".txt", "w").write("%sfile://%s#%s\n" % (explicit, path, hashlib.md5(content).hexdigest()))
+"##;
 
 /// Makes a package whose activation fails in services alone, and prints its line for a lock.
 const TRAP: &str = r#"
