@@ -17,6 +17,8 @@ const PROFILE: &str = "/srv/host";
 const SECRETS: &str = "/root/secrets";
 const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
 const OTHER: &str = "/root/other.txt";
+/// An environment of somebody's, at a place where Conda would have made it.
+const TOOLS: &str = "/home/bb/conda/envs/tools";
 
 /// What is done to the host between two times that the profile is applied, and every line that tells of it.
 type Change = (&'static str, &'static [&'static str]);
@@ -83,7 +85,15 @@ const SERVICES: [Change; 4] = [
         &["unit `buildbot-worker.service`: disabled, not enabled"],
     ),
 ];
-const INSTANCES: [Change; 2] = [
+const INSTANCES: [Change; 4] = [
+    (
+        "mv /home/bb/conda/envs/tools /home/bb/tools",
+        &["environment `/home/bb/conda/envs/tools`: missing"],
+    ),
+    (
+        "systemctl stop buildbot-master; rm -r /home/bb/master /var/lib/buildbot-conda/instances/master",
+        &["instance `master`: missing"],
+    ),
     (
         "systemctl stop buildbot-worker; rm -r /home/bb-worker/worker",
         &["instance `worker`: missing"],
@@ -128,11 +138,28 @@ fn exported(release: Release) -> anyhow::Result<Machine> {
              systemctl daemon-reload; systemctl restart buildbot-master",
         )?
         .succeeded()?;
+    machine.shell(&by_conda())?.succeeded()?;
     call(&machine, &["host", "export", PROFILE, "--with-files"])?.succeeded()?;
     machine
         .shell(&format!("cp -a /etc/buildbot-conda/credentials {SECRETS}"))?
         .succeeded()?;
     Ok(machine)
+}
+
+/// It is one of Conda's to everybody: without generations, and its account's own.
+fn by_conda() -> String {
+    format!(
+        r#"cp /root/lock.txt /srv/lock.txt
+         install --directory --owner=bb --group=bb /home/bb/stage /home/bb/conda /home/bb/conda/envs
+         setpriv --reuid=bb --regid=bb --init-groups --reset-env -- /usr/libexec/buildbot-conda/env              --file /srv/lock.txt --directory /home/bb/stage --cache /home/bb/stage/cache --at {TOOLS}
+         rm -r /home/bb/stage
+         cat >>/etc/buildbot-conda/config.toml <<'END'
+
+["worker@tools"]
+directory = "/srv/tools"
+conda-env = "{TOOLS}"
+END"#
+    )
 }
 
 fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
@@ -146,20 +173,22 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
         "grep -rF \"$(cat {SECRETS}/worker-password)\" {PROFILE}"
     ))?;
     ensure!(secret.status == 1, "a secret is in the profile: {secret}");
+    // A checkout of somebody's is written as somebody.
+    machine
+        .shell("install --directory --owner=bb --group=bb /home/bb/hosts")?
+        .succeeded()?;
+    call(&machine, &["host", "export", "/home/bb/hosts/this"])?.succeeded()?;
+    let foreign = machine.run(&["find", "/home/bb/hosts", "!", "-user", "bb"])?;
+    ensure!(
+        foreign.succeeded()?.stdout.is_empty(),
+        "root has written there"
+    );
+
     let clean = call(&machine, &["host", "verify", PROFILE])?;
     ensure!(clean.status == 0 && clean.stdout.is_empty(), "{clean}");
     ensure_nothing_to_do(&machine)?;
 
-    for changes in [&FILES[..], &SERVICES, &INSTANCES] {
-        for (script, _) in changes {
-            machine
-                .shell(&format!("set -e; {script}"))?
-                .succeeded()
-                .with_context(|| (*script).to_owned())?;
-        }
-        let lines = changes.iter().flat_map(|(_, lines)| lines.iter().copied());
-        mended(&machine, &lines.collect::<Vec<_>>())?;
-    }
+    change_and_mend(&machine, &FILES)?;
     ensure!(
         machine
             .read_file("/home/bb/master/master.cfg.replaced")?
@@ -174,14 +203,23 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
         "what was replaced is not kept"
     );
 
+    change_and_mend(&machine, &SERVICES)?;
+    change_and_mend(&machine, &INSTANCES)?;
+    machine
+        .shell(&format!(
+            "diff -r --no-dereference -x conda-meta /home/bb/tools {TOOLS} && test -z \"$(find {TOOLS} ! -user bb)\"
+             test \"$(ls -A /home/bb/conda/envs)\" = tools"
+        ))?
+        .succeeded()?;
+
     // Another generation serves, and goes again.
     let link = format!("{ENVIRONMENT}/current");
     let wanted = machine.run(&["readlink", &link])?.succeeded()?;
     call(&machine, &["env", "update", "buildbot", "--file", OTHER])?.succeeded()?;
     let found = machine.run(&["readlink", &link])?.succeeded()?;
     let (wanted, found) = (wanted.text(), found.text());
-    let line = format!("environment `{link}`: generation {found}, not generation {wanted}");
-    mended(&machine, &[&line])?;
+    let expected = format!("environment `{link}`: generation {found}, not generation {wanted}");
+    mended(&machine, &[&expected])?;
 
     // A secret that nobody gives is asked for by its name, before anything is done.
     machine
@@ -225,6 +263,18 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     let build = rest.wait_for_build(rest.force("hello", &[])?, LIMIT)?;
     ensure!(build.results == 0, "{build:?}");
     Ok(())
+}
+
+/// All of it is done to the host, named in the order of kinds, and mended at once.
+fn change_and_mend(machine: &Machine, changes: &[Change]) -> Outcome {
+    for (script, _) in changes {
+        machine
+            .shell(&format!("set -e; {script}"))?
+            .succeeded()
+            .with_context(|| (*script).to_owned())?;
+    }
+    let lines = changes.iter().flat_map(|(_, lines)| lines.iter().copied());
+    mended(machine, &lines.collect::<Vec<_>>())
 }
 
 /// The host differs in exactly this; applying the profile mends it, and the services serve.
