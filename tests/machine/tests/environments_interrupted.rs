@@ -192,11 +192,11 @@ fn killed_while_it_is_made(machine: &Machine, python: &str) -> Outcome {
                 "cd {STORE}/small; ls -A | grep -vx '[0-9a-f]\\{{12\\}}'; cd /var/cache/buildbot-conda; ls -A archives"
             ))?
             .succeeded()?;
-        let expected = format!(".lock\ncurrent\nhistory\n");
+        let expected = ".lock\ncurrent\nhistory\n";
         ensure!(
             talk.status == 0
                 && serves == (number + 1).to_string()
-                && names.stdout.starts_with(&expected)
+                && names.stdout.starts_with(expected)
                 && !names.stdout[expected.len()..].contains("part"),
             told(format!("{talk}\n{names}"))
         );
@@ -208,6 +208,9 @@ fn killed_while_it_is_made(machine: &Machine, python: &str) -> Outcome {
     ensure!(left.text() == "2", "{left}");
     Ok(())
 }
+
+/// Whether an event is the one before which everything is killed.
+type IsMoment = Box<dyn FnMut(&Event) -> bool + Send>;
 
 /// The words of the program that one event is about, if it is the start of one.
 fn words(event: &Event) -> Option<&[String]> {
@@ -231,7 +234,6 @@ fn killed_while_services_are_restarted(machine: &Machine, first: &str) -> Outcom
     // Made once, so that the other moments are those of its trial and its switch.
     call(machine, &["env", "gc", "--cache"])?.succeeded()?;
     let compiles = |event: &Event| matches!(event, Event::Step(step) if step.call == "execve" && step.paths[0].contains("/bin/python"));
-    type IsMoment = Box<dyn FnMut(&Event) -> bool + Send>;
     let moments: [(&str, IsMoment); 7] = [
         ("compile", Box::new(compiles)),
         (
