@@ -177,6 +177,12 @@ async fn rest(wanted: &Wanted, part: &Path, client: &LazyClient) -> Result<(), S
         status if status.is_server_error() => {
             return Err(Stopped::Broken(anyhow!("the server says {status}")));
         }
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            return Err(Stopped::ForGood(anyhow!(
+                "the server says {status}\nhint: name and password are taken from `~/.netrc` and from the file that \
+                 `RATTLER_AUTH_FILE` names"
+            )));
+        }
         status => return Err(Stopped::ForGood(anyhow!("the server says {status}"))),
     }
     while let Some(piece) = response

@@ -209,7 +209,7 @@ fn package(wanted: &Wanted, sha256: Sha256Hash) -> anyhow::Result<Package> {
         version: identifier.version,
         build: identifier.build_string,
         subdir,
-        url: wanted.url.to_string(),
+        url: wanted.shown(),
         sha256: Some(archives::hex(&sha256)),
         md5: wanted.md5.map(|sum| archives::hex(&sum)),
     })

@@ -56,14 +56,15 @@ pub(crate) async fn unpack(archive: &Archive, cache: &PackageCache) -> anyhow::R
             .with_context(told)?,
     };
     let link = LinkJson::from_package_directory(&directory).ok();
-    let url = &archive.wanted.url;
+    // Everyone may read the record.
+    let url = archive.wanted.public();
     // .../CHANNEL/SUBDIR/FILE
     let channel = url.join("..").ok().map(|url| url.to_string());
     Ok(Contents {
         record: RepoDataRecord {
             package_record: record,
             identifier: archive.identifier.clone().into(),
-            url: url.clone(),
+            url,
             channel,
         },
         paths,

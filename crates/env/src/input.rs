@@ -30,12 +30,17 @@ impl Wanted {
     }
 
     /// Where it comes from, without what may be secret in an address.
-    pub(crate) fn shown(&self) -> String {
+    pub(crate) fn public(&self) -> Url {
         let mut url = self.url.clone();
         // Addresses that cannot have them are left as they are.
         let _ = url.set_password(None);
         let _ = url.set_username("");
-        url.to_string()
+        url
+    }
+
+    /// The same for messages.
+    pub(crate) fn shown(&self) -> String {
+        self.public().to_string()
     }
 }
 

@@ -289,3 +289,115 @@ fn serve(listener: &TcpListener, directory: &Path) -> usize {
     }
     resumed
 }
+
+#[test]
+fn no_device_comes_with_a_package() {
+    let mut device = file("dev/null", "", 0o666);
+    device["device"] = true.into();
+    let host = Host::with(&[("evil", "1", vec![device])]);
+    let said = host.make(&host.lock());
+    // What it is unpacked to is an empty file.
+    let metadata = fs::symlink_metadata(host.prefix(&said).join("dev/null")).unwrap();
+    assert!(metadata.is_file() && metadata.len() == 0, "{metadata:?}");
+    assert_eq!(mode(&host.prefix(&said).join("dev/null")), 0o644);
+}
+
+/// A server of a channel behind a password; ends when `count` requests had it.
+fn guarded(listener: &TcpListener, directory: &Path, count: usize) {
+    let mut served = 0;
+    while served < count {
+        let (mut stream, _) = listener.accept().unwrap();
+        let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let head: Vec<String> = lines
+            .map(Result::unwrap)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        // `user:geheim`.
+        let has_password = head
+            .iter()
+            .any(|line| line.eq_ignore_ascii_case("authorization: Basic dXNlcjpnZWhlaW0="));
+        let name = head[0].split(' ').nth(1).unwrap();
+        let name = name.rsplit('/').next().unwrap();
+        let (status, content) = if has_password {
+            served += 1;
+            ("200 OK", fs::read(directory.join(name)).unwrap())
+        } else {
+            ("401 Unauthorized", Vec::new())
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            content.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        // It may have gone away.
+        let _ = stream.write_all(&content);
+    }
+}
+
+#[test]
+fn a_password_comes_from_where_others_have_it_and_is_never_told() {
+    let host = good();
+    let directory = host.path("channel/noarch");
+    let home = host.path("home");
+    fs::create_dir(&home).unwrap();
+    let netrc = home.join(".netrc");
+    let file = home.join("credentials.json");
+    let (netrc_text, file_text) = (
+        "machine 127.0.0.1 login user password geheim\n",
+        r#"{"127.0.0.1": {"BasicHTTP": {"username": "user", "password": "geheim"}}}"#,
+    );
+    for (place, with) in [
+        ("netrc", Some((&netrc, netrc_text, "NETRC"))),
+        ("a file", Some((&file, file_text, "RATTLER_AUTH_FILE"))),
+        ("the address", None),
+        ("nowhere", None),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let user = if place == "the address" {
+            "user:geheim@"
+        } else {
+            ""
+        };
+        let lock = format!(
+            "@EXPLICIT\n{}",
+            host.lines(&format!("http://{user}{address}/channel"))
+        );
+        if let Some((path, text, _)) = with {
+            fs::write(path, text).unwrap();
+        }
+        let directory = directory.clone();
+        let count = if place == "nowhere" { usize::MAX } else { 2 };
+        // Where nobody knows the password it refuses until the test ends.
+        let server = thread::spawn(move || guarded(&listener, &directory, count));
+        let variables: Vec<(&str, &str)> = with
+            .iter()
+            .map(|(path, _, variable)| (*variable, path.to_str().unwrap()))
+            .collect();
+        let said = host.run_with(&lock, &[], &variables);
+        if place != "nowhere" {
+            server.join().unwrap();
+        }
+        assert_eq!(said.success, place != "nowhere", "{place}: {}", said.stderr);
+        assert!(!said.stderr.contains("geheim"), "{place}: {}", said.stderr);
+        if said.success {
+            let lock = host.prefix(&said).join("conda-meta");
+            for entry in fs::read_dir(lock).unwrap().map(Result::unwrap) {
+                let text = fs::read_to_string(entry.path()).unwrap();
+                assert!(!text.contains("geheim"), "{place}: {:?}", entry.path());
+            }
+            fs::remove_dir_all(host.prefix(&said)).unwrap();
+            fs::remove_dir_all(host.path("cache")).unwrap();
+        } else {
+            let lines = said
+                .stderr
+                .lines()
+                .filter(|line| line.starts_with("error: "));
+            assert_eq!(lines.count(), 1, "{}", said.stderr);
+            assert!(said.stderr.contains("hint: "), "{}", said.stderr);
+        }
+        for path in [&netrc, &file] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -25,8 +25,12 @@ for package in packages:
         kind = "hardlink"
         if "link" in member:
             info.type, info.linkname, kind = tarfile.SYMTYPE, member["link"], "softlink"
+        if "device" in member:
+            info.type, info.devmajor, info.devminor = tarfile.CHRTYPE, 1, 3
         if not member["path"].startswith("info/"):
             entries.append({"_path": member.get("listed", member["path"]), "path_type": kind})
+            if "placeholder" in member:
+                entries[-1].update(prefix_placeholder=member["placeholder"], file_mode="text")
             entries[-1].update(sha256=hashlib.sha256(text).hexdigest(), size_in_bytes=len(text))
         members.append((info, text))
     files = {"info/index.json": described, "info/paths.json": {"paths": entries, "paths_version": 1}}

@@ -90,6 +90,16 @@ impl Host {
 
     /// Runs the program on a file with this text.
     pub(crate) fn run(&self, text: &str, options: &[&str]) -> Said {
+        self.run_with(text, options, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub(crate) fn run_with(
+        &self,
+        text: &str,
+        options: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Said {
         let input = self.path("input");
         fs::write(&input, text).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda-env"))
@@ -100,6 +110,10 @@ impl Host {
             .args(["--used-as", "/envs/x", "--cache"])
             .arg(self.path("cache"))
             .args(options)
+            // Neither credentials nor proxies of whoever runs this.
+            .env("HOME", self.path("home"))
+            .env("NO_PROXY", "127.0.0.1")
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         Said {
