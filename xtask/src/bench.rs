@@ -2,6 +2,7 @@
 //! asserted: the machine of the day decides the milliseconds.
 
 mod cli;
+mod env;
 mod install;
 mod launch;
 mod measure;
@@ -31,6 +32,8 @@ enum Subject {
     Install(InstallArguments),
     /// `check`, `run` and `status --json` of the command line, the last on a booted machine
     Cli(CliArguments),
+    /// Making an environment from a local channel, against py-rattler, and the size of the package that does it
+    Env(EnvArguments),
 }
 
 #[derive(Args)]
@@ -88,11 +91,22 @@ struct CliArguments {
     json: bool,
 }
 
+#[derive(Args)]
+struct EnvArguments {
+    /// Environments made in each way
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    runs: usize,
+    /// Print JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Launch(arguments) => launch::run(workspace, arguments),
         Subject::Start(arguments) => start::run(workspace, arguments),
         Subject::Install(arguments) => install::run(workspace, arguments),
         Subject::Cli(arguments) => cli::run(workspace, arguments),
+        Subject::Env(arguments) => env::run(workspace, arguments),
     }
 }

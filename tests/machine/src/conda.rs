@@ -159,6 +159,15 @@ impl Channel {
     }
 }
 
+/// A Python that has py-rattler, to compare with.
+///
+/// # Errors
+///
+/// When it cannot be downloaded.
+pub fn python_with_rattler() -> Result<PathBuf> {
+    Ok(tools()?.join("bin/python"))
+}
+
 fn sources() -> PathBuf {
     workspace().join("tests/channel")
 }

@@ -26,7 +26,7 @@ mod stage;
 mod tree;
 mod unit;
 
-pub use conda::{Channel, Environment, PREFIX, Version};
+pub use conda::{Channel, Environment, PREFIX, Version, python_with_rattler};
 pub use faults::{Row, TABLE, Verdict, fault, forget_faults, verdict};
 pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
