@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 type Rule = fn(&Tree) -> Result<()>;
 
 /// Every rule by name.
-pub(crate) const RULES: [(&str, Rule); 6] = [
+pub(crate) const RULES: [(&str, Rule); 7] = [
     ("versions agree", versions_agree),
     (
         "modules open with what they own",
@@ -24,6 +24,10 @@ pub(crate) const RULES: [(&str, Rule); 6] = [
     (
         "one crate alone knows the network",
         one_crate_alone_knows_the_network,
+    ),
+    (
+        "the main package links nothing of environments",
+        the_main_package_links_nothing_of_environments,
     ),
     ("the project stands alone", the_project_stands_alone),
     (
@@ -176,6 +180,41 @@ fn one_crate_alone_knows_the_network(tree: &Tree) -> Result<()> {
                 .iter()
                 .any(|start| line.starts_with(start));
             ensure!(!is_large, "{}: `{line}`", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// Neither directly nor by way of another library.
+fn the_main_package_links_nothing_of_environments(tree: &Tree) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    for program in ["cli", "launcher", "generator"] {
+        let package = format!("buildbot-conda-{program}");
+        let output = Command::new(&cargo)
+            .current_dir(&tree.root)
+            .args(["tree", "--locked", "--edges", "normal,build"])
+            .args(["--prefix", "none", "--format", "{p}", "--package", &package])
+            .output()
+            .context("run `cargo tree`")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "`cargo tree` failed: {said}");
+        let linked = String::from_utf8(output.stdout).context("read names of libraries")?;
+        let names: Vec<&str> = linked
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .collect();
+        ensure!(
+            names.contains(&package.as_str()),
+            "`cargo tree` does not tell of `{package}`"
+        );
+        let large = names.iter().find(|name| {
+            **name == "buildbot-conda-env"
+                || ["rattler", "reqwest", "rustls", "tokio", "hyper"]
+                    .iter()
+                    .any(|start| name.starts_with(start))
+        });
+        if let Some(large) = large {
+            bail!("`{package}` links `{large}`, which is for `buildbot-conda-env` alone");
         }
     }
     Ok(())
