@@ -114,6 +114,23 @@ def test_second_start_finds_what_the_first_has_found(tree):
     assert [path.name for path in tree.file.parent.iterdir()] == ["imports"]
 
 
+def test_bytecode_that_was_compiled_elsewhere_is_remembered_under_its_own_name(tree):
+    program = (
+        "import importlib.util, py_compile, sys\n"
+        "mode = py_compile.PycInvalidationMode.UNCHECKED_HASH\n"
+        "for path in sys.argv[1:]:\n"
+        "    py_compile.compile(path, dfile='elsewhere.py', doraise=True, invalidation_mode=mode)\n"
+    )
+    subprocess.run([tree.python, "-c", program, *map(str, tree.site.rglob("*.py"))], check=True)
+    first = tree.start()
+    assert tree.file.exists()
+    second = tree.start()
+    # With the lines of sources in tracebacks.
+    assert second[1] == first[1] and second[2] == []
+    assert all(seen[6] == 1 for seen in second[1].values())
+    assert b"elsewhere.py" not in tree.file.read_bytes()
+
+
 def edited(tree):
     tree.write(tree.site / "plain.py", "longer")
 
