@@ -343,10 +343,9 @@ fn power_is_cut(mut machine: Machine, first: &str) -> anyhow::Result<Machine> {
     })?;
     machine.shell("sync")?.succeeded()?;
     machine.power_cut()?;
-    let units = [Unit::master(&machine), Unit::worker(&machine)];
-    for unit in units {
-        unit.wait_for_state("active")?;
-    }
+    machine.wait_until("the master serves again", LIMIT, || {
+        Ok(Rest::new(&machine).answers().then_some(()))
+    })?;
     ensure!(
         current(&machine, "buildbot")? == first,
         "the link was switched"
