@@ -16,6 +16,9 @@ use crate::{Environment, Release};
 /// How long an ordinary command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 
+/// Between two looks at what is waited for, at least; where looking takes long, machines have better things to do.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Runs a command in an overlay of its own. Arguments: the overlay's options, where to mount it, a directory of the
 /// host's, the command.
 const BESIDE: &str = r#"
@@ -296,9 +299,11 @@ impl Machine {
     ) -> Result<T> {
         let deadline = Instant::now() + limit;
         loop {
+            let asked = Instant::now();
             if let Some(value) = condition()? {
                 return Ok(value);
             }
+            let pause = PAUSE.max(asked.elapsed() * 2);
             if Instant::now() > deadline {
                 let journal = self
                     .run(&["journalctl", "--no-pager", "--lines=60"])
@@ -309,7 +314,7 @@ impl Machine {
                     journal.unwrap_or_default()
                 );
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(pause);
         }
     }
 
