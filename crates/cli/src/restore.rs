@@ -1,9 +1,12 @@
 //! `restore REF [BACKUP]`: a backup takes the place of a stopped master's database, which is itself
 //! kept as a backup; `--list` shows which there are.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
@@ -17,14 +20,25 @@ use crate::database::progress::Progress;
 use crate::database::{Failure, Master, account, perform, plan};
 use crate::{output, table};
 
+/// What says that a backup is on standard input.
+const STDIN: &str = "--from-stdin";
+
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Name of a backup as `--list` shows it; the youngest when none is given
+    /// Name of a backup as `--list` shows it, or the path of one from elsewhere, such as another host; the youngest when
+    /// none is given
     #[arg(value_name = "BACKUP", conflicts_with = "list")]
     backup: Option<String>,
+    /// The backup from elsewhere is on standard input: its file may be root's
+    #[arg(long, hide = true, requires = "backup")]
+    from_stdin: bool,
     /// List the backups, youngest first
     #[arg(long)]
     list: bool,
@@ -42,13 +56,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     let master = Master::new(instance, context)?;
-    if let Some(status) = account::hand_over(instance, context)? {
+    // Read by whoever calls this, and written by the service user.
+    let foreign = match arguments.backup.as_deref() {
+        Some(path) if path.contains('/') => Some(Foreign::at(Path::new(path), arguments)?),
+        _ => None,
+    };
+    let input = foreign.as_ref().map(|foreign| (STDIN, &foreign.file));
+    if let Some(status) = account::hand_over_with(instance, context, input)? {
         return Ok(status);
     }
     if arguments.list {
         return list(&backups::list(&master.state)?, arguments.json);
     }
-    let chosen = choose(arguments.backup.as_deref(), &master)?;
+    let chosen = match &foreign {
+        None => choose(arguments.backup.as_deref(), &master)?,
+        Some(foreign) => foreign.name.clone(),
+    };
     if arguments.dry_run {
         if let Some(holder) = lock::holder_of(master.directory()) {
             eprintln!("warning: the master runs as {holder}, it has to be stopped first");
@@ -57,6 +80,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return output::print(plan::restore(&master, &facts, &chosen)?);
     }
     let lock = Lock::take(master.directory())?;
+    if let Some(foreign) = foreign {
+        backups::take_in(foreign.file, foreign.size, &foreign.name, &master.state)?;
+    }
     let facts = Facts::ask(&master, Some(&lock), true)?;
     let mut plan = plan::restore(&master, &facts, &chosen)?;
     if Mark::read(&master.state)?.is_some() {
@@ -69,6 +95,36 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     backups::prune(&master.state, &[&chosen])?;
     eprintln!("restored `{}` from `{chosen}`", facts.place);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A backup that is not among the master's own.
+struct Foreign {
+    name: BackupName,
+    file: File,
+    /// Bytes.
+    size: u64,
+}
+
+impl Foreign {
+    fn at(path: &Path, arguments: &Arguments) -> anyhow::Result<Self> {
+        let told = || format!("read `{}`", path.display());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name: BackupName = name.parse()?;
+        let file = if arguments.from_stdin {
+            File::from(
+                std::io::stdin()
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .with_context(told)?,
+            )
+        } else {
+            File::open(path).with_context(told)?
+        };
+        let metadata = file.metadata().with_context(told)?;
+        ensure!(metadata.is_file(), "`{}` is no file", path.display());
+        let size = metadata.len();
+        Ok(Self { name, file, size })
+    }
 }
 
 fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failure> {

@@ -133,9 +133,20 @@ fn what_is_no_backup_is_not_restored() {
         (status, stderr.as_str()),
         (
             Some(1),
-            "error: no backup `../../../../../etc/passwd` in \
-             `/var/lib/buildbot-conda/instances/master/backups`\n\
-             hint: `buildbot-conda restore master --list` names those there are\n"
+            "error: `passwd` is no name of a backup\n\
+             hint: `backup` gives names such as `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`\n"
+        )
+    );
+    let missing = "20261101T000000Z-buildbot-4.3.0-schema-067.sqlite";
+    let (status, _, stderr) = run(&host, &["restore", "master", missing]);
+    assert_eq!(
+        (status, stderr),
+        (
+            Some(1),
+            format!(
+                "error: no backup `{missing}` in `/var/lib/buildbot-conda/instances/master/backups`\n\
+                 hint: `buildbot-conda restore master --list` names those there are\n"
+            )
         )
     );
 }

@@ -4,10 +4,10 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -28,6 +28,16 @@ pub(crate) fn hand_over(
     instance: &Instance,
     context: &Context,
 ) -> anyhow::Result<Option<ExitCode>> {
+    hand_over_with(instance, context, None)
+}
+
+/// As [`hand_over`]. A file that perhaps root alone can read is handed over with it, as standard input: the command
+/// line then has one word more, which says so.
+pub(crate) fn hand_over_with(
+    instance: &Instance,
+    context: &Context,
+    input: Option<(&str, &File)>,
+) -> anyhow::Result<Option<ExitCode>> {
     // Below a root directory, whoever runs this plays the service user.
     if context.is_elsewhere() {
         return Ok(None);
@@ -41,6 +51,14 @@ pub(crate) fn hand_over(
     if !own.is_root() {
         bail!("only root and `{user}` can do this\nhint: call it with sudo");
     }
+    let mut words: Vec<OsString> = own_arguments().collect();
+    let input = match input {
+        None => Stdio::null(),
+        Some((word, file)) => {
+            words.push(word.into());
+            file.try_clone().context("hand over a file")?.into()
+        }
+    };
     // sd_booted(3)
     let command = if Path::new("/run/systemd/system").is_dir() {
         let mut command = through_systemd(instance)?;
@@ -51,13 +69,13 @@ pub(crate) fn hand_over(
         ] {
             command.arg("--property").arg(property);
         }
-        command.arg("--").arg(paths::CLI).args(own_arguments());
+        command.arg("--").arg(paths::CLI).args(words);
         command
     } else {
         make_state_directory(instance, uid)?;
-        through_setpriv(instance, own_arguments())?
+        through_setpriv(instance, words.into_iter())?
     };
-    relay(command).map(Some)
+    relay(command, input).map(Some)
 }
 
 /// A command line by which root has this program run as the service user to look at something, for
@@ -179,10 +197,10 @@ fn own_arguments() -> impl Iterator<Item = OsString> {
 }
 
 /// Passes on what it says, without anything that could steer a terminal.
-fn relay(command: Command) -> anyhow::Result<ExitCode> {
+fn relay(command: Command, input: Stdio) -> anyhow::Result<ExitCode> {
     let program = command.get_program().to_string_lossy().into_owned();
     let mut printed = Ok(ExitCode::SUCCESS);
-    let status = children::run(command, None, |stream, line| match stream {
+    let status = children::run_with(command, input, None, |stream, line| match stream {
         Stream::Stdout => printed = output::print(format_args!("{line}\n")),
         Stream::Stderr => eprintln!("{line}"),
     })

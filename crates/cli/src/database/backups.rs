@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -17,6 +17,8 @@ use super::{Failure, Master, SCHEMA};
 
 /// How many are kept.
 const KEPT: usize = 5;
+/// How every database begins: <https://www.sqlite.org/fileformat.html#the_database_header>.
+const SQLITE: &[u8; 16] = b"SQLite format 3\0";
 /// Space that is left free beyond a backup, in bytes.
 const RESERVE: u64 = 16 << 20;
 
@@ -151,7 +153,12 @@ impl FromStr for BackupName {
                 kind,
             })
         };
-        parsed().ok_or_else(|| Failure::new(1, format!("`{text}` is no name of a backup")))
+        parsed().ok_or_else(|| {
+            let failure = Failure::new(1, format!("`{text}` is no name of a backup"));
+            failure.hint(
+                "`backup` gives names such as `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`",
+            )
+        })
     }
 }
 
@@ -275,6 +282,41 @@ pub(crate) fn complete(partial: TempPath, name: &BackupName, state: &Path) -> Re
         File::open(directory(state))?.sync_all()
     };
     finish().map_err(|error| Failure::io("write", &path, &error))
+}
+
+/// Takes in a backup from elsewhere, such as another host's, under the name that it has there.
+///
+/// # Errors
+///
+/// When it is none, or there is another one of that name.
+pub(crate) fn take_in(
+    mut source: impl Read,
+    size: u64,
+    name: &BackupName,
+    state: &Path,
+) -> Result<(), Failure> {
+    let path = name.path(state);
+    if path.exists() {
+        let text = format!("there is a backup `{name}` already");
+        return Err(Failure::new(1, text).hint(format!("`restore REF {name}` restores that one")));
+    }
+    let partial = begin(state, size)?;
+    let mut copy = || {
+        let mut file = File::options().write(true).open(&partial)?;
+        let mut start = [0; SQLITE.len()];
+        let has_start = name.kind() != FileKind::Sqlite
+            || (source.read_exact(&mut start).is_ok() && start == *SQLITE);
+        if name.kind() == FileKind::Sqlite {
+            file.write_all(&start)?;
+        }
+        io::copy(&mut source, &mut file)?;
+        Ok(has_start)
+    };
+    let is_one = copy().map_err(|error| Failure::io("write", &partial, &error))?;
+    if !is_one {
+        return Err(Failure::new(1, format!("`{name}` is no `SQLite` database")));
+    }
+    complete(partial, name, state)
 }
 
 /// Removes the oldest beyond those that are kept; never one of `needed`.

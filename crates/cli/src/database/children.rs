@@ -26,12 +26,26 @@ pub(super) enum Stream {
 ///
 /// When it cannot be started, or had to be killed because of the limit (`TimedOut`).
 pub(super) fn run(
+    command: Command,
+    limit: Option<Duration>,
+    heard: impl FnMut(Stream, &str),
+) -> io::Result<ExitStatus> {
+    run_with(command, Stdio::null(), limit, heard)
+}
+
+/// As [`run`], with something on its standard input.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(super) fn run_with(
     mut command: Command,
+    input: Stdio,
     limit: Option<Duration>,
     mut heard: impl FnMut(Stream, &str),
 ) -> io::Result<ExitStatus> {
     let mut child = command
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
