@@ -300,30 +300,31 @@ impl Drop for Published {
     }
 }
 
-/// Everything that packages and profile govern: path, kind, mode, owner, target of links; the checksums of files; units
-/// and accounts.
+/// Paths of what packages and profile govern, each with kind, mode, owner, target of links and checksum; and units and
+/// accounts.
+const MANIFEST: &str = r#"
+cd /
+system=$(dpkg-query --listfiles buildbot-conda buildbot-conda-env | sort --unique)
+current=var/lib/buildbot-conda/envs/buildbot/$(readlink var/lib/buildbot-conda/envs/buildbot/current)
+{
+    for path in $system; do test -d "$path" || echo "${path#/}"; done
+    find etc/buildbot-conda etc/systemd/system/*buildbot* etc/systemd/system/multi-user.target.wants/buildbot* \
+        run/systemd/generator* var/lib/buildbot-conda/envs/buildbot/current "$current"
+    find opt/conda/envs/tools \( -name conda-meta -o -name __pycache__ \) -prune -o -print
+    for directory in home/bb/master home/bb-worker/*; do
+        echo $directory; for file in buildbot.tac master.cfg; do test ! -e $directory/$file || echo $directory/$file; done
+    done
+} | sort --unique >/tmp/paths
+tr '\n' '\0' </tmp/paths | xargs -0 stat --format='%N %F %a %U:%G'
+tr '\n' '\0' </tmp/paths | xargs -0 sh -c 'for path; do test ! -f "$path" || printf "%s\0" "$path"; done' sh | xargs -0 sha256sum
+systemctl list-unit-files 'buildbot*' --no-legend | sort
+getent passwd bb bb-worker | cut -d: -f1,6,7
+id --name --groups bb; id --name --groups bb-worker
+"#;
+
 fn manifest(machine: &Machine) -> anyhow::Result<String> {
-    let script = format!(
-        r#"cd /
-         system=$(dpkg-query --listfiles buildbot-conda buildbot-conda-env | sort --unique)
-         current=var/lib/buildbot-conda/envs/buildbot/$(readlink var/lib/buildbot-conda/envs/buildbot/current)
-         {{
-             for path in $system; do test -d "$path" || echo "${{path#/}}"; done
-             find etc/buildbot-conda etc/systemd/system/*buildbot* etc/systemd/system/multi-user.target.wants/buildbot* \
-                 run/systemd/generator* var/lib/buildbot-conda/envs/buildbot/current "$current"
-             find opt/conda/envs/tools \( -name conda-meta -o -name __pycache__ \) -prune -o -print
-             for directory in home/bb/master home/bb-worker/*; do
-                 echo $directory; for file in buildbot.tac master.cfg; do test ! -e $directory/$file || echo $directory/$file; done
-             done
-         }} | sort --unique >/tmp/paths
-         tr '\n' '\0' </tmp/paths | xargs -0 stat --format='%N %F %a %U:%G'
-         tr '\n' '\0' </tmp/paths | xargs -0 sh -c 'for path; do test ! -f "$path" || printf "%s\0" "$path"; done' sh | xargs -0 sha256sum
-         systemctl list-unit-files 'buildbot*' --no-legend | sort
-         getent passwd bb bb-worker | cut -d: -f1,6,7
-         id --name --groups bb; id --name --groups bb-worker"#
-    );
     let output = machine
-        .run_within(LIMIT, &["sh", "-euc", &script])?
+        .run_within(LIMIT, &["sh", "-euc", MANIFEST])?
         .succeeded()?;
     ensure!(output.stdout.lines().count() > 5000, "{output}");
     Ok(output.stdout)
