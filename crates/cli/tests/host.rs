@@ -363,7 +363,8 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
     let host = Host::new();
     let text = CONFIGURATION.replace("LANG = \"C\"", "DEPLOY_TOKEN = \"abc\"");
     host.write("etc/buildbot-conda/config.toml", &text);
-    let text = "c = {}\nc[\"workers\"] = [\n  worker.Worker(\"a\", \"b\"),\n]\n";
+    let text = "c = {}\nc[\"workers\"] = [\n  worker.Worker(\"a\", \"b\"),\n]\nknown = {\"a\": \"s3same\"}\n";
+    host.write("etc/buildbot-conda/credentials/worker-password", "s3same\n");
     host.write("home/bb/master/master.cfg", text);
     let drop_in = "etc/systemd/system/buildbot-master.service.d/nice.conf";
     host.write(drop_in, "[Service]\nEnvironment=API_SECRET=x\n");
@@ -374,6 +375,7 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
         error: export this host: a profile has no secrets, nothing was written
         config.toml:13: `DEPLOY_TOKEN` is given literally
         instances/master/master.cfg:3: `Worker` is given literally
+        instances/master/master.cfg:5: `worker-password` is given literally
         systemd/buildbot-master.service.d/nice.conf:2: `API_SECRET` is given literally
         hint: keep it in a file of `credentials`, buildbot-conda.toml(5); what is none: `--not-secret config.toml:DEPLOY_TOKEN`
     "#]]);

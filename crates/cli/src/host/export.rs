@@ -79,7 +79,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     manifest.credentials.sort();
     let mut not_secret: BTreeSet<String> = arguments.not_secret.iter().cloned().collect();
     not_secret.extend(before.iter().flat_map(|before| before.not_secret.clone()));
-    let found = secrets::find(&host.profile, &settings);
+    let values = system::credential_values(&host.profile.manifest.credentials, context)?;
+    let mut found = secrets::find(&host.profile, &settings);
+    found.extend(secrets::find_values(&host.profile, &values));
+    found.sort();
+    found.dedup();
     let is_none = |found: &secrets::Found| not_secret.contains(&found.key());
     host.profile.manifest.not_secret = not_secret
         .iter()

@@ -2,6 +2,8 @@
 //! `environment` table or a drop-in. Found by their names and their shapes, with the place of each; what is none can be
 //! named as such.
 
+use std::collections::BTreeMap;
+
 use buildbot_conda_core::settings::Settings;
 
 use super::directory::file_of;
@@ -33,8 +35,11 @@ const ENDS: [&str; 10] = [
     "_provider",
 ];
 
+/// Characters of a secret that is looked for by what it is; a shorter one is in any text.
+const SHORTEST: usize = 4;
+
 /// One that was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Found {
     /// In the profile, such as `instances/master/master.cfg`.
     pub(super) file: String,
@@ -51,7 +56,7 @@ impl Found {
     }
 }
 
-/// Everything in a profile that looks like a secret, by file and line.
+/// Everything in a profile that looks like a secret.
 pub(super) fn find(profile: &Profile, settings: &Settings) -> Vec<Found> {
     let mut found = Vec::new();
     for instance in settings.instances() {
@@ -83,8 +88,45 @@ pub(super) fn find(profile: &Profile, settings: &Settings) -> Vec<Found> {
             found.push(Found { file, line, name });
         }
     }
-    found.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-    found.dedup();
+    found
+}
+
+/// Where a profile has what is in a credential: whatever it is called there, and however it is spelled. `values` has the
+/// texts of credentials by their names.
+pub(super) fn find_values(profile: &Profile, values: &BTreeMap<String, String>) -> Vec<Found> {
+    let instances = profile
+        .instance_files
+        .iter()
+        .map(|((reference, path), text)| (file_of(reference, path).display().to_string(), text));
+    let units = profile
+        .unit_files
+        .iter()
+        .map(|(path, text)| (format!("systemd/{path}"), text));
+    let locks = profile
+        .locks
+        .iter()
+        .map(|(path, text)| (path.clone(), text));
+    let configuration = ("config.toml".to_owned(), &profile.configuration);
+    let mut found = Vec::new();
+    for (file, text) in instances.chain(units).chain(locks).chain([configuration]) {
+        for (name, value) in values {
+            // Of a key in several lines, the one that says most.
+            let value = value.lines().map(str::trim).max_by_key(|line| line.len());
+            let Some(value) = value.filter(|value| value.len() >= SHORTEST) else {
+                continue;
+            };
+            let lines = text.lines().enumerate();
+            found.extend(
+                lines
+                    .filter(|(_, line)| line.contains(value))
+                    .map(|(index, _)| Found {
+                        file: file.clone(),
+                        line: index + 1,
+                        name: name.clone(),
+                    }),
+            );
+        }
+    }
     found
 }
 
@@ -178,13 +220,17 @@ fn in_python(text: &str) -> Vec<(usize, String)> {
             _ => false,
         };
         match word {
-            Word::Name(name) if is_secret(name) && is(1, '=') && literal(2) => {
+            Word::Name(name)
+                if is_secret(name)
+                    && ((is(1, '=') && (literal(2) || is(2, '(') && literal(3)))
+                        || (is(1, ':') && is(3, '=') && literal(4))) =>
+            {
                 found.push((*line, name.clone()));
             }
             Word::Name(name)
                 if name.ends_with("Worker")
                     && is(1, '(')
-                    && matches!(next(2), Some(Word::Text(_)))
+                    && matches!(next(2), Some(Word::Text(_) | Word::Name(_)))
                     && is(3, ',')
                     && literal(4)
                     && !is(5, '=') =>
@@ -300,6 +346,9 @@ mod tests {
     fn literal_passwords_are_found_where_they_stand() {
         check("passwd = 'x'\n", &[(1, "passwd")]);
         check("\n\nWorker(\"a\", r'b')", &[(3, "Worker")]);
+        check("Worker(name, 'b')", &[(1, "Worker")]);
+        check("passwd: str = 'x'", &[(1, "passwd")]);
+        check("passwd = ('x')", &[(1, "passwd")]);
         check("worker.Worker('a',\n 'b', max_builds=1)", &[(1, "Worker")]);
         check("f(password=\"x\")", &[(1, "password")]);
         check("{'github_token': 'x'}", &[(1, "github_token")]);
@@ -318,7 +367,6 @@ mod tests {
             "passwd = ''",
             "password_file = 'x'",
             "Worker('a', password)",
-            "Worker(name, 'b')",
             "token = util.Secret('token')",
             "token = os.environ['TOKEN']",
             "password = '/etc/secret'",
@@ -328,6 +376,27 @@ mod tests {
         ] {
             check(good, &[]);
         }
+    }
+
+    #[test]
+    fn what_is_in_a_credential_is_found_whatever_it_is_called() {
+        let mut profile = Profile::new();
+        profile.instance_files.insert(
+            ("master".to_owned(), "master.cfg".to_owned()),
+            "a = 1\nWORKERS = {\"w\": \"s3cret\"}\n".to_owned(),
+        );
+        let values = [
+            ("worker-password", "s3cret\n"),
+            ("short", "a\n"),
+            ("none", ""),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let expected = Found {
+            file: "instances/master/master.cfg".to_owned(),
+            line: 2,
+            name: "worker-password".to_owned(),
+        };
+        assert_eq!(find_values(&profile, &values.into()), [expected]);
     }
 
     #[test]

@@ -136,6 +136,29 @@ pub(super) fn credentials(names: &BTreeSet<String>, context: &Context) -> Vec<St
     names.iter().filter(is_there).cloned().collect()
 }
 
+/// What is in those that are there, and are text.
+pub(super) fn credential_values(
+    names: &[String],
+    context: &Context,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut values = BTreeMap::new();
+    for name in names {
+        let path = context.path(&credential_path(name));
+        match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("read `{}`", path.display()));
+            }
+            Ok(bytes) => {
+                if let Ok(text) = String::from_utf8(bytes) {
+                    values.insert(name.clone(), text);
+                }
+            }
+        }
+    }
+    Ok(values)
+}
+
 /// Every file in the credentials directory, configured or not.
 pub(super) fn credentials_there(context: &Context) -> anyhow::Result<Vec<String>> {
     let directory = context.path(paths::CREDENTIALS);
