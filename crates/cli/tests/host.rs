@@ -381,6 +381,7 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
     "#]]);
     assert!(!host.profile().exists());
     let accepted = "--not-secret config.toml:DEPLOY_TOKEN --not-secret instances/master/master.cfg:Worker \
+                    --not-secret instances/master/master.cfg:worker-password \
                     --not-secret systemd/buildbot-master.service.d/nice.conf:API_SECRET";
     let said = host.run(&format!("export profile --with-files {accepted}"));
     assert!(said.starts_with("status 0"), "{said}");
