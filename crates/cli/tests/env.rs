@@ -7,9 +7,9 @@
 )]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -50,10 +50,24 @@ impl Host {
     fn new() -> Self {
         let host = Self(tempfile::tempdir().unwrap());
         host.write("etc/buildbot-conda/config.toml", "[master]\n");
-        host.write("usr/libexec/buildbot-conda/env", BUILDER);
-        let program = host.path("usr/libexec/buildbot-conda/env");
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        host.write("usr/libexec/buildbot-conda/.keep", "");
+        host.write_builder(BUILDER);
         host
+    }
+
+    /// Written by another process. What a parallel test starts would have a file of this one open for writing, too, for a
+    /// moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
+    fn write_builder(&self, text: &str) {
+        let mut shell = Command::new("sh")
+            .args(["-euc", "cat >\"$0\"; chmod 755 \"$0\""])
+            .arg(self.path("usr/libexec/buildbot-conda/env"))
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        assert!(shell.wait().unwrap().success());
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -121,6 +135,15 @@ fn without_the_program_it_is_said_which_package_has_it() {
          hint: apt install buildbot-conda-env\n"
     );
     assert_eq!(host.done("list --json"), "[]\n");
+
+    // One of another version says itself what it does not understand.
+    host.write_builder("#!/bin/sh\nexit 2\n");
+    let (status, _, stderr) = host.run("create ci --file first");
+    assert_eq!(status, 1);
+    assert!(
+        stderr.contains("is of another version than this program\nhint: apt install"),
+        "{stderr}"
+    );
 }
 
 #[test]

@@ -106,6 +106,14 @@ pub(super) fn build(
         environment.sweep(lock)?;
         rustix::io::fcntl_setfd(lock.file(), FdFlags::CLOEXEC).context("keep the lock")?;
     }
+    // It has not understood what it was told.
+    if output.status.code() == Some(2) {
+        bail!(
+            "`{}` is of another version than this program\n\
+             hint: apt install buildbot-conda buildbot-conda-env",
+            program.display()
+        );
+    }
     if !output.status.success() {
         bail!(
             "the environment `{}` is as it was: no new generation was made",
