@@ -244,8 +244,8 @@ fn running(file_name: &str) -> anyhow::Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// The names in a directory, sorted; none where there is no directory.
-fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
+/// The names in a directory of root's, sorted; none where there is no directory.
+pub(crate) fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
     let list = match fs::read_dir(directory) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Vec::new());

@@ -28,7 +28,7 @@ use derive::{Derived, Given, Host};
 use find::HandMade;
 use unit_text::Setting;
 
-pub(crate) use find::{UNITS, hiding, links};
+pub(crate) use find::{UNITS, entries, hiding, links};
 pub(crate) use steps::enable;
 
 #[derive(Debug, Args)]

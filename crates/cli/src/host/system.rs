@@ -10,7 +10,7 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 
 use super::look::OWN_DIRECTORIES;
-use crate::adopt;
+use crate::adopt::{self, entries};
 use crate::context::Context;
 
 /// Ours, as dpkg knows them.
@@ -191,20 +191,4 @@ fn text(path: &Path) -> anyhow::Result<String> {
         return Ok(String::new());
     }
     fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
-}
-
-/// The names in a directory of root's, sorted; none where there is no directory.
-fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
-    let list = match fs::read_dir(directory) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        other => other.with_context(|| format!("list `{}`", directory.display()))?,
-    };
-    let mut names: Vec<String> = list
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort();
-    Ok(names)
 }
