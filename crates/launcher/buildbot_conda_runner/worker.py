@@ -179,6 +179,37 @@ class Worker(Role):
             factory = getattr(connection.worker, "bf", None)
             self._hear(factory, "gotPerspective", connection.logged_in)
             self._hear(factory, "failedToGetPerspective", connection.refused)
+            self._ask_again(connection.worker, factory)
+
+    @staticmethod
+    def _ask_again(worker, factory):
+        """Have a drain that begins between two connections asked for over the next one.
+
+        Upstream asks by the connection before, which is dead, until the login over the next one is done
+        (`gracefulShutdown` in buildbot_worker/pb.py): that raises, and nobody would ask any more.
+        """
+        graceful, login = getattr(worker, "gracefulShutdown", None), getattr(factory, "gotPerspective", None)
+        if graceful is None or login is None:
+            return
+        from twisted.spread.pb import DeadReferenceError
+
+        owed = []
+
+        def ask(*_):
+            del owed[:]
+            try:
+                return graceful()
+            except DeadReferenceError:
+                owed.append(True)
+
+        def logged_in(perspective, *rest):
+            result = login(perspective, *rest)
+            if owed:
+                ask()
+            return result
+
+        worker.gracefulShutdown = ask
+        factory.gotPerspective = logged_in
 
     @staticmethod
     def _hear(owner, name, call):

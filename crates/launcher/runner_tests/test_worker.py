@@ -194,6 +194,27 @@ def test_drain_of_a_worker_that_lost_its_master_ends_at_once(python, make):
     assert worker.status_file()["state"] == "stopped"
 
 
+def test_drain_that_begins_between_two_connections_is_asked_for_over_the_next(python, make):
+    master = make.master(python).start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal")
+    # Just before the second login is done, where upstream still has the connection before.
+    with open(worker.directory / "buildbot.tac", "a") as tac:
+        tac.write(
+            "import os, signal\nlogins, login = [], s.bf.gotPerspective\n"
+            "def again(perspective):\n    logins.append(1)\n"
+            "    if len(logins) == 2:\n        os.kill(os.getpid(), signal.SIGHUP)\n"
+            "    return login(perspective)\n"
+            "s.bf.gotPerspective = again\n"
+        )
+    worker.start().attached()
+    assert master.stop() == 0
+    worker.wait_status("^(lost the connection to|cannot reach) ")
+    master.start().ready()
+    assert worker.wait(patience=30) == 0
+    assert worker.status_file()["state"] == "stopped"
+    assert "worker shutting down on command" in worker.log()
+
+
 def test_drain_ends_when_the_master_goes_away_meanwhile(python, make):
     master = make.master(python, command="touch running; sleep 60").start().ready()
     worker = make.worker(python, master, allow_shutdown="signal").start()
