@@ -563,6 +563,7 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
         ("environments/ci.txt", "../../etc/passwd"),
         ("\"master.cfg\" =", "\"../master.cfg\" ="),
         ("[packages]", "[parcels]"),
+        ("\"worker-password\"", "\"../worker-password\""),
     ] {
         fs::write(host.profile().join("host.toml"), good.replace(from, to)).unwrap();
         let said = host.run("verify profile");
@@ -571,6 +572,40 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
             "{to}: {said}"
         );
     }
+    fs::write(host.profile().join("host.toml"), &good).unwrap();
+    let refused = |verb: &str, reason: &str| {
+        let said = host.run(&format!("{verb} profile"));
+        assert!(
+            said.starts_with("status 1") && said.contains(reason),
+            "{said}"
+        );
+    };
+    // An editor's copy would be found there and not on the host, again and again.
+    let stray = host
+        .profile()
+        .join("systemd/buildbot-master.service.d/nice.conf~");
+    fs::create_dir_all(stray.parent().unwrap()).unwrap();
+    fs::write(&stray, "").unwrap();
+    refused(
+        "verify",
+        "nice.conf~` is no unit of ours, nor a drop-in of one",
+    );
+    fs::remove_file(stray).unwrap();
+    // What root can read is not for everyone who can write a profile.
+    let file = host.profile().join("instances/master/master.cfg");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    symlink("/etc/shadow", &file).unwrap();
+    refused("verify", "master.cfg` is a link, and a profile has none");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, text).unwrap();
+    let moved = good.replace(
+        "directory = \"/home/bb/master\"",
+        "directory = \"/srv/master\"",
+    );
+    assert_ne!(moved, good);
+    fs::write(host.profile().join("host.toml"), moved).unwrap();
+    refused("apply --dry-run", "hint: change both");
     fs::write(host.profile().join("host.toml"), good).unwrap();
     fs::write(host.profile().join("config.toml"), "[master]\nx = 1\n").unwrap();
     host.check(

@@ -57,6 +57,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         profile.configuration.as_bytes(),
     );
     settings.check().map_err(InvalidConfiguration::from)?;
+    ensure_agree(&profile, &settings, arguments)?;
     if arguments.dry_run {
         Journal::announce_unfinished(context);
         let (plan, left) = plan(arguments, &profile, &settings, context)?;
@@ -87,6 +88,31 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         "this host does not stay as `{dir}` says\nhint: `buildbot-conda host verify {dir}` names what differs",
         dir = arguments.directory.display()
     )
+}
+
+/// Both files of a profile say where instances are and whose: whoever edits one has to edit the other.
+fn ensure_agree(
+    profile: &Profile,
+    settings: &Settings,
+    arguments: &Arguments,
+) -> anyhow::Result<()> {
+    let name = arguments.directory.display();
+    for entry in &profile.manifest.instances {
+        let reference = &entry.reference;
+        let configured = settings
+            .instance(&reference.parse()?)
+            .map_err(InvalidConfiguration::from)?;
+        let (directory, user) = (configured.directory.as_str(), configured.user.as_str());
+        if (directory, user) != (entry.directory.as_str(), entry.user.as_str()) {
+            bail!(
+                "`{reference}` is in `{directory}` as `{user}` in `{name}/config.toml`, and in `{}` as `{}` in \
+                 `{name}/host.toml`\nhint: change both",
+                entry.directory,
+                entry.user
+            );
+        }
+    }
+    Ok(())
 }
 
 /// What is to be done now, and lines about what is left to others.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::manifest::Manifest;
 use super::profile::Profile;
-use super::{accounts, preseed};
+use super::{accounts, preseed, system};
 use crate::context::Context;
 use crate::plan::{self, files};
 
@@ -48,30 +48,45 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
             "`{name}` is no profile: it has no `{MANIFEST}`\nhint: `buildbot-conda host export {name}` makes one"
         );
     }
-    let manifest = Manifest::parse(&manifest.display().to_string(), &text_of(&manifest)?)?;
+    let name = manifest.display().to_string();
+    let manifest = Manifest::parse(&name, &part(directory, Path::new(MANIFEST))?)?;
     let mut profile = Profile {
-        configuration: text_of(&directory.join(CONFIGURATION))?,
+        configuration: part(directory, Path::new(CONFIGURATION))?,
         unit_files: BTreeMap::new(),
         locks: BTreeMap::new(),
         instance_files: BTreeMap::new(),
         manifest,
     };
     for path in below(directory, Path::new(UNITS))? {
-        let text = text_of(&directory.join(&path))?;
-        let path = path.strip_prefix(UNITS).context("name a unit's file")?;
-        profile.unit_files.insert(utf8(path)?, text);
+        let text = part(directory, &path)?;
+        let path = utf8(path.strip_prefix(UNITS).context("name a unit's file")?)?;
+        if !system::is_unit_file(&path) {
+            let told = directory.join(UNITS).join(&path);
+            bail!(
+                "`{}` is no unit of ours, nor a drop-in of one",
+                told.display()
+            );
+        }
+        profile.unit_files.insert(path, text);
     }
     for environment in &profile.manifest.environments {
-        ensure_inside(&environment.lock)?;
-        let text = text_of(&directory.join(&environment.lock))?;
+        let text = part(directory, Path::new(&environment.lock))?;
         profile.locks.insert(environment.lock.clone(), text);
     }
     for instance in &profile.manifest.instances {
         for path in instance.files.keys() {
             ensure_inside(path)?;
-            let text = text_of(&directory.join(file_of(&instance.reference, path)))?;
+            let text = part(directory, &file_of(&instance.reference, path))?;
             let key = (instance.reference.clone(), path.clone());
             profile.instance_files.insert(key, text);
+        }
+    }
+    for name in &profile.manifest.credentials {
+        let parts = Path::new(name).components();
+        let is_name = Path::new(name).components().count() == 1;
+        let good = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
+        if !(is_name || name.starts_with('/')) || !parts.clone().all(good) {
+            bail!("`{name}` is no name of a credential");
         }
     }
     Ok(profile)
@@ -243,7 +258,20 @@ fn below(directory: &Path, part: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A file of a profile: regular, text, and of a size.
+/// A file of a profile by its path in there, which no link may lead out of: root would read what another file has.
+fn part(directory: &Path, path: &Path) -> anyhow::Result<String> {
+    ensure_inside(&utf8(path)?)?;
+    let mut way = directory.to_owned();
+    for component in path.components() {
+        way.push(component);
+        if way.is_symlink() {
+            bail!("`{}` is a link, and a profile has none", way.display());
+        }
+    }
+    text_of(&way)
+}
+
+/// A file: regular, text, and of a size.
 fn text_of(path: &Path) -> anyhow::Result<String> {
     let name = path.display();
     let Some((file, metadata)) =

@@ -67,6 +67,18 @@ pub(super) fn unit_files(context: &Context) -> anyhow::Result<BTreeMap<String, S
     Ok(found)
 }
 
+/// Whether [`unit_files`] would find a path, relative to the directory of units.
+pub(super) fn is_unit_file(path: &str) -> bool {
+    match path.split_once('/') {
+        None => is_unit(path),
+        Some((directory, name)) => {
+            directory.strip_suffix(".d").is_some_and(takes_drop_ins)
+                && !name.contains('/')
+                && end_of(name) == "conf"
+        }
+    }
+}
+
 /// `buildbot-master.service`, `buildbot-worker@gpu.service`, and the templates of such.
 pub(super) fn is_unit(name: &str) -> bool {
     let stem = name

@@ -301,7 +301,10 @@ fn take_places(stage: &Path, directory: &Path) -> anyhow::Result<()> {
                 fs::rename(stage.join(&name), directory.join(&name))?;
             }
         }
-        fs::rename(stage.join(TAC), directory.join(TAC))?;
+        // Last of all. Files of a profile may be without it.
+        if stage.join(TAC).exists() {
+            fs::rename(stage.join(TAC), directory.join(TAC))?;
+        }
         fs::remove_dir(stage)
     };
     moved().with_context(|| format!("fill `{}`", directory.display()))

@@ -395,8 +395,9 @@ fn create_account(name: &str, home: &Path) -> anyhow::Result<()> {
 
 fn remove_account(name: &str, home: &Path) -> anyhow::Result<()> {
     if account::find_user(name).is_ok() {
+        // Without `--system`, which refuses people's accounts: some that a profile has are such.
         let mut command = Command::new("deluser");
-        command.args(["--quiet", "--system", name]);
+        command.args(["--quiet", name]);
         systemd::run(command)?;
     }
     remove_directory(home)

@@ -1,5 +1,8 @@
 //! What is root's: configuration, units, credentials, modes. What is replaced or taken away is kept.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -101,6 +104,13 @@ pub(super) fn credential(
     let name = &difference.name;
     let absolute = system::credential_path(name);
     let path = context.path(&absolute);
+    if !is_roots_place(&path, context) {
+        draft.left.push(format!(
+            "left to you: {difference}\nhint: others than root can change its directory, `{}`",
+            path.parent().unwrap_or(&path).display()
+        ));
+        return Ok(());
+    }
     let text = wish.secrets.get(name).context("have a credential")?;
     let parent = path
         .parent()
@@ -209,6 +219,12 @@ pub(super) fn mode(
         }));
         return Ok(());
     }
+    if !is_roots_place(&context.path(name), context) {
+        draft.left.push(format!(
+            "left to you: {difference}\nhint: others than root can change its directory"
+        ));
+        return Ok(());
+    }
     draft.files.push(Step::SetMode {
         mode,
         user: user.to_owned(),
@@ -216,6 +232,19 @@ pub(super) fn mode(
         path: context.path(name),
     });
     Ok(())
+}
+
+/// Whether root alone can change what a path leads to. Where others can, a link of theirs would have root write, or give
+/// away, another file.
+fn is_roots_place(path: &Path, context: &Context) -> bool {
+    context.is_elsewhere()
+        || path.ancestors().skip(1).all(|ancestor| {
+            match fs::symlink_metadata(ancestor) {
+                Ok(found) => found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0,
+                // It is made by root, in one that was looked at.
+                Err(error) => error.kind() == ErrorKind::NotFound,
+            }
+        })
 }
 
 /// The mode that the profile has for a path.
