@@ -618,3 +618,67 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     "#]],
     );
 }
+
+#[test]
+fn an_account_that_the_package_would_make_otherwise_is_no_answer() {
+    let host = Host::new();
+    let question = |host: &Host| {
+        let said = host.run("export profile");
+        assert!(said.starts_with("status 0"), "{said}");
+        let text = host.text("preseed.cfg");
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with('#') || line.contains("/user "));
+        lines.collect::<Vec<_>>().join("\n") + "\n"
+    };
+    for (line, is_answered) in [
+        ("bb:x:100:101::/home/bb:/bin/bash\n", true),
+        ("bb:x:1000:101::/home/bb:/bin/bash\n", false),
+        ("bb:x:100:44::/home/bb:/bin/bash\n", false),
+        ("bb:x:100:101::/srv/bb:/bin/bash\n", false),
+        ("bb:x:100:101::/home/bb:/bin/sh\n", false),
+        ("", false),
+    ] {
+        host.write("etc/passwd", line);
+        let text = question(&host);
+        assert_eq!(text.contains("user string bb"), is_answered, "{line}{text}");
+    }
+    expect![[r#"
+        # buildbot-conda/user has no answer: the package would make `bb` a system account with home `/home/bb`.
+        # Without an answer it does so as well: make the account before it is installed.
+    "#]]
+    .assert_eq(&question(&host));
+    let text = CONFIGURATION.replace(
+        "user = \"bb\"",
+        "user = \"ann\"\nconda-root = \"/home/bb/anaconda3\"",
+    );
+    host.write("etc/buildbot-conda/config.toml", &text);
+    host.write("etc/passwd", "ann:x:1000:101::/home/ann:/bin/bash\n");
+    expect![[r#"
+        # buildbot-conda/user has no answer: the package would make `ann` a system account with home `/home/ann`.
+        # `buildbot-conda host apply` makes the account as it was.
+    "#]]
+    .assert_eq(&question(&host));
+}
+
+#[test]
+fn variables_of_a_managed_environment_are_refused() {
+    let host = Host::new();
+    let state = r#"{"version": 1, "env_vars": {"ONE": "1", "TWO": "2"}}"#;
+    // Conda's own environments are left to conda.
+    host.write("home/bb/anaconda3/envs/ci/conda-meta/state", state);
+    let path = "var/lib/buildbot-conda/envs/web/111111111111/conda-meta/state";
+    host.write(path, r#"{"version": 1, "env_vars": {}}"#);
+    let said = host.run("export profile --dry-run");
+    assert!(said.starts_with("status 0"), "{said}");
+    host.write(path, state);
+    host.check("export profile", &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: export this host: no lock brings variables of a managed environment back, nothing was written
+        `/var/lib/buildbot-conda/envs/web/current`: `ONE`, `TWO`
+        hint: set them under `environment` in `config.toml`, and make the environment from a lock
+    "#]]);
+    assert!(!host.profile().exists());
+}

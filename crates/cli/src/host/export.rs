@@ -1,7 +1,9 @@
 //! `host export DIR`.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +12,7 @@ use buildbot_conda_core::settings::Instance;
 use clap::Args;
 
 use super::look::{Selection, look};
-use super::manifest::Manifest;
+use super::manifest::{EnvironmentEntry, Kind, Manifest};
 use super::{directory, ensure_root, secrets, system};
 use crate::context::{Context, InvalidConfiguration};
 use crate::output;
@@ -56,6 +58,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .credentials
         .extend(system::credentials_there(context)?);
     let mut host = look(&selection, context)?;
+    refuse_variables(&host.profile.manifest.environments, context)?;
     for path in &arguments.extra {
         let is_there = host
             .profile
@@ -139,6 +142,50 @@ fn wanted_files(
         .find(|had| had.reference == reference);
     files.extend(had.into_iter().flat_map(|had| had.files.keys().cloned()));
     files.into_iter().collect()
+}
+
+/// A managed environment is made again from its lock, which has no variables.
+fn refuse_variables(environments: &[EnvironmentEntry], context: &Context) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for environment in environments {
+        if environment.kind != Kind::Managed {
+            continue;
+        }
+        let path = context.path(&format!("{}/conda-meta/state", environment.prefix));
+        let names = variables(&path)?;
+        if !names.is_empty() {
+            lines.push(format!(
+                "\n`{}`: `{}`",
+                environment.prefix,
+                names.join("`, `")
+            ));
+        }
+    }
+    if lines.is_empty() {
+        return Ok(());
+    }
+    Err(anyhow::anyhow!(
+        "no lock brings variables of a managed environment back, nothing was written{}\n\
+         hint: set them under `environment` in `config.toml`, and make the environment from a lock",
+        lines.concat()
+    ))
+    .context("export this host")
+}
+
+/// Names of the variables that `conda-meta/state` sets, as `conda env config vars set` writes them.
+fn variables(path: &Path) -> anyhow::Result<Vec<String>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("read `{}`", path.display()))?,
+    };
+    let state: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("read `{}`", path.display()))?;
+    let variables = state.get("env_vars").and_then(serde_json::Value::as_object);
+    Ok(variables
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.clone())
+        .collect())
 }
 
 /// All of them at once, with the ways out.

@@ -1,26 +1,39 @@
 //! `preseed.cfg`: the answers with which an installation comes to this configuration, for `debconf-set-selections`. As
 //! in the package's own `config` the truth is in the configuration and in systemd, not in what debconf remembers.
 
-use std::fmt::Write as _;
-
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::Settings;
 
+use super::manifest::Account;
 use super::profile::Profile;
 
 const PACKAGE: &str = "buildbot-conda";
+/// Made by the package where nothing else is answered.
+const DEFAULT_USER: &str = "bb";
+/// Characters of the longest name that the package takes.
+const LONGEST_NAME: usize = 31;
 
-/// The text; questions that the configuration does not answer are left out, and get their defaults.
+/// The text; questions that the configuration does not answer are left out, and get their defaults. So is an
+/// account that is another than the package would make: once made so, it would stay so.
 pub(super) fn text(profile: &Profile, settings: &Settings) -> String {
-    let mut text = String::new();
-    let mut answer = |question: &str, kind: &str, value: &str| {
-        let line = format!("{PACKAGE} {PACKAGE}/{question} {kind} {value}");
-        writeln!(text, "{line}").expect("a string takes everything");
+    let mut lines = Vec::new();
+    let answer = |question: &str, kind: &str, value: &str| {
+        format!("{PACKAGE} {PACKAGE}/{question} {kind} {value}")
     };
     if let Ok(defaults) = settings.defaults() {
-        answer("conda-path", "string", defaults.conda_root.as_str());
-        answer("conda-env", "string", &defaults.conda_env.to_string());
-        answer("user", "string", defaults.user.as_str());
+        lines.push(answer("conda-path", "string", defaults.conda_root.as_str()));
+        lines.push(answer(
+            "conda-env",
+            "string",
+            &defaults.conda_env.to_string(),
+        ));
+        let user = defaults.user.as_str();
+        let mut accounts = profile.manifest.accounts.iter();
+        if accounts.any(|account| account.name == user && is_as_created(account)) {
+            lines.push(answer("user", "string", user));
+        } else {
+            lines.push(unanswered(user));
+        }
     }
     let is_enabled = |role: &Role| {
         let unit = InstanceRef::plain(*role).unit_name();
@@ -31,12 +44,40 @@ pub(super) fn text(profile: &Profile, settings: &Settings) -> String {
         .filter(|role| is_enabled(role))
         .map(|role| role.as_str())
         .collect();
-    answer("services", "multiselect", &services.join(", "));
+    lines.push(answer("services", "multiselect", &services.join(", ")));
     for role in Role::ALL {
         if let Ok(instance) = settings.instance(&InstanceRef::plain(role)) {
             let question = format!("{role}-directory");
-            answer(&question, "string", instance.directory.as_str());
+            lines.push(answer(&question, "string", instance.directory.as_str()));
         }
     }
-    text
+    lines.into_iter().map(|line| line + "\n").collect()
+}
+
+/// Comments, in place of an answer with which the package would make another account than there was.
+fn unanswered(user: &str) -> String {
+    let what_to_do = if user == DEFAULT_USER {
+        "Without an answer it does so as well: make the account before it is installed."
+    } else {
+        "`buildbot-conda host apply` makes the account as it was."
+    };
+    format!(
+        "# {PACKAGE}/user has no answer: the package would make `{user}` a system account with home `/home/{user}`.\n\
+         # {what_to_do}"
+    )
+}
+
+/// Whether the account is just what `create_account` of the package's `postinst` makes.
+fn is_as_created(account: &Account) -> bool {
+    let name = account.name.as_str();
+    let is_taken = name.len() <= LONGEST_NAME
+        && name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.chars().all(|character| {
+            character.is_ascii_lowercase() || character.is_ascii_digit() || "_-".contains(character)
+        });
+    is_taken
+        && account.system
+        && account.group == name
+        && account.home == format!("/home/{name}")
+        && account.shell == "/bin/bash"
 }

@@ -35,6 +35,18 @@ const ENDS: [&str; 10] = [
     "_provider",
 ];
 
+/// Calls that take a secret by its place, counted from 0; a name's end is enough.
+const PLACES: [(&str, usize); 7] = [
+    ("Worker", 1),
+    ("GitHubAuth", 1),
+    ("GoogleAuth", 1),
+    ("BitbucketAuth", 1),
+    // Its first argument is the address of the server.
+    ("GitLabAuth", 2),
+    ("PasswordManhole", 2),
+    ("TelnetManhole", 2),
+];
+
 /// Characters of a secret that is looked for by what it is; a shorter one is in any text.
 const SHORTEST: usize = 4;
 
@@ -153,15 +165,20 @@ fn has_password(text: &str) -> bool {
             .unwrap_or_default();
         let user = authority.rsplit_once('@').map(|(user, _)| user);
         let password = user.and_then(|user| user.split_once(':'));
-        // `{}` and `%(...)s` are filled in by a program.
-        if password.is_some_and(|(_, password)| {
-            !password.is_empty() && !password.contains(['{', '%', '$'])
-        }) {
+        if password.is_some_and(|(_, password)| !password.is_empty() && !is_template(password)) {
             return true;
         }
         rest = after;
     }
     false
+}
+
+/// A program or a shell fills it in. Any other `%` is of a percent-encoded character, and `$` is one as any.
+fn is_template(password: &str) -> bool {
+    password.starts_with('$')
+        || ["{", "%(", "%s"]
+            .iter()
+            .any(|begin| password.contains(begin))
 }
 
 fn line_of(text: &str, name: &str) -> usize {
@@ -176,21 +193,21 @@ fn line_of(text: &str, name: &str) -> usize {
 /// Variables and literal credentials of a unit, systemd.exec(5).
 fn in_unit(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
+    for (number, line) in joined_lines(text) {
         let Some((key, value)) = line.split_once('=') else {
             continue;
         };
         match key.trim() {
             "SetCredential" if !value.trim().is_empty() => {
                 let name = value.trim().split(':').next().unwrap_or_default();
-                found.push((index + 1, name.to_owned()));
+                found.push((number, name.to_owned()));
             }
             "Environment" => {
                 for word in value.split_whitespace() {
                     let word = word.trim_matches(['"', '\'']);
                     let (name, value) = word.split_once('=').unwrap_or((word, ""));
                     if (is_secret(name) && is_literal(value)) || has_password(value) {
-                        found.push((index + 1, name.to_owned()));
+                        found.push((number, name.to_owned()));
                     }
                 }
             }
@@ -198,6 +215,31 @@ fn in_unit(text: &str) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// Lines with the number of the first of each: one that ends in a backslash goes on in the next that is no comment,
+/// systemd.syntax(7).
+fn joined_lines(text: &str) -> Vec<(usize, String)> {
+    let mut joined: Vec<(usize, String)> = Vec::new();
+    let mut goes_on = false;
+    for (index, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with(['#', ';']) {
+            continue;
+        }
+        let (part, is_continued) = match line.strip_suffix('\\') {
+            Some(part) => (part, true),
+            None => (line, false),
+        };
+        match joined.last_mut().filter(|_| goes_on) {
+            Some((_, begun)) => {
+                begun.push(' ');
+                begun.push_str(part);
+            }
+            None => joined.push((index + 1, part.to_owned())),
+        }
+        goes_on = is_continued;
+    }
+    joined
 }
 
 /// A word of Python, as far as it matters.
@@ -228,12 +270,24 @@ fn in_python(text: &str) -> Vec<(usize, String)> {
                 found.push((*line, name.clone()));
             }
             Word::Name(name)
-                if name.ends_with("Worker")
+                if is(1, '(')
+                    && PLACES.iter().any(|(end, place)| {
+                        name.ends_with(end) && has_literal_at(*place, &words[index + 2..])
+                    }) =>
+            {
+                found.push((*line, name.clone()));
+            }
+            Word::Name(name)
+                if name == "Try_Userpass"
                     && is(1, '(')
-                    && matches!(next(2), Some(Word::Text(_) | Word::Name(_)))
-                    && is(3, ',')
-                    && literal(4)
-                    && !is(5, '=') =>
+                    && arguments(&words[index + 2..])
+                        .get(3)
+                        .is_some_and(|pairs| has_literal_pair(pairs)) =>
+            {
+                found.push((*line, name.clone()));
+            }
+            Word::Name(name)
+                if name == "userpass" && is(1, '=') && has_literal_pair(&words[index + 2..]) =>
             {
                 found.push((*line, name.clone()));
             }
@@ -257,6 +311,50 @@ fn in_python(text: &str) -> Vec<(usize, String)> {
         }
     }
     found
+}
+
+/// What stands between commas, from after an opening bracket to the one that closes it.
+fn arguments(words: &[(usize, Word)]) -> Vec<&[(usize, Word)]> {
+    let (mut arguments, mut depth, mut begin) = (Vec::new(), 0_usize, 0);
+    for (index, (_, word)) in words.iter().enumerate() {
+        match word {
+            Word::Other('(' | '[' | '{') => depth += 1,
+            Word::Other(')' | ']' | '}') if depth > 0 => depth -= 1,
+            Word::Other(')' | ']' | '}') => {
+                arguments.push(&words[begin..index]);
+                break;
+            }
+            Word::Other(',') if depth == 0 => {
+                arguments.push(&words[begin..index]);
+                begin = index + 1;
+            }
+            _ => {}
+        }
+    }
+    arguments
+}
+
+/// Whether the argument at this place is a literal. One with a name, `name = ...`, begins with that.
+fn has_literal_at(place: usize, words: &[(usize, Word)]) -> bool {
+    let arguments = arguments(words);
+    let argument = arguments.get(place).copied().unwrap_or_default();
+    let mut words = argument.iter().map(|(_, word)| word);
+    match words.find(|word| **word != Word::Other('(')) {
+        Some(Word::Text(text)) => is_literal(text),
+        _ => false,
+    }
+}
+
+/// Whether a list, from its bracket on, has a pair such as `("name", "password")`.
+fn has_literal_pair(words: &[(usize, Word)]) -> bool {
+    let Some(((_, Word::Other('[' | '(')), list)) = words.split_first() else {
+        return false;
+    };
+    arguments(list).iter().any(|pair| match pair.split_first() {
+        // The bracket that closes it is the last word.
+        Some(((_, Word::Other('[' | '(')), pair)) => has_literal_at(1, pair),
+        _ => false,
+    })
 }
 
 /// Names, texts and other characters, each with its line; comments and blanks are passed over.
@@ -356,7 +454,37 @@ mod tests {
         check("\"\"\"a\nb\"\"\"\nsecret='x'", &[(3, "secret")]);
         check("db = 'postgresql://u:p@h/d'", &[(1, "address")]);
         check("UserPasswordAuth({'a': 'b'})", &[(1, "UserPasswordAuth")]);
+        check("db = 'postgresql://bb:p%40ss@db/bb'", &[(1, "address")]);
+        check("db = 'postgresql://bb:p$ss@db/bb'", &[(1, "address")]);
         check("k = '-----BEGIN RSA PRIVATE KEY-----'", &[(1, "address")]);
+    }
+
+    #[test]
+    fn secrets_that_are_given_by_their_place_are_found() {
+        for (text, name) in [
+            ("Worker('w%d' % i, 'b')", "Worker"),
+            ("Worker(cfg['n'], 'b')", "Worker"),
+            ("Worker(f(a, b), 'b')", "Worker"),
+            ("LocalWorker(\n{'a': 1}[x],\n('b'))", "LocalWorker"),
+            ("GitHubAuth('id', 'x')", "GitHubAuth"),
+            ("util.GitHubAuth(os.environ['ID'], 'x')", "GitHubAuth"),
+            ("GoogleAuth('id', 'x', autologin=True)", "GoogleAuth"),
+            ("BitbucketAuth('id', 'x')", "BitbucketAuth"),
+            ("GitLabAuth('https://h', 'id', 'x')", "GitLabAuth"),
+            ("PasswordManhole('tcp:1', 'admin', 'x')", "PasswordManhole"),
+            ("TelnetManhole(1234, 'admin', 'x')", "TelnetManhole"),
+            (
+                "Try_Userpass('try', [], port=1, userpass=[('u', 'x')])",
+                "userpass",
+            ),
+            ("userpass = [(u, p), (name(1), 'x')]", "userpass"),
+            (
+                "Try_Userpass('try', ['a', 'b'], 1, [('u', 'x')])",
+                "Try_Userpass",
+            ),
+        ] {
+            check(text, &[(1, name)]);
+        }
     }
 
     #[test]
@@ -372,7 +500,24 @@ mod tests {
             "password = '/etc/secret'",
             "url = 'postgresql://u@h/d'",
             "url = f'postgresql://u:{password}@h/d'",
+            "url = 'postgresql://u:%(pw)s@h/d' % values",
+            "url = 'postgresql://u:%s@h/d' % password",
+            "url = 'postgresql://u:$PASSWORD@h/d'",
             "print('passwd = 1')",
+            "Worker(name, password)",
+            "Worker('w%d' % i, passwords['w'])",
+            "Worker(cfg['n'], cfg['p'], 'b')",
+            "Worker(name('a', 'b'), password)",
+            "Worker('a', password, properties={'a': 'b'})",
+            "Worker('a', max_builds='b')",
+            "GitHubAuth(util.Secret('a'), util.Secret('b'))",
+            "GitHubAuth(os.environ['ID'], secret('x'))",
+            "GitLabAuth('https://h', 'id', util.Secret('x'))",
+            "PasswordManhole('tcp:1', 'admin', password, 'keys')",
+            "Try_Userpass('try', ['a', 'b'], 1, userpass=[('u', util.Secret('x'))])",
+            "Try_Userpass('try', ['a', 'b'], 1, userpass=pairs('u', 'x'))",
+            "Worker('a'",
+            "userpass = [('u'",
         ] {
             check(good, &[]);
         }
@@ -406,6 +551,11 @@ mod tests {
         assert_eq!(
             in_unit(text),
             [(2, "API_TOKEN".to_owned()), (3, "a".to_owned())]
+        );
+        let text = "[Service]\n# \\\nEnvironment=LANG=C \\\n# no\\\n API_TOKEN=x \\\n TERM=y\nSetCredential=a:b\n";
+        assert_eq!(
+            in_unit(text),
+            [(3, "API_TOKEN".to_owned()), (7, "a".to_owned())]
         );
     }
 }
