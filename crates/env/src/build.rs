@@ -81,21 +81,10 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
         return Ok(answer);
     }
 
-    let cache =
-        PackageCache::new_layered([arguments.cache.join("pkgs")], false, ValidationMode::Fast);
-    progress.begin("unpacking", archives.len());
-    let mut unpacked = Vec::new();
-    let mut tasks = tokio::task::JoinSet::new();
-    for archive in archives {
-        let (cache, progress) = (cache.clone(), Arc::clone(&progress));
-        tasks.spawn(async move {
-            let contents = contents::unpack(&archive, &cache).await;
-            progress.step(&archive.identifier.to_file_name());
-            contents
-        });
-    }
-    while let Some(finished) = tasks.join_next().await {
-        unpacked.push(finished.context("unpack a package")??);
+    let mut unpacked = unpack(&archives, arguments, ValidationMode::Fast, &progress).await?;
+    if !unpacked.iter().all(safety::is_whole) {
+        // Every file is compared, and what is not as it was is unpacked again.
+        unpacked = unpack(&archives, arguments, ValidationMode::Full, &progress).await?;
     }
     answer.warnings = safety::check(&unpacked)?;
 
@@ -121,6 +110,31 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     }
     answer.made = true;
     Ok(answer)
+}
+
+/// Unpacks what is not unpacked yet; `validation` is how that is known.
+async fn unpack(
+    archives: &[archives::Archive],
+    arguments: &Arguments,
+    validation: ValidationMode,
+    progress: &Arc<Progress>,
+) -> anyhow::Result<Vec<Contents>> {
+    let cache = PackageCache::new_layered([arguments.cache.join("pkgs")], false, validation);
+    progress.begin("unpacking", archives.len());
+    let mut unpacked = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for archive in archives.iter().cloned() {
+        let (cache, progress) = (cache.clone(), Arc::clone(progress));
+        tasks.spawn(async move {
+            let contents = contents::unpack(&archive, &cache).await;
+            progress.step(&archive.identifier.to_file_name());
+            contents
+        });
+    }
+    while let Some(finished) = tasks.join_next().await {
+        unpacked.push(finished.context("unpack a package")??);
+    }
+    Ok(unpacked)
 }
 
 /// Where a generation is made, and what it is called by what is in it.

@@ -31,17 +31,28 @@ impl Wanted {
 
     /// Where it comes from, without what may be secret in an address.
     pub(crate) fn public(&self) -> Url {
-        let mut url = self.url.clone();
-        // Addresses that cannot have them are left as they are.
-        let _ = url.set_password(None);
-        let _ = url.set_username("");
-        url
+        public(&self.url)
     }
 
     /// The same for messages.
     pub(crate) fn shown(&self) -> String {
         self.public().to_string()
     }
+}
+
+/// An address without what may be secret in it.
+fn public(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Addresses that cannot have them are left as they are.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    // https://HOST/t/TOKEN/..., as anaconda.org and its like have it.
+    let rest = url.path().strip_prefix("/t/");
+    if let Some((_, rest)) = rest.and_then(|rest| rest.split_once('/')) {
+        let path = format!("/{rest}");
+        url.set_path(&path);
+    }
+    url
 }
 
 /// What a file asks for.
@@ -94,13 +105,14 @@ fn explicit(text: &str) -> anyhow::Result<Input> {
         url.set_fragment(None);
         match entry
             .package_archive_hash()
-            .with_context(|| format!("read the checksum of `{url}`"))?
+            .with_context(|| format!("read the checksum of `{}`", public(&url)))?
         {
             Some(PackageArchiveHash::Sha256(sum)) => sha256 = Some(sum),
             Some(PackageArchiveHash::Md5(sum)) => md5 = Some(sum),
             None => bail!(
-                "`{url}` has no checksum\n\
-                 hint: `conda list --explicit --md5` and `buildbot-conda env lock` write them"
+                "`{}` has no checksum\n\
+                 hint: `conda list --explicit --md5` and `buildbot-conda env lock` write them",
+                public(&url)
             ),
         }
         Ok(Wanted { url, sha256, md5 })
@@ -164,7 +176,7 @@ pub(crate) fn wanted(record: &RepoDataRecord) -> anyhow::Result<Wanted> {
     ensure!(
         sha256.is_some() || md5.is_some(),
         "`{}` has no checksum",
-        record.url
+        public(&record.url)
     );
     Ok(Wanted {
         url: record.url.clone(),
@@ -215,6 +227,16 @@ mod tests {
         assert!(said("# platform: win-64\n@EXPLICIT\n").contains("it is for `win-64`"));
         assert!(said("dependencies:\n- pip:\n  - a\n").contains("a list for pip"));
         assert!(said("hello\n").contains("it is no `@EXPLICIT` list"));
+    }
+
+    #[test]
+    fn a_message_has_nothing_secret_of_an_address() {
+        let said =
+            said("@EXPLICIT\nhttps://me:word@example.org/t/to-ken/channel/noarch/a-1-0.conda\n");
+        assert!(
+            said.contains("`https://example.org/channel/noarch/a-1-0.conda` has no checksum"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What a package must not bring: files outside of the environment, in each way in which a list of paths and links can
 //! lead there. What it brings besides and what is not done with it, is said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use rattler_conda_types::Subdir;
-use rattler_conda_types::package::{LinkJson, NoArchLinks, PathType};
+use rattler_conda_types::package::{LinkJson, NoArchLinks, PathType, PathsEntry};
 
 use crate::contents::Contents;
 use crate::input;
@@ -15,6 +15,7 @@ use crate::input;
 /// Refuses a set of packages of which one reaches out of the environment, and warns of what is not run.
 pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
     let mut links: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    let mut directories: BTreeSet<PathBuf> = BTreeSet::new();
     for package in packages {
         let name = name(package);
         let subdir = &package.record.package_record.subdir;
@@ -32,6 +33,7 @@ pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
                 "`{name}` is refused: `{}` is outside of the environment",
                 path.display()
             );
+            check_kind(package, entry, &mut directories)?;
             if entry.path_type == PathType::SoftLink {
                 check_link(package, path)?;
                 links.insert(path.clone(), name);
@@ -69,6 +71,61 @@ pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(packages.iter().filter_map(script_warning).collect())
+}
+
+/// Whether everything that a package lists was unpacked, in its size. What was unpacked before a power cut may not be.
+pub(crate) fn is_whole(package: &Contents) -> bool {
+    package.paths.paths.iter().all(|entry| {
+        let found = fs::symlink_metadata(package.directory.join(&entry.relative_path));
+        match entry.path_type {
+            PathType::Directory => true,
+            PathType::SoftLink => found.is_ok(),
+            PathType::HardLink => found.is_ok_and(|found| {
+                let size = entry.size_in_bytes;
+                !found.is_file() || size.is_none_or(|size| size == found.len())
+            }),
+        }
+    })
+}
+
+/// What is unpacked must be what the list calls it, without a link on the way that the list does not name: it would lead
+/// to a file of the host's. `directories` are those that were seen to be some.
+fn check_kind(
+    package: &Contents,
+    entry: &PathsEntry,
+    directories: &mut BTreeSet<PathBuf>,
+) -> anyhow::Result<()> {
+    let (name, path) = (name(package), &entry.relative_path);
+    let mut way = package.directory.clone();
+    for component in path.parent().into_iter().flat_map(Path::components) {
+        way.push(component);
+        if directories.contains(&way) {
+            continue;
+        }
+        // One that is not there has nothing in it.
+        if let Ok(found) = fs::symlink_metadata(&way) {
+            ensure!(
+                found.is_dir(),
+                "`{name}` is refused: `{}` is below a link",
+                path.display()
+            );
+            directories.insert(way.clone());
+        }
+    }
+    let found = fs::symlink_metadata(package.directory.join(path));
+    let is_so = match (&entry.path_type, found) {
+        (PathType::Directory, Err(_)) => true,
+        (_, Err(_)) => bail!("`{name}` is refused: it does not have `{}`", path.display()),
+        (PathType::Directory, Ok(found)) => found.is_dir(),
+        (PathType::HardLink, Ok(found)) => found.is_file(),
+        (PathType::SoftLink, Ok(found)) => found.is_symlink(),
+    };
+    ensure!(
+        is_so,
+        "`{name}` is refused: `{}` is not what its list says",
+        path.display()
+    );
+    Ok(())
 }
 
 fn name(package: &Contents) -> &str {

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread;
 
@@ -207,6 +208,58 @@ fn nothing_leads_out_of_the_environment() {
         "{}",
         said.stderr
     );
+}
+
+#[test]
+fn a_link_that_the_list_does_not_tell_of_leads_to_no_file_of_the_host() {
+    let outside = tempfile::tempdir().unwrap();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "hidden").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let with = |mut member: Value, key: &str, value: Value| {
+        member[key] = value;
+        member
+    };
+    let to = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let below = vec![
+        with(link("lib", &to(outside.path())), "hidden", true.into()),
+        with(file("share/one", "", 0o644), "listed", "lib/secret".into()),
+    ];
+    let itself = vec![with(
+        with(link("lib", &to(&secret)), "kind", "hardlink".into()),
+        "placeholder",
+        "/old".into(),
+    )];
+    for (members, reason) in [
+        (below, "`lib/secret` is below a link"),
+        (itself, "`lib` is not what its list says"),
+    ] {
+        let host = Host::with(&[("evil", "1", members)]);
+        let said = host.run(&host.lock(), &[]);
+        assert!(
+            !said.success && said.stderr.contains(reason),
+            "{}",
+            said.stderr
+        );
+        assert_eq!(mode(&secret), 0o600);
+        assert_eq!(host.made(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_was_not_unpacked_whole_is_unpacked_again() {
+    let host = good();
+    host.run(&host.lock(), &[]);
+    let made = host.made();
+    fs::remove_dir_all(host.path("environment").join(&made[0])).unwrap();
+    let unpacked = host.path("cache/pkgs/one-1-0/bin/one");
+    // As a power cut may leave it.
+    fs::write(&unpacked, "").unwrap();
+    let said = host.run(&host.lock(), &[]);
+    assert!(said.success, "{}", said.stderr);
+    assert!(fs::metadata(unpacked).unwrap().len() > 0);
+    let file = host.path("environment").join(&made[0]).join("bin/one");
+    assert!(fs::metadata(file).unwrap().len() > 0);
 }
 
 #[test]

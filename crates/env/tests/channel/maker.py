@@ -1,6 +1,7 @@
 """Writes packages and the index of a channel: CHANNEL and a JSON list of packages with their members.
 
-Paths and links go into archives as they are, however evil. A package's `listed` paths are its members' unless given.
+Paths and links go into archives as they are, however evil. A package's `listed` paths and their `kind` are its members'
+unless given; what is `hidden` is not listed.
 """
 
 import hashlib
@@ -27,7 +28,8 @@ for package in packages:
             info.type, info.linkname, kind = tarfile.SYMTYPE, member["link"], "softlink"
         if "device" in member:
             info.type, info.devmajor, info.devminor = tarfile.CHRTYPE, 1, 3
-        if not member["path"].startswith("info/"):
+        if not member["path"].startswith("info/") and not member.get("hidden"):
+            kind = member.get("kind", kind)
             entries.append({"_path": member.get("listed", member["path"]), "path_type": kind})
             if "placeholder" in member:
                 entries[-1].update(prefix_placeholder=member["placeholder"], file_mode="text")
