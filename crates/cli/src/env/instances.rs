@@ -71,7 +71,10 @@ pub(super) fn runs_from(instance: &Instance, prefix: &Path) -> anyhow::Result<bo
     let program = unit
         .and_then(units::Unit::main_pid)
         .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
-    Ok(program.is_some_and(|program| program.starts_with(prefix)))
+    // The kernel names no links.
+    let real = prefix.canonicalize();
+    let real = real.as_deref().unwrap_or(prefix);
+    Ok(program.is_some_and(|program| program.starts_with(real)))
 }
 
 /// Numbers of the processes that run from a prefix: their program is in it, or they are in its activated environment.

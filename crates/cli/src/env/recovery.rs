@@ -51,6 +51,10 @@ pub(super) fn finish(
     let Some(change) = lock.unfinished() else {
         return Ok(());
     };
+    // Whom that failed for is told, and left; a master's own start may still need the note.
+    if change.running.is_empty() && !context.is_elsewhere() {
+        return Ok(());
+    }
     let (name, from, to) = (environment.name(), &change.from, &change.to);
     eprintln!(
         "warning: a command that changed `{name}` to generation {to} was interrupted, {from} serves as before"
@@ -72,17 +76,25 @@ pub(super) fn bring_back(
     let settings = context.settings()?;
     settings.check().map_err(InvalidConfiguration::from)?;
     let is_same_boot = change.boot == boot()?;
-    let mut failures = Vec::new();
+    let (mut failures, mut is_over) = (Vec::new(), true);
     for instance in instances::followers(&settings, environment.name()) {
         let reference = instance.reference.to_string();
-        if !change.running.contains(&reference) {
+        // Somebody may have started one meanwhile, which then entered the other generation.
+        let has_strayed = || {
+            anyhow::Ok(
+                instances::is_running(instance)?
+                    && instances::runs_from(instance, &environment.prefix(&change.to))?,
+            )
+        };
+        if !change.running.contains(&reference) && !has_strayed()? {
             continue;
         }
-        if let Err(failure) = bring_one_back(instance, environment, change, is_same_boot) {
-            failures.push(format!("bring `{reference}` back: {failure:#}"));
+        match bring_one_back(instance, environment, change, is_same_boot) {
+            Ok(serves) => is_over &= serves,
+            Err(failure) => failures.push(format!("bring `{reference}` back: {failure:#}")),
         }
     }
-    if failures.is_empty() {
+    if failures.is_empty() && is_over {
         return Ok(environment.end_change(lock)?);
     }
     let rest = Change {
@@ -90,24 +102,32 @@ pub(super) fn bring_back(
         ..change.clone()
     };
     environment.note_change(&rest, lock)?;
+    if failures.is_empty() {
+        return Ok(());
+    }
     bail!("{}", failures.join("\n"))
 }
 
+/// Whether it serves now: one that was down already when the machine was started stays so.
 fn bring_one_back(
     instance: &Instance,
     environment: &Environment,
     change: &Change,
     is_same_boot: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let is_running = instances::is_running(instance)?;
     let serves = environment.prefix(&change.from);
+    if is_running && instances::runs_from(instance, &serves)? {
+        return Ok(true);
+    }
     // Since another boot, what does not run was not stopped by the change.
-    if is_running && instances::runs_from(instance, &serves)? || !is_running && !is_same_boot {
-        return Ok(());
+    if !is_running && !is_same_boot {
+        return Ok(false);
     }
     eprintln!("{}: going back", instance.reference);
     instances::stop(instance)?;
-    instances::start(instance)
+    instances::start(instance)?;
+    Ok(true)
 }
 
 /// How the kernel calls the time since it has started, random(4).

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_environments::EnvironmentName;
+use buildbot_conda_host::Unusable;
 use clap::Args;
 
 use super::{ensure_root, instances, locked, store};
-use crate::context::Context;
+use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 
 #[derive(Debug, Args)]
@@ -31,7 +32,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         bail!("no environment `{name}`\nhint: `buildbot-conda env list` has them");
     }
     let generations = environment.generations()?;
-    if let Ok(settings) = context.settings() {
+    // With a configuration that cannot be read, nobody knows who uses it. Where there is none, nobody does.
+    let settings = match context.settings() {
+        Err(InvalidConfiguration::Unusable(Unusable::Missing(_))) => None,
+        other => Some(other?),
+    };
+    if let Some(settings) = settings {
+        settings.check().map_err(InvalidConfiguration::from)?;
         let mut users = instances::followers(&settings, name);
         for generation in &generations {
             users.extend(instances::pinned_to(&settings, name, generation));
