@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context as _;
 use buildbot_conda_core::names::{InstanceRef, Role};
@@ -15,7 +16,6 @@ use crate::context::Context;
 
 /// Ours, as dpkg knows them.
 const PACKAGES: [&str; 2] = ["buildbot-conda", "buildbot-conda-env"];
-const DPKG_STATUS: &str = "/var/lib/dpkg/status";
 /// A link to it masks a unit, systemctl(1).
 const NOTHING: &str = "/dev/null";
 
@@ -28,23 +28,28 @@ pub(super) fn configuration(context: &Context) -> anyhow::Result<String> {
     }
 }
 
-/// Versions of our packages that are installed.
+/// Versions of our packages that are installed; none where nobody can tell.
 pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
-    let status = fs::read_to_string(context.path(DPKG_STATUS)).unwrap_or_default();
-    let mut found = BTreeMap::new();
-    for stanza in status.split("\n\n") {
-        let field = |name: &str| {
-            let mut lines = stanza.lines();
-            lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
-        };
-        let is_installed = field("Status").is_some_and(|status| status.ends_with(" ok installed"));
-        let name = field("Package");
-        let name = name.filter(|name| is_installed && PACKAGES.contains(name));
-        if let (Some(name), Some(version)) = (name, field("Version")) {
-            found.insert(name.to_owned(), version.to_owned());
-        }
+    let mut command = Command::new("dpkg-query");
+    if context.is_elsewhere() {
+        command.arg("--root").arg(context.path("/"));
     }
-    found
+    let output = command
+        .arg("--show")
+        .arg("--showformat=${db:Status-Status} ${Package} ${Version}\\n")
+        .args(PACKAGES)
+        .output();
+    // It fails for those that it does not know, and tells of the others.
+    let text = output.map_or_else(
+        |_| String::new(),
+        |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+    );
+    let installed = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed ")?.split_once(' '));
+    installed
+        .map(|(name, version)| (name.to_owned(), version.to_owned()))
+        .collect()
 }
 
 /// Files of an administrator in `/etc/systemd/system`, by their paths there: units of our names, and drop-ins of such.
