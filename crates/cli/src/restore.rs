@@ -118,7 +118,11 @@ impl Foreign {
                     .with_context(told)?,
             )
         } else {
-            File::open(path).with_context(told)?
+            // Without waiting for somebody at the other end of a pipe.
+            let found = buildbot_conda_host::open(path).with_context(told)?;
+            found
+                .with_context(|| format!("no file `{}`", path.display()))?
+                .0
         };
         let metadata = file.metadata().with_context(told)?;
         ensure!(metadata.is_file(), "`{}` is no file", path.display());

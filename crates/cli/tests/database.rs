@@ -137,7 +137,18 @@ fn what_is_no_backup_is_not_restored() {
              hint: `backup` gives names such as `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`\n"
         )
     );
+    // One from elsewhere that is not there, and a pipe that nobody writes to.
     let missing = "20261101T000000Z-buildbot-4.3.0-schema-067.sqlite";
+    let elsewhere = host.path().join(missing);
+    let elsewhere = elsewhere.to_str().unwrap();
+    let (status, _, stderr) = run(&host, &["restore", "master", elsewhere]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("no file `"), "{stderr}");
+    let made = std::process::Command::new("mkfifo").arg(elsewhere).status();
+    assert!(made.unwrap().success());
+    let (status, _, stderr) = run(&host, &["restore", "master", elsewhere]);
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("is no file"), "{stderr}");
     let (status, _, stderr) = run(&host, &["restore", "master", missing]);
     assert_eq!(
         (status, stderr),
