@@ -7,20 +7,22 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::tidy::{RULES, Tree};
 
+/// For cargo: is everything formatted?
+pub(crate) const FORMAT: [&str; 3] = ["fmt", "--all", "--check"];
+/// For cargo: the lints of all crates but that of environments, which has a stage of its own.
+pub(crate) const LINTS: [&str; 8] = [
+    "clippy",
+    "--workspace",
+    "--exclude",
+    "buildbot-conda-env",
+    "--all-targets",
+    "--",
+    "--deny",
+    "warnings",
+];
+
 pub(crate) fn run(workspace: &Path) -> Result<()> {
-    for words in [
-        &["fmt", "--all", "--check"][..],
-        &[
-            "clippy",
-            "--workspace",
-            "--exclude",
-            "buildbot-conda-env",
-            "--all-targets",
-            "--",
-            "--deny",
-            "warnings",
-        ],
-    ] {
+    for words in [&FORMAT[..], &LINTS] {
         let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(workspace)
             .args(words)

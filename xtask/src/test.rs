@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
 use rustix::process::setpriority_process;
 
+use crate::check::{FORMAT, LINTS};
 use crate::stages::Stages;
 use crate::{deb, faults, interrupted, lanes, prerequisites, reproduce};
 
@@ -59,24 +60,8 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         return finish(&stages);
     }
     let mut stages = Stages::new(if arguments.fast { 4 } else { 12 });
-    stages.attempt("format", || {
-        check(&mut cargo(workspace, &["fmt", "--all", "--check"]))
-    });
-    stages.attempt("lints", || {
-        check(&mut cargo(
-            workspace,
-            &[
-                "clippy",
-                "--workspace",
-                "--exclude",
-                "buildbot-conda-env",
-                "--all-targets",
-                "--",
-                "--deny",
-                "warnings",
-            ],
-        ))
-    });
+    stages.attempt("format", || check(&mut cargo(workspace, &FORMAT)));
+    stages.attempt("lints", || check(&mut cargo(workspace, &LINTS)));
     stages.attempt("units of code", || check(&mut cargo(workspace, &["test"])));
     stages.attempt("runner", || {
         prerequisites::for_python()?;
