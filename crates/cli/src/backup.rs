@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::database::backups;
 use crate::database::facts::Facts;
 use crate::database::plan::{self, Step};
 use crate::database::progress::Progress;
-use crate::database::{Master, account, perform};
+use crate::database::{Master, perform};
 use crate::output;
+use crate::system::as_user;
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -29,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     let master = Master::new(instance, context)?;
-    if let Some(status) = account::hand_over(instance, context)? {
+    if let Some(status) = as_user::hand_over(instance, context)? {
         return Ok(status);
     }
     let facts = Facts::ask(&master, None, false)?;

@@ -1,24 +1,15 @@
 //! `drain`: running builds finish, however long they take, no new one begins, and the service then
 //! stays down until it is started again.
-//!
-//! systemd is not asked to stop before the builds are finished, as its stop has a limit. A drained
-//! worker ends by itself, and `Restart=always` would bring it back some seconds later: the stop
-//! comes at once after its end. Buildbot's own words about the progress are the runner's.
 
-use std::ffi::OsString;
-use std::io::Write as _;
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::{InstanceRef, Role};
+use anyhow::bail;
+use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
-use rustix::process::Signal;
 
-use crate::context::{Context, InvalidConfiguration};
-use crate::output::{self, harmless};
-use crate::service::{DRAIN_HINT, MainProcess};
-use crate::units;
+use crate::output;
+use crate::system::context::Context;
+use crate::system::draining::{self, Plan, say, signal_of};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -30,21 +21,6 @@ pub(crate) struct Arguments {
     dry_run: bool,
 }
 
-/// How long Buildbot may take to notice that it is to drain. A busy one takes a second or two.
-const NOTICE: Duration = Duration::from_mins(1);
-/// Builds take as long as they take; it only has to be far away.
-const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
-
-/// What is to be done about the instance.
-enum Plan {
-    /// It is down already.
-    Nothing,
-    /// It has no builds: it is being started, or waits for its next start.
-    Stop,
-    /// Signal it, wait for its end, and keep it down.
-    Drain(MainProcess),
-}
-
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     if context.is_elsewhere() {
         bail!("`drain` acts on a running system, which `--root` leaves alone");
@@ -53,88 +29,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         bail!("only root can drain an instance\nhint: try again with `sudo`");
     }
     let reference = &arguments.reference;
-    let plan = plan(reference, context)?;
+    let plan = draining::plan(reference, context)?;
     if arguments.dry_run {
         return output::print(describe(&plan, reference));
     }
     match plan {
         Plan::Nothing => say(reference, "not running"),
         Plan::Stop => {
-            stop(reference)?;
+            draining::stop(reference)?;
             say(reference, "stopped, it had no builds");
         }
-        Plan::Drain(main) => drain(&main, reference)?,
+        Plan::Drain(main) => draining::drain(&main, reference)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Whether the instance can finish its builds before it ends.
-pub(crate) fn is_possible(reference: &InstanceRef, context: &Context) -> bool {
-    plan(reference, context).is_ok()
-}
-
-/// Lets builds finish, and stops the instance.
-pub(crate) fn stop_after_builds(reference: &InstanceRef, context: &Context) -> anyhow::Result<()> {
-    match plan(reference, context)? {
-        Plan::Nothing => Ok(()),
-        Plan::Stop => stop(reference),
-        Plan::Drain(main) => drain(&main, reference),
-    }
-}
-
-fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
-    let (state, pid) = unit(reference)?;
-    if matches!(state.as_str(), "inactive" | "failed" | "skipped") {
-        // A name that nobody has configured is a slip of the pen, not an instance that is down.
-        context
-            .settings()?
-            .instance(reference)
-            .map_err(InvalidConfiguration::from)?;
-        return Ok(Plan::Nothing);
-    }
-    let Some(pid) = pid else {
-        return Ok(Plan::Stop);
-    };
-    let main = MainProcess::open(&OsString::from(pid.to_string()), context, reference)?;
-    // Asked again: between the first answer and the descriptor the process may have been replaced.
-    if unit(reference)?.1 != Some(pid) {
-        bail!("`{reference}` has just been restarted\nhint: try again");
-    }
-    let Some(status) = main.status() else {
-        if state == "activating" {
-            return Ok(Plan::Stop);
-        }
-        bail!(
-            "the process {pid} of `{unit}` is not one that can be drained: it does not tell its state",
-            unit = reference.unit_name()
-        );
-    };
-    if status.state == "starting" {
-        return Ok(Plan::Stop);
-    }
-    if reference.role == Role::Worker {
-        let allowed = status.worker.and_then(|worker| worker.allow_shutdown);
-        if allowed.as_deref() != Some("signal") {
-            let directory = context.settings().ok().and_then(|settings| {
-                let instance = settings.instance(reference).ok()?;
-                Some(format!("{}/", instance.directory))
-            });
-            bail!(
-                "`{}buildbot.tac` does not let the worker drain\nhint: {DRAIN_HINT}, and restart it once",
-                directory.unwrap_or_default()
-            );
-        }
-    }
-    Ok(Plan::Drain(main))
-}
-
-/// State and main process of the unit as systemd sees it.
-fn unit(reference: &InstanceRef) -> anyhow::Result<(String, Option<u32>)> {
-    let mut units = units::query(std::iter::once(reference))?;
-    let unit = units
-        .remove(&reference.unit_name())
-        .with_context(|| format!("read what systemd says of `{}`", reference.unit_name()))?;
-    Ok((unit.state().to_owned(), unit.main_pid()))
 }
 
 fn describe(plan: &Plan, reference: &InstanceRef) -> String {
@@ -148,72 +55,4 @@ fn describe(plan: &Plan, reference: &InstanceRef) -> String {
             main.pid(),
         ),
     }
-}
-
-/// The signal upon which Buildbot finishes its builds and ends, and its name for kill(1).
-fn signal_of(role: Role) -> (&'static str, Signal) {
-    match role {
-        Role::Master => ("USR1", Signal::USR1),
-        Role::Worker => ("HUP", Signal::HUP),
-    }
-}
-
-fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Result<()> {
-    let begun = Instant::now();
-    main.signal(signal_of(reference.role).1)?;
-    // A reconfiguration may come to its end first.
-    let noticed = main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));
-    if noticed.is_none() && !main.is_gone() {
-        bail!(
-            "`{reference}` has not begun to drain within {} s; it is left as it is",
-            NOTICE.as_secs()
-        );
-    }
-    say(
-        reference,
-        "draining; if this command is ended, the builds still finish, but a worker then comes back",
-    );
-    let mut last = String::new();
-    let resumed = main.watch(NO_LIMIT, |status| {
-        let message = harmless(status.message.as_deref().unwrap_or_default());
-        if message != last {
-            say(reference, &message);
-            last.clone_from(&message);
-        }
-        // Buildbot gives up draining when the master does not answer, or when somebody asks it to.
-        (status.state == "running").then_some(message)
-    });
-    if let Some(message) = resumed {
-        bail!("`{reference}` is not draining any more: {message}");
-    }
-    let ended_well = main
-        .status()
-        .is_some_and(|status| status.state == "stopped");
-    stop(reference)?;
-    if !ended_well {
-        bail!(
-            "`{reference}` ended before its builds were finished; it is stopped, and they are retried\n\
-             hint: `buildbot-conda status {reference}` shows why"
-        );
-    }
-    let seconds = begun.elapsed().as_secs();
-    say(reference, &format!("drained in {seconds} s, and stopped"));
-    Ok(())
-}
-
-fn stop(reference: &InstanceRef) -> anyhow::Result<()> {
-    let unit = reference.unit_name();
-    let status = Command::new("systemctl")
-        .args(["stop", &unit])
-        .status()
-        .context("run `systemctl`")?;
-    if !status.success() {
-        bail!("`systemctl stop {unit}` failed");
-    }
-    Ok(())
-}
-
-/// One line about the progress; a terminal that went away does not end a drain.
-fn say(reference: &InstanceRef, text: &str) {
-    let _ = writeln!(std::io::stderr(), "{reference}: {text}");
 }

@@ -11,10 +11,10 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::context::Context;
 use crate::output::{self, harmless};
 use crate::plan::files::{self, Found};
 use crate::plan::{self, Journal, Plan, Step};
+use crate::system::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

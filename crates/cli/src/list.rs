@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::context::Context;
 use crate::listing::{self, Options};
+use crate::system::context::Context;
 use crate::{survey, table};
 
 #[derive(Debug, Args)]

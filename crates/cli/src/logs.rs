@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
 use clap::{Args, ValueEnum};
 
-use crate::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -1,12 +1,10 @@
 //! `buildbot-conda`: the administrator's command. One file per verb; this one has the grammar and
 //! decides the exit status.
 
-mod activation;
 mod adopt;
 mod backup;
 mod check;
 mod completions;
-mod context;
 mod create;
 mod database;
 mod doctor;
@@ -28,10 +26,9 @@ mod service;
 mod set;
 mod show;
 mod status;
-mod status_file;
 mod survey;
+mod system;
 mod table;
-mod units;
 mod upgrade;
 
 use std::path::PathBuf;
@@ -39,8 +36,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::database::Failure;
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// Buildbot from a Conda environment, as honest systemd services
 #[derive(Debug, Parser)]

@@ -16,10 +16,10 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use clap::Args;
 
 use crate::adopt;
-use crate::context::{Context, InvalidConfiguration};
 use crate::create::{Naming, Noted as _, WorkerRecord, record_file, take_out};
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

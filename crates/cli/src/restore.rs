@@ -11,13 +11,14 @@ use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::database::backups::{self, Backup, BackupName};
 use crate::database::facts::Facts;
 use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
 use crate::database::progress::Progress;
-use crate::database::{Failure, Master, account, perform, plan};
+use crate::database::{Failure, Master, perform, plan};
+use crate::system::as_user;
+use crate::system::context::{Context, InvalidConfiguration};
 use crate::{output, table};
 
 /// What says that a backup is on standard input.
@@ -62,7 +63,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         _ => None,
     };
     let input = foreign.as_ref().map(|foreign| (STDIN, &foreign.file));
-    if let Some(status) = account::hand_over_with(instance, context, input)? {
+    if let Some(status) = as_user::hand_over_with(instance, context, input)? {
         return Ok(status);
     }
     if arguments.list {

@@ -15,7 +15,7 @@ use buildbot_conda_conda::resolve::{Surroundings, resolve};
 use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::names::InstanceRef;
 
-use crate::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration};
 
 mod service_user;
 

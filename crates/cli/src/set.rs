@@ -13,8 +13,8 @@ use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 use tempfile::NamedTempFile;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::output::{self, harmless};
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]

@@ -10,8 +10,8 @@ use buildbot_conda_core::settings::{Instance, Word as _};
 use buildbot_conda_core::{paths, unit};
 use clap::Args;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

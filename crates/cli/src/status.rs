@@ -6,10 +6,10 @@ use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use crate::context::Context;
 use crate::listing::{self, Options};
 use crate::output::{self, harmless};
 use crate::survey::{self, Row};
+use crate::system::context::Context;
 use crate::table;
 
 #[derive(Debug, Args)]

@@ -10,10 +10,10 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AbsolutePath;
 use serde::Serialize;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::output::harmless;
-use crate::status_file::{self, StatusFile};
-use crate::units::{self, Unit};
+use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::status_file::{self, StatusFile};
+use crate::system::units::{self, Unit};
 
 /// One instance as seen now. `--json` prints a list of these.
 #[derive(Debug, Serialize)]

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::database::facts::Facts;
 use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
 use crate::database::plan::{self, Policy};
 use crate::database::progress::Progress;
-use crate::database::{Failure, Master, account, perform};
+use crate::database::{Failure, Master, perform};
 use crate::output;
+use crate::system::as_user;
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -31,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     let master = Master::new(instance, context)?;
-    if let Some(status) = account::hand_over(instance, context)? {
+    if let Some(status) = as_user::hand_over(instance, context)? {
         return Ok(status);
     }
     if arguments.dry_run {

@@ -12,7 +12,7 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 
 use super::unit_text::{self, Setting};
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// Where administrators put units.
 pub(crate) const UNITS: &str = "/etc/systemd/system";

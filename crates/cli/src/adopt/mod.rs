@@ -20,9 +20,10 @@ use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 use crate::plan::{self, Journal, Plan};
+use crate::system::accounts::find_user;
+use crate::system::context::{Context, InvalidConfiguration};
 
 use derive::{Derived, Given, Host};
 use find::HandMade;
@@ -215,7 +216,7 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
 /// The home directory of an account, from the passwd file of the host that is looked at.
 fn home(user: &str, context: &Context) -> Option<String> {
     if !context.is_elsewhere() {
-        let user = plan::find_user(user).ok()?;
+        let user = find_user(user).ok()?;
         return user.home.to_str().map(str::to_owned);
     }
     let text = std::fs::read_to_string(context.path("/etc/passwd")).ok()?;

@@ -14,8 +14,8 @@ use buildbot_conda_core::settings::Settings;
 
 use super::derive::Derived;
 use super::find::{HandMade, Instance, UNITS};
-use crate::context::{Context, InvalidConfiguration};
 use crate::plan::{Plan, Step};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// What was put aside; it outlives a purge of the package, as it never was the package's.
 pub(super) const BACKUPS: &str = "/var/backups/buildbot-conda";

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 
 use super::steps::{BACKUPS, RECORD, backups};
-use crate::context::Context;
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
+use crate::system::context::Context;
 
 pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
     if dry_run {

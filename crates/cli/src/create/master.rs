@@ -8,8 +8,8 @@ use buildbot_conda_core::starter::{self, MASTER_CREDENTIAL, MasterStart};
 use clap::Args;
 
 use super::{Common, Draft, Noted as _, Record, credential, enable_and_start, password, place};
-use crate::context::{Context, InvalidConfiguration};
 use crate::plan::{Contents, Made, Plan, Step};
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -21,9 +21,9 @@ use buildbot_conda_core::paths;
 use clap::{Args, Subcommand};
 
 use crate::adopt;
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
+use crate::system::context::{Context, InvalidConfiguration};
 
 pub(crate) use naming::{Naming, take_out};
 pub(crate) use password::ask as ask_for_password;

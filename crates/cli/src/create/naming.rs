@@ -8,9 +8,9 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::WorkerName;
 use buildbot_conda_core::workers;
 
-use crate::context::Context;
 use crate::output::harmless;
 use crate::plan::{self, Edit, Seen, Step};
+use crate::system::context::Context;
 
 /// What a plan gets from it.
 #[derive(Debug, Default)]

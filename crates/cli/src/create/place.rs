@@ -13,8 +13,9 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
 
 use super::{Common, Draft};
-use crate::context::{Context, InvalidConfiguration};
-use crate::plan::{self, Step, User};
+use crate::plan::Step;
+use crate::system::accounts::{User, find_user};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// Puts account, environment and directory into the draft, and gives the instance as it will be.
 /// `user` is the account unless one is given.
@@ -169,7 +170,7 @@ pub(super) fn account(instance: &Instance, context: &Context) -> Option<User> {
     if context.is_elsewhere() {
         return None;
     }
-    plan::find_user(instance.user.as_str()).ok()
+    find_user(instance.user.as_str()).ok()
 }
 
 /// The home directory of an account that is there.
@@ -177,7 +178,7 @@ pub(super) fn home(user: &str, context: &Context) -> anyhow::Result<std::path::P
     if context.is_elsewhere() {
         return Ok(Path::new("/home").join(user));
     }
-    let user = plan::find_user(user).map_err(|error| error.context("name who shall run it"))?;
+    let user = find_user(user).map_err(|error| error.context("name who shall run it"))?;
     Ok(user.home)
 }
 

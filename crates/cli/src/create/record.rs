@@ -8,8 +8,8 @@ use buildbot_conda_core::names::InstanceRef;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
 use crate::plan::Step;
+use crate::system::context::Context;
 
 /// Root's, world-readable: there is no secret in it.
 pub(crate) const RECORDS: &str = "/var/lib/buildbot-conda/created";

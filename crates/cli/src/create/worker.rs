@@ -16,8 +16,8 @@ use super::{
     Common, Draft, Noted as _, Record, WorkerRecord, credential, enable_and_start, naming,
     password, place,
 };
-use crate::context::Context;
 use crate::plan::{Contents, Made, Plan, Step};
+use crate::system::context::Context;
 
 /// The account of workers beside a master: builds can read all that their account can, so it is
 /// not the master's.

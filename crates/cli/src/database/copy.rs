@@ -7,9 +7,9 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::backups::{self, BackupName};
-use super::children::{self, Stream};
 use super::progress::Progress;
 use super::{Failure, Master, SCHEMA};
+use crate::system::children::{self, Stream};
 
 const PROGRAM: &str = include_str!("copy.py");
 /// `copy.py` ends with it when the database, or what became of it, is damaged.

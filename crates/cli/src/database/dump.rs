@@ -10,9 +10,9 @@ use std::process::Command;
 use tempfile::NamedTempFile;
 
 use super::backups::{self, BackupName, FileKind};
-use super::children::{self, Stream};
 use super::facts::Server;
 use super::{Failure, Master, SCHEMA};
+use crate::system::children::{self, Stream};
 
 const CLEAR: &str = concat!(include_str!("tables.py"), include_str!("clear.py"));
 

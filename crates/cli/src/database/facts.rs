@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::children::{self, Stream};
 use super::lock::Lock;
 use super::{AWAY, CONFIGURATION, Failure, Master};
+use crate::system::children::{self, Stream};
 
 const PROGRAM: &str = concat!(include_str!("tables.py"), include_str!("inspect.py"));
 

@@ -1,6 +1,6 @@
 //! A master's database: looked at, backed up, upgraded and restored, so that nothing is ever lost.
 //!
-//! Everything in here runs as the service user, in the master's activated environment; `account`
+//! Everything in here runs as the service user, in the master's activated environment; `system::as_user`
 //! gets there from root. The verbs `backup`, `restore` and `upgrade` and the unit's `service prepare`
 //! are short programs over these parts:
 //!
@@ -12,9 +12,7 @@
 //! * `copy`, `dump`: how a backup is made and put back, for files and for servers
 //! * `plan`: the steps, decided before anything is done; `perform` does them
 
-pub(crate) mod account;
 pub(crate) mod backups;
-mod children;
 mod copy;
 mod dump;
 pub(crate) mod facts;
@@ -36,8 +34,8 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use thiserror::Error;
 
-use crate::activation;
-use crate::context::Context;
+use crate::system::activation;
+use crate::system::context::Context;
 
 /// Statuses of `sysexits.h` with the meaning that the units give them.
 pub(crate) const SCHEMA: u8 = 65;

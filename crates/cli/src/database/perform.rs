@@ -4,13 +4,13 @@
 use std::ffi::OsString;
 
 use super::backups::{self, BackupName, FileKind};
-use super::children;
 use super::facts::{Facts, Relation};
 use super::lock::Lock;
 use super::mark::Mark;
 use super::plan::{self, Plan, Policy, Step};
 use super::progress::Progress;
 use super::{Failure, Master, SCHEMA, copy, dump, upgraded};
+use crate::system::children;
 
 const UPGRADE: &str = include_str!("upgrade.py");
 

@@ -12,7 +12,7 @@ use buildbot_conda_host::Unusable;
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
-use crate::context::InvalidConfiguration;
+use crate::system::context::InvalidConfiguration;
 
 pub(super) fn look(
     settings: Result<&Settings, &InvalidConfiguration>,

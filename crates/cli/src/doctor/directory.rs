@@ -213,7 +213,9 @@ fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> F
     let Some(found) = facts.pid_file else {
         return Finding::ok(Check::PidFile, reference, "there is none");
     };
-    let main = scene.unit(instance).and_then(crate::units::Unit::main_pid);
+    let main = scene
+        .unit(instance)
+        .and_then(crate::system::units::Unit::main_pid);
     let PidFile::Of(pid) = found else {
         return left_over(instance, &file, "names no process", scene);
     };

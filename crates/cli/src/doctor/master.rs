@@ -119,7 +119,9 @@ fn port_of(instance: &Instance, purpose: &str, port: u16, scene: &Scene<'_>) -> 
         return Finding::ok(Check::Ports, reference, seen);
     };
     let unit = instance.reference.unit_name();
-    let main = scene.unit(instance).and_then(crate::units::Unit::main_pid);
+    let main = scene
+        .unit(instance)
+        .and_then(crate::system::units::Unit::main_pid);
     let is_own = listener.pid.is_some() && listener.pid == main
         || listener.unit.as_deref() == Some(unit.as_str());
     if is_own {

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 
 use super::finding::{CommandLine, Finding};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 /// Where the programs of the commands are; root's own `PATH` may lead anywhere.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";

@@ -38,8 +38,8 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, ValueEnum as _};
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
+use crate::system::context::{Context, InvalidConfiguration};
 use finding::{Check, Finding, Severity};
 use inside::{Depth, Inside};
 use scene::{Scene, Viewer};

@@ -11,8 +11,8 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AccountName;
 
 use super::finding::Check;
-use crate::context::Context;
-use crate::units::{self, Unit};
+use crate::system::context::Context;
+use crate::system::units::{self, Unit};
 
 /// Asked of systemd, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,ExecMainStatus,StatusText,\

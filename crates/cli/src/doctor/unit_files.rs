@@ -12,7 +12,7 @@ use buildbot_conda_core::settings::{Instance, Settings};
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
-use crate::units::Unit;
+use crate::system::units::Unit;
 
 /// Where an administrator's units are, before the package's.
 const ADMINISTRATORS: &str = "/etc/systemd/system";

@@ -8,8 +8,8 @@ use super::directory::as_user;
 use super::finding::{Check, Finding};
 use super::inside::{Inside, PythonFacts, Reach, Tac, WorkerInTac};
 use super::scene::Scene;
-use crate::status_file::{self, StatusFile};
-use crate::units::Unit;
+use crate::system::status_file::{self, StatusFile};
+use crate::system::units::Unit;
 
 /// Seconds; routers and firewalls forget a quiet connection some minutes after its last word.
 const LONGEST_KEEPALIVE: f64 = 300.0;

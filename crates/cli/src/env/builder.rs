@@ -10,7 +10,7 @@ use clap::Args;
 use rustix::io::FdFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// What is in an environment, and where it comes from.
 #[derive(Debug, Args)]

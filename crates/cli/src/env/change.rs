@@ -10,7 +10,7 @@ use buildbot_conda_environments::{Change as Note, Environment, GenerationId, Loc
 
 use super::recovery::{self, Guard};
 use super::{instances, trial};
-use crate::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// What is to be changed.
 pub(super) struct Change<'a> {

@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::builder::{self, Source};
 use super::{ensure_root, locked, show, store};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

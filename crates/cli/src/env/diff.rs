@@ -8,8 +8,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::{existing, prefix_of, table};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -9,10 +9,10 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_environments::{EnvironmentName, GenerationId};
 
-use crate::context::Context;
-use crate::drain;
 use crate::plan;
-use crate::units;
+use crate::system::context::Context;
+use crate::system::draining;
+use crate::system::units;
 
 /// The instances that are configured to follow the environment, masters first.
 pub(super) fn followers<'s>(settings: &'s Settings, name: &EnvironmentName) -> Vec<&'s Instance> {
@@ -41,8 +41,8 @@ pub(super) fn is_running(instance: &Instance) -> anyhow::Result<bool> {
 /// allows it; a master is told to shut down cleanly by its unit, and what still ran is retried.
 pub(super) fn restart(instance: &Instance, context: &Context) -> anyhow::Result<()> {
     let reference = &instance.reference;
-    if reference.role == Role::Worker && drain::is_possible(reference, context) {
-        drain::stop_after_builds(reference, context)?;
+    if reference.role == Role::Worker && draining::is_possible(reference, context) {
+        draining::stop_after_builds(reference, context)?;
     } else {
         stop(instance)?;
     }

@@ -11,8 +11,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{instances, store, table};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

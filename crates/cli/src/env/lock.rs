@@ -7,8 +7,8 @@ use buildbot_conda_environments::{lock_text, packages_of};
 use clap::Args;
 
 use super::prefix_of;
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 /// What this program is built for, in Conda's words.
 const PLATFORM: &str = "linux-64";

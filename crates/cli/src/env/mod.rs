@@ -30,7 +30,7 @@ use buildbot_conda_core::paths;
 use buildbot_conda_environments::{Environment, EnvironmentName, GenerationId, Lock, Store};
 use clap::Subcommand;
 
-use crate::context::Context;
+use crate::system::context::Context;
 
 pub(crate) use trial::Arguments as TrialArguments;
 pub(crate) use trial::run as run_trial;

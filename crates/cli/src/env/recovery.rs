@@ -16,7 +16,7 @@ use buildbot_conda_environments::{Change, Environment, EnvironmentName, Lock};
 use clap::Args;
 
 use super::{ensure_root, instances, store};
-use crate::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

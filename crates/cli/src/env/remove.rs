@@ -8,8 +8,8 @@ use buildbot_conda_host::Unusable;
 use clap::Args;
 
 use super::{ensure_root, instances, locked, store};
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::change::{self, Change};
 use super::{diff, ensure_root, existing, locked, one_of};
-use crate::context::Context;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

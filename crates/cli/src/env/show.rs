@@ -7,8 +7,8 @@ use buildbot_conda_environments::{Package, packages_of};
 use clap::Args;
 
 use super::{prefix_of, table};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

@@ -15,12 +15,13 @@ use buildbot_conda_core::settings::{Instance, Upgrade};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use crate::activation;
-use crate::context::{Context, InvalidConfiguration};
+use crate::database::Master;
 use crate::database::facts::{Facts, Relation};
-use crate::database::{Master, account};
 use crate::output::{self, harmless};
-use crate::service::{Checked, checkconfig};
+use crate::system::activation;
+use crate::system::as_user;
+use crate::system::checkconfig::{Checked, checkconfig};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// What all of it may take, beyond the reading of a configuration.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -55,7 +56,7 @@ pub(super) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outc
         prefix.into(),
     ];
     let limit = instance.start_timeout.saturating_add(PATIENCE);
-    let output = account::looking(instance, &words, limit)?
+    let output = as_user::looking(instance, &words, limit)?
         .stdin(Stdio::null())
         .output()
         .context("run a command as the service user")?;

@@ -7,9 +7,9 @@ use buildbot_conda_environments::{packages_of, verify};
 use clap::Args;
 
 use super::{prefix_of, table};
-use crate::context::Context;
 use crate::output;
 use crate::output::harmless;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

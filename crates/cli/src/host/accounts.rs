@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use super::manifest::Account;
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// The first number of people's accounts, adduser.conf(5).
 const FIRST_OF_PEOPLE: u32 = 1000;

@@ -13,9 +13,9 @@ use super::look::{Selection, look};
 use super::profile::Profile;
 use super::steps::{self, Wish};
 use super::{credentials, directory, ensure_root};
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
 use crate::plan::{self, Journal};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// A second look finds what the first plan has brought about, a third one that nothing is left.
 const LOOKS: usize = 3;

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use super::manifest::Manifest;
 use super::profile::Profile;
 use super::{accounts, preseed, system};
-use crate::context::Context;
-use crate::plan::{self, files};
+use crate::plan::files;
+use crate::system::as_user;
+use crate::system::context::Context;
 
 const MANIFEST: &str = "host.toml";
 const CONFIGURATION: &str = "config.toml";
@@ -158,7 +159,7 @@ pub(super) fn write(
     let owner = accounts::name_of_user(owner, context)?;
     let input = serde_json::to_string(&writing).context("write a profile")?;
     let directory = std::path::absolute(directory).context("find the directory")?;
-    plan::as_user(&owner, None, &["profile"], &directory, &input)
+    as_user::call(&owner, None, &["profile"], &directory, &input)
         .with_context(|| format!("write `{}` as `{owner}`", directory.display()))?;
     Ok(changed)
 }

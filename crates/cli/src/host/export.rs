@@ -14,8 +14,8 @@ use clap::Args;
 use super::look::{Selection, look};
 use super::manifest::{EnvironmentEntry, Kind, Manifest};
 use super::{directory, ensure_root, secrets, system};
-use crate::context::{Context, InvalidConfiguration};
 use crate::output;
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// What an instance is made of, besides what Buildbot itself writes.
 const MASTER_FILES: [&str; 2] = ["buildbot.tac", "master.cfg"];

@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use buildbot_conda_environments::{Package, packages_of, verify};
 use serde::{Deserialize, Serialize};
 
-use crate::context::Context;
-use crate::plan;
+use crate::system::as_user;
+use crate::system::context::Context;
 
 /// Bytes; more than any tac or configuration has.
 const LARGEST: u64 = 1 << 20;
@@ -53,7 +53,7 @@ pub(super) fn ask(
         return look(&path, question);
     }
     let input = serde_json::to_string(question).context("write a question")?;
-    let said = plan::as_user(owner, None, &["look"], &path, &input)
+    let said = as_user::call(owner, None, &["look"], &path, &input)
         .with_context(|| format!("look at `{directory}` as `{owner}`"))?;
     serde_json::from_str(&said)
         .with_context(|| format!("look at `{directory}` as `{owner}`: no answer comes"))

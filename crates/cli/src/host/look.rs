@@ -14,8 +14,8 @@ use super::inside::{self, Question};
 use super::manifest::{EnvironmentEntry, InstanceEntry, Kind, Manifest};
 use super::profile::Profile;
 use super::{accounts, directory, managed, system};
-use crate::context::Context;
 use crate::create::record_file;
+use crate::system::context::Context;
 
 /// What this program is built for, in Conda's words.
 const PLATFORM: &str = "linux-64";

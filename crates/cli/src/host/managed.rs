@@ -10,7 +10,7 @@ use buildbot_conda_environments::{
 
 use super::directory::lock_file;
 use super::manifest::{EnvironmentEntry, Kind};
-use crate::context::Context;
+use crate::system::context::Context;
 
 const PLATFORM: &str = "linux-64";
 /// An environment, its lock, and what of it is not as it was installed.

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Subcommand;
 
-use crate::context::Context;
+use crate::system::context::Context;
 
 pub(crate) use directory::write_as_owner;
 pub(crate) use inside::answer;

@@ -12,7 +12,7 @@ use buildbot_conda_core::paths;
 
 use super::look::OWN_DIRECTORIES;
 use crate::adopt::{self, entries};
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// Ours, as dpkg knows them.
 const PACKAGES: [&str; 2] = ["buildbot-conda", "buildbot-conda-env"];

@@ -9,8 +9,8 @@ use clap::Args;
 use super::differences::differences;
 use super::look::{Selection, look};
 use super::{directory, ensure_root};
-use crate::context::Context;
 use crate::output;
+use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

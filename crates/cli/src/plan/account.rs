@@ -1,6 +1,5 @@
-//! Work below a service user's directories: this program once more, as that user, with his groups
-//! and a clean environment, and without the terminal, into which he could type otherwise. Root
-//! itself neither writes there nor follows his links.
+//! Work below a service user's directories, done by this program once more as that user: root itself neither writes
+//! there nor follows the user's links.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -8,22 +7,20 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::paths;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
-use crate::activation;
-use crate::context::{Context, InvalidConfiguration};
 use crate::output::harmless;
+use crate::system::activation;
+use crate::system::as_user;
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// Everything is made in here first, and then takes its place, `buildbot.tac` last: a directory
 /// without one was not set up.
 const STAGE: &str = ".being-made";
 const TAC: &str = "buildbot.tac";
-/// Bytes of what is said as the service user.
-const MOST_SAID: u64 = 8 << 20;
 /// Upstream's own command, whatever shebang its script has.
 const CREATE_MASTER: &str = "\
 import sys
@@ -31,16 +28,6 @@ from buildbot.scripts import runner
 sys.argv = ['buildbot', 'create-master', '--quiet', '--relocatable', sys.argv[1]]
 runner.run()
 ";
-
-/// An account as the steps use it.
-#[derive(Debug, Clone)]
-pub(crate) struct User {
-    pub(crate) name: String,
-    pub(crate) uid: u32,
-    /// The primary group.
-    pub(crate) gid: u32,
-    pub(crate) home: PathBuf,
-}
 
 /// What an instance's directory begins with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,45 +72,6 @@ impl Contents {
     }
 }
 
-/// The account `name`, from wherever this host has its accounts.
-pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
-    let output = Command::new("getent")
-        .args(["passwd", "--", name])
-        .output()
-        .context("run `getent`")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let fields: Vec<&str> = text.trim_end().split(':').collect();
-    let (Some(uid), Some(gid), Some(home)) = (fields.get(2), fields.get(3), fields.get(5)) else {
-        bail!("no account `{name}`");
-    };
-    Ok(User {
-        name: name.to_owned(),
-        uid: uid
-            .parse()
-            .with_context(|| format!("read the id of `{name}`"))?,
-        gid: gid
-            .parse()
-            .with_context(|| format!("read the group of `{name}`"))?,
-        home: PathBuf::from(home),
-    })
-}
-
-/// The number of an account (`passwd`) or a `group`, by its name or its number.
-pub(super) fn number_of(database: &str, name: &str) -> anyhow::Result<u32> {
-    if let Ok(number) = name.parse() {
-        return Ok(number);
-    }
-    let output = Command::new("getent")
-        .args([database, "--", name])
-        .output()
-        .context("run `getent`")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let number = text.trim_end().split(':').nth(2);
-    number
-        .and_then(|number| number.parse().ok())
-        .with_context(|| format!("no `{name}` in the database `{database}`"))
-}
-
 /// Has `user` fill `directory`.
 pub(super) fn fill(
     user: &str,
@@ -132,7 +80,7 @@ pub(super) fn fill(
     contents: &Contents,
 ) -> anyhow::Result<()> {
     let input = serde_json::to_string(contents).context("write the contents of a directory")?;
-    call(user, group, &["fill"], directory, &input)
+    as_user::call(user, group, &["fill"], directory, &input)
         .map(drop)
         .with_context(|| format!("set up `{}` as `{}`", directory.display(), user))
 }
@@ -152,63 +100,9 @@ pub(super) fn clear(
     } else {
         &["clear"]
     };
-    call(user, group, words, directory, "")
+    as_user::call(user, group, words, directory, "")
         .map(drop)
         .with_context(|| format!("clear `{}` as `{}`", directory.display(), user))
-}
-
-/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
-pub(crate) fn call(
-    user: &str,
-    group: Option<&str>,
-    words: &[&str],
-    path: &Path,
-    input: &str,
-) -> anyhow::Result<String> {
-    let user = find_user(user)?;
-    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
-    // A session of its own has no terminal that the user could type into (TIOCSTI).
-    let mut child = Command::new("setsid")
-        .arg("setpriv")
-        .args([
-            &format!("--reuid={}", user.name),
-            &format!("--regid={group}"),
-        ])
-        .args(["--init-groups", "--reset-env", "--no-new-privs"])
-        // Nobody goes on with what is taken back when this process is killed.
-        .args(["--pdeathsig=KILL", "--"])
-        .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
-        .args(words)
-        .arg("--")
-        .arg(path)
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run `setsid setpriv`")?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // It may have ended already; then its own words say why.
-        let _ = pipe.write_all(input.as_bytes());
-    }
-    let mut text = String::new();
-    if let Some(pipe) = child.stdout.take() {
-        // It is the user's process: he may have it say anything, to a limit.
-        pipe.take(MOST_SAID)
-            .read_to_string(&mut text)
-            .context("read what `setpriv` says")?;
-    }
-    let output = child.wait_with_output().context("wait for `setpriv`")?;
-    if output.status.success() {
-        return Ok(text);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<String> = said.lines().map(harmless).collect();
-    let said = lines.join("\n");
-    Err(anyhow!(
-        "{}",
-        said.strip_prefix("error: ").unwrap_or(&said).to_owned()
-    ))
 }
 
 /// As the service user: makes what stands on standard input in `directory`, which is empty or not

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{self, Found};
 use super::{Step, perform};
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// Below the package's state directory, mode 0600: the steps may hold secrets.
 const JOURNAL: &str = "/var/lib/buildbot-conda/unfinished.json";

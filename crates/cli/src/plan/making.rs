@@ -13,7 +13,7 @@ use buildbot_conda_core::paths;
 use rustix::fs::{CWD, Mode, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::account;
+use crate::system::as_user;
 
 /// An environment that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ fn make_at(making: &Making, owner: &str, lock: &Path) -> anyhow::Result<()> {
         return make_prefix(making, lock);
     }
     let input = serde_json::to_string(making).context("write what is to be made")?;
-    account::call(
+    as_user::call(
         owner,
         None,
         &["environment"],

@@ -20,9 +20,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use account::{
-    Contents, Made, User, call as as_user, clear_directory, fill_directory, find_user,
-};
+pub(crate) use account::{Contents, Made, clear_directory, fill_directory};
 pub(crate) use journal::Journal;
 pub(crate) use making::{How, Making, make_as_owner};
 pub(crate) use perform::carry_out;

@@ -19,6 +19,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::files::{self, Found};
 use super::journal::{Begun, Journal};
 use super::{Plan, Step, account, making, missing_directories, put, systemd, worker_list};
+use crate::system::accounts;
 
 /// Does every step. When one fails, what was done before is taken back.
 ///
@@ -243,7 +244,7 @@ fn perform(step: &Step) -> anyhow::Result<()> {
         Step::RemoveAccount { name, home } => remove_account(name, home),
         Step::CreateDirectory { path, mode } => create_directory(path, *mode),
         Step::GiveDirectory { path, user } => {
-            let user = account::find_user(user)?;
+            let user = accounts::find_user(user)?;
             create_directory(path, 0o755)?;
             lchown(path, Some(user.uid), Some(user.gid))
                 .with_context(|| format!("give `{}` to `{}`", path.display(), user.name))
@@ -371,8 +372,8 @@ fn mode_now(path: &Path) -> anyhow::Result<Option<Step>> {
 
 /// By a descriptor, so that it is one file for both and no link is followed.
 fn set_mode(path: &Path, mode: u32, user: &str, group: &str) -> anyhow::Result<()> {
-    let uid = account::number_of("passwd", user)?;
-    let gid = account::number_of("group", group)?;
+    let uid = accounts::number_of("passwd", user)?;
+    let gid = accounts::number_of("group", group)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let set = || -> std::io::Result<()> {
         let file = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -394,7 +395,7 @@ fn create_account(name: &str, home: &Path) -> anyhow::Result<()> {
 }
 
 fn remove_account(name: &str, home: &Path) -> anyhow::Result<()> {
-    if account::find_user(name).is_ok() {
+    if accounts::find_user(name).is_ok() {
         // Without `--system`, which refuses people's accounts: some that a profile has are such.
         let mut command = Command::new("deluser");
         command.args(["--quiet", name]);

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::account;
 use super::files::{self, Found};
 use crate::output::harmless;
+use crate::system::as_user;
 
 /// What a file is; of the directory itself, the mode alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ impl fmt::Display for Put {
 pub(super) fn put(put: &Put) -> anyhow::Result<()> {
     let input = serde_json::to_string(put).context("write a change")?;
     let place = put.directory.join(&put.path);
-    account::call(&put.user, None, &["put"], &put.directory, &input)
+    as_user::call(&put.user, None, &["put"], &put.directory, &input)
         .map(drop)
         .with_context(|| format!("write `{}` as `{}`", place.display(), put.user))
 }

@@ -11,10 +11,10 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::context::Context;
-use crate::drain;
 use crate::output::harmless;
-use crate::status_file;
+use crate::system::context::Context;
+use crate::system::draining;
+use crate::system::status_file;
 
 /// How long a Buildbot may take to act on a signal before systemd ends it all the same.
 const NOTICE: Duration = Duration::from_secs(15);
@@ -189,8 +189,8 @@ pub(super) fn stop_after_builds(unit: &str) -> anyhow::Result<()> {
         .strip_prefix("buildbot-")
         .and_then(|text| text.strip_suffix(".service"));
     let reference: InstanceRef = reference.unwrap_or_default().parse()?;
-    if reference.role == Role::Worker && drain::is_possible(&reference, &context) {
-        return drain::stop_after_builds(&reference, &context);
+    if reference.role == Role::Worker && draining::is_possible(&reference, &context) {
+        return draining::stop_after_builds(&reference, &context);
     }
     stop(unit, false)
 }

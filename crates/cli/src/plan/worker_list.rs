@@ -14,7 +14,7 @@ use buildbot_conda_core::workers;
 use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
-use super::account;
+use crate::system::as_user;
 
 /// Bytes; real ones have some thousands.
 const LARGEST: u64 = 1 << 20;
@@ -108,14 +108,14 @@ pub(crate) fn look_as_user(
     group: Option<&str>,
     path: &Path,
 ) -> anyhow::Result<Option<Seen>> {
-    let told = account::call(user, group, &["see-list"], path, "")?;
+    let told = as_user::call(user, group, &["see-list"], path, "")?;
     serde_json::from_str(&told).with_context(|| format!("look at `{}`", path.display()))
 }
 
 /// Has `user` make a change.
 pub(super) fn change(user: &str, group: Option<&str>, edit: &Edit) -> anyhow::Result<()> {
     let input = serde_json::to_string(edit).context("write a change")?;
-    account::call(user, group, &["edit-list"], &edit.path, &input)
+    as_user::call(user, group, &["edit-list"], &edit.path, &input)
         .map(drop)
         .with_context(|| format!("change `{}` as `{user}`", edit.path.display()))
 }

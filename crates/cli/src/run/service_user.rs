@@ -9,8 +9,8 @@ use std::process::{Command, ExitCode};
 use anyhow::anyhow;
 use buildbot_conda_core::paths;
 
-use crate::context::Context;
-use crate::plan::{User, find_user};
+use crate::system::accounts::{User, find_user};
+use crate::system::context::Context;
 
 /// What of the caller's environment says something about the terminal and its user's language.
 const KEPT: [&str; 4] = ["COLORTERM", "LANG", "LC_ALL", "TERM"];

@@ -4,7 +4,6 @@
 //! The units say where their credentials are; without that somebody calls by hand, and then systemd
 //! is asked to do the whole thing properly.
 
-mod main_process;
 mod prepare;
 mod reload;
 mod stop;
@@ -18,12 +17,11 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::env::{TrialArguments, run_trial};
 use crate::host;
 use crate::plan;
-pub(crate) use main_process::MainProcess;
-pub(crate) use reload::{Checked, DRAIN_HINT, checkconfig};
+use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::main_process::MainProcess;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

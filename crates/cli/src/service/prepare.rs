@@ -11,11 +11,11 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Upgrade;
 
-use crate::context::{Context, InvalidConfiguration};
 use crate::database::lock::{self, Lock};
 use crate::database::plan::Policy;
 use crate::database::progress::Progress;
 use crate::database::{CONFIGURATION, Failure, Master, perform};
+use crate::system::context::{Context, InvalidConfiguration};
 
 /// Tells the runner that it has been here: what is still not right then will not become so.
 const PREPARED: &str = "BUILDBOT_CONDA_PREPARED";

@@ -7,6 +7,7 @@ use buildbot_conda_core::names::Role;
 use rustix::process::Signal;
 
 use super::Service;
+use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 
 /// How long a master may take to notice that it is to stop.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -43,12 +44,12 @@ fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
     if instance.drain.is_zero() {
         return Ok(());
     }
-    if !super::reload::drains_on_signal(service) {
+    if !drains_on_signal(main) {
         eprintln!(
             "warning: running builds are interrupted and retried, as `{directory}/buildbot.tac` \
              does not let the worker drain\nhint: {hint}",
             directory = instance.directory,
-            hint = super::reload::DRAIN_HINT,
+            hint = DRAIN_HINT,
         );
         return Ok(());
     }

@@ -12,7 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 
 use super::place;
-use crate::context::Context;
+use crate::system::context::Context;
 
 /// Entries of a directory tree that are looked at; builds may leave millions.
 const MOST: usize = 20_000;

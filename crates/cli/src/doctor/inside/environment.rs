@@ -15,8 +15,8 @@ use buildbot_conda_core::values::CondaEnv;
 use serde::{Deserialize, Serialize};
 
 use super::{Depth, place};
-use crate::context::Context;
 use crate::doctor::finding::Check;
+use crate::system::context::Context;
 
 /// Packages told of that differ from their files.
 const MOST_TOLD: usize = 20;

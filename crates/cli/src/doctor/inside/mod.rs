@@ -25,9 +25,9 @@ use buildbot_conda_core::values::AbsolutePath;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Check;
-use crate::context::Context;
-use crate::database::account;
 use crate::output;
+use crate::system::as_user;
+use crate::system::context::Context;
 
 pub(super) use directory::{DirectoryFacts, PidFile};
 pub(super) use environment::{
@@ -153,7 +153,7 @@ pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyho
     words.push(instance.reference.to_string());
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
     let mut command = if as_root {
-        account::looking(instance, &words, limit)?
+        as_user::looking(instance, &words, limit)?
     } else {
         own(&words)
     };

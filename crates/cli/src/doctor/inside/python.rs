@@ -10,12 +10,12 @@ use buildbot_conda_core::settings::Instance;
 use serde::{Deserialize, Serialize};
 
 use super::heard;
-use crate::activation;
-use crate::context::Context;
 use crate::database::facts::{Facts, Relation};
 use crate::database::mark::Mark;
 use crate::database::{Failure, Master};
 use crate::doctor::finding::Check;
+use crate::system::activation;
+use crate::system::context::Context;
 
 const PROGRAM: &str = include_str!("probe.py");
 /// Imports, and a worker's tac.

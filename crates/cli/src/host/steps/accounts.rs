@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::{Draft, Wish};
-use crate::context::Context;
 use crate::host::accounts;
 use crate::host::differences::Difference;
 use crate::host::manifest::Account;
 use crate::plan::Step;
+use crate::system::context::Context;
 
 pub(super) fn account(
     difference: &Difference,

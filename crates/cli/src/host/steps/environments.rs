@@ -5,11 +5,11 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::paths;
 
 use super::{Draft, Wish};
-use crate::context::Context;
 use crate::host::differences::{Difference, Item, State};
 use crate::host::managed;
 use crate::host::manifest::{EnvironmentEntry, Kind};
 use crate::plan::{How, Making, Step};
+use crate::system::context::Context;
 
 pub(super) fn environment(
     difference: &Difference,

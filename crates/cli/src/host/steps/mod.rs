@@ -17,8 +17,8 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use super::differences::{Difference, Item};
 use super::look::Host;
 use super::profile::Profile;
-use crate::context::Context;
 use crate::plan::{self, Plan, Step};
+use crate::system::context::Context;
 
 /// What shall be, what is, and how far to go.
 pub(super) struct Wish<'a> {

@@ -12,10 +12,10 @@ use buildbot_conda_core::settings::{Instance, Settings};
 
 use super::{Draft, Wish};
 use crate::adopt;
-use crate::context::Context;
 use crate::host::differences::Difference;
 use crate::host::system;
 use crate::plan::{Put, Step, Text, free_name};
+use crate::system::context::Context;
 
 /// Where what is replaced is kept.
 const REPLACED: &str = "/var/lib/buildbot-conda/replaced";

@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Stdout,
     Stderr,
 }
@@ -25,7 +25,7 @@ pub(super) enum Stream {
 /// # Errors
 ///
 /// When it cannot be started, or had to be killed because of the limit (`TimedOut`).
-pub(super) fn run(
+pub(crate) fn run(
     command: Command,
     limit: Option<Duration>,
     heard: impl FnMut(Stream, &str),
@@ -38,7 +38,7 @@ pub(super) fn run(
 /// # Errors
 ///
 /// As [`run`].
-pub(super) fn run_with(
+pub(crate) fn run_with(
     mut command: Command,
     input: Stdio,
     limit: Option<Duration>,

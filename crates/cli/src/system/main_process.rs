@@ -13,9 +13,9 @@ use buildbot_conda_core::paths;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::context::Context;
 use crate::output::harmless;
-use crate::status_file::{self, StatusFile};
+use crate::system::context::Context;
+use crate::system::status_file::{self, StatusFile};
 
 /// Time between two looks at the status file.
 const LOOK: Duration = Duration::from_millis(100);

@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -15,10 +16,13 @@ use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, Renderer};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 
+use super::accounts::find_user;
 use super::children::{self, Stream};
-use crate::context::Context;
-use crate::output;
+use crate::output::{self, harmless};
+use crate::system::context::Context;
 
+/// Bytes of what is said as the service user.
+const MOST_SAID: u64 = 8 << 20;
 /// What only makes sense for the service itself.
 const NOT_FOR_A_COMMAND: [&str; 3] = ["TimeoutStartSec", "TimeoutStopSec", "WatchdogSec"];
 
@@ -208,6 +212,60 @@ fn relay(command: Command, input: Stdio) -> anyhow::Result<ExitCode> {
     printed?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
+pub(crate) fn call(
+    user: &str,
+    group: Option<&str>,
+    words: &[&str],
+    path: &Path,
+    input: &str,
+) -> anyhow::Result<String> {
+    let user = find_user(user)?;
+    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
+    // A session of its own has no terminal that the user could type into (TIOCSTI).
+    let mut child = Command::new("setsid")
+        .arg("setpriv")
+        .args([
+            &format!("--reuid={}", user.name),
+            &format!("--regid={group}"),
+        ])
+        .args(["--init-groups", "--reset-env", "--no-new-privs"])
+        // Nobody goes on with what is taken back when this process is killed.
+        .args(["--pdeathsig=KILL", "--"])
+        .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
+        .args(words)
+        .arg("--")
+        .arg(path)
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("run `setsid setpriv`")?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // It may have ended already; then its own words say why.
+        let _ = pipe.write_all(input.as_bytes());
+    }
+    let mut text = String::new();
+    if let Some(pipe) = child.stdout.take() {
+        // It is the user's process: he may have it say anything, to a limit.
+        pipe.take(MOST_SAID)
+            .read_to_string(&mut text)
+            .context("read what `setpriv` says")?;
+    }
+    let output = child.wait_with_output().context("wait for `setpriv`")?;
+    if output.status.success() {
+        return Ok(text);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<String> = said.lines().map(harmless).collect();
+    let said = lines.join("\n");
+    Err(anyhow!(
+        "{}",
+        said.strip_prefix("error: ").unwrap_or(&said).to_owned()
+    ))
 }
 
 #[cfg(test)]

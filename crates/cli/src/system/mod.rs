@@ -1,0 +1,20 @@
+//! What this program knows of the host and does to it, once for all verbs: nothing in here knows a verb, a plan or a
+//! check.
+//!
+//! * `context`: the root directory of this invocation, and its configuration
+//! * `accounts`: accounts and groups
+//! * `as_user`: this program once more, as the service user; `children` follows what it runs
+//! * `activation`, `checkconfig`: programs of an instance's environment
+//! * `units`: what systemd knows of our units
+//! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
+
+pub(crate) mod accounts;
+pub(crate) mod activation;
+pub(crate) mod as_user;
+pub(crate) mod checkconfig;
+pub(crate) mod children;
+pub(crate) mod context;
+pub(crate) mod draining;
+pub(crate) mod main_process;
+pub(crate) mod status_file;
+pub(crate) mod units;
