@@ -1,6 +1,7 @@
-//! The fault table as people see it: on the terminal after a run, and in `docs/faults.md`.
+//! The tables of what is promised as people see them: on the terminal after a run, and in `docs/faults.md` and
+//! `docs/attacks.md`.
 //!
-//! Its rows and what tests report about them are `tests/machine`'s.
+//! Their rows and what tests report about them are `tests/machine`'s.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -8,15 +9,17 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use buildbot_conda_machine::{Release, TABLE, Verdict, systemd_version, verdict};
+use buildbot_conda_machine::{
+    Release, Row, Shown, TABLES, Table, Verdict, systemd_version, verdict,
+};
 
 use crate::interrupted;
 
-/// What to do with the table of the last run.
+/// What to do with the tables of the last run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write it into `docs/faults.md` instead of printing it, where every row must be held, and the moments at which
-    /// dpkg was interrupted into `docs/interrupted.md`
+    /// Write them into `docs/faults.md` and `docs/attacks.md` instead of printing them, where every row must be held, and
+    /// the moments at which dpkg was interrupted into `docs/interrupted.md`
     #[arg(long)]
     record: bool,
 }
@@ -25,83 +28,108 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.record {
         check(&Release::ALL)?;
-        write(workspace)?;
+        for table in &TABLES {
+            write(workspace, table)?;
+        }
         return interrupted::record(workspace);
     }
     print(&Release::ALL)
 }
 
-/// Prints the table of `releases` on stdout: a line for each row, then the sums.
+/// Prints the tables of `releases` on stdout: a line for each row, then the sums.
 pub(crate) fn print(releases: &[Release]) -> Result<()> {
-    let width = TABLE.iter().map(|row| row.id.len()).max().unwrap_or(0);
-    let mut text = format!("\n{:width$}", "event");
-    for release in releases {
-        write!(text, "  {:8}", release.code_name())?;
-    }
-    for row in TABLE {
-        write!(text, "\n{:width$}", row.id)?;
-        for &release in releases {
-            write!(text, "  {:8}", verdict(row.id, release).text())?;
+    let mut text = String::new();
+    for table in &TABLES {
+        let width = table.rows.iter().map(|row| row.id.len()).max().unwrap_or(0);
+        write!(text, "\n{:width$}", table.headings[0])?;
+        for release in releases {
+            write!(text, "  {:8}", release.code_name())?;
         }
-    }
-    text.push('\n');
-    for &release in releases {
-        let held = TABLE.len() - open(release).len();
-        writeln!(text, "{release}: {held} of {} held", TABLE.len())?;
+        for row in table.rows {
+            write!(text, "\n{:width$}", row.id)?;
+            for &release in releases {
+                write!(text, "  {:8}", cell(row, release))?;
+            }
+        }
+        text.push('\n');
+        let reported = table.rows.iter().filter(|row| is_reported(row)).count();
+        for &release in releases {
+            let held = reported - open(table, release).len();
+            writeln!(text, "{release}: {held} of {reported} held")?;
+        }
     }
     std::io::stdout()
         .write_all(text.as_bytes())
-        .context("print the fault table")
+        .context("print the tables")
 }
 
 /// Fails unless every row of `releases` is held.
 pub(crate) fn check(releases: &[Release]) -> Result<()> {
     let mut open_rows = Vec::new();
-    for &release in releases {
-        let names = open(release).into_iter();
-        open_rows.extend(names.map(|id| format!("`{id}` on {release}")));
+    for table in &TABLES {
+        for &release in releases {
+            let names = open(table, release).into_iter();
+            open_rows.extend(names.map(|id| format!("`{id}` on {release}")));
+        }
     }
     if !open_rows.is_empty() {
-        bail!(
-            "hold what the fault table promises: {}",
-            open_rows.join(", ")
-        );
+        bail!("rows that are not held: {}", open_rows.join(", "));
     }
     Ok(())
 }
 
-/// Writes `docs/faults.md` from what the last run has shown on every release.
-fn write(workspace: &Path) -> Result<()> {
-    let path = workspace.join("docs/faults.md");
-    fs::write(&path, page()?).with_context(|| format!("write `{}`", path.display()))?;
+/// Writes the page of a table from what the last run has shown on every release.
+fn write(workspace: &Path, table: &Table) -> Result<()> {
+    let path = workspace.join("docs").join(table.page.0);
+    fs::write(&path, page(table)?).with_context(|| format!("write `{}`", path.display()))?;
     eprintln!("wrote `{}`", path.display());
     Ok(())
 }
 
-/// The ids of the rows that are not held.
-fn open(release: Release) -> Vec<&'static str> {
-    let open = TABLE
-        .iter()
-        .filter(|row| verdict(row.id, release) != Verdict::Held);
-    open.map(|row| row.id).collect()
+fn is_reported(row: &Row) -> bool {
+    row.shown == Shown::OnMachines
 }
 
-fn page() -> Result<String> {
-    let mut text = String::from(
-        "# Fault table\n\n\
-         What may happen to master and worker, what is promised then, and whether the machine tests have seen it\n\
-         hold, each with a real Buildbot on a booted Debian. Written by `cargo xtask faults --record`.\n\n\
-         | event | promise | test row |",
+/// The ids of the rows that are not held. A row of a cheaper test is: without it the run has failed.
+fn open(table: &Table, release: Release) -> Vec<&'static str> {
+    let is_open = |row: &&Row| is_reported(row) && verdict(row.id, release) != Verdict::Held;
+    table
+        .rows
+        .iter()
+        .filter(is_open)
+        .map(|row| row.id)
+        .collect()
+}
+
+/// What is known of a row on a release.
+fn cell(row: &Row, release: Release) -> &'static str {
+    match row.shown {
+        Shown::OnMachines => verdict(row.id, release).text(),
+        Shown::ByTest { .. } => "by test",
+    }
+}
+
+fn page(table: &Table) -> Result<String> {
+    let heading = table.name[..1].to_uppercase() + &table.name[1..];
+    let [event, promise] = table.headings;
+    let mut text = format!(
+        "# {heading} table\n\n{} Written by `cargo xtask faults --record`.\n\n\
+         | {event} | {promise} | test row |",
+        table.page.1
     );
     for release in Release::ALL {
         write!(text, " {release} (systemd {}) |", systemd_version(release)?)?;
     }
     text.push_str("\n|-|-|-|");
     text.push_str(&"-|".repeat(Release::ALL.len()));
-    for row in TABLE {
-        write!(text, "\n| {} | {} | `{}` |", row.event, row.promise, row.id)?;
+    for row in table.rows {
+        write!(text, "\n| {} | {} | `{}`", row.event, row.promise, row.id)?;
+        if let Shown::ByTest { file, test } = row.shown {
+            write!(text, ", `{file}`: `{test}`")?;
+        }
+        text.push_str(" |");
         for release in Release::ALL {
-            write!(text, " {} |", verdict(row.id, release).text())?;
+            write!(text, " {} |", cell(row, release))?;
         }
     }
     text.push('\n');

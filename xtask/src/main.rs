@@ -39,7 +39,7 @@ enum Verb {
     Deb(deb::Arguments),
     /// Build the package twice under different conditions, compare, and write its `.buildinfo`
     Reproduce(reproduce::Arguments),
-    /// Print the fault table of the last test run, or record it and the interruptions in `docs`
+    /// Print the tables of faults and attacks of the last test run, or record them and the interruptions in `docs`
     Faults(faults::Arguments),
     /// Make the pictures of the README on a throwaway Debian, the web pages in a real browser
     Pictures(pictures::Arguments),

@@ -72,7 +72,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         .map_or(Release::ALL.to_vec(), |release| vec![release]);
     if !arguments.fast {
         with_packages(workspace, arguments, &mut stages)?;
-        stages.attempt("fault table", || faults::check(&releases));
+        stages.attempt("tables of faults and attacks", || faults::check(&releases));
     }
     stages.print()?;
     if !arguments.fast {

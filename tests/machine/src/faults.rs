@@ -1,7 +1,8 @@
-//! The fault table: the events that services must survive or tell the truth about, and whether a run has shown it.
+//! The tables of what is promised, and whether a run has shown it. Here are the fault table, which has the events that
+//! services must survive or tell the truth about, and what both tables share; the attack table is in `attacks.rs`.
 //!
-//! A test shows one or more rows with [`fault`], which leaves a small file per row and release below `target/faults/`.
-//! Which tests run and how the table is printed is `cargo xtask test`'s business.
+//! A test shows one or more rows with [`fault`] or [`attack`], which leaves a small file per row and release below
+//! `target/faults/`. Which tests run and how the tables are printed is `cargo xtask test`'s business.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::Release;
+use crate::attacks::ATTACKS;
 use crate::tree::workspace;
 
 /// One event and what must happen then.
@@ -16,11 +18,54 @@ use crate::tree::workspace;
 pub struct Row {
     /// Short and stable: words of small letters joined by hyphens.
     pub id: &'static str,
-    /// What happens to a service.
+    /// What happens to a service, or what an attacker does.
     pub event: &'static str,
     /// What an administrator is promised.
     pub promise: &'static str,
+    /// Who shows it.
+    pub shown: Shown,
 }
+
+/// Where a row is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// On booted machines of each release, by a test that reports it.
+    OnMachines,
+    /// By a cheaper test, which every run includes and which fails when the promise is broken.
+    ByTest {
+        /// Path in the workspace of the file that has the test.
+        file: &'static str,
+        /// Name of its function.
+        test: &'static str,
+    },
+}
+
+/// Rows that are printed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// Lower case, such as `fault`.
+    pub name: &'static str,
+    /// Name of the page in `docs`, and what it opens with.
+    pub page: (&'static str, &'static str),
+    /// Headings of events and promises.
+    pub headings: [&'static str; 2],
+    /// In the order in which they are printed.
+    pub rows: &'static [Row],
+}
+
+/// Every table.
+pub const TABLES: [Table; 2] = [FAULTS, ATTACKS];
+
+const FAULTS: Table = Table {
+    name: "fault",
+    page: (
+        "faults.md",
+        "What may happen to master and worker, what is promised then, and whether the machine tests have seen it\n\
+         hold, each with a real Buildbot on a booted Debian.",
+    ),
+    headings: ["event", "promise"],
+    rows: ROWS,
+};
 
 /// What a run has shown about a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +90,12 @@ impl Verdict {
 }
 
 const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Row {
-    Row { id, event, promise }
+    Row {
+        id,
+        event,
+        promise,
+        shown: Shown::OnMachines,
+    }
 }
 
 const FAILS_ONCE: &str = "failed within a bounded time, the reason in Buildbot's words, no restart";
@@ -55,8 +105,7 @@ const REPLACED: &str = "the watchdog replaces it";
 const REFUSED: &str = "refused";
 const REFUSED_ONCE: &str = "failed once with the reason";
 
-/// Every row, in the order in which the table is printed.
-pub const TABLE: &[Row] = &[
+const ROWS: &[Row] = &[
     row(
         "master-start",
         "the master is started",
@@ -439,7 +488,7 @@ pub const TABLE: &[Row] = &[
     ),
 ];
 
-/// Reports what becomes of `show` as the verdict about row `id` on `release`.
+/// Reports what becomes of `show` as the verdict about row `id` of the fault table on `release`.
 ///
 /// Each row is shown by one test. Until `show` has succeeded the row is `not held`, also when the process is killed.
 ///
@@ -447,8 +496,27 @@ pub const TABLE: &[Row] = &[
 ///
 /// Those of `show`, the row named; or when there is no such row, or its file cannot be written.
 pub fn fault<T>(id: &str, release: Release, show: impl FnOnce() -> Result<T>) -> Result<T> {
-    if !TABLE.iter().any(|row| row.id == id) {
-        bail!("find row `{id}` in the fault table");
+    report(&FAULTS, id, release, show)
+}
+
+/// As [`fault`], for a row of the attack table that machines show.
+///
+/// # Errors
+///
+/// As [`fault`].
+pub fn attack<T>(id: &str, release: Release, show: impl FnOnce() -> Result<T>) -> Result<T> {
+    report(&ATTACKS, id, release, show)
+}
+
+fn report<T>(
+    table: &Table,
+    id: &str,
+    release: Release,
+    show: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let is_reported = |row: &&Row| row.id == id && row.shown == Shown::OnMachines;
+    if !table.rows.iter().any(|row| is_reported(&row)) {
+        bail!("row `{id}` of the {} table not found", table.name);
     }
     record(id, release, Verdict::NotHeld)?;
     let shown = show().with_context(|| format!("show `{id}` on {release}"))?;
@@ -504,22 +572,27 @@ fn record(id: &str, release: Release, verdict: Verdict) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::fs;
 
-    use super::{TABLE, workspace};
+    use super::{Row, Shown, TABLES, workspace};
+
+    fn rows() -> impl Iterator<Item = &'static Row> {
+        TABLES.iter().flat_map(|table| table.rows)
+    }
 
     /// The text of every test that may show a row.
     fn sources() -> String {
         let directory = workspace().join("tests/machine/tests");
-        let entries = std::fs::read_dir(directory).expect("the tests have a directory");
-        let files = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-        let showing = files.filter(|text| text.contains(" fault("));
+        let entries = fs::read_dir(directory).expect("the tests have a directory");
+        let files = entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok());
+        let showing = files.filter(|text| text.contains(" fault(") || text.contains(" attack("));
         showing.collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn ids_are_unique_and_of_small_letters_and_hyphens() {
-        let ids: BTreeSet<_> = TABLE.iter().map(|row| row.id).collect();
-        assert_eq!(ids.len(), TABLE.len());
+        let ids: BTreeSet<_> = rows().map(|row| row.id).collect();
+        assert_eq!(ids.len(), rows().count());
         for id in ids {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
             assert!(id.bytes().all(plain), "`{id}`");
@@ -527,12 +600,53 @@ mod tests {
     }
 
     #[test]
-    fn each_row_is_shown_by_one_test() {
+    fn each_row_of_machines_is_shown_by_one_test() {
         let sources = sources();
-        for row in TABLE {
+        for row in rows().filter(|row| row.shown == Shown::OnMachines) {
             let quoted = format!("\"{}\"", row.id);
             let count = sources.matches(&quoted).count();
             assert_eq!(count, 1, "`{}` occurs {count} times in the tests", row.id);
+        }
+    }
+
+    /// Whether `text` has a test of that name: of Rust, with the attribute that makes it one, or of Python.
+    fn has_test(text: &str, name: &str) -> bool {
+        let function = format!("fn {name}()");
+        let method = format!("def {name}(");
+        let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
+        lines.iter().enumerate().any(|(number, line)| {
+            let above = lines[..number].iter().rev();
+            let mut attributes = above.take_while(|line| line.starts_with("#["));
+            let is_rust = line.starts_with(&function) && attributes.any(|line| *line == "#[test]");
+            is_rust || (name.starts_with("test_") && line.starts_with(&method))
+        })
+    }
+
+    #[test]
+    fn each_row_of_a_cheaper_test_names_a_test_that_exists() {
+        for row in rows() {
+            if let Shown::ByTest { file, test } = row.shown {
+                let text = fs::read_to_string(workspace().join(file)).unwrap_or_default();
+                assert!(
+                    has_test(&text, test),
+                    "`{}`: `{test}` not in `{file}`",
+                    row.id
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_that_is_not_run_shows_nothing() {
+        let text = "#[test]\n#[cfg(unix)]\nfn shown() {}\n\nfn helper() {}\n// fn said()\ndef test_it(tmp):";
+        for (name, expect) in [
+            ("shown", true),
+            ("test_it", true),
+            ("helper", false),
+            ("said", false),
+            ("show", false),
+        ] {
+            assert_eq!(has_test(text, name), expect, "{name}");
         }
     }
 }

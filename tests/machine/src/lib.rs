@@ -7,6 +7,7 @@
 //! Everything is kept below `target/machine/` of the workspace, and needs root and the Debian packages that
 //! `cargo xtask test` installs. Machines have no network but their own loopback.
 
+mod attacks;
 mod boot;
 mod cache;
 mod conda;
@@ -27,7 +28,7 @@ mod tree;
 mod unit;
 
 pub use conda::{Channel, Environment, PREFIX, Version, python_with_rattler};
-pub use faults::{Row, TABLE, Verdict, fault, forget_faults, verdict};
+pub use faults::{Row, Shown, TABLES, Table, Verdict, attack, fault, forget_faults, verdict};
 pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use lever::{lever_configuration, pull_lever};

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
-    MASTER, Machine, Outcome, PREFIX, Release, WORKER, latest_package, on_each_release, set_up,
+    MASTER, Machine, Outcome, PREFIX, Release, WORKER, attack, latest_package, on_each_release,
+    set_up,
 };
 use buildbot_conda_trace::{Event, Exec, Next, Pid, attach};
 
@@ -138,6 +139,12 @@ fn trace(machine: &Machine) -> Result<JoinHandle<std::io::Result<Vec<Exec>>>> {
 }
 
 fn root_executes_nothing_that_the_service_user_can_write(release: Release) -> Outcome {
+    attack("traps-in-what-the-user-owns", release, || {
+        ensure_no_trap_catches_root(release)
+    })
+}
+
+fn ensure_no_trap_catches_root(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     machine
         .run(&["sh", "-euc", SET_TRAPS, "sh", PREFIX])?
@@ -281,6 +288,12 @@ fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
 }
 
 fn root_follows_no_link_that_the_service_user_has_made(release: Release) -> Outcome {
+    attack("links-in-state-and-logs", release, || {
+        ensure_no_link_is_followed(release)
+    })
+}
+
+fn ensure_no_link_is_followed(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     machine.copy_in(&latest_package()?, "/root/package.deb")?;
     let before = fingerprint(&machine)?;
