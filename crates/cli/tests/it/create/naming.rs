@@ -1,18 +1,34 @@
 //! How a worker's name gets into the list of its master's starter configuration, and out of it.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 
 use expect_test::expect;
 
-use crate::host::Host;
+use super::{check, host_with_master};
+use crate::house::{CONFIGURATION, Host};
 
 const CREATE: [&str; 4] = ["create", "worker", "gpu", "--dry-run"];
 
+/// A master with its `master.cfg`, in which the list of workers is `list`.
+fn host_with_workers(list: &str) -> Host {
+    let host = host_with_master();
+    write_workers(&host, list);
+    host
+}
+
+/// Makes `list` the workers of the master.
+fn write_workers(host: &Host, list: &str) {
+    let text = format!("c = {{}}\nWORKERS = {list}\nc[\"workers\"] = list(WORKERS)\n");
+    host.write("home/bb/master/master.cfg", &text);
+}
+
 #[test]
 fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
-    let host = Host::with_workers("[\"worker\"]");
-    host.check(&CREATE, &expect![[r#"
+    let host = host_with_workers("[\"worker\"]");
+    check(
+        &host,
+        &CREATE,
+        &expect![[r#"
         status 0
         stdout:
         # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
@@ -27,10 +43,14 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         create `/etc/systemd/system/multi-user.target.wants`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
         stderr:
-    "#]]);
+    "#]],
+    );
     // Under a name that is there nothing needs to be added.
     let words = [&CREATE[..], &["--worker-name=worker"]].concat();
-    host.check(&words, &expect![[r#"
+    check(
+        &host,
+        &words,
+        &expect![[r#"
         status 0
         stdout:
         # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
@@ -44,13 +64,17 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         create `/etc/systemd/system/multi-user.target.wants`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
         stderr:
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_list_that_is_none_any_more_is_left_to_its_owner() {
-    let host = Host::with_workers("sorted(open(\"/etc/workers\"))");
-    host.check(&CREATE, &expect![[r#"
+    let host = host_with_workers("sorted(open(\"/etc/workers\"))");
+    check(
+        &host,
+        &CREATE,
+        &expect![[r#"
         status 0
         stdout:
         # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
@@ -65,32 +89,37 @@ fn a_list_that_is_none_any_more_is_left_to_its_owner() {
         create `/etc/systemd/system/multi-user.target.wants`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
         stderr:
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_list_that_the_masters_account_may_not_change_is_refused_before_anything_is_done() {
-    let host = Host::with_workers("[\"worker\"]");
-    let directory = host.root().join("home/bb/master");
+    let host = host_with_workers("[\"worker\"]");
+    let file = host.path("home/bb/master/master.cfg");
     // Root may change any directory; what is not its own is another account's all the same.
-    if chown(directory.join("master.cfg"), Some(65534), None).is_err() {
-        fs::set_permissions(&directory, Permissions::from_mode(0o500)).unwrap();
+    if chown(file, Some(65534), None).is_err() {
+        host.set_mode("home/bb/master", 0o500);
     }
-    host.check(&CREATE, &expect![[r#"
+    check(
+        &host,
+        &CREATE,
+        &expect![[r#"
         status 1
         stdout:
         stderr:
         error: `/home/bb/master/master.cfg` does not name the worker `gpu`, and `bb` may not change it
         hint: add "gpu" to its `WORKERS`, then `systemctl reload buildbot-master.service`
-    "#]]);
-    fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    "#]],
+    );
+    host.set_mode("home/bb/master", 0o700);
 }
 
 #[test]
 fn two_workers_of_one_name_are_refused() {
-    let host = Host::with_workers("[\"worker\", \"gpu\"]");
+    let host = host_with_workers("[\"worker\", \"gpu\"]");
     host.write(
-        "etc/buildbot-conda/config.toml",
+        CONFIGURATION,
         "[master]\ndirectory = \"/home/bb/master\"\ncredentials = { worker-password = \"worker-password\" }\n\
          [\"worker@old\"]\ndirectory = \"/srv/old\"\n",
     );
@@ -98,7 +127,8 @@ fn two_workers_of_one_name_are_refused() {
         "var/lib/buildbot-conda/created/worker@old.json",
         "{\"master\":\"localhost:9990\",\"worker\":\"gpu\",\"instance\":\"master\"}\n",
     );
-    host.check(
+    check(
+        &host,
         &CREATE,
         &expect![[r#"
         status 1
@@ -115,7 +145,8 @@ fn two_workers_of_one_name_are_refused() {
         "--master=localhost:9990",
         "--dry-run",
     ];
-    host.check(
+    check(
+        &host,
         &words,
         &expect![[r#"
         status 1
@@ -129,9 +160,9 @@ fn two_workers_of_one_name_are_refused() {
 
 #[test]
 fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
-    let host = Host::with_workers("[\"worker\", \"gpu\"]");
+    let host = host_with_workers("[\"worker\", \"gpu\"]");
     host.write(
-        "etc/buildbot-conda/config.toml",
+        CONFIGURATION,
         "[master]\ndirectory = \"/home/bb/master\"\ncredentials = { worker-password = \"worker-password\" }\n\
          [\"worker@gpu\"]\ndirectory = \"/srv/gpu\"\n",
     );
@@ -140,7 +171,8 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         "{\"master\":\"localhost:9990\",\"worker\":\"gpu\",\"instance\":\"master\"}\n",
     );
     let words = ["remove", "worker@gpu", "--dry-run"];
-    host.check(
+    check(
+        &host,
         &words,
         &expect![[r#"
         status 0
@@ -153,8 +185,9 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
     "#]],
     );
     // A builder without a worker is no configuration.
-    host.write_workers("[\"gpu\"]");
-    host.check(
+    write_workers(&host, "[\"gpu\"]");
+    check(
+        &host,
         &words,
         &expect![[r#"
         status 0
@@ -167,8 +200,9 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
     "#]],
     );
     // Its owner has put it elsewhere.
-    host.write_workers("list({\"gpu\": 2})");
-    host.check(
+    write_workers(&host, "list({\"gpu\": 2})");
+    check(
+        &host,
         &words,
         &expect![[r#"
         status 0
@@ -181,8 +215,9 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
     "#]],
     );
     // Nothing to do with it any more.
-    host.write_workers("[\"worker\"]");
-    host.check(
+    write_workers(&host, "[\"worker\"]");
+    check(
+        &host,
         &words,
         &expect![[r#"
         status 0

@@ -4,8 +4,6 @@
 //! Where this program differs from conda on purpose, [`DEVIATIONS`] says in which case, how exactly, and why; a case
 //! that differs otherwise fails, and so does a deviation that no longer is one.
 
-mod activation_records;
-
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -15,7 +13,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use activation_records::{Outcome, Record, parse};
+use crate::activation_records::{Outcome, Record, parse};
 
 /// How an outcome differs from the record.
 enum Difference {

@@ -1,63 +1,34 @@
 //! `logs` with a `journalctl` that echoes its words: what is asked of the journal, and what is refused.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
 
-use tempfile::TempDir;
+use crate::house::{self, Host, Said};
 
-/// A host below a directory, and in it what stands in for `journalctl`.
-fn host(configuration: &str) -> TempDir {
-    let host = tempfile::tempdir().unwrap();
-    fs::create_dir_all(host.path().join("etc/buildbot-conda")).unwrap();
-    fs::write(
-        host.path().join("etc/buildbot-conda/config.toml"),
-        configuration,
-    )
-    .unwrap();
-    // A link, as a program that a test has just written may still be open for another test's child.
-    symlink("/bin/echo", host.path().join("journalctl")).unwrap();
+/// A host whose `journalctl` prints its words.
+fn host(configuration: &str) -> Host {
+    let host = Host::configured(configuration);
+    host.add_program("journalctl", "#!/bin/sh\necho \"$@\"\n");
     host
 }
 
-fn logs(host: &TempDir, words: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg("--root")
-        .arg(host.path())
-        .arg("logs")
-        .args(words)
-        .env("PATH", format!("{}:/usr/bin:/bin", host.path().display()))
-        .output()
-        .unwrap()
+fn logs(host: &Host, words: &[&str]) -> Said {
+    host.run(&[&["logs"], words].concat())
 }
 
-/// The words that `journalctl` got, the root directory taken out of them.
+/// The words that `journalctl` got.
 #[track_caller]
-fn asked(host: &TempDir, words: &[&str]) -> String {
-    let output = logs(host, words);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.replace(host.path().to_str().unwrap(), "")
-        .replace('\n', " ")
+fn asked(host: &Host, words: &[&str]) -> String {
+    let said = logs(host, words);
+    assert_eq!(said.status, Some(0), "{said}");
+    said.stdout.replace('\n', " ")
 }
 
 #[track_caller]
-fn refused(host: &TempDir, words: &[&str], status: i32) -> String {
-    let output = logs(host, words);
-    assert_eq!(output.status.code(), Some(status), "{words:?}");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "");
-    let text = String::from_utf8(output.stderr).unwrap();
-    text.replace(host.path().to_str().unwrap(), "")
+fn refused(host: &Host, words: &[&str], status: i32) -> String {
+    let said = logs(host, words);
+    assert_eq!(said.status, Some(status), "{words:?}");
+    assert_eq!(said.stdout, "");
+    said.stderr
 }
 
 const TWO: &str = "[master]\ndirectory = \"/srv/m\"\n[\"worker@gpu\"]\ndirectory = \"/srv/w\"\n";
@@ -118,7 +89,7 @@ fn levels_have_the_names_of_buildbot_and_of_syslog() {
 
 #[test]
 fn a_level_of_the_runner_is_a_level_of_logs() {
-    let names = include_str!("../../launcher/buildbot_conda_runner/names.py");
+    let names = include_str!("../../../launcher/buildbot_conda_runner/names.py");
     let line = names
         .lines()
         .find(|line| line.starts_with("PRIORITIES = {"))
@@ -150,17 +121,12 @@ fn an_instance_that_is_not_there_is_refused() {
 #[test]
 fn a_host_without_journalctl_is_told() {
     let host = host(TWO);
-    fs::remove_file(host.path().join("journalctl")).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg("--root")
-        .arg(host.path())
-        .arg("logs")
-        .env("PATH", host.path())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert_eq!(
-        String::from_utf8(output.stderr).unwrap(),
-        "error: run `journalctl`: No such file or directory (os error 2)\n"
+    fs::remove_file(host.beside("programs/journalctl")).unwrap();
+    let said = host.said(
+        host.command()
+            .arg("logs")
+            .env("PATH", host.beside("programs")),
     );
+    let expect = "error: run `journalctl`: No such file or directory (os error 2)\n";
+    assert_eq!(said, house::said(1, "", expect));
 }

@@ -1,22 +1,14 @@
 //! A host in a directory as files: what is exported, what is refused, how differences are told, and what would be done
 //! about them. That it is done is for the booted machines.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes its texts so"
-)]
-
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use expect_test::{Expect, expect};
-use tempfile::TempDir;
+
+use crate::house::Host;
 
 const SUM: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const CONFIGURATION: &str = r#"# By hand.
@@ -34,142 +26,105 @@ directory = "/srv/gpu"
 environment = { LANG = "C" }
 "#;
 
-/// A root directory with a host in it, and beside it a place for profiles.
-struct Host(TempDir);
+/// A host with all that a profile may hold, and beside it a place for profiles.
+fn host() -> Host {
+    let host = Host::configured(CONFIGURATION);
+    write_secret(
+        &host,
+        "etc/buildbot-conda/credentials/worker-password",
+        "hidden\n",
+    );
+    write_secret(&host, "etc/buildbot-conda/credentials/other", "hidden\n");
+    host.write("etc/ssl/key", "hidden\n");
+    host.write("etc/passwd", "bb:x:100:101:Buildbot:/home/bb:/bin/bash\n");
+    host.write("etc/group", "bb:x:101:\nvideo:x:44:bb\n");
+    host.write(
+        "var/lib/dpkg/status",
+        "Package: buildbot-conda\nStatus: install ok installed\nVersion: 0.1.0\n\n\
+         Package: buildbot-conda-env\nStatus: deinstall ok config-files\nVersion: 0.1.0\n",
+    );
+    let units = "etc/systemd/system";
+    host.write(
+        &format!("{units}/buildbot-master.service.d/nice.conf"),
+        "[Service]\nNice=5\n",
+    );
+    host.write(&format!("{units}/ssh.service.d/x.conf"), "[Service]\n");
+    host.write(&format!("{units}/multi-user.target.wants/x"), "");
+    let of_ours = "/usr/lib/systemd/system/buildbot-master.service";
+    let link = format!("{units}/multi-user.target.wants/buildbot-master.service");
+    host.link(&link, of_ours);
+    write_environment(
+        &host,
+        "home/bb/anaconda3/envs/ci",
+        "https://me:pw@example.org/t/abc/noarch",
+    );
+    write_environment(
+        &host,
+        "var/lib/buildbot-conda/envs/web/111111111111",
+        "https://example.org/noarch",
+    );
+    host.write(
+        "var/lib/buildbot-conda/envs/web/111111111111/conda-meta/buildbot-conda.lock",
+        "",
+    );
+    host.link("var/lib/buildbot-conda/envs/web/current", "111111111111");
+    host.write("home/bb/master/buildbot.tac", "# tac\n");
+    host.write("home/bb/master/master.cfg", "import parts\n");
+    host.write("home/bb/master/parts.py", "x = 1\n");
+    host.write(
+        "var/lib/buildbot-conda/created/master.json",
+        "{\"web_port\":8010,\"worker_port\":9989,\"worker\":\"worker\"}\n",
+    );
+    host.write("usr/libexec/buildbot-conda/env", "");
+    host
+}
 
-impl Host {
-    fn new() -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        host.write("etc/buildbot-conda/config.toml", CONFIGURATION);
-        host.write("etc/buildbot-conda/credentials/worker-password", "hidden\n");
-        host.write("etc/buildbot-conda/credentials/other", "hidden\n");
-        host.write("etc/ssl/key", "hidden\n");
-        host.write("etc/passwd", "bb:x:100:101:Buildbot:/home/bb:/bin/bash\n");
-        host.write("etc/group", "bb:x:101:\nvideo:x:44:bb\n");
-        host.write(
-            "var/lib/dpkg/status",
-            "Package: buildbot-conda\nStatus: install ok installed\nVersion: 0.1.0\n\n\
-             Package: buildbot-conda-env\nStatus: deinstall ok config-files\nVersion: 0.1.0\n",
-        );
-        let units = "etc/systemd/system";
-        host.write(
-            &format!("{units}/buildbot-master.service.d/nice.conf"),
-            "[Service]\nNice=5\n",
-        );
-        host.write(&format!("{units}/ssh.service.d/x.conf"), "[Service]\n");
-        host.write(&format!("{units}/multi-user.target.wants/x"), "");
-        let wants = host.path(&format!("{units}/multi-user.target.wants"));
-        let of_ours = "/usr/lib/systemd/system/buildbot-master.service";
-        symlink(of_ours, wants.join("buildbot-master.service")).unwrap();
-        host.environment(
-            "home/bb/anaconda3/envs/ci",
-            "https://me:pw@example.org/t/abc/noarch",
-        );
-        host.environment(
-            "var/lib/buildbot-conda/envs/web/111111111111",
-            "https://example.org/noarch",
-        );
-        host.write(
-            "var/lib/buildbot-conda/envs/web/111111111111/conda-meta/buildbot-conda.lock",
-            "",
-        );
-        let current = host.path("var/lib/buildbot-conda/envs/web/current");
-        symlink("111111111111", current).unwrap();
-        host.write("home/bb/master/buildbot.tac", "# tac\n");
-        host.write("home/bb/master/master.cfg", "import parts\n");
-        host.write("home/bb/master/parts.py", "x = 1\n");
-        host.write(
-            "var/lib/buildbot-conda/created/master.json",
-            "{\"web_port\":8010,\"worker_port\":9989,\"worker\":\"worker\"}\n",
-        );
-        host.write("usr/libexec/buildbot-conda/env", "");
-        host
-    }
+/// Writes a file that root alone can read, in a directory that root alone can enter.
+fn write_secret(host: &Host, path: &str, text: &str) {
+    host.write(path, text);
+    host.set_mode(path, 0o600);
+    let (directory, _) = path.rsplit_once('/').unwrap();
+    host.set_mode(directory, 0o700);
+}
 
-    /// Whatever the umask is, modes are those of a host.
-    fn write(&self, path: &str, text: &str) {
-        let path = self.path(path);
-        let mut missing: Vec<_> = path.ancestors().skip(1).collect();
-        missing.reverse();
-        for directory in missing {
-            if !directory.exists() {
-                fs::create_dir(directory).unwrap();
-                let mode = if directory.ends_with("credentials") {
-                    0o700
-                } else {
-                    0o755
-                };
-                fs::set_permissions(directory, fs::Permissions::from_mode(mode)).unwrap();
-            }
-        }
-        fs::write(&path, text).unwrap();
-        let is_secret = path.to_str().unwrap().contains("/credentials/");
-        let mode = if is_secret { 0o600 } else { 0o644 };
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-    }
+fn write_environment(host: &Host, prefix: &str, channel: &str) {
+    let record = format!(
+        r#"{{"name":"one","version":"1","build":"0","subdir":"noarch","url":"{channel}/one-1-0.conda","sha256":"{SUM}",
+            "paths_data":{{"paths":[{{"_path":"file","path_type":"hardlink","sha256":"{SUM}","size_in_bytes":3}}]}}}}"#
+    );
+    host.write(&format!("{prefix}/conda-meta/one-1-0.json"), &record);
+    host.write(&format!("{prefix}/file"), "abc");
+}
 
-    fn environment(&self, prefix: &str, channel: &str) {
-        let record = format!(
-            r#"{{"name":"one","version":"1","build":"0","subdir":"noarch","url":"{channel}/one-1-0.conda","sha256":"{SUM}",
-                "paths_data":{{"paths":[{{"_path":"file","path_type":"hardlink","sha256":"{SUM}","size_in_bytes":3}}]}}}}"#
-        );
-        self.write(&format!("{prefix}/conda-meta/one-1-0.json"), &record);
-        self.write(&format!("{prefix}/file"), "abc");
-    }
+fn profile(host: &Host) -> PathBuf {
+    host.beside("profile")
+}
 
-    fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join("root").join(path)
-    }
+/// `host` with the words of `line`; a relative path is beside the root directory.
+fn run(host: &Host, line: &str) -> String {
+    host.run_line(&format!("host {line}")).to_string()
+}
 
-    fn profile(&self) -> PathBuf {
-        self.0.path().join("profile")
-    }
+#[track_caller]
+fn check(host: &Host, line: &str, expect: &Expect) {
+    expect.assert_eq(&run(host, line));
+}
 
-    fn run(&self, line: &str) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .arg("--root")
-            .arg(self.0.path().join("root"))
-            .arg("host")
-            .args(line.split(' '))
-            .current_dir(self.0.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| {
-            let text = String::from_utf8(bytes.to_vec()).unwrap();
-            text.replace(self.path("").to_str().unwrap(), "/")
-        };
-        format!(
-            "status {}\nstdout:\n{}stderr:\n{}",
-            output.status.code().unwrap(),
-            text(&output.stdout),
-            text(&output.stderr)
-        )
-    }
+fn exported() -> Host {
+    let host = host();
+    assert!(run(&host, "export profile --with-files").starts_with("status 0"));
+    host
+}
 
-    #[track_caller]
-    fn check(&self, line: &str, expect: &Expect) {
-        expect.assert_eq(&self.run(line));
-    }
-
-    fn exported() -> Self {
-        let host = Self::new();
-        assert!(
-            host.run("export profile --with-files")
-                .starts_with("status 0")
-        );
-        host
-    }
-
-    fn text(&self, path: &str) -> String {
-        fs::read_to_string(self.profile().join(path)).unwrap()
-    }
+fn text(host: &Host, path: &str) -> String {
+    fs::read_to_string(profile(host).join(path)).unwrap()
 }
 
 #[test]
 fn what_a_host_is_becomes_one_file() {
-    let host = Host::new();
-    host.check(
+    let host = host();
+    check(
+        &host,
         "export profile --with-files --with-file parts.py",
         &expect![[r#"
             status 0
@@ -260,12 +215,12 @@ fn what_a_host_is_becomes_one_file() {
         reference = "worker@gpu"
         directory = "/srv/gpu"
         user = "bb"
-    "##]].assert_eq(&host.text("host.toml"));
+    "##]].assert_eq(&text(&host, "host.toml"));
 }
 
 #[test]
 fn beside_it_are_answers_locks_and_texts_without_secrets() {
-    let host = Host::exported();
+    let host = exported();
     expect![[r#"
         buildbot-conda buildbot-conda/conda-path string /home/bb/anaconda3
         buildbot-conda buildbot-conda/conda-env string ci
@@ -273,25 +228,26 @@ fn beside_it_are_answers_locks_and_texts_without_secrets() {
         buildbot-conda buildbot-conda/services multiselect master
         buildbot-conda buildbot-conda/master-directory string /home/bb/master
     "#]]
-    .assert_eq(&host.text("preseed.cfg"));
+    .assert_eq(&text(&host, "preseed.cfg"));
     expect![[r#"
         # platform: linux-64
         @EXPLICIT
         https://example.org/noarch/one-1-0.conda#sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad
-    "#]].assert_eq(&host.text("environments/ci.txt"));
-    assert_eq!(host.text("config.toml"), CONFIGURATION);
-    assert_eq!(host.text("instances/master/master.cfg"), "import parts\n");
+    "#]].assert_eq(&text(&host, "environments/ci.txt"));
+    assert_eq!(text(&host, "config.toml"), CONFIGURATION);
+    assert_eq!(text(&host, "instances/master/master.cfg"), "import parts\n");
     let grep = Command::new("grep")
         .args(["-r", "hidden"])
-        .arg(host.profile())
+        .arg(profile(&host))
         .status();
     assert_eq!(grep.unwrap().code(), Some(1), "a secret is in the profile");
 }
 
 #[test]
 fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() {
-    let host = Host::exported();
-    host.check(
+    let host = exported();
+    check(
+        &host,
         "export profile --dry-run",
         &expect![[r#"
         status 0
@@ -302,8 +258,9 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
     "#]],
     );
     fs::remove_dir_all(host.path("etc/systemd/system/buildbot-master.service.d")).unwrap();
-    fs::write(host.profile().join("README"), "Mine.\n").unwrap();
-    host.check(
+    fs::write(profile(&host).join("README"), "Mine.\n").unwrap();
+    check(
+        &host,
         "export profile",
         &expect![[r#"
         status 0
@@ -314,9 +271,10 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         warning: `environments/ci.txt`: credentials in addresses of channels are left out
     "#]],
     );
-    assert!(!host.profile().join("systemd").exists());
-    assert_eq!(host.text("README"), "Mine.\n");
-    host.check(
+    assert!(!profile(&host).join("systemd").exists());
+    assert_eq!(text(&host, "README"), "Mine.\n");
+    check(
+        &host,
         "export profile --without-files",
         &expect![[r#"
         status 0
@@ -328,15 +286,16 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         warning: `environments/ci.txt`: credentials in addresses of channels are left out
     "#]],
     );
-    assert!(!host.profile().join("instances").exists());
+    assert!(!profile(&host).join("instances").exists());
 }
 
 #[test]
 fn a_directory_with_other_things_is_left_alone() {
-    let host = Host::new();
-    fs::create_dir(host.profile()).unwrap();
-    fs::write(host.profile().join("thesis"), "").unwrap();
-    host.check(
+    let host = host();
+    fs::create_dir(profile(&host)).unwrap();
+    fs::write(profile(&host).join("thesis"), "").unwrap();
+    check(
+        &host,
         "export profile",
         &expect![[r#"
         status 1
@@ -346,7 +305,8 @@ fn a_directory_with_other_things_is_left_alone() {
         hint: name a directory of its own
     "#]],
     );
-    host.check(
+    check(
+        &host,
         "verify profile",
         &expect![[r#"
         status 1
@@ -360,7 +320,7 @@ fn a_directory_with_other_things_is_left_alone() {
 
 #[test]
 fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
-    let host = Host::new();
+    let host = host();
     let text = CONFIGURATION.replace("LANG = \"C\"", "DEPLOY_TOKEN = \"abc\"");
     host.write("etc/buildbot-conda/config.toml", &text);
     let text = "c = {}\nc[\"workers\"] = [\n  worker.Worker(\"a\", \"b\"),\n]\nknown = {\"a\": \"s3same\"}\n";
@@ -368,7 +328,10 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
     host.write("home/bb/master/master.cfg", text);
     let drop_in = "etc/systemd/system/buildbot-master.service.d/nice.conf";
     host.write(drop_in, "[Service]\nEnvironment=API_SECRET=x\n");
-    host.check("export profile --with-files", &expect![[r#"
+    check(
+        &host,
+        "export profile --with-files",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
@@ -378,22 +341,24 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
         instances/master/master.cfg:5: `worker-password` is given literally
         systemd/buildbot-master.service.d/nice.conf:2: `API_SECRET` is given literally
         hint: keep it in a file of `credentials`, buildbot-conda.toml(5); what is none: `--not-secret config.toml:DEPLOY_TOKEN`
-    "#]]);
-    assert!(!host.profile().exists());
+    "#]],
+    );
+    assert!(!profile(&host).exists());
     let accepted = "--not-secret config.toml:DEPLOY_TOKEN --not-secret instances/master/master.cfg:Worker \
                     --not-secret instances/master/master.cfg:worker-password \
                     --not-secret systemd/buildbot-master.service.d/nice.conf:API_SECRET";
-    let said = host.run(&format!("export profile --with-files {accepted}"));
+    let said = run(&host, &format!("export profile --with-files {accepted}"));
     assert!(said.starts_with("status 0"), "{said}");
     // Once said, it holds.
-    let said = host.run("export profile");
+    let said = run(&host, "export profile");
     assert!(said.starts_with("status 0"), "{said}");
 }
 
 #[test]
 fn an_exported_host_is_what_its_profile_says() {
-    let host = Host::exported();
-    host.check(
+    let host = exported();
+    check(
+        &host,
         "verify profile",
         &expect![[r#"
         status 0
@@ -402,7 +367,8 @@ fn an_exported_host_is_what_its_profile_says() {
         this host is what `profile` says
     "#]],
     );
-    host.check(
+    check(
+        &host,
         "verify profile --json",
         &expect![[r#"
         status 0
@@ -411,7 +377,8 @@ fn an_exported_host_is_what_its_profile_says() {
         stderr:
     "#]],
     );
-    host.check(
+    check(
+        &host,
         "apply profile --dry-run",
         &expect![[r#"
         status 0
@@ -424,7 +391,7 @@ fn an_exported_host_is_what_its_profile_says() {
 
 #[test]
 fn every_difference_is_named_and_would_be_removed() {
-    let host = Host::exported();
+    let host = exported();
     let text = CONFIGURATION.replace("By hand", "By foot");
     host.write("etc/buildbot-conda/config.toml", &text);
     host.write("etc/systemd/system/buildbot-.service.d/all.conf", "");
@@ -443,9 +410,9 @@ fn every_difference_is_named_and_would_be_removed() {
     ] {
         fs::remove_file(host.path(path)).unwrap();
     }
-    let directory = host.path("etc/buildbot-conda/credentials");
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
-    host.check(
+    host.set_mode("etc/buildbot-conda/credentials", 0o755);
+    check(
+        &host,
         "verify profile",
         &expect![[r#"
         status 1
@@ -466,7 +433,10 @@ fn every_difference_is_named_and_would_be_removed() {
         stderr:
     "#]],
     );
-    host.check("apply profile --dry-run", &expect![[r#"
+    check(
+        &host,
+        "apply profile --dry-run",
+        &expect![[r#"
         status 0
         stdout:
         change the account `bb`: groups `video`, shell `/bin/bash`
@@ -491,15 +461,17 @@ fn every_difference_is_named_and_would_be_removed() {
         hint: apt-get install buildbot-conda=0.1.0
         left to you: environment `/home/bb/anaconda3/envs/ci`: changed file
         hint: it is Conda's: `conda install --prefix /home/bb/anaconda3/envs/ci --file environments/ci.txt`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
-    let host = Host::exported();
+    let host = exported();
     fs::remove_dir_all(host.path("")).unwrap();
     host.write("etc/passwd", "");
-    host.check(
+    check(
+        &host,
         "apply profile --dry-run",
         &expect![[r#"
         status 1
@@ -514,7 +486,10 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
     );
     host.write("usr/libexec/buildbot-conda/env", "");
     host.write("etc/ssl/other", "");
-    host.check("apply profile --dry-run", &expect![[r#"
+    check(
+        &host,
+        "apply profile --dry-run",
+        &expect![[r#"
         status 0
         stdout:
         create the group `video`
@@ -541,8 +516,10 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         the credential `worker-password` is needed
         left to you: package `buildbot-conda`: missing
         hint: apt-get install buildbot-conda=0.1.0
-    "#]]);
-    host.check(
+    "#]],
+    );
+    check(
+        &host,
         "apply profile",
         &expect![[r#"
         status 1
@@ -556,8 +533,8 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
 
 #[test]
 fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
-    let host = Host::exported();
-    let good = host.text("host.toml");
+    let host = exported();
+    let good = text(&host, "host.toml");
     for (from, to) in [
         ("format = 1", "format = 2"),
         ("environments/ci.txt", "../../etc/passwd"),
@@ -565,25 +542,23 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
         ("[packages]", "[parcels]"),
         ("\"worker-password\"", "\"../worker-password\""),
     ] {
-        fs::write(host.profile().join("host.toml"), good.replace(from, to)).unwrap();
-        let said = host.run("verify profile");
+        fs::write(profile(&host).join("host.toml"), good.replace(from, to)).unwrap();
+        let said = run(&host, "verify profile");
         assert!(
             said.starts_with("status 1\nstdout:\nstderr:\nerror: "),
             "{to}: {said}"
         );
     }
-    fs::write(host.profile().join("host.toml"), &good).unwrap();
+    fs::write(profile(&host).join("host.toml"), &good).unwrap();
     let refused = |verb: &str, reason: &str| {
-        let said = host.run(&format!("{verb} profile"));
+        let said = run(&host, &format!("{verb} profile"));
         assert!(
             said.starts_with("status 1") && said.contains(reason),
             "{said}"
         );
     };
     // An editor's copy would be found there and not on the host, again and again.
-    let stray = host
-        .profile()
-        .join("systemd/buildbot-master.service.d/nice.conf~");
+    let stray = profile(&host).join("systemd/buildbot-master.service.d/nice.conf~");
     fs::create_dir_all(stray.parent().unwrap()).unwrap();
     fs::write(&stray, "").unwrap();
     refused(
@@ -592,7 +567,7 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     );
     fs::remove_file(stray).unwrap();
     // What root can read is not for everyone who can write a profile.
-    let file = host.profile().join("instances/master/master.cfg");
+    let file = profile(&host).join("instances/master/master.cfg");
     let text = fs::read_to_string(&file).unwrap();
     fs::remove_file(&file).unwrap();
     symlink("/etc/shadow", &file).unwrap();
@@ -604,11 +579,12 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
         "directory = \"/srv/master\"",
     );
     assert_ne!(moved, good);
-    fs::write(host.profile().join("host.toml"), moved).unwrap();
+    fs::write(profile(&host).join("host.toml"), moved).unwrap();
     refused("apply --dry-run", "hint: change both");
-    fs::write(host.profile().join("host.toml"), good).unwrap();
-    fs::write(host.profile().join("config.toml"), "[master]\nx = 1\n").unwrap();
-    host.check(
+    fs::write(profile(&host).join("host.toml"), good).unwrap();
+    fs::write(profile(&host).join("config.toml"), "[master]\nx = 1\n").unwrap();
+    check(
+        &host,
         "apply profile --dry-run",
         &expect![[r#"
         status 78
@@ -621,11 +597,11 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
 
 #[test]
 fn an_account_that_the_package_would_make_otherwise_is_no_answer() {
-    let host = Host::new();
+    let host = host();
     let question = |host: &Host| {
-        let said = host.run("export profile");
+        let said = run(host, "export profile");
         assert!(said.starts_with("status 0"), "{said}");
-        let text = host.text("preseed.cfg");
+        let text = text(host, "preseed.cfg");
         let lines = text
             .lines()
             .filter(|line| line.starts_with('#') || line.contains("/user "));
@@ -663,22 +639,26 @@ fn an_account_that_the_package_would_make_otherwise_is_no_answer() {
 
 #[test]
 fn variables_of_a_managed_environment_are_refused() {
-    let host = Host::new();
+    let host = host();
     let state = r#"{"version": 1, "env_vars": {"ONE": "1", "TWO": "2"}}"#;
     // Conda's own environments are left to conda.
     host.write("home/bb/anaconda3/envs/ci/conda-meta/state", state);
     let path = "var/lib/buildbot-conda/envs/web/111111111111/conda-meta/state";
     host.write(path, r#"{"version": 1, "env_vars": {}}"#);
-    let said = host.run("export profile --dry-run");
+    let said = run(&host, "export profile --dry-run");
     assert!(said.starts_with("status 0"), "{said}");
     host.write(path, state);
-    host.check("export profile", &expect![[r#"
+    check(
+        &host,
+        "export profile",
+        &expect![[r#"
         status 1
         stdout:
         stderr:
         error: export this host: no lock brings variables of a managed environment back, nothing was written
         `/var/lib/buildbot-conda/envs/web/current`: `ONE`, `TWO`
         hint: set them under `environment` in `config.toml`, and make the environment from a lock
-    "#]]);
-    assert!(!host.profile().exists());
+    "#]],
+    );
+    assert!(!profile(&host).exists());
 }

@@ -1,54 +1,13 @@
 //! What each verb refuses, in the words of the refusal and with its exit status: bad configurations, instances that are
 //! not there, words that mean nothing, and whoever is not root. What only one verb refuses is in that verb's own tests.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Output};
+use std::process::Command;
 
-use tempfile::TempDir;
-
-/// Exit status, standard output and standard error.
-type Said = (Option<i32>, String, String);
-
-const FILE: &str = "/etc/buildbot-conda/config.toml";
-
-fn host(configuration: &str) -> TempDir {
-    let host = tempfile::tempdir().unwrap();
-    let file = host.path().join(&FILE[1..]);
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(file, configuration).unwrap();
-    host
-}
-
-/// What was said below the root directory `host`, which is taken out of it.
-fn run(host: &TempDir, words: &[&str]) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg("--root")
-        .arg(host.path())
-        .args(words)
-        .env_remove("STATE_DIRECTORY")
-        .output()
-        .unwrap();
-    said(&output, host.path().to_str().unwrap())
-}
-
-fn said(output: &Output, root: &str) -> Said {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(root, "");
-    (
-        output.status.code(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
-}
+use crate::house::{CONFIGURATION, Host, Said, said};
 
 fn refusal(status: i32, message: &str) -> Said {
-    (Some(status), String::new(), message.to_owned())
+    said(status, "", message)
 }
 
 /// Every verb that needs the configuration; `doctor` examines it instead.
@@ -76,36 +35,33 @@ const READERS: [&[&str]; 19] = [
 
 #[test]
 fn a_configuration_that_cannot_be_read_stops_every_verb_with_its_place() {
-    let host = host("[master\n");
+    let host = Host::configured("[master\n");
     let expect = refusal(
         78,
         "error: /etc/buildbot-conda/config.toml:1:8: syntax error: unclosed table, expected `]`\n",
     );
     for words in READERS {
-        assert_eq!(run(&host, words), expect, "{words:?}");
+        assert_eq!(host.run(words), expect, "{words:?}");
     }
-    assert_eq!(
-        fs::read_to_string(host.path().join(&FILE[1..])).unwrap(),
-        "[master\n"
-    );
+    assert_eq!(host.read(CONFIGURATION), "[master\n");
 }
 
 #[test]
 fn a_configuration_that_is_not_there_stops_every_verb() {
-    let host = tempfile::tempdir().unwrap();
+    let host = Host::empty();
     let expect = refusal(
         78,
         "error: no configuration `/etc/buildbot-conda/config.toml`\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     for words in READERS {
-        assert_eq!(run(&host, words), expect, "{words:?}");
+        assert_eq!(host.run(words), expect, "{words:?}");
     }
 }
 
 #[test]
 fn a_host_whose_only_table_is_mistyped_is_not_taken_for_an_empty_one() {
-    let host = host("[mastr]\n");
+    let host = Host::configured("[mastr]\n");
     let expect = refusal(
         78,
         "error: /etc/buildbot-conda/config.toml:1:2: mastr: unknown table\nhint: did you mean `[master]`?\n",
@@ -117,13 +73,13 @@ fn a_host_whose_only_table_is_mistyped_is_not_taken_for_an_empty_one() {
         &["status"],
         &["logs"],
     ] {
-        assert_eq!(run(&host, words), expect, "{words:?}");
+        assert_eq!(host.run(words), expect, "{words:?}");
     }
 }
 
 #[test]
 fn an_instance_that_is_not_there_is_named_by_every_verb() {
-    let host = host("[master]\n");
+    let host = Host::configured("[master]\n");
     let unknown = refusal(
         1,
         "error: no instance `master@x` in `/etc/buildbot-conda/config.toml`\n\
@@ -136,7 +92,7 @@ fn an_instance_that_is_not_there_is_named_by_every_verb() {
         &["doctor", "master@x"],
         &["doctor", "master@x", "--fix"],
     ] {
-        assert_eq!(run(&host, words), unknown, "{words:?}");
+        assert_eq!(host.run(words), unknown, "{words:?}");
     }
     let no_table = refusal(
         78,
@@ -154,13 +110,13 @@ fn an_instance_that_is_not_there_is_named_by_every_verb() {
         &["upgrade", "master@x"],
         &["service", "prepare", "master@x"],
     ] {
-        assert_eq!(run(&host, words), no_table, "{words:?}");
+        assert_eq!(host.run(words), no_table, "{words:?}");
     }
 }
 
 #[test]
 fn an_environment_that_is_not_there_is_named_with_the_way_to_it() {
-    let host = host("[defaults]\nconda-root = \"/opt/conda\"\n[master]\n");
+    let host = Host::configured("[defaults]\nconda-root = \"/opt/conda\"\n[master]\n");
     let no_directory = |prefix: &str| {
         format!(
             "error: find no environment `{prefix}`: it has no directory `conda-meta`\nhint: create it with `conda create -p {prefix}`\n"
@@ -175,7 +131,7 @@ fn an_environment_that_is_not_there_is_named_with_the_way_to_it() {
         (&["run", "--env", "/opt/x", "--", "true"], "/opt/x"),
     ] {
         assert_eq!(
-            run(&host, words),
+            host.run(words),
             refusal(1, &no_directory(prefix)),
             "{words:?}"
         );
@@ -185,7 +141,7 @@ fn an_environment_that_is_not_there_is_named_with_the_way_to_it() {
             "error: find no environment `{prefix}`\nhint: create it with `conda create -p {prefix}`, or correct the path\n"
         )
     };
-    let base = run(&host, &["run", "--env", "base", "--", "true"]);
+    let base = host.run(&["run", "--env", "base", "--", "true"]);
     assert_eq!(base, refusal(1, &missing("/opt/conda")));
     for words in [
         &["backup", "master"][..],
@@ -193,13 +149,13 @@ fn an_environment_that_is_not_there_is_named_with_the_way_to_it() {
         &["upgrade", "master", "--dry-run"],
     ] {
         let expect = refusal(78, &missing("/opt/conda/envs/buildbot"));
-        assert_eq!(run(&host, words), expect, "{words:?}");
+        assert_eq!(host.run(words), expect, "{words:?}");
     }
 }
 
 #[test]
 fn what_acts_on_the_running_system_refuses_another_root() {
-    let host = host("[master]\n[worker]\n");
+    let host = Host::configured("[master]\n[worker]\n");
     for (words, message) in [
         (&["drain", "worker"][..], "`drain`"),
         (&["drain", "worker", "--dry-run"], "`drain`"),
@@ -208,13 +164,13 @@ fn what_acts_on_the_running_system_refuses_another_root() {
     ] {
         let text =
             format!("error: {message} acts on a running system, which `--root` leaves alone\n");
-        assert_eq!(run(&host, words), refusal(1, &text), "{words:?}");
+        assert_eq!(host.run(words), refusal(1, &text), "{words:?}");
     }
 }
 
 #[test]
 fn an_instance_that_is_down_fails_where_that_was_asked_for() {
-    let host = host("[master]\n");
+    let host = Host::configured("[master]\n");
     for words in [
         &["list"][..],
         &["status"],
@@ -222,15 +178,15 @@ fn an_instance_that_is_down_fails_where_that_was_asked_for() {
         &["list", "--json"],
     ] {
         let asked = [words, &["--fail-if-down"]].concat();
-        let (status, stdout, stderr) = run(&host, words);
-        assert_eq!((status, stderr.as_str()), (Some(0), ""), "{words:?}");
-        assert_eq!(run(&host, &asked), (Some(1), stdout, stderr), "{words:?}");
+        let down = host.run(words);
+        assert_eq!(down, said(0, &down.stdout, ""), "{words:?}");
+        assert_eq!(host.run(&asked), said(1, &down.stdout, ""), "{words:?}");
     }
 }
 
 #[test]
 fn words_that_mean_nothing_are_usage_errors() {
-    let host = host("[master]\n");
+    let host = Host::configured("[master]\n");
     for words in [
         &[][..],
         &["nonsense"],
@@ -267,7 +223,11 @@ fn words_that_mean_nothing_are_usage_errors() {
         &["service", "reload"],
         &["adopt", "x"],
     ] {
-        let (status, stdout, stderr) = run(&host, words);
+        let Said {
+            status,
+            stdout,
+            stderr,
+        } = host.run(words);
         assert_eq!((status, stdout.as_str()), (Some(2), ""), "{words:?}");
         let is_help = stderr.contains("Usage: buildbot-conda") || stderr.contains("try '--help'");
         assert!(is_help, "{words:?} {stderr}");
@@ -276,9 +236,13 @@ fn words_that_mean_nothing_are_usage_errors() {
 
 #[test]
 fn each_shell_gets_completions_of_every_verb() {
-    let host = host("");
+    let host = Host::configured("");
     for shell in ["bash", "fish", "zsh"] {
-        let (status, stdout, stderr) = run(&host, &["completions", shell]);
+        let Said {
+            status,
+            stdout,
+            stderr,
+        } = host.run(&["completions", shell]);
         assert_eq!((status, stderr.as_str()), (Some(0), ""), "{shell}");
         for verb in ["list", "doctor", "create", "headless", "completions"] {
             assert!(stdout.contains(verb), "{shell}: {verb}");
@@ -287,35 +251,20 @@ fn each_shell_gets_completions_of_every_verb() {
     }
 }
 
-/// The program where everybody may call it, and the directory with it.
-fn program_for_all() -> TempDir {
-    let scratch = tempfile::tempdir().unwrap();
-    fs::set_permissions(scratch.path(), Permissions::from_mode(0o755)).unwrap();
-    // Not by this process: what another test starts meanwhile would have the file open for writing, too, and then nobody
-    // can execute it.
-    let copied = Command::new("cp")
-        .arg(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg(scratch.path().join("buildbot-conda"))
-        .status();
-    assert!(copied.unwrap().success());
-    scratch
-}
-
-/// As somebody who is not root, without the groups of the caller where he is.
-fn as_nobody(scratch: &TempDir, words: &[&str]) -> Said {
-    let mut command = Command::new(scratch.path().join("buildbot-conda"));
+/// As somebody who is not root, without the groups of the caller where the caller is root.
+fn as_nobody(host: &Host, words: &[&str]) -> Said {
+    let mut command = Command::new(host.add_binary());
     command.args(words);
     if rustix::process::geteuid().is_root() {
         command.uid(65534).gid(65534);
     }
-    let output = command.output().unwrap();
-    said(&output, scratch.path().to_str().unwrap())
+    host.said(&mut command)
 }
 
 /// The real system is asked, by somebody who may not change it.
 #[test]
 fn only_root_changes_the_running_system() {
-    let scratch = program_for_all();
+    let host = Host::empty();
     for (words, message) in [
         (
             &["headless", "on"][..],
@@ -331,33 +280,25 @@ fn only_root_changes_the_running_system() {
         ),
     ] {
         let expect = refusal(1, &format!("error: {message}\n"));
-        assert_eq!(as_nobody(&scratch, words), expect, "{words:?}");
+        assert_eq!(as_nobody(&host, words), expect, "{words:?}");
     }
 }
 
 #[test]
 fn a_configuration_of_somebody_else_is_read_and_not_changed() {
-    let scratch = program_for_all();
-    let root = scratch.path().to_str().unwrap().to_owned();
-    let file = scratch.path().join(&FILE[1..]);
-    let directory = file.parent().unwrap();
-    fs::create_dir_all(directory).unwrap();
-    fs::write(&file, "[master]\n").unwrap();
+    let host = Host::configured("[master]\n");
     // Nobody else's when a developer runs this, and closed all the same.
-    fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
+    host.set_mode("etc/buildbot-conda", 0o555);
 
-    let good = (
-        Some(0),
-        format!("{FILE}: good, 1 instance\n"),
-        String::new(),
-    );
-    assert_eq!(as_nobody(&scratch, &["--root", &root, "check"]), good);
+    let root = host.root();
+    let good = said(0, "/etc/buildbot-conda/config.toml: good, 1 instance\n", "");
+    assert_eq!(as_nobody(&host, &["--root", &root, "check"]), good);
     let expect = refusal(
         1,
         "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: try again with `sudo`\n",
     );
     let words = ["--root", &root, "set", "user", "ci"];
-    assert_eq!(as_nobody(&scratch, &words), expect);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "[master]\n");
-    fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(as_nobody(&host, &words), expect);
+    assert_eq!(host.read(CONFIGURATION), "[master]\n");
+    host.set_mode("etc/buildbot-conda", 0o755);
 }

@@ -1,25 +1,13 @@
 //! `doctor` below a root directory, where it sees files alone: exact output and exit status, refusals, and what mends
 //! what. Everything that needs a running system is tested on booted machines.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes them with hashes"
-)]
-
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use expect_test::{Expect, expect};
-use tempfile::TempDir;
 
-/// A host as the package and an administrator leave it, whose root is the account that runs the test.
-struct Host(TempDir);
+use crate::house::{Host, Said};
 
 const CONFIGURATION: &str = "\
 [defaults]
@@ -34,113 +22,78 @@ directory = \"/srv/worker\"
 user = \"builder\"
 ";
 
-impl Host {
-    fn new() -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        let uid = rustix::process::geteuid().as_raw();
-        host.file("etc/buildbot-conda/config.toml", CONFIGURATION, 0o644);
-        host.file("etc/buildbot-conda/credentials/door", "secret", 0o600);
-        host.mode("etc/buildbot-conda/credentials", 0o700);
-        let accounts = format!("bb:x:{uid}:1::/srv:/bin/sh\nbuilder:x:{uid}:1::/srv:/bin/sh\n");
-        host.file("etc/passwd", &accounts, 0o644);
-        for name in ["master", "master@", "worker", "worker@"] {
-            let unit = format!("usr/lib/systemd/system/buildbot-{name}.service");
-            host.file(&unit, "[Service]\n", 0o644);
-        }
-        for program in [
-            "usr/bin/buildbot-conda",
-            "usr/libexec/buildbot-conda/launcher",
-            "usr/lib/systemd/system-generators/buildbot-conda-generator",
-        ] {
-            host.file(program, "", 0o755);
-        }
-        host.file("usr/libexec/buildbot-conda/runner.py", "", 0o644);
-        host.file("srv/master/buildbot.tac", "", 0o600);
-        host.file("srv/worker/buildbot.tac", "", 0o600);
-        for program in ["python", "buildbot", "buildbot-worker"] {
-            host.file(&format!("opt/conda/envs/buildbot/bin/{program}"), "", 0o755);
-        }
-        let record = r#"{"name":"x","version":"1","files":["bin/python"]}"#;
-        host.file("opt/conda/envs/buildbot/conda-meta/x-1.json", record, 0o644);
-        // Everybody may come as far as here: what is closed is closed by the host's own files.
-        host.mode("", 0o755);
-        host
+/// A host as the package and an administrator leave it, whose root is the account that runs the test.
+fn host() -> Host {
+    let host = Host::configured(CONFIGURATION);
+    let uid = rustix::process::geteuid().as_raw();
+    write(
+        &host,
+        "etc/buildbot-conda/credentials/door",
+        "secret",
+        0o600,
+    );
+    host.set_mode("etc/buildbot-conda/credentials", 0o700);
+    let accounts = format!("bb:x:{uid}:1::/srv:/bin/sh\nbuilder:x:{uid}:1::/srv:/bin/sh\n");
+    host.write("etc/passwd", &accounts);
+    for name in ["master", "master@", "worker", "worker@"] {
+        let unit = format!("usr/lib/systemd/system/buildbot-{name}.service");
+        host.write(&unit, "[Service]\n");
     }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.0.path().join(path)
+    for program in [
+        "usr/bin/buildbot-conda",
+        "usr/libexec/buildbot-conda/launcher",
+        "usr/lib/systemd/system-generators/buildbot-conda-generator",
+    ] {
+        write(&host, program, "", 0o755);
     }
-
-    fn file(&self, path: &str, text: &str, mode: u32) {
-        let file = self.path(path);
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(&file, text).unwrap();
-        self.mode(path, mode);
+    host.write("usr/libexec/buildbot-conda/runner.py", "");
+    write(&host, "srv/master/buildbot.tac", "", 0o600);
+    write(&host, "srv/worker/buildbot.tac", "", 0o600);
+    for program in ["python", "buildbot", "buildbot-worker"] {
+        let program = format!("opt/conda/envs/buildbot/bin/{program}");
+        write(&host, &program, "", 0o755);
     }
+    let record = r#"{"name":"x","version":"1","files":["bin/python"]}"#;
+    host.write("opt/conda/envs/buildbot/conda-meta/x-1.json", record);
+    host
+}
 
-    fn mode(&self, path: &str, mode: u32) {
-        fs::set_permissions(self.path(path), fs::Permissions::from_mode(mode)).unwrap();
-    }
+fn write(host: &Host, path: &str, text: &str, mode: u32) {
+    host.write(path, text);
+    host.set_mode(path, mode);
+}
 
-    fn run(&self, words: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .arg("--root")
-            .arg(self.0.path())
-            .arg("doctor")
-            .args(words)
-            .output()
+/// Runs `doctor`, and has `ROOT` for the root directory, so that commands can be carried out as they are printed.
+fn run(host: &Host, words: &[&str]) -> Said {
+    host.said_with(host.command().arg("doctor").args(words), "ROOT")
+}
+
+/// Every finding but the room on the file system, which is that of the test's own machine.
+fn examine(host: &Host, words: &[&str]) -> String {
+    let said = run(host, words);
+    assert_eq!(said.stderr, "");
+    let text: Vec<&str> = said
+        .stdout
+        .lines()
+        .filter(|line| !line.contains(": space: "))
+        .collect();
+    format!("{}\n{}\n", said.status.unwrap(), text.join("\n"))
+}
+
+/// Runs the commands of a report as they are printed.
+fn carry_out(host: &Host, words: &[&str]) {
+    let said = run(host, words);
+    let commands = said
+        .stdout
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "));
+    for command in commands.filter(|line| !line.starts_with("hint: ")) {
+        let command = command.replace("ROOT", &host.root());
+        let status = Command::new("sh")
+            .args(["-euc", &command])
+            .status()
             .unwrap();
-        Said::of(&output, self.0.path().to_str().unwrap())
-    }
-
-    /// Every finding but the room on the file system, which is that of the test's own machine.
-    fn examine(&self, words: &[&str]) -> String {
-        let said = self.run(words);
-        assert_eq!(said.stderr, "");
-        let text: Vec<&str> = said
-            .stdout
-            .lines()
-            .filter(|line| !line.contains(": space: "))
-            .collect();
-        format!("{}\n{}\n", said.status.unwrap(), text.join("\n"))
-    }
-
-    /// Runs the commands of a report as they are printed.
-    fn carry_out(&self, words: &[&str]) {
-        let said = self.run(words);
-        let commands = said
-            .stdout
-            .lines()
-            .filter_map(|line| line.strip_prefix("    "));
-        for command in commands.filter(|line| !line.starts_with("hint: ")) {
-            let command = command.replace("ROOT", self.0.path().to_str().unwrap());
-            let status = Command::new("sh")
-                .args(["-euc", &command])
-                .status()
-                .unwrap();
-            assert!(status.success(), "{command}");
-        }
-    }
-}
-
-struct Said {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Said {
-    fn of(output: &Output, root: &str) -> Self {
-        let text = |bytes: &[u8]| {
-            String::from_utf8(bytes.to_vec())
-                .unwrap()
-                .replace(root, "ROOT")
-        };
-        Self {
-            status: output.status.code(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
+        assert!(status.success(), "{command}");
     }
 }
 
@@ -151,7 +104,7 @@ fn check(told: &str, expect: &Expect) {
 #[test]
 fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
     check(
-        &Host::new().examine(&["--all"]),
+        &examine(&host(), &["--all"]),
         &expect![[r#"
             0
             unseen: clock: that of another machine is not looked at
@@ -206,12 +159,12 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
 
 #[test]
 fn each_fault_has_its_command_and_the_command_mends_it() {
-    let host = Host::new();
-    host.mode("etc/buildbot-conda/credentials", 0o755);
-    host.mode("etc/buildbot-conda/credentials/door", 0o640);
-    host.mode("usr/libexec/buildbot-conda/launcher", 0o644);
-    host.mode("srv/worker/buildbot.tac", 0o644);
-    host.file("srv/master/twistd.pid", "4194000\n", 0o644);
+    let host = host();
+    host.set_mode("etc/buildbot-conda/credentials", 0o755);
+    host.set_mode("etc/buildbot-conda/credentials/door", 0o640);
+    host.set_mode("usr/libexec/buildbot-conda/launcher", 0o644);
+    host.set_mode("srv/worker/buildbot.tac", 0o644);
+    write(&host, "srv/master/twistd.pid", "4194000\n", 0o644);
     fs::create_dir_all(host.path("etc/systemd/system")).unwrap();
     symlink(
         "/dev/null",
@@ -219,7 +172,7 @@ fn each_fault_has_its_command_and_the_command_mends_it() {
     )
     .unwrap();
     let drop_in = "etc/systemd/system/buildbot-worker@.service.d/a b.conf";
-    host.file(drop_in, "[Service]\nType=simple\nUser=x\n", 0o644);
+    write(&host, drop_in, "[Service]\nType=simple\nUser=x\n", 0o644);
     let words = [
         "--only",
         "credentials",
@@ -236,7 +189,7 @@ fn each_fault_has_its_command_and_the_command_mends_it() {
     ]
     .concat();
     check(
-        &host.examine(&words),
+        &examine(&host, &words),
         &expect![[r#"
         1
         problem: package: `ROOT/usr/libexec/buildbot-conda/launcher` has mode 0644, not 0755
@@ -256,9 +209,9 @@ fn each_fault_has_its_command_and_the_command_mends_it() {
         6 problems, 1 warning, 4 in order
     "#]],
     );
-    host.carry_out(&words);
+    carry_out(&host, &words);
     check(
-        &host.examine(&words),
+        &examine(&host, &words),
         &expect![[r#"
         0
         no problems, no warnings, 11 in order
@@ -269,11 +222,12 @@ fn each_fault_has_its_command_and_the_command_mends_it() {
 
 #[test]
 fn what_no_command_mends_is_said_in_words() {
-    let host = Host::new();
+    let host = host();
     fs::remove_file(host.path("etc/buildbot-conda/credentials/door")).unwrap();
     fs::remove_file(host.path("srv/worker/buildbot.tac")).unwrap();
-    host.file("srv/worker/something", "", 0o644);
-    host.file(
+    write(&host, "srv/worker/something", "", 0o644);
+    write(
+        &host,
         "etc/buildbot-conda/config.toml",
         &format!("{CONFIGURATION}[worker]\nhaste = true\n"),
         0o644,
@@ -287,7 +241,7 @@ fn what_no_command_mends_is_said_in_words() {
         "configuration",
     ];
     check(
-        &host.examine(&words),
+        &examine(&host, &words),
         &expect![[r#"
         1
         problem: worker: configuration: ROOT/etc/buildbot-conda/config.toml:12:1: worker.haste: unknown key
@@ -303,12 +257,12 @@ fn what_no_command_mends_is_said_in_words() {
 
 #[test]
 fn an_environment_is_examined_as_files() {
-    let host = Host::new();
+    let host = host();
     let only = ["master", "--only", "environment", "--only", "packages"];
     let prefix = host.path("opt/conda/envs/buildbot");
     fs::remove_file(prefix.join("bin/buildbot")).unwrap();
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no `buildbot`
@@ -318,7 +272,7 @@ fn an_environment_is_examined_as_files() {
     );
     fs::remove_file(prefix.join("bin/python")).unwrap();
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no Python
@@ -326,9 +280,14 @@ fn an_environment_is_examined_as_files() {
             1 problem, no warnings, 0 in order
         "#]],
     );
-    host.file("opt/conda/envs/buildbot/conda-meta/state", "{", 0o644);
+    write(
+        &host,
+        "opt/conda/envs/buildbot/conda-meta/state",
+        "{",
+        0o644,
+    );
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
         1
         problem: master: environment: `/opt/conda/envs/buildbot` cannot be activated: read `ROOT/opt/conda/envs/buildbot/conda-meta/state`: EOF while parsing an object at line 1 column 1
@@ -338,7 +297,7 @@ fn an_environment_is_examined_as_files() {
     );
     fs::remove_dir_all(prefix.join("conda-meta")).unwrap();
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no `conda-meta`, so it is no environment
@@ -349,7 +308,7 @@ fn an_environment_is_examined_as_files() {
     );
     fs::remove_dir_all(&prefix).unwrap();
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
             1
             problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
@@ -362,21 +321,33 @@ fn an_environment_is_examined_as_files() {
 
 #[test]
 fn units_are_examined_as_files() {
-    let host = Host::new();
-    host.file(
+    let host = host();
+    write(
+        &host,
         "etc/systemd/system/buildbot-master.service",
         "[Service]\nExecStart=/bin/x\n",
         0o644,
     );
     let copy = "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher worker %i\n";
-    host.file("etc/systemd/system/buildbot-worker@.service", copy, 0o644);
-    host.file(
+    write(
+        &host,
+        "etc/systemd/system/buildbot-worker@.service",
+        copy,
+        0o644,
+    );
+    write(
+        &host,
         "etc/systemd/system/multi-user.target.wants/buildbot-worker@ghost.service",
         "",
         0o644,
     );
-    host.file("etc/systemd/system/display-manager.service", "", 0o644);
-    host.file("usr/sbin/needrestart", "", 0o755);
+    write(
+        &host,
+        "etc/systemd/system/display-manager.service",
+        "",
+        0o644,
+    );
+    write(&host, "usr/sbin/needrestart", "", 0o755);
     fs::create_dir_all(host.path("etc/needrestart/conf.d")).unwrap();
     let only = [
         "--only",
@@ -389,7 +360,7 @@ fn units_are_examined_as_files() {
         "needrestart",
     ];
     check(
-        &host.examine(&only),
+        &examine(&host, &only),
         &expect![[r#"
             1
             problem: unit-configured: `buildbot-worker@ghost.service` starts at boot, but the configuration has no table `worker@ghost`: it fails with status 78
@@ -407,9 +378,9 @@ fn units_are_examined_as_files() {
         "#]],
     );
     let mend = ["--only", "needrestart"];
-    host.carry_out(&mend);
+    carry_out(&host, &mend);
     check(
-        &host.examine(&mend),
+        &examine(&host, &mend),
         &expect![[r#"
         0
         no problems, no warnings, 1 in order
@@ -419,11 +390,11 @@ fn units_are_examined_as_files() {
 
 #[test]
 fn one_account_for_master_and_worker_is_a_warning_with_the_way_out() {
-    let host = Host::new();
+    let host = host();
     let shared = CONFIGURATION.replace("user = \"builder\"\n", "");
-    host.file("etc/buildbot-conda/config.toml", &shared, 0o644);
+    write(&host, "etc/buildbot-conda/config.toml", &shared, 0o644);
     check(
-        &host.examine(&["--only", "shared-account"]),
+        &examine(&host, &["--only", "shared-account"]),
         &expect![[r#"
             0
             warning: worker@gpu: shared-account: it runs as `bb`, and so does `master`: every build can read and change that master's configuration, secrets and database
@@ -437,11 +408,11 @@ fn one_account_for_master_and_worker_is_a_warning_with_the_way_out() {
 
 #[test]
 fn safe_commands_are_shown_and_done() {
-    let host = Host::new();
-    host.mode("etc/buildbot-conda/credentials/door", 0o644);
-    host.file("srv/master/twistd.pid", "4194000\n", 0o644);
+    let host = host();
+    host.set_mode("etc/buildbot-conda/credentials/door", 0o644);
+    write(&host, "srv/master/twistd.pid", "4194000\n", 0o644);
     let only = ["--only", "credentials", "--only", "pid-file", "--fix"];
-    let shown = host.run(&[&only[..], &["--dry-run"]].concat());
+    let shown = run(&host, &[&only[..], &["--dry-run"]].concat());
     assert_eq!(shown.status, Some(1));
     let told = format!("{}{}", shown.stdout, shown.stderr);
     check(
@@ -450,8 +421,8 @@ fn safe_commands_are_shown_and_done() {
             chmod 0600 ROOT/etc/buildbot-conda/credentials/door
         "#]],
     );
-    assert_eq!(mode(&host), 0o644);
-    let done = host.run(&only);
+    assert_eq!(host.mode("etc/buildbot-conda/credentials/door"), 0o644);
+    let done = run(&host, &only);
     assert_eq!(done.status, Some(0));
     check(
         &format!("{}{}", done.stderr, done.stdout),
@@ -462,8 +433,8 @@ fn safe_commands_are_shown_and_done() {
         no problems, 1 warning, 3 in order
     "#]],
     );
-    assert_eq!(mode(&host), 0o600);
-    let nothing = host.run(&only);
+    assert_eq!(host.mode("etc/buildbot-conda/credentials/door"), 0o600);
+    let nothing = run(&host, &only);
     check(
         &format!("{}{}", nothing.stderr, nothing.stdout),
         &expect![[r#"
@@ -475,23 +446,21 @@ fn safe_commands_are_shown_and_done() {
     );
 }
 
-fn mode(host: &Host) -> u32 {
-    let door = host.path("etc/buildbot-conda/credentials/door");
-    door.metadata().unwrap().permissions().mode() & 0o777
-}
-
 #[test]
 fn json_has_every_finding_with_its_commands() {
-    let host = Host::new();
-    host.mode("etc/buildbot-conda/credentials/door", 0o644);
-    let said = host.run(&[
-        "master",
-        "--json",
-        "--only",
-        "credentials",
-        "--only",
-        "account",
-    ]);
+    let host = host();
+    host.set_mode("etc/buildbot-conda/credentials/door", 0o644);
+    let said = run(
+        &host,
+        &[
+            "master",
+            "--json",
+            "--only",
+            "credentials",
+            "--only",
+            "account",
+        ],
+    );
     assert_eq!(said.status, Some(1));
     check(
         &said.stdout,
@@ -529,8 +498,8 @@ fn json_has_every_finding_with_its_commands() {
 
 #[test]
 fn refusals_say_what_to_do() {
-    let host = Host::new();
-    let unknown = host.run(&["worker"]);
+    let host = host();
+    let unknown = run(&host, &["worker"]);
     assert_eq!(unknown.status, Some(1));
     check(
         &unknown.stderr,
@@ -546,10 +515,10 @@ fn refusals_say_what_to_do() {
         &["--fix", "--json"],
         &["--inside"],
     ] {
-        assert_eq!(host.run(words).status, Some(2), "{words:?}");
+        assert_eq!(run(&host, words).status, Some(2), "{words:?}");
     }
     fs::remove_file(host.path("etc/buildbot-conda/config.toml")).unwrap();
-    let missing = host.run(&["--only", "configuration"]);
+    let missing = run(&host, &["--only", "configuration"]);
     assert_eq!((missing.status, missing.stderr.as_str()), (Some(1), ""));
     check(
         &missing.stdout,
@@ -565,33 +534,19 @@ fn refusals_say_what_to_do() {
 /// Below no root directory, with a `systemctl` of the test's own.
 #[test]
 fn an_old_systemd_and_a_desktop_are_named() {
-    let programs = tempfile::tempdir().unwrap();
+    let host = Host::empty();
     let systemctl = "#!/bin/sh\ncase $1 in\n--version) echo 'systemd 240 (240)' ;;\n\
                      get-default) echo graphical.target ;;\nshow) echo loaded ;;\nesac\n";
-    let path = programs.path().join("systemctl");
-    // By another process: what a parallel test starts would have a file of this one open for writing, too.
-    let written = Command::new("sh")
-        .args(["-euc", "printf %s \"$1\" >\"$0\"; chmod 755 \"$0\""])
-        .arg(&path)
-        .arg(systemctl)
-        .status();
-    assert!(written.unwrap().success());
-    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .args(["doctor", "--only", "system", "--only", "boot-target"])
-        .env(
-            "PATH",
-            format!("{}:/usr/bin:/bin", programs.path().display()),
-        )
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8(output.stdout).unwrap();
+    host.add_program("systemctl", systemctl);
+    let words = ["doctor", "--only", "system", "--only", "boot-target"];
+    let Said { status, stdout, .. } = host.said(host.command_without_root().args(words));
+    assert_eq!(status, Some(1));
     for line in [
         "problem: system: systemd 240 is too old, the units need 249\n",
         "    hint: upgrade to Debian 12 or later\n",
         "warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle \
          machine to sleep\n    buildbot-conda headless on\n",
     ] {
-        assert!(told.contains(line), "{told}");
+        assert!(stdout.contains(line), "{stdout}");
     }
 }

@@ -1,18 +1,12 @@
 //! The real command below a root directory: exact output and exit status of every verb but `run`,
 //! which has tests of its own, and `service`, whose effects need a booted machine.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
-use tempfile::TempDir;
+use crate::house::{CONFIGURATION, Host, said};
 
 const GOOD: &str = "\
 # the group's build host
@@ -30,59 +24,6 @@ environment = { TZ = \"UTC\", QUOTES = 'say \"x\"' }
 credentials = { password = \"gpu\" }
 ";
 
-struct Host(TempDir);
-
-impl Host {
-    fn with(configuration: &str) -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        fs::create_dir_all(host.configuration().parent().unwrap()).unwrap();
-        fs::write(host.configuration(), configuration).unwrap();
-        host
-    }
-
-    fn configuration(&self) -> PathBuf {
-        self.0.path().join("etc/buildbot-conda/config.toml")
-    }
-
-    fn run(&self, words: &[&str]) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .arg("--root")
-            .arg(self.0.path())
-            .args(words)
-            .env_remove("MAINPID")
-            .output()
-            .unwrap();
-        Said::of(&output, self.0.path().to_str().unwrap())
-    }
-}
-
-/// What a run said, with the root directory taken out of it.
-#[derive(Debug, PartialEq, Eq)]
-struct Said {
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Said {
-    fn of(output: &Output, root: &str) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
-        Self {
-            status: output.status.code(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
-        }
-    }
-}
-
-fn said(status: i32, stdout: &str, stderr: &str) -> Said {
-    Said {
-        status: Some(status),
-        stdout: stdout.to_owned(),
-        stderr: stderr.to_owned(),
-    }
-}
-
 #[test]
 fn check_counts_what_is_good() {
     let expect = said(
@@ -90,12 +31,12 @@ fn check_counts_what_is_good() {
         "/etc/buildbot-conda/config.toml: good, 2 instances\n",
         "",
     );
-    assert_eq!(Host::with(GOOD).run(&["check"]), expect);
+    assert_eq!(Host::configured(GOOD).run(&["check"]), expect);
 }
 
 #[test]
 fn check_names_every_problem_with_its_place() {
-    let host = Host::with(
+    let host = Host::configured(
         "[defaults]\nconda_root = \"/x\"\n[mastr]\n[\"worker@A\"]\n[worker]\nwatchdog = true\n",
     );
     let expect = said(
@@ -114,8 +55,8 @@ fn check_names_every_problem_with_its_place() {
 
 #[test]
 fn check_takes_another_file() {
-    let host = Host::with("");
-    let other = host.0.path().join("new.toml");
+    let host = Host::configured("");
+    let other = host.path("new.toml");
     fs::write(&other, "[worker@gpu]\n").unwrap();
     let outcome = host.run(&["check", other.to_str().unwrap()]);
     assert_eq!(outcome.status, Some(78));
@@ -135,8 +76,8 @@ fn check_takes_another_file() {
 
 #[test]
 fn a_missing_configuration_is_named() {
-    let host = Host::with("");
-    fs::remove_file(host.configuration()).unwrap();
+    let host = Host::configured("");
+    fs::remove_file(host.path(CONFIGURATION)).unwrap();
     let expect = said(
         78,
         "",
@@ -156,11 +97,11 @@ fn a_missing_configuration_is_named() {
 
 #[test]
 fn a_pipe_in_place_of_the_configuration_does_not_hang() {
-    let host = Host::with("");
-    fs::remove_file(host.configuration()).unwrap();
+    let host = Host::configured("");
+    fs::remove_file(host.path(CONFIGURATION)).unwrap();
     rustix::fs::mkfifoat(
         rustix::fs::CWD,
-        host.configuration(),
+        host.path(CONFIGURATION),
         rustix::fs::Mode::RUSR,
     )
     .unwrap();
@@ -175,7 +116,7 @@ fn a_pipe_in_place_of_the_configuration_does_not_hang() {
 
 #[test]
 fn list_and_status_leave_the_running_system_alone() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let table = "\
 INSTANCE    STATE    FOR  PID  MEMORY  BUILDBOT  ENVIRONMENT               DOING
 master      unknown    -    -       -  -         /opt/conda/envs/buildbot  -
@@ -188,14 +129,14 @@ worker@gpu  unknown    -    -       -  -         /opt/envs/cuda            -
     let json = host.run(&["list", "--json", "--fail-if-down"]);
     assert_eq!((json.status, json.stderr.as_str()), (Some(1), ""));
     assert_eq!(
-        Host::with("").run(&["list", "--fail-if-down"]).status,
+        Host::configured("").run(&["list", "--fail-if-down"]).status,
         Some(0)
     );
 }
 
 #[test]
 fn json_has_the_keys_that_the_manual_names() {
-    let json = Host::with(GOOD).run(&["list", "--json"]).stdout;
+    let json = Host::configured(GOOD).run(&["list", "--json"]).stdout;
     let rows: Vec<serde_json::Map<String, serde_json::Value>> =
         serde_json::from_str(&json).unwrap();
     assert_eq!(rows.len(), 2);
@@ -215,7 +156,7 @@ fn json_has_the_keys_that_the_manual_names() {
         "status",
     ];
     assert_eq!(keys, expect);
-    let manual = include_str!("../../../docs/man/sections/buildbot-conda-list.1");
+    let manual = include_str!("../../../../docs/man/sections/buildbot-conda-list.1");
     let manual = manual.split(".SH SEE ALSO").next().unwrap();
     for key in expect {
         let is_named = manual.lines().any(|line| {
@@ -227,7 +168,7 @@ fn json_has_the_keys_that_the_manual_names() {
 
 #[test]
 fn watching_is_for_terminals_alone() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let expect = said(
         1,
         "",
@@ -246,19 +187,11 @@ fn watching_is_for_terminals_alone() {
 
 #[test]
 fn watching_shows_the_table_anew() {
-    let host = Host::with(GOOD);
-    let new = host.0.path().join("new.toml");
+    let host = Host::configured(GOOD);
+    let new = host.path("new.toml");
     fs::write(&new, GOOD.replace("[master]", "[\"master@new\"]")).unwrap();
-    // script(1) gives it a terminal; its own end is a hang-up for what runs on it.
-    let mut script = Command::new("script")
-        .args([
-            "-qfc",
-            "\"$BINARY\" --root \"$ROOT\" list --watch",
-            "/dev/null",
-        ])
-        .env("BINARY", env!("CARGO_BIN_EXE_buildbot-conda"))
-        .env("ROOT", host.0.path())
-        .env("SHELL", "/bin/sh")
+    let mut script = host
+        .on_a_terminal("\"$BINARY\" --root \"$ROOT\" list --watch")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -276,7 +209,7 @@ fn watching_shows_the_table_anew() {
         assert!(length > 0, "it ended: {text}");
         // A later picture is of what there is then.
         if text.contains("worker@gpu") && new.exists() {
-            fs::rename(&new, host.configuration()).unwrap();
+            fs::rename(&new, host.path(CONFIGURATION)).unwrap();
         }
     }
     script.kill().unwrap();
@@ -287,7 +220,7 @@ fn watching_shows_the_table_anew() {
 
 #[test]
 fn a_bad_instance_is_listed_with_its_reason() {
-    let host = Host::with("[master]\nnope = 1\n[worker]\n");
+    let host = Host::configured("[master]\nnope = 1\n[worker]\n");
     let outcome = host.run(&["list"]);
     assert_eq!(outcome.status, Some(0));
     assert!(
@@ -302,8 +235,8 @@ fn a_bad_instance_is_listed_with_its_reason() {
 
 #[test]
 fn status_shows_what_the_runner_wrote_without_control_characters() {
-    let host = Host::with(GOOD);
-    let directory = host.0.path().join("run/buildbot-conda/master");
+    let host = Host::configured(GOOD);
+    let directory = host.path("run/buildbot-conda/master");
     fs::create_dir_all(&directory).unwrap();
     fs::write(
         directory.join("status.json"),
@@ -327,7 +260,7 @@ fn status_shows_what_the_runner_wrote_without_control_characters() {
 
 #[test]
 fn an_instance_that_is_not_there_is_refused() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let expect = said(
         1,
         "",
@@ -341,7 +274,7 @@ fn an_instance_that_is_not_there_is_refused() {
 
 #[test]
 fn show_writes_settings_out_as_they_would_be_written() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let outcome = host.run(&["show", "worker@gpu"]);
     let expect = r#"["worker@gpu"]
 user = "bb"
@@ -366,13 +299,13 @@ credentials."password" = "/etc/buildbot-conda/credentials/gpu"
     assert!(outcome.stdout.contains(drop_in), "{}", outcome.stdout);
     // What it shows can be put into a file again.
     let settings = outcome.stdout.split("\n\n").next().unwrap();
-    assert_eq!(Host::with(settings).run(&["check"]).status, Some(0));
+    assert_eq!(Host::configured(settings).run(&["check"]).status, Some(0));
 }
 
 #[test]
 fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
-    let host = Host::with(GOOD);
-    fs::set_permissions(host.configuration(), fs::Permissions::from_mode(0o640)).unwrap();
+    let host = Host::configured(GOOD);
+    fs::set_permissions(host.path(CONFIGURATION), fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(
         host.run(&["set", "conda-root", "/srv/conda"]),
         said(0, "", "")
@@ -384,13 +317,16 @@ fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
     let expect = GOOD
         .replace("\"/opt/conda\"", "\"/srv/conda\"")
         .replace("\"UTC\"", "\"CET\"");
-    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), expect);
-    let mode = fs::metadata(host.configuration())
+    assert_eq!(
+        fs::read_to_string(host.path(CONFIGURATION)).unwrap(),
+        expect
+    );
+    let mode = fs::metadata(host.path(CONFIGURATION))
         .unwrap()
         .permissions()
         .mode();
     assert_eq!(mode & 0o7777, 0o640);
-    let left = fs::read_dir(host.configuration().parent().unwrap())
+    let left = fs::read_dir(host.path(CONFIGURATION).parent().unwrap())
         .unwrap()
         .count();
     assert_eq!(left, 1, "a temporary file was left");
@@ -398,7 +334,7 @@ fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
 
 #[test]
 fn a_dry_run_of_set_shows_the_lines_and_changes_none() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     for (words, lines) in [
         (
             &["conda-root", "/srv/conda"][..],
@@ -435,18 +371,18 @@ fn a_dry_run_of_set_shows_the_lines_and_changes_none() {
             .status,
         Some(2)
     );
-    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), GOOD);
+    assert_eq!(fs::read_to_string(host.path(CONFIGURATION)).unwrap(), GOOD);
 }
 
 #[test]
 fn set_follows_a_link_and_leaves_it_a_link() {
-    let host = Host::with(GOOD);
-    let target = host.0.path().join("etc/buildbot-conda/of-this-host.toml");
-    fs::rename(host.configuration(), &target).unwrap();
-    std::os::unix::fs::symlink("of-this-host.toml", host.configuration()).unwrap();
+    let host = Host::configured(GOOD);
+    let target = host.path("etc/buildbot-conda/of-this-host.toml");
+    fs::rename(host.path(CONFIGURATION), &target).unwrap();
+    std::os::unix::fs::symlink("of-this-host.toml", host.path(CONFIGURATION)).unwrap();
     assert_eq!(host.run(&["set", "user", "builder"]), said(0, "", ""));
     assert!(
-        host.configuration()
+        host.path(CONFIGURATION)
             .symlink_metadata()
             .unwrap()
             .is_symlink()
@@ -460,7 +396,7 @@ fn set_follows_a_link_and_leaves_it_a_link() {
 
 #[test]
 fn set_refuses_what_would_not_validate_and_writes_nothing() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     for (words, reason) in [
         (
             &["set", "conda-root", "a:b"][..],
@@ -500,12 +436,12 @@ fn set_refuses_what_would_not_validate_and_writes_nothing() {
             outcome.stderr
         );
     }
-    assert_eq!(fs::read_to_string(host.configuration()).unwrap(), GOOD);
+    assert_eq!(fs::read_to_string(host.path(CONFIGURATION)).unwrap(), GOOD);
 }
 
 #[test]
 fn set_without_its_words_is_a_usage_error() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     for words in [
         &["set"][..],
         &["set", "user"],
@@ -519,7 +455,7 @@ fn set_without_its_words_is_a_usage_error() {
 
 #[test]
 fn service_verbs_need_a_running_system() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let expect = said(
         1,
         "",
@@ -530,23 +466,17 @@ fn service_verbs_need_a_running_system() {
 
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
-    let host = Host::with(GOOD);
+    let host = Host::configured(GOOD);
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let status = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg("--root")
-        .arg(host.0.path())
-        .arg("list")
-        .stdout(writer)
-        .status()
-        .unwrap();
+    let status = host.command().arg("list").stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
 #[test]
 fn every_verb_is_in_the_readme() {
-    let readme = include_str!("../../../README.md");
-    let help = Host::with("").run(&["--help"]).stdout;
+    let readme = include_str!("../../../../README.md");
+    let help = Host::configured("").run(&["--help"]).stdout;
     let commands = help.split("Commands:\n").nth(1).unwrap();
     let commands = commands.split("\n\n").next().unwrap();
     for line in commands.lines() {

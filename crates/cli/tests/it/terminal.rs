@@ -1,15 +1,7 @@
 //! What `list`, `status` and `doctor` look like: on terminals of 80 columns, where no word is broken, and everywhere
 //! else, where bytes depend on nothing but the host that is looked at.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-
-use std::fs;
-use std::process::{Command, Stdio};
-
-use tempfile::TempDir;
+use crate::house::Host;
 
 const CONFIGURATION: &str = "\
 [master]
@@ -23,47 +15,25 @@ conda-env = \"/srv/software/environments/cuda-12-for-the-new-machines\"
 const STATUS: &str = r#"{"version": 1, "state": "running", "since": 1700000000, "pid": 1, "buildbot": "4.3.0",
     "message": "the last reload failed, the configuration of before goes on: name 'WORKER' is not defined in line 12"}"#;
 
-fn host() -> TempDir {
-    let host = tempfile::tempdir().unwrap();
-    for (path, text) in [
-        ("etc/buildbot-conda/config.toml", CONFIGURATION),
-        ("run/buildbot-conda/master/status.json", STATUS),
-    ] {
-        let path = host.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
+fn host() -> Host {
+    let host = Host::configured(CONFIGURATION);
+    host.write("run/buildbot-conda/master/status.json", STATUS);
     host
 }
 
 /// What a terminal of 80 columns gets from standard output, the line breaks those of a text; and the exit status.
-fn on_a_terminal(host: &TempDir, words: &str) -> (Option<i32>, String) {
-    // script(1) gives it a terminal, stty(1) the size, and the end of input is that of nobody typing.
-    let output = Command::new("script")
-        .args(["--quiet", "--return", "--flush", "--command"])
-        .arg(format!(
-            "stty columns 80; exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null"
-        ))
-        .arg("/dev/null")
-        .env("BINARY", env!("CARGO_BIN_EXE_buildbot-conda"))
-        .env("ROOT", host.path())
-        .env("SHELL", "/bin/sh")
-        .env("TERM", "xterm-256color")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+fn on_a_terminal(host: &Host, words: &str) -> (Option<i32>, String) {
+    let script = format!("stty columns 80; exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null");
+    // The end of input is that of nobody typing. The root directory stays: its length counts.
+    let output = host.on_a_terminal(&script).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), text.replace("\r\n", "\n"))
 }
 
-fn in_a_pipe(host: &TempDir, words: &[&str], variables: &[(&str, &str)]) -> Vec<u8> {
-    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .arg("--root")
-        .arg(host.path())
-        .args(words)
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+fn in_a_pipe(host: &Host, words: &[&str], variables: &[(&str, &str)]) -> Vec<u8> {
+    let mut command = host.command();
+    let output = command.args(words).envs(variables.iter().copied()).output();
+    let output = output.unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     output.stdout
 }
@@ -173,13 +143,8 @@ fn help_and_refusals_are_in_ascii_and_without_colour_where_nobody_looks() {
         &["nonsense"],
         &["status", "worker@gone"],
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .arg("--root")
-            .arg(host.path())
-            .args(words)
-            .env("LC_ALL", "C")
-            .output()
-            .unwrap();
+        let output = host.command().args(words).env("LC_ALL", "C").output();
+        let output = output.unwrap();
         for bytes in [&output.stdout, &output.stderr] {
             assert!(bytes.is_ascii() && !bytes.contains(&0x1b), "{words:?}");
         }

@@ -1,26 +1,14 @@
 //! `adopt` below a root directory: what it understands of hosts that were set up by hand, what it says of the rest, and
 //! that all of it can be taken back. Running units are for the booted machines.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes its texts so"
-)]
-
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
-use std::process::Command;
 
 use expect_test::{Expect, expect};
-use tempfile::TempDir;
+
+use crate::house::{CONFIGURATION, Host};
 
 const UNITS: &str = "etc/systemd/system";
-const CONFIGURATION: &str = "etc/buildbot-conda/config.toml";
 
 /// What the package writes, shortened.
 const STARTER: &str = "\
@@ -64,109 +52,59 @@ source activate ci
 buildbot start --nodaemon master
 ";
 
-struct Host(TempDir);
-
-impl Host {
-    /// The package's configuration, the account `builder`, and an environment.
-    fn new() -> Self {
-        let host = Self(tempfile::tempdir().unwrap());
-        host.write(CONFIGURATION, STARTER);
-        host.write(
-            "etc/passwd",
-            "root:x:0:0::/root:/bin/bash\nbuilder:x:1000:1000::/home/builder:/bin/bash\n",
-        );
-        for directory in ["opt/conda/envs/ci/conda-meta", UNITS] {
-            fs::create_dir_all(host.0.path().join(directory)).unwrap();
-        }
-        host.write("home/builder/master/buildbot.tac", "");
-        host.write("home/builder/worker/buildbot.tac", "");
-        host
-    }
-
-    /// The same with a master by a wrapper script, enabled, with a drop-in.
-    fn with_master() -> Self {
-        let host = Self::new();
-        host.unit("buildbot-master.service", MASTER_UNIT);
-        host.enable("buildbot-master.service", "buildbot-master.service");
-        host.unit(
-            "buildbot-master.service.d/override.conf",
-            "[Service]\nEnvironment=TZ=CET\nRestartSec=3\n",
-        );
-        host.write("home/builder/start-master.sh", MASTER_SCRIPT);
-        host
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.0.path().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
-    fn unit(&self, name: &str, text: &str) {
-        self.write(&format!("{UNITS}/{name}"), text);
-    }
-
-    fn enable(&self, name: &str, file: &str) {
-        let wants = self.0.path().join(UNITS).join("multi-user.target.wants");
-        fs::create_dir_all(&wants).unwrap();
-        symlink(format!("/{UNITS}/{file}"), wants.join(name)).unwrap();
-    }
-
-    /// Exit status, stdout and stderr in one text, without the root directory.
-    fn run(&self, words: &[&str]) -> String {
-        let root = self.0.path().to_str().unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-            .args(["--root", root])
-            .args(words)
-            .output()
-            .unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(root, "");
-        format!(
-            "status {}\nstdout:\n{}stderr:\n{}",
-            output.status.code().unwrap(),
-            text(&output.stdout),
-            text(&output.stderr)
-        )
-    }
-
-    /// Every file and link with its mode and content, but for the lock.
-    fn snapshot(&self) -> BTreeMap<String, String> {
-        let mut found = BTreeMap::new();
-        walk(self.0.path(), self.0.path(), &mut found);
-        found.remove("var/lib/buildbot-conda/lock");
-        found
-    }
+/// The package's configuration, the account `builder`, and an environment.
+fn host() -> Host {
+    let host = Host::configured(STARTER);
+    host.write(
+        "etc/passwd",
+        "root:x:0:0::/root:/bin/bash\nbuilder:x:1000:1000::/home/builder:/bin/bash\n",
+    );
+    host.create_directory("opt/conda/envs/ci/conda-meta");
+    host.create_directory(UNITS);
+    host.write("home/builder/master/buildbot.tac", "");
+    host.write("home/builder/worker/buildbot.tac", "");
+    host
 }
 
-fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let metadata = path.symlink_metadata().unwrap();
-        let name = path.strip_prefix(root).unwrap().display().to_string();
-        if metadata.is_symlink() {
-            found.insert(
-                name,
-                format!("-> {}", fs::read_link(&path).unwrap().display()),
-            );
-        } else if metadata.is_dir() {
-            walk(root, &path, found);
-        } else {
-            let mode = metadata.permissions().mode() & 0o7777;
-            let text = fs::read_to_string(&path).unwrap();
-            found.insert(name, format!("{mode:04o} {text}"));
-        }
-    }
+/// The same with a master by a wrapper script, enabled, with a drop-in.
+fn host_with_master() -> Host {
+    let host = host();
+    write_unit(&host, "buildbot-master.service", MASTER_UNIT);
+    enable(&host, "buildbot-master.service", "buildbot-master.service");
+    write_unit(
+        &host,
+        "buildbot-master.service.d/override.conf",
+        "[Service]\nEnvironment=TZ=CET\nRestartSec=3\n",
+    );
+    host.write("home/builder/start-master.sh", MASTER_SCRIPT);
+    host
+}
+
+fn write_unit(host: &Host, name: &str, text: &str) {
+    host.write(&format!("{UNITS}/{name}"), text);
+}
+
+fn enable(host: &Host, name: &str, file: &str) {
+    let link = format!("{UNITS}/multi-user.target.wants/{name}");
+    host.link(&link, &format!("/{UNITS}/{file}"));
+}
+
+/// Every file and link with its mode and text; directories may stay.
+fn files(host: &Host) -> BTreeMap<String, String> {
+    let mut snapshot = host.snapshot();
+    snapshot.retain(|name, _| !name.ends_with('/'));
+    snapshot
 }
 
 #[track_caller]
 fn check(host: &Host, words: &[&str], expect: &Expect) {
-    expect.assert_eq(&host.run(words));
+    expect.assert_eq(&host.run(words).to_string());
 }
 
 #[test]
 fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
-    let host = Host::with_master();
-    let before = host.snapshot();
+    let host = host_with_master();
+    let before = files(&host);
     check(
         &host,
         &["adopt", "--dry-run"],
@@ -203,13 +141,13 @@ fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
             stderr:
         "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
 }
 
 #[test]
 fn adopting_and_going_back_leave_every_byte_as_it_was() {
-    let host = Host::with_master();
-    let before = host.snapshot();
+    let host = host_with_master();
+    let before = files(&host);
     check(
         &host,
         &["adopt"],
@@ -247,7 +185,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
             adopted; `buildbot-conda adopt --undo` goes back
         "#]],
     );
-    let now = host.snapshot();
+    let now = files(&host);
     assert_eq!(
         now[CONFIGURATION],
         format!("0644 {STARTER}").replace(
@@ -271,7 +209,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
     );
     assert!(!now.contains_key("etc/systemd/system/buildbot-master.service"));
     assert_eq!(
-        host.run(&["adopt"]),
+        host.run(&["adopt"]).to_string(),
         "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\n"
     );
     check(
@@ -294,7 +232,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
             everything is as it was before `adopt`
         "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
     check(
         &host,
         &["adopt", "--undo"],
@@ -309,24 +247,26 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
 
 #[test]
 fn what_was_changed_since_survives_going_back() {
-    let host = Host::with_master();
+    let host = host_with_master();
     host.run(&["adopt"]);
     host.run(&["set", "worker", "log", "both"]);
     host.run(&["adopt", "--undo"]);
-    let text = fs::read_to_string(host.0.path().join(CONFIGURATION)).unwrap();
+    let text = fs::read_to_string(host.path(CONFIGURATION)).unwrap();
     assert_eq!(text, format!("{STARTER}log = \"both\"\n"));
 }
 
 #[test]
 fn a_template_is_adopted_with_its_instances() {
-    let host = Host::new();
-    host.unit(
+    let host = host();
+    write_unit(
+        &host,
         "buildbot-worker@.service",
         "[Service]\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot-worker start --nodaemon /srv/%i\n",
     );
     for name in ["a", "b"] {
         host.write(&format!("srv/{name}/buildbot.tac"), "");
-        host.enable(
+        enable(
+            &host,
             &format!("buildbot-worker@{name}.service"),
             "buildbot-worker@.service",
         );
@@ -370,16 +310,17 @@ fn a_template_is_adopted_with_its_instances() {
 
 #[test]
 fn what_is_not_understood_is_named_with_its_place_and_changes_nothing() {
-    let host = Host::with_master();
+    let host = host_with_master();
     host.write(
         "home/builder/start-master.sh",
         "#!/bin/bash\nsource activate \"$(cat /etc/env-name)\"\nbuildbot start --nodaemon master\n",
     );
-    host.unit(
+    write_unit(
+        &host,
         "buildbot-worker.service",
         "[Service]\nExecStart=/home/builder/start-worker.sh\n",
     );
-    let before = host.snapshot();
+    let before = files(&host);
     check(
         &host,
         &["adopt"],
@@ -396,13 +337,14 @@ fn what_is_not_understood_is_named_with_its_place_and_changes_nothing() {
             hint: `buildbot-conda adopt worker --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told
         "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
 }
 
 #[test]
 fn options_fill_in_what_is_not_told() {
-    let host = Host::new();
-    host.unit(
+    let host = host();
+    write_unit(
+        &host,
         "buildbot-worker.service",
         "[Service]\nExecStart=/usr/local/bin/run-worker\n",
     );
@@ -440,9 +382,9 @@ fn options_fill_in_what_is_not_told() {
 
 #[test]
 fn paths_that_are_not_there_are_named() {
-    let host = Host::with_master();
-    fs::remove_file(host.0.path().join("home/builder/master/buildbot.tac")).unwrap();
-    fs::remove_dir(host.0.path().join("opt/conda/envs/ci/conda-meta")).unwrap();
+    let host = host_with_master();
+    fs::remove_file(host.path("home/builder/master/buildbot.tac")).unwrap();
+    fs::remove_dir(host.path("opt/conda/envs/ci/conda-meta")).unwrap();
     check(
         &host,
         &["adopt", "--dry-run"],
@@ -461,13 +403,14 @@ fn paths_that_are_not_there_are_named() {
 
 #[test]
 fn values_that_the_configuration_cannot_take_are_refused() {
-    let host = Host::with_master();
+    let host = host_with_master();
     host.write("home/builder/worker/buildbot.tac", "");
-    host.unit(
+    write_unit(
+        &host,
         "buildbot-master.service",
         &MASTER_UNIT.replace("User=builder", "User=1000"),
     );
-    let before = host.snapshot();
+    let before = files(&host);
     check(
         &host,
         &["adopt"],
@@ -479,20 +422,28 @@ fn values_that_the_configuration_cannot_take_are_refused() {
         hint: write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all
     "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
 }
 
 #[test]
 fn units_that_are_not_hand_made_are_left_alone() {
-    let host = Host::new();
-    host.unit(
+    let host = host();
+    write_unit(
+        &host,
         "buildbot-master.service",
         "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher master\n",
     );
-    let units = host.0.path().join(UNITS);
-    symlink("/dev/null", units.join("buildbot-worker.service")).unwrap();
-    host.unit("buildbot-helper.service", "[Service]\nExecStart=/bin/x\n");
-    host.unit("buildbot-worker@.service", "[Service]\nExecStart=/bin/y\n");
+    host.link(&format!("{UNITS}/buildbot-worker.service"), "/dev/null");
+    write_unit(
+        &host,
+        "buildbot-helper.service",
+        "[Service]\nExecStart=/bin/x\n",
+    );
+    write_unit(
+        &host,
+        "buildbot-worker@.service",
+        "[Service]\nExecStart=/bin/y\n",
+    );
     check(
         &host,
         &["adopt"],
@@ -518,11 +469,11 @@ fn units_that_are_not_hand_made_are_left_alone() {
 
 #[test]
 fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
-    let host = Host::with_master();
-    let before = host.snapshot();
+    let host = host_with_master();
+    let before = files(&host);
     host.run(&["adopt"]);
     // As if the power had failed after the last step: the journal is there, the record is not.
-    let record = host.0.path().join("var/backups/buildbot-conda/1/undo.json");
+    let record = host.path("var/backups/buildbot-conda/1/undo.json");
     let undo = fs::read_to_string(&record).unwrap();
     fs::remove_file(record).unwrap();
     host.write(
@@ -551,21 +502,21 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
         error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
     "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
 }
 
 #[test]
 fn a_step_that_fails_takes_everything_back() {
-    let host = Host::with_master();
+    let host = host_with_master();
     // A directory in the place of the link that would enable our unit.
-    let wants = host.0.path().join(UNITS).join("multi-user.target.wants");
+    let wants = host.path(UNITS).join("multi-user.target.wants");
     fs::remove_file(wants.join("buildbot-master.service")).unwrap();
     fs::create_dir_all(wants.join("buildbot-master.service/x")).unwrap();
     host.write(
         &format!("{UNITS}/multi-user.target.wants/buildbot-master.service/x/y"),
         "",
     );
-    let before = host.snapshot();
+    let before = files(&host);
     check(
         &host,
         &["adopt"],
@@ -595,5 +546,5 @@ fn a_step_that_fails_takes_everything_back() {
         error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
     "#]],
     );
-    assert_eq!(host.snapshot(), before);
+    assert_eq!(files(&host), before);
 }

@@ -1,0 +1,28 @@
+//! The command line, as one program: the real command below root directories, with exact output and exit status. What
+//! needs a running system is tested on booted machines.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes its texts so"
+)]
+
+mod activation_records;
+mod adopt;
+mod create;
+mod database;
+mod doctor;
+mod drain;
+mod env;
+mod headless;
+mod host;
+mod house;
+mod logs;
+mod recorded_activations;
+mod refusals;
+mod repo;
+mod terminal;
+mod verbs;
