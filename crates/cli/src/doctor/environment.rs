@@ -3,6 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
 
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
@@ -248,14 +249,9 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
     let reference = Some(&instance.reference);
     let unit = scene.unit(instance)?;
     unit.main_pid()?;
-    // `--timestamp=unix`: `@1790000000`.
-    let started: u64 = unit
-        .property("ExecMainStartTimestamp")
-        .strip_prefix('@')?
-        .parse()
-        .ok()?;
+    let started = unit.main_process_started()?;
     // A number of the service user's: no more than a date can be.
-    let changed = facts.changed?.min(LATEST);
+    let changed = UNIX_EPOCH + Duration::from_secs(facts.changed?.min(LATEST));
     if changed <= started {
         return Some(Finding::ok(
             Check::Changed,
@@ -263,9 +259,7 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
             "not since the service started",
         ));
     }
-    let time = humantime::format_rfc3339_seconds(
-        std::time::UNIX_EPOCH + std::time::Duration::from_secs(changed),
-    );
+    let time = humantime::format_rfc3339_seconds(changed);
     let seen = format!(
         "`{}` was changed at {time}, after the service started: it runs partly on what is no longer there",
         instance.prefix()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
@@ -75,6 +75,14 @@ impl Unit {
             .ok()?;
         (microseconds != 0).then(|| Duration::from_micros(microseconds))
     }
+
+    /// When the main process was started; systemd prints `Sun 2026-11-29 16:14:11 UTC`.
+    pub(crate) fn main_process_started(&self) -> Option<SystemTime> {
+        let mut words = self.property("ExecMainStartTimestamp").split(' ');
+        let (_weekday, day, time) = (words.next()?, words.next()?, words.next()?);
+        (words.next() == Some("UTC"))
+            .then(|| humantime::parse_rfc3339_weak(&format!("{day} {time}")).ok())?
+    }
 }
 
 /// Asks systemd about the units of `references`; one that it does not know is in the result too,
@@ -86,22 +94,17 @@ pub(crate) fn query<'r>(
     ask(&names, PROPERTIES)
 }
 
-/// Asks systemd for some properties of units, by their names; times are `@` and seconds since 1970.
+/// Asks systemd for some properties of units, by their names. Times are in UTC and in the words of systemd, as
+/// `--timestamp=unix` needs 251.
 pub(crate) fn ask(names: &[String], properties: &str) -> anyhow::Result<BTreeMap<String, Unit>> {
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
     let output = Command::new("systemctl")
-        .args([
-            "show",
-            "--no-pager",
-            "--timestamp=unix",
-            "--property",
-            properties,
-            "--",
-        ])
+        .args(["show", "--no-pager", "--property", properties, "--"])
         .args(names)
         .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
         .output()
         .context("run `systemctl show`")?;
     if !output.status.success() {
@@ -139,7 +142,9 @@ mod tests {
             "Id=a.service\nActiveState=active\nMainPID=7\nMemoryCurrent=[not set]\n\
              StatusText=x=y\n\nId=b.service\nActiveState=inactive\nMainPID=0\n\
              ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n\
-             UnitFileState=disabled\n\nId=c.service\nUnitFileState=enabled\n",
+             UnitFileState=disabled\nExecMainStartTimestamp=\n\n\
+             Id=c.service\nUnitFileState=enabled\n\
+             ExecMainStartTimestamp=Sun 2026-11-29 16:14:11 UTC\n",
         );
         let a = &units["a.service"];
         assert_eq!(
@@ -152,5 +157,9 @@ mod tests {
         assert_eq!(b.since(), Some(Duration::from_millis(1500)));
         let enabled = ["a.service", "b.service", "c.service"].map(|name| units[name].enabled());
         assert_eq!(enabled, [None, Some(false), Some(true)]);
+        assert_eq!(b.main_process_started(), None);
+        let started = units["c.service"].main_process_started();
+        let expected = std::time::UNIX_EPOCH + Duration::from_secs(1_795_968_851);
+        assert_eq!(started, Some(expected));
     }
 }
