@@ -12,9 +12,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::output::{self, harmless};
-use crate::plan::files::{self, Found};
 use crate::plan::{self, Journal, Plan, Step};
 use crate::system::context::Context;
+use crate::system::files::{self, Found};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -86,7 +86,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
         bail!("only root can do this\nhint: call it with sudo");
     }
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let plan = plan(verb, context)?;
     plan::carry_out(&plan, &journal, None)?;
     for note in &plan.notes {

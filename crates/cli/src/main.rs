@@ -12,6 +12,7 @@ mod drain;
 mod env;
 mod headless;
 mod host;
+mod inside;
 mod list;
 mod listing;
 mod logs;

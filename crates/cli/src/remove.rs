@@ -15,11 +15,12 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use clap::Args;
 
-use crate::adopt;
-use crate::create::{Naming, Noted as _, WorkerRecord, record_file, take_out};
 use crate::output;
+use crate::plan::naming::{Naming, take_out};
 use crate::plan::{self, Journal, Plan, Step};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::record::{Noted as _, WorkerRecord, record_file};
+use crate::system::unit_files;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -51,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if !rustix::process::geteuid().is_root() {
         bail!("only root can do this\nhint: call it with sudo");
     }
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let plan = plan(arguments, context)?;
     if !arguments.yes && !confirm(&plan, &arguments.reference)? {
         eprintln!("nothing was done");
@@ -83,7 +84,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let instance = settings
         .instance(reference)
         .map_err(InvalidConfiguration::from)?;
-    if let Some(path) = adopt::hiding(reference, context)? {
+    if let Some(path) = unit_files::hiding(reference, context)? {
         bail!(
             "`{path}` hides the package's unit, and is not ours to remove\nhint: `buildbot-conda adopt` takes it over"
         );
@@ -97,7 +98,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
             keep_builds: false,
         });
     }
-    for path in adopt::links(&unit, context)? {
+    for path in unit_files::links(&unit, context)? {
         steps.push(Step::Remove { path });
     }
     steps.push(configure(reference, &settings, context)?);

@@ -14,6 +14,7 @@ pub mod starter;
 pub mod trust;
 #[cfg(feature = "render")]
 pub mod unit;
+pub mod unit_text;
 pub mod values;
 #[cfg(feature = "render")]
 pub mod workers;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
+use buildbot_conda_core::unit_text::logical_lines;
 
 use crate::arguments::Arguments;
 use buildbot_conda_host::{below, open, read_at_most};
@@ -131,7 +132,7 @@ impl<'a> UnitFiles<'a> {
 fn starts_launcher(unit: &str) -> bool {
     let mut in_service = false;
     let mut starts = false;
-    for line in logical_lines(unit) {
+    for (_, line) in logical_lines(unit) {
         if line.starts_with('[') {
             in_service = line == "[Service]";
         }
@@ -144,27 +145,6 @@ fn starts_launcher(unit: &str) -> bool {
         }
     }
     starts
-}
-
-/// Lines without comments, blanks around them and the backslashes that join them.
-fn logical_lines(unit: &str) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut joined = String::new();
-    for line in unit.lines() {
-        if line.trim_start().starts_with(['#', ';']) {
-            continue;
-        }
-        if let Some(start) = line.strip_suffix('\\') {
-            joined.push_str(start);
-            joined.push(' ');
-            continue;
-        }
-        joined.push_str(line);
-        lines.push(joined.trim().to_owned());
-        joined.clear();
-    }
-    lines.push(joined.trim().to_owned());
-    lines
 }
 
 fn names_launcher(command: &str) -> bool {

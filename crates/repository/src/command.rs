@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::creation::Creation;
 use crate::error::Error;
-use crate::plan::Creation;
 use crate::release::date_text;
 use crate::repository::{Contents, Repository, Wish};
 use crate::settings::{Fingerprint, Settings, Url, Word, valid_for};

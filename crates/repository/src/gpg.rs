@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::error::{Error, at};
-use crate::settings::Fingerprint;
+use crate::settings::{Fingerprint, Settings};
 
 /// RFC 4880 and its successors: `EdDSA`, and hashes that apt takes.
 const EDDSA: &str = "22";
@@ -53,6 +53,11 @@ impl Gpg {
         succeeded("sign", &output)?;
         Ok(output.stdout)
     }
+}
+
+/// Every key of the settings can sign.
+pub(crate) fn check_keys(settings: &Settings) -> Result<(), Error> {
+    settings.keys.iter().try_for_each(check_key)
 }
 
 /// Is this an Ed25519 key that can sign now?

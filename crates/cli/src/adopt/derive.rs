@@ -7,7 +7,7 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::values::VariableName;
 
 use super::reading::{Found, Reader, Reading, Remark, Target};
-use super::unit_text::{Place, Setting, specifiers, variables, words};
+use buildbot_conda_core::unit_text::{Place, Setting, specifiers, variables, words};
 
 /// What has to be looked up on the host.
 pub(super) struct Host<'a> {

@@ -11,26 +11,23 @@ mod reading;
 mod shell;
 mod steps;
 mod undo;
-mod unit_text;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::unit_text::Setting;
 use clap::Args;
 
 use crate::output;
 use crate::plan::{self, Journal, Plan};
 use crate::system::accounts::find_user;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::unit_files::{self, UNITS};
 
 use derive::{Derived, Given, Host};
 use find::HandMade;
-use unit_text::Setting;
-
-pub(crate) use find::{UNITS, entries, hiding, links};
-pub(crate) use steps::enable;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -68,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         Journal::announce_unfinished(context);
         return output::print(plan(arguments, context)?);
     }
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let plan = plan(arguments, context)?;
     for note in &plan.notes {
         eprintln!("{}", output::harmless(note));
@@ -87,7 +84,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     settings.check().map_err(InvalidConfiguration::from)?;
     let found = chosen(find::find(context)?, &arguments.references)?;
     if found.iter().all(|unit| unit.instances.is_empty()) {
-        let nothing = format!("nothing to adopt in `{}`", find::UNITS);
+        let nothing = format!("nothing to adopt in `{UNITS}`");
         let unused = found.iter().flat_map(unused);
         return Ok(Plan {
             title: "adopt".to_owned(),
@@ -109,7 +106,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     };
     let conda_root = settings.defaults().map_err(InvalidConfiguration::from)?;
     let host = Host {
-        read: &|path| find::read(&context.path(path)),
+        read: &|path| unit_files::read(&context.path(path)),
         exists: &|path| context.path(path).exists(),
         home: &|user| home(user, context),
         conda_root: conda_root.conda_root.as_str().to_owned(),
@@ -124,7 +121,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
                 .chain(&instance.settings)
                 .cloned()
                 .collect();
-            let file = format!("{}/{}", find::UNITS, unit.file_name);
+            let file = format!("{}/{}", UNITS, unit.file_name);
             let derived = derive::derive(&instance.reference, &file, &all, &given, &host);
             (unit, instance, derived)
         })
@@ -146,11 +143,7 @@ fn chosen(found: Vec<HandMade>, references: &[InstanceRef]) -> anyhow::Result<Ve
             own.any(|own| own == reference)
         };
         if !found.iter().any(of_it) {
-            bail!(
-                "no hand-made `{}` in `{}`",
-                reference.unit_name(),
-                find::UNITS
-            );
+            bail!("no hand-made `{}` in `{}`", reference.unit_name(), UNITS);
         }
     }
     let is_chosen = |unit: &HandMade| {
@@ -162,7 +155,7 @@ fn chosen(found: Vec<HandMade>, references: &[InstanceRef]) -> anyhow::Result<Ve
 
 /// What is left as it is, and why.
 fn unused(unit: &HandMade) -> Vec<String> {
-    let path = format!("{}/{}", find::UNITS, unit.file_name);
+    let path = format!("{}/{}", UNITS, unit.file_name);
     let mut notes = Vec::new();
     for name in &unit.unusable {
         notes.push(format!(
@@ -202,8 +195,7 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
             let _ = write!(
                 text,
                 "\n{}/{}: `{name}` has no name that an instance can have\nhint: stop and disable it first",
-                find::UNITS,
-                unit.file_name
+                UNITS, unit.file_name
             );
         }
     }

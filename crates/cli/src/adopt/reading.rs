@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use buildbot_conda_core::names::Role;
 
 use super::shell::{Command, Scope, Script, Word};
-use super::unit_text::{Place, is_name};
+use buildbot_conda_core::unit_text::{Place, is_name};
 
 mod conda;
 mod programs;

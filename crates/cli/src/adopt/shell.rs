@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::unit_text::is_name;
+use buildbot_conda_core::unit_text::is_name;
 
 /// One word of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

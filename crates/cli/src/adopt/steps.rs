@@ -4,18 +4,18 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
 
 use super::derive::Derived;
-use super::find::{HandMade, Instance, UNITS};
-use crate::plan::{Plan, Step};
+use super::find::{HandMade, Instance};
+use crate::plan::{Plan, Step, directory, enable};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::unit_files::UNITS;
 
 /// What was put aside; it outlives a purge of the package, as it never was the package's.
 pub(super) const BACKUPS: &str = "/var/backups/buildbot-conda";
@@ -23,7 +23,6 @@ pub(super) const BACKUPS: &str = "/var/backups/buildbot-conda";
 pub(super) const RECORD: &str = "undo.json";
 /// Lines of old units that hold on.
 const CARRIED: &str = "50-adopted.conf";
-const WANTS: &str = "multi-user.target.wants";
 
 /// The plan for units whose instances are all understood.
 pub(super) fn plan(
@@ -107,31 +106,6 @@ pub(super) fn record(plan: &Plan) -> Option<PathBuf> {
     })
 }
 
-/// A directory, unless it is there or will be.
-fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
-    let path = path.to_owned();
-    let is_there = path.is_dir();
-    let create = Step::CreateDirectory { path, mode };
-    if !is_there && !steps.contains(&create) {
-        steps.push(create);
-    }
-}
-
-/// The link that `systemctl enable` would make, unless it is there or one like it.
-pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
-    let name = reference.unit_name();
-    let file = match &reference.name {
-        None => name.clone(),
-        Some(_) => format!("buildbot-{}@.service", reference.role),
-    };
-    let wants = units.join(WANTS);
-    directory(&wants, 0o755, steps);
-    steps.push(Step::Link {
-        path: wants.join(name),
-        target: Path::new(paths::UNITS).join(file),
-    });
-}
-
 /// `N` is one more than the largest there is.
 fn next_backup(context: &Context) -> PathBuf {
     let number = backups(context).last().map_or(1, |(number, _)| number + 1);
@@ -182,7 +156,9 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
     }
 }
 
-fn carried(sections: &BTreeMap<String, Vec<(String, super::unit_text::Place)>>) -> Option<String> {
+fn carried(
+    sections: &BTreeMap<String, Vec<(String, buildbot_conda_core::unit_text::Place)>>,
+) -> Option<String> {
     if sections.is_empty() {
         return None;
     }

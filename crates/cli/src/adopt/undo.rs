@@ -17,7 +17,7 @@ pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> 
         Journal::announce_unfinished(context);
         return output::print(plan(context)?);
     }
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let plan = plan(context)?;
     plan::carry_out(&plan, &journal, None)?;
     eprintln!("everything is as it was before `adopt`");

@@ -7,9 +7,11 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::starter::{self, MASTER_CREDENTIAL, MasterStart};
 use clap::Args;
 
-use super::{Common, Draft, Noted as _, Record, credential, enable_and_start, password, place};
-use crate::plan::{Contents, Made, Plan, Step};
+use super::{Common, Draft, credential, enable_and_start, password, place};
+use crate::inside::fill::{Contents, Made};
+use crate::plan::{self, Plan, Step};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::record::{Noted as _, Record};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -73,7 +75,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     }
     draft.set(&format!("credentials.{MASTER_CREDENTIAL}"), &file)?;
     steps.extend(draft.step(context));
-    steps.extend(place::give(&instance, &home, context));
+    steps.extend(plan::give(&instance, &home, context));
     steps.push(Step::Fill {
         user: user.clone(),
         group: instance
@@ -95,7 +97,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         worker_port: start.worker_port,
         worker: start.worker.as_str().to_owned(),
     };
-    steps.extend(record.steps(&reference, context)?);
+    steps.extend(plan::note(&record, &reference, context)?);
     enable_and_start(&reference, context, &mut steps);
     let next = match &reference.name {
         None => "buildbot-conda create worker".to_owned(),

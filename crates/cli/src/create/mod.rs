@@ -1,14 +1,11 @@
 //! `create master` and `create worker`: a working instance in one command, or nothing at all.
 //!
 //! `place` decides account and directory, `password` where a worker's password comes from,
-//! `naming` has a master know its worker, `record` is what is noted for later. The steps are
-//! `crate::plan`'s.
+//! and the steps are `crate::plan`'s.
 
 mod master;
-mod naming;
 mod password;
 mod place;
-mod record;
 mod worker;
 
 use std::path::Path;
@@ -20,15 +17,10 @@ use buildbot_conda_core::names::{InstanceName, InstanceRef};
 use buildbot_conda_core::paths;
 use clap::{Args, Subcommand};
 
-use crate::adopt;
 use crate::output;
 use crate::plan::{self, Journal, Plan, Step};
 use crate::system::context::{Context, InvalidConfiguration};
-
-pub(crate) use naming::{Naming, take_out};
-pub(crate) use password::ask as ask_for_password;
-pub(crate) use place::give;
-pub(crate) use record::{Noted, RECORDS, Record, WorkerRecord, record_file};
+use crate::system::unit_files;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -77,7 +69,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         return output::print(plan);
     }
     refuse_what_cannot_be(context)?;
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let (plan, closing) = plan(verb, context)?;
     for note in &plan.notes {
         eprintln!("{note}");
@@ -124,7 +116,7 @@ impl Draft {
         settings.check().map_err(InvalidConfiguration::from)?;
         let file = settings.file().to_owned();
         let before = std::fs::read_to_string(&file).with_context(|| format!("read `{file}`"))?;
-        if let Some(path) = adopt::hiding(&reference, context)? {
+        if let Some(path) = unit_files::hiding(&reference, context)? {
             bail!("`{path}` hides the package's unit\nhint: `buildbot-conda adopt` takes it over");
         }
         Ok(Self {
@@ -169,8 +161,8 @@ impl Draft {
 
 /// From the configuration to a unit that serves: the end of every plan.
 fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<Step>) {
-    if !adopt::links(&reference.unit_name(), context).is_ok_and(|links| !links.is_empty()) {
-        adopt::enable(reference, &context.path(adopt::UNITS), steps);
+    if !unit_files::links(&reference.unit_name(), context).is_ok_and(|links| !links.is_empty()) {
+        plan::enable(reference, &context.path(unit_files::UNITS), steps);
     }
     // Without systemd, as in an image that is being built, the next boot starts it.
     if !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir() {

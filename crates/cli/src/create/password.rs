@@ -2,19 +2,15 @@
 //! Never the command line, which every account of a host can read.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, Read as _};
 
-use anyhow::{Context as _, bail};
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
+use anyhow::Context as _;
 
 use super::Common;
+use crate::system::prompt::first_line;
 
-/// What the terminal sends for ^C.
-const INTERRUPT: u8 = 3;
 /// Characters of a generated password; 62 of them make 190 bits.
 const LENGTH: usize = 32;
-/// Bytes of a password that somebody gives, at most.
-const LONGEST: usize = 1024;
 
 /// The password that was given, if one was.
 pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
@@ -31,43 +27,6 @@ pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
             .map(Some);
     }
     Ok(None)
-}
-
-/// Asks a person, without showing what is typed.
-///
-/// # Errors
-///
-/// Without a terminal there is nobody to ask.
-pub(crate) fn ask(what: &str) -> anyhow::Result<String> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        bail!(
-            "{what} is needed, and there is no terminal to ask for it\n\
-             hint: `--password-file FILE` or `--password-stdin`"
-        );
-    }
-    let shown = tcgetattr(&stdin).context("ask the terminal for its mode")?;
-    let mut hidden = shown.clone();
-    // ^C ends the line instead of this process, which would leave the terminal without echo.
-    hidden
-        .local_modes
-        .remove(LocalModes::ECHO | LocalModes::ISIG);
-    hidden.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden).context("turn the terminal's echo off")?;
-    eprint!("{what}: ");
-    // Unseen or not, the question has been put.
-    let _ = io::stderr().flush();
-    // A terminal gives one line at a time.
-    let mut line = [0; LONGEST];
-    let read = stdin.lock().read(&mut line);
-    let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
-    eprintln!();
-    restored.context("turn the terminal's echo on again")?;
-    let length = read.context("read from the terminal")?;
-    if line[..length].contains(&INTERRUPT) {
-        bail!("interrupted");
-    }
-    first_line(&line[..length])
 }
 
 /// One that nobody knows.
@@ -88,34 +47,9 @@ pub(super) fn generate() -> anyhow::Result<String> {
     Ok(password)
 }
 
-fn first_line(source: impl io::Read) -> anyhow::Result<String> {
-    let mut text = String::new();
-    source.take(LONGEST as u64).read_to_string(&mut text)?;
-    checked(text.lines().next().unwrap_or_default())
-}
-
-fn checked(password: &str) -> anyhow::Result<String> {
-    if password.is_empty() {
-        bail!("the password is empty");
-    }
-    // Buildbot reads it without the blanks around it.
-    if password.trim() != password || password.chars().any(char::is_control) {
-        bail!("the password has blanks around it, or control characters");
-    }
-    Ok(password.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_first_line_is_the_password() {
-        assert_eq!(first_line(&b"se cret\nmore\n"[..]).unwrap(), "se cret");
-        for bad in ["", "\n", " x\n", "x \n", "a\tb\n"] {
-            assert!(first_line(bad.as_bytes()).is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn generated_passwords_differ_and_are_plain() {

@@ -1,7 +1,7 @@
 //! Whose an instance is, where it is, and who makes the directory: the account itself where it can,
 //! root where nobody else can write.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -13,8 +13,7 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
 
 use super::{Common, Draft};
-use crate::plan::Step;
-use crate::system::accounts::{User, find_user};
+use crate::system::accounts::find_user;
 use crate::system::context::{Context, InvalidConfiguration};
 
 /// Puts account, environment and directory into the draft, and gives the instance as it will be.
@@ -120,31 +119,6 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
     bail!("`{name}` is not empty\nhint: {hint}")
 }
 
-/// A step of root's where the account cannot make its directory itself. Below `home`, it can, and
-/// without an account nobody knows.
-pub(crate) fn give(instance: &Instance, home: &Path, context: &Context) -> Option<Step> {
-    let path = Path::new(instance.directory.as_str());
-    let user = account(instance, context);
-    if context.is_elsewhere() || (user.is_none() && path.starts_with(home)) {
-        return None;
-    }
-    let parent = path
-        .ancestors()
-        .skip(1)
-        .find(|ancestor| ancestor.is_dir())?;
-    let own = user.as_ref().map(|user| user.uid);
-    let is_his = |metadata: &Metadata| Some(metadata.uid()) == own;
-    let is_roots = parent.ancestors().all(|ancestor| {
-        let found = ancestor.metadata();
-        found.is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
-    });
-    let is_his = parent.metadata().is_ok_and(|found| is_his(&found));
-    (!path.is_dir() && !is_his && is_roots).then(|| Step::GiveDirectory {
-        path: path.to_owned(),
-        user: instance.user.as_str().to_owned(),
-    })
-}
-
 /// Whether an account that owns none of it can use an environment: everybody may look into each of
 /// its directories, and read the interpreter.
 pub(super) fn is_for_everybody(prefix: &str) -> bool {
@@ -163,14 +137,6 @@ pub(super) fn is_for_everybody(prefix: &str) -> bool {
         .metadata()
         .is_ok_and(|found| found.mode() & 0o005 == 0o005);
     passable(&python) && passable(&real) && readable
-}
-
-/// The account as it is now; none in a root directory, or before it is made.
-pub(super) fn account(instance: &Instance, context: &Context) -> Option<User> {
-    if context.is_elsewhere() {
-        return None;
-    }
-    find_user(instance.user.as_str()).ok()
 }
 
 /// The home directory of an account that is there.

@@ -12,12 +12,13 @@ use buildbot_conda_core::starter::{
 use clap::Args;
 
 use super::master::{configured_user, title};
-use super::{
-    Common, Draft, Noted as _, Record, WorkerRecord, credential, enable_and_start, naming,
-    password, place,
-};
-use crate::plan::{Contents, Made, Plan, Step};
+use super::{Common, Draft, credential, enable_and_start, password, place};
+use crate::inside::fill::{Contents, Made};
+use crate::plan::{self, Plan, Step, naming};
+use crate::system::accounts::account_of;
 use crate::system::context::Context;
+use crate::system::prompt;
+use crate::system::record::{Noted as _, Record, WorkerRecord};
 
 /// The account of workers beside a master: builds can read all that their account can, so it is
 /// not the master's.
@@ -115,7 +116,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     };
 
     let mut steps = Vec::new();
-    if own_account.is_some() && place::account(&instance, context).is_none() {
+    if own_account.is_some() && account_of(&instance, context).is_none() {
         steps.push(Step::CreateAccount {
             name: user_name.clone(),
             home: home.clone(),
@@ -124,7 +125,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let file = secret(common, &reference, &target, &address, context, &mut steps)?;
     draft.set(&format!("credentials.{WORKER_CREDENTIAL}"), &file)?;
     steps.extend(draft.step(context));
-    steps.extend(place::give(&instance, &home, context));
+    steps.extend(plan::give(&instance, &home, context));
     let start = WorkerStart {
         reference: reference.clone(),
         name: name.clone(),
@@ -143,7 +144,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
             files: files(&start, arguments.admin.as_deref(), context)?,
         },
     });
-    steps.extend(own_record.steps(&reference, context)?);
+    steps.extend(plan::note(&own_record, &reference, context)?);
     steps.extend(naming.steps);
     enable_and_start(&reference, context, &mut steps);
     if matches!(steps.last(), Some(Step::Start { .. })) {
@@ -313,7 +314,7 @@ fn secret(
         None if is_there => return Ok(file),
         // Nobody is asked for what is not going to be used.
         None if common.dry_run => String::new(),
-        None => password::ask(&format!("password of the worker at {address}"))?,
+        None => prompt::ask_unseen(&format!("password of the worker at {address}"))?,
     };
     credential(&file, &password, context, steps);
     Ok(file)

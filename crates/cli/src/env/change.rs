@@ -8,8 +8,9 @@ use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_environments::{Change as Note, Environment, GenerationId, Lock};
 
+use super::instances;
 use super::recovery::{self, Guard};
-use super::{instances, trial};
+use crate::inside::trial;
 use crate::system::context::{Context, InvalidConfiguration};
 
 /// What is to be changed.

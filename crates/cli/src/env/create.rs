@@ -8,7 +8,9 @@ use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
 use super::builder::{self, Source};
-use super::{ensure_root, locked, show, store};
+use super::recovery::locked;
+use super::scene::{ensure_root, store};
+use super::show;
 use crate::output;
 use crate::system::context::Context;
 

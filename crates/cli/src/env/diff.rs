@@ -7,7 +7,8 @@ use buildbot_conda_environments::{Difference, GenerationId, difference, packages
 use clap::Args;
 use serde_json::json;
 
-use super::{existing, prefix_of, table};
+use super::scene::{existing, prefix_of};
+use super::table;
 use crate::output;
 use crate::system::context::Context;
 

@@ -9,7 +9,9 @@ use buildbot_conda_core::paths;
 use buildbot_conda_environments::EnvironmentName;
 use clap::Args;
 
-use super::{ensure_root, instances, locked, store};
+use super::instances;
+use super::recovery::locked;
+use super::scene::{ensure_root, existing, store};
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 
@@ -36,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     settings.check().map_err(InvalidConfiguration::from)?;
     let environments = match &arguments.name {
         None => store(context).environments()?,
-        Some(name) => vec![super::existing(name, context)?.0],
+        Some(name) => vec![existing(name, context)?.0],
     };
     let mut removed = Vec::new();
     for environment in environments {

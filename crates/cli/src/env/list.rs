@@ -10,7 +10,8 @@ use buildbot_conda_environments::{Environment, EnvironmentName, LOCK_FILE, packa
 use clap::Args;
 use serde::Serialize;
 
-use super::{instances, store, table};
+use super::scene::{existing, store};
+use super::{instances, table};
 use crate::output;
 use crate::system::context::Context;
 
@@ -48,7 +49,7 @@ struct Row {
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let environments = match &arguments.name {
         None => store(context).environments()?,
-        Some(name) => vec![super::existing(name, context)?.0],
+        Some(name) => vec![existing(name, context)?.0],
     };
     // A host may have environments before it has a configuration that is good.
     let settings = context.settings().ok();

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use buildbot_conda_environments::{lock_text, packages_of};
 use clap::Args;
 
-use super::prefix_of;
+use super::scene::prefix_of;
 use crate::output;
 use crate::system::context::Context;
 

@@ -15,7 +15,8 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_environments::{Change, Environment, EnvironmentName, Lock};
 use clap::Args;
 
-use super::{ensure_root, instances, store};
+use super::instances;
+use super::scene::{ensure_root, existing, store};
 use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     ensure_root(context)?;
-    let (environment, _) = super::existing(&arguments.name, context)?;
+    let (environment, _) = existing(&arguments.name, context)?;
     let lock = if arguments.wait {
         store(context)
             .environment(&arguments.name)
@@ -40,6 +41,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     finish(&environment, &lock, context)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps others from changing the environment, and brings back what an interrupted command has left half done.
+pub(super) fn locked(environment: &Environment, context: &Context) -> anyhow::Result<Lock> {
+    let lock = environment.lock()?;
+    finish(environment, &lock, context)?;
+    Ok(lock)
 }
 
 /// Brings back what the command before has left half done, if there is anything.

@@ -7,7 +7,9 @@ use buildbot_conda_environments::EnvironmentName;
 use buildbot_conda_host::Unusable;
 use clap::Args;
 
-use super::{ensure_root, instances, locked, store};
+use super::instances;
+use super::recovery::locked;
+use super::scene::{ensure_root, store};
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 

@@ -7,7 +7,9 @@ use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
 
 use super::change::{self, Change};
-use super::{diff, ensure_root, existing, locked, one_of};
+use super::diff;
+use super::recovery::locked;
+use super::scene::{ensure_root, existing, one_of};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]

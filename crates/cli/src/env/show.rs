@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use buildbot_conda_environments::{Package, packages_of};
 use clap::Args;
 
-use super::{prefix_of, table};
+use super::scene::prefix_of;
+use super::table;
 use crate::output;
 use crate::system::context::Context;
 

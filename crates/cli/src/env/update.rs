@@ -7,7 +7,9 @@ use clap::Args;
 
 use super::builder::{self, Source};
 use super::change::{self, Change};
-use super::{diff, ensure_root, existing, locked};
+use super::diff;
+use super::recovery::locked;
+use super::scene::{ensure_root, existing};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]

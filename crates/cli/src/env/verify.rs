@@ -6,7 +6,8 @@ use anyhow::{Context as _, ensure};
 use buildbot_conda_environments::{packages_of, verify};
 use clap::Args;
 
-use super::{prefix_of, table};
+use super::scene::prefix_of;
+use super::table;
 use crate::output;
 use crate::output::harmless;
 use crate::system::context::Context;

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
         return output::print(plan);
     }
-    let journal = Journal::open(context)?;
+    let journal = plan::begin(context)?;
     let mut has_changed = false;
     for _ in 0..LOOKS {
         let (plan, left) = plan(arguments, &profile, &settings, context)?;

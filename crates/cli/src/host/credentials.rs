@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use super::differences::{Difference, Item};
-use crate::create::ask_for_password;
+use crate::system::prompt;
 
 /// Bytes; more than any secret that systemd passes on, systemd.exec(5).
 const LARGEST: u64 = 1 << 20;
@@ -55,7 +55,7 @@ pub(super) fn gather(
         );
     }
     for name in unknown {
-        let text = ask_for_password(&format!("credential `{name}`"))?;
+        let text = prompt::ask_unseen(&format!("credential `{name}`"))?;
         texts.insert(name, text + "\n");
     }
     Ok(texts)

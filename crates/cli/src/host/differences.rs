@@ -261,7 +261,7 @@ fn texts(profile: &Profile, host: &Host, found: &mut Found) {
             (wanted, has) if wanted != has => State::Different,
             _ => continue,
         };
-        let name = format!("{}/{path}", crate::adopt::UNITS);
+        let name = format!("{}/{path}", crate::system::unit_files::UNITS);
         found.add(Item::UnitFile, &name, state);
     }
 }

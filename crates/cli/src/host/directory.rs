@@ -5,36 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::settings::Settings;
-use serde::{Deserialize, Serialize};
 
+use super::layout::{CONFIGURATION, ENVIRONMENTS, INSTANCES, PRESEED, UNITS, file_of};
 use super::manifest::Manifest;
 use super::profile::Profile;
 use super::{accounts, preseed, system};
-use crate::plan::files;
-use crate::system::as_user;
+use crate::inside::profile::{self, MANIFEST, Writing};
 use crate::system::context::Context;
 
-const MANIFEST: &str = "host.toml";
-const CONFIGURATION: &str = "config.toml";
-const PRESEED: &str = "preseed.cfg";
-const UNITS: &str = "systemd";
-const ENVIRONMENTS: &str = "environments";
-const INSTANCES: &str = "instances";
 /// Bytes; more than any file of a profile has.
 const LARGEST: u64 = 8 << 20;
-
-/// What is written: texts by paths, and the paths that go.
-#[derive(Debug, Serialize, Deserialize)]
-struct Writing {
-    texts: BTreeMap<PathBuf, String>,
-    gone: Vec<PathBuf>,
-}
 
 /// The profile in `directory`.
 ///
@@ -153,27 +139,12 @@ pub(super) fn write(
     let writing = Writing { texts, gone };
     let owner = owner_of(directory)?;
     if owner == rustix::process::geteuid().as_raw() || context.is_elsewhere() {
-        perform(directory, &writing)?;
+        profile::write(directory, &writing)?;
         return Ok(changed);
     }
     let owner = accounts::name_of_user(owner, context)?;
-    let input = serde_json::to_string(&writing).context("write a profile")?;
-    let directory = std::path::absolute(directory).context("find the directory")?;
-    as_user::call(&owner, None, &["profile"], &directory, &input)
-        .with_context(|| format!("write `{}` as `{owner}`", directory.display()))?;
+    profile::ask(&owner, directory, &writing)?;
     Ok(changed)
-}
-
-/// As the owner of the directory: writes what stands on standard input.
-pub(crate) fn write_as_owner(directory: &Path) -> anyhow::Result<()> {
-    let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .context("read a profile")?;
-    perform(
-        directory,
-        &serde_json::from_str(&text).context("read a profile")?,
-    )
 }
 
 /// Every file of a profile.
@@ -193,46 +164,6 @@ fn texts(profile: &Profile, settings: &Settings) -> anyhow::Result<BTreeMap<Path
         texts.insert(file_of(reference, path), text.clone());
     }
     Ok(texts)
-}
-
-/// Where the lock of an environment is.
-pub(super) fn lock_file(name: &str) -> String {
-    format!("{ENVIRONMENTS}/{name}.txt")
-}
-
-/// Where the profile has a file of an instance.
-pub(super) fn file_of(reference: &str, path: &str) -> PathBuf {
-    Path::new(INSTANCES).join(reference).join(path)
-}
-
-fn perform(directory: &Path, writing: &Writing) -> anyhow::Result<()> {
-    let manifest = Path::new(MANIFEST);
-    let last = writing.texts.iter().filter(|(path, _)| *path == manifest);
-    let texts = writing.texts.iter().filter(|(path, _)| *path != manifest);
-    let make = |path: &Path| {
-        fs::create_dir_all(path).with_context(|| format!("create `{}`", path.display()))
-    };
-    make(directory)?;
-    for (path, text) in texts {
-        let path = directory.join(path);
-        make(path.parent().context("find the directory of a file")?)?;
-        files::write(&path, text, 0o644)?;
-    }
-    for path in &writing.gone {
-        files::remove(&directory.join(path))?;
-        // Directories that it was the last in; one with something else in it stays.
-        let mut parent = path.parent();
-        while let Some(part) = parent.filter(|part| !part.as_os_str().is_empty()) {
-            if fs::remove_dir(directory.join(part)).is_err() {
-                break;
-            }
-            parent = part.parent();
-        }
-    }
-    for (path, text) in last {
-        files::write(&directory.join(path), text, 0o644)?;
-    }
-    Ok(())
 }
 
 /// Files below `part` of the directory, relative to the directory, sorted. Names that begin with `.` are not ours.

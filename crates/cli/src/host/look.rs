@@ -6,16 +6,16 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_environments::lock_text;
 
-use super::inside::{self, Question};
+use super::layout::lock_file;
 use super::manifest::{EnvironmentEntry, InstanceEntry, Kind, Manifest};
 use super::profile::Profile;
-use super::{accounts, directory, managed, system};
-use crate::create::record_file;
+use super::{accounts, managed, system};
+use crate::inside::look::{self, Question};
 use crate::system::context::Context;
+use crate::system::record::record_file;
 
 /// What this program is built for, in Conda's words.
 const PLATFORM: &str = "linux-64";
@@ -93,9 +93,7 @@ impl Selection {
             } else {
                 name
             };
-            selection
-                .prefixes
-                .insert(prefix.clone(), directory::lock_file(&name));
+            selection.prefixes.insert(prefix.clone(), lock_file(&name));
         }
         selection
     }
@@ -199,7 +197,7 @@ fn look_at_environments(
         let question = Question::Environment {
             damage: selection.damage,
         };
-        let answer = inside::ask(&owner, prefix, &question, context)?;
+        let answer = look::ask(&owner, prefix, &question, context)?;
         if !answer.strangers.is_empty() {
             host.warnings.push(format!(
                 "`{prefix}` has what pip has put there, which no lock has: {}",
@@ -271,7 +269,7 @@ fn look_at_instances(
         let directory = context.path(&entry.directory);
         if is_there && directory.is_dir() {
             let question = Question::Files(files.clone());
-            let answer = inside::ask(&entry.user, &entry.directory, &question, context)?;
+            let answer = look::ask(&entry.user, &entry.directory, &question, context)?;
             if answer.is_filled {
                 host.filled.insert(entry.reference.clone());
             }
@@ -299,12 +297,3 @@ fn created(path: &Path) -> anyhow::Result<Option<serde_json::Value>> {
             .with_context(|| format!("read `{}`", path.display())),
     }
 }
-
-/// Where our files are that no configuration names.
-pub(super) const OWN_DIRECTORIES: [&str; 5] = [
-    "/etc/buildbot-conda",
-    paths::CREDENTIALS,
-    "/var/lib/buildbot-conda",
-    paths::STATE,
-    paths::ENVIRONMENTS,
-];

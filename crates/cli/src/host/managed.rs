@@ -8,7 +8,7 @@ use buildbot_conda_environments::{
     Environment, GenerationId, Store, lock_text, packages_of, verify,
 };
 
-use super::directory::lock_file;
+use super::layout::lock_file;
 use super::manifest::{EnvironmentEntry, Kind};
 use crate::system::context::Context;
 

@@ -3,7 +3,8 @@
 //!
 //! There is one model, `profile`, for what the directory says and for what is there: `directory` reads and writes it
 //! (`manifest` is its `host.toml`, `preseed` follows from it), `look` finds it on a host with `system`, `accounts`,
-//! `managed` and, as the owners of directories that are not root's, `inside`. `secrets` keeps secrets out of it, `credentials` are how they come back.
+//! `managed` and, as the owners of directories that are not root's, `crate::inside`; `layout` has names and places.
+//! `secrets` keeps secrets out of it, `credentials` are how they come back.
 //! `differences` are data, from which `steps` makes the plan that `crate::plan` carries out.
 
 mod accounts;
@@ -12,7 +13,7 @@ mod credentials;
 mod differences;
 mod directory;
 mod export;
-mod inside;
+mod layout;
 mod look;
 mod managed;
 mod manifest;
@@ -29,9 +30,6 @@ use anyhow::bail;
 use clap::Subcommand;
 
 use crate::system::context::Context;
-
-pub(crate) use directory::write_as_owner;
-pub(crate) use inside::answer;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {

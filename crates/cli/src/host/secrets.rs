@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 
 use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::unit_text::logical_lines;
 
-use super::directory::file_of;
+use super::layout::file_of;
 use super::profile::Profile;
 
 /// Parts of names of what is secret.
@@ -193,7 +194,7 @@ fn line_of(text: &str, name: &str) -> usize {
 /// Variables and literal credentials of a unit, systemd.exec(5).
 fn in_unit(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for (number, line) in joined_lines(text) {
+    for (number, line) in logical_lines(text) {
         let Some((key, value)) = line.split_once('=') else {
             continue;
         };
@@ -215,31 +216,6 @@ fn in_unit(text: &str) -> Vec<(usize, String)> {
         }
     }
     found
-}
-
-/// Lines with the number of the first of each: one that ends in a backslash goes on in the next that is no comment,
-/// systemd.syntax(7).
-fn joined_lines(text: &str) -> Vec<(usize, String)> {
-    let mut joined: Vec<(usize, String)> = Vec::new();
-    let mut goes_on = false;
-    for (index, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with(['#', ';']) {
-            continue;
-        }
-        let (part, is_continued) = match line.strip_suffix('\\') {
-            Some(part) => (part, true),
-            None => (line, false),
-        };
-        match joined.last_mut().filter(|_| goes_on) {
-            Some((_, begun)) => {
-                begun.push(' ');
-                begun.push_str(part);
-            }
-            None => joined.push((index + 1, part.to_owned())),
-        }
-        goes_on = is_continued;
-    }
-    joined
 }
 
 /// A word of Python, as far as it matters.

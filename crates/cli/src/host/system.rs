@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 
-use super::look::OWN_DIRECTORIES;
-use crate::adopt::{self, entries};
+use super::layout::OWN_DIRECTORIES;
 use crate::system::context::Context;
+use crate::system::unit_files::{self, entries};
 
 /// Ours, as dpkg knows them.
 const PACKAGES: [&str; 2] = ["buildbot-conda", "buildbot-conda-env"];
@@ -55,7 +55,7 @@ pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
 /// Files of an administrator in `/etc/systemd/system`, by their paths there: units of our names, and drop-ins of such.
 /// A link to nowhere masks a drop-in as an empty file does, and is one here.
 pub(super) fn unit_files(context: &Context) -> anyhow::Result<BTreeMap<String, String>> {
-    let units = context.path(adopt::UNITS);
+    let units = context.path(unit_files::UNITS);
     let mut found = BTreeMap::new();
     for name in entries(&units)? {
         let path = units.join(&name);
@@ -108,7 +108,7 @@ pub(super) fn enablement(
     references: impl Iterator<Item = InstanceRef>,
     context: &Context,
 ) -> anyhow::Result<BTreeMap<String, String>> {
-    let units = context.path(adopt::UNITS);
+    let units = context.path(unit_files::UNITS);
     let mut names: BTreeSet<String> = references.map(|reference| reference.unit_name()).collect();
     names.extend(Role::ALL.map(|role| InstanceRef::plain(role).unit_name()));
     for parent in entries(&units)? {
@@ -123,7 +123,7 @@ pub(super) fn enablement(
             fs::read_link(units.join(&name)).is_ok_and(|target| target == Path::new(NOTHING));
         let state = if is_masked {
             "masked"
-        } else if adopt::links(&name, context)?.is_empty() {
+        } else if unit_files::links(&name, context)?.is_empty() {
             "disabled"
         } else {
             "enabled"
@@ -195,9 +195,9 @@ pub(super) fn governed<'a>(
     paths.extend(directories.map(str::to_owned));
     paths.extend(credentials.iter().map(|name| credential_path(name)));
     for file in unit_files {
-        paths.insert(format!("{}/{file}", adopt::UNITS));
+        paths.insert(format!("{}/{file}", unit_files::UNITS));
         if let Some((directory, _)) = file.split_once('/') {
-            paths.insert(format!("{}/{directory}", adopt::UNITS));
+            paths.insert(format!("{}/{directory}", unit_files::UNITS));
         }
     }
     paths

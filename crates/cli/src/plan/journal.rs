@@ -8,9 +8,9 @@ use anyhow::{Context as _, bail};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Found};
-use super::{Step, perform};
+use super::Step;
 use crate::system::context::Context;
+use crate::system::files::{self, Found};
 
 /// Below the package's state directory, mode 0600: the steps may hold secrets.
 const JOURNAL: &str = "/var/lib/buildbot-conda/unfinished.json";
@@ -46,12 +46,12 @@ impl Begun {
 }
 
 impl Journal {
-    /// Takes the lock, and takes back what an interrupted verb has left.
+    /// Takes the lock.
     ///
     /// # Errors
     ///
-    /// When another verb is at work, or what is left cannot be taken back.
-    pub(crate) fn open(context: &Context) -> anyhow::Result<Self> {
+    /// When another verb is at work.
+    pub(super) fn lock(context: &Context) -> anyhow::Result<Self> {
         let path = context.path(JOURNAL);
         let lock_path = context.path(LOCK);
         let directory = path.parent().context("find the state directory")?;
@@ -69,15 +69,7 @@ impl Journal {
                 "another `buildbot-conda` that changes this host is at work\nhint: try again when it has ended"
             );
         }
-        let journal = Self { path, _lock: lock };
-        if let Some(begun) = journal.read()? {
-            eprintln!(
-                "`buildbot-conda {}` was interrupted, taking it back first",
-                begun.title
-            );
-            perform::take_back(begun, &journal)?;
-        }
-        Ok(journal)
+        Ok(Self { path, _lock: lock })
     }
 
     /// For those who only look: says that something is going to be taken back first.
@@ -98,7 +90,7 @@ impl Journal {
         files::remove(&self.path)
     }
 
-    fn read(&self) -> anyhow::Result<Option<Begun>> {
+    pub(super) fn read(&self) -> anyhow::Result<Option<Begun>> {
         let Found::File { text, .. } = files::look(&self.path)? else {
             return Ok(None);
         };

@@ -5,15 +5,15 @@ use std::fmt;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::paths;
-use rustix::fs::{CWD, Mode, RenameFlags};
+use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::system::as_user;
+use crate::inside::environment::{self, Prefix, run};
 
 /// An environment that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ pub(super) fn make(making: &Making) -> anyhow::Result<()> {
         How::Create => ("create", file.path()),
         How::Update => ("update", file.path()),
         How::Mend { generation } => return mend(making, generation, file.path()),
-        How::At { owner } => return make_at(making, owner, file.path()),
+        How::At { owner } => return environment::make(owner, &prefix(making)),
     };
     let mut command = Command::new(paths::CLI);
     command.args(["env", verb, name, "--file"]).arg(lock);
@@ -81,28 +81,12 @@ pub(super) fn make(making: &Making) -> anyhow::Result<()> {
     run(command, &format!("buildbot-conda env {verb} {name}"))
 }
 
-fn run(mut command: Command, told: &str) -> anyhow::Result<()> {
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .status()
-        .with_context(|| format!("run `{told}`"))?;
-    if !status.success() {
-        bail!("`{told}` failed");
+fn prefix(making: &Making) -> Prefix {
+    Prefix {
+        path: making.name.clone().into(),
+        lock: making.lock.clone(),
+        options: making.options.clone(),
     }
-    Ok(())
-}
-
-/// What the program of environments is told; `--no-restart` is not for it.
-fn builder(making: &Making, lock: &Path) -> Vec<String> {
-    let mut words = vec![
-        paths::ENVIRONMENT_BUILDER.to_owned(),
-        "--file".to_owned(),
-        lock.display().to_string(),
-    ];
-    let options = making.options.iter();
-    words.extend(options.filter(|word| *word != "--no-restart").cloned());
-    words
 }
 
 /// Made beside, under the name that it shall have, and exchanged by one call. Whoever runs from it goes on with the
@@ -125,13 +109,11 @@ fn mend(making: &Making, generation: &str, lock: &Path) -> anyhow::Result<()> {
 
 fn exchange(making: &Making, generation: &str, lock: &Path, stage: &Path) -> anyhow::Result<()> {
     let environment = Path::new(paths::ENVIRONMENTS).join(&making.name);
-    let words = builder(making, lock);
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
+    let mut command = environment::builder(&making.options, lock);
     command.arg("--directory").arg(stage);
     command.arg("--used-as").arg(&environment);
     command.args(["--cache", paths::PACKAGE_CACHE]);
-    run(command, &words[0])?;
+    run(command, paths::ENVIRONMENT_BUILDER)?;
     let (new, old) = (stage.join(generation), environment.join(generation));
     if !new.is_dir() {
         bail!(
@@ -141,52 +123,4 @@ fn exchange(making: &Making, generation: &str, lock: &Path, stage: &Path) -> any
     }
     rustix::fs::renameat_with(CWD, &new, CWD, &old, RenameFlags::EXCHANGE)
         .with_context(|| format!("replace `{}`", old.display()))
-}
-
-/// In the place of the prefix, with a cache of its own, by whoever owns it: root runs nothing where others write.
-fn make_at(making: &Making, owner: &str, lock: &Path) -> anyhow::Result<()> {
-    if owner == "root" {
-        return make_prefix(making, lock);
-    }
-    let input = serde_json::to_string(making).context("write what is to be made")?;
-    as_user::call(
-        owner,
-        None,
-        &["environment"],
-        Path::new(&making.name),
-        &input,
-    )
-    .map(drop)
-    .with_context(|| format!("make `{}` as `{owner}`", making.name))
-}
-
-/// As the owner: makes what stands on standard input.
-pub(crate) fn make_as_owner() -> anyhow::Result<()> {
-    let making: Making =
-        serde_json::from_reader(std::io::stdin()).context("read what is to be made")?;
-    let mut file = tempfile::Builder::new()
-        .suffix(".txt")
-        .tempfile()
-        .context("write a lock")?;
-    file.write_all(making.lock.as_bytes())
-        .context("write a lock")?;
-    make_prefix(&making, file.path())
-}
-
-fn make_prefix(making: &Making, lock: &Path) -> anyhow::Result<()> {
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    let prefix = PathBuf::from(&making.name);
-    let parent = prefix.parent().context("find the directory of a prefix")?;
-    fs::create_dir_all(parent).with_context(|| format!("create `{}`", parent.display()))?;
-    let stage = tempfile::Builder::new()
-        .prefix(".buildbot-conda.")
-        .tempdir_in(parent)
-        .with_context(|| format!("create a directory in `{}`", parent.display()))?;
-    let words = builder(making, lock);
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command.arg("--directory").arg(stage.path());
-    command.arg("--at").arg(&prefix);
-    command.arg("--cache").arg(stage.path().join("cache"));
-    run(command, &words[0])
 }

@@ -6,29 +6,31 @@
 //! next one finds what is to be taken back. `files` writes files whole, `account` works as the
 //! service user, `put` and `worker_list` do so with one file, `making` makes environments, `systemd` talks to systemd.
 
-mod account;
-pub(crate) mod files;
 mod journal;
 mod making;
+pub(crate) mod naming;
+mod parts;
 mod perform;
-mod put;
+mod recovery;
 mod systemd;
-mod worker_list;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use account::{Contents, Made, clear_directory, fill_directory};
+use crate::inside::fill::Contents;
+use crate::inside::put::Put;
+use crate::inside::worker_list::Edit;
+
 pub(crate) use journal::Journal;
-pub(crate) use making::{How, Making, make_as_owner};
+pub(crate) use making::{How, Making};
+pub(crate) use parts::{directory, enable, give, note};
 pub(crate) use perform::carry_out;
-pub(crate) use put::{Put, Text, free_name, put_as_user};
+pub(crate) use recovery::begin;
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
-pub(crate) use worker_list::{Edit, Seen, apply_edit, look_as_user, see};
 
 /// One thing that is done to the host. Paths are those of this host, a root directory included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -16,10 +16,11 @@ use buildbot_conda_core::edit;
 use rustix::fs::{Mode, OFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::files::{self, Found};
 use super::journal::{Begun, Journal};
-use super::{Plan, Step, account, making, missing_directories, put, systemd, worker_list};
+use super::{Plan, Step, making, missing_directories, systemd};
+use crate::inside::{fill, put, worker_list};
 use crate::system::accounts;
+use crate::system::files::{self, Found};
 
 /// Does every step. When one fails, what was done before is taken back.
 ///
@@ -268,13 +269,13 @@ fn perform(step: &Step) -> anyhow::Result<()> {
             group,
             directory,
             contents,
-        } => account::fill(user, group.as_deref(), directory, contents),
+        } => fill::fill(user, group.as_deref(), directory, contents),
         Step::Clear {
             user,
             group,
             directory,
             keep,
-        } => account::clear(user, group.as_deref(), directory, *keep),
+        } => fill::clear(user, group.as_deref(), directory, *keep),
         Step::NameWorker {
             user, group, edit, ..
         } => worker_list::change(user, group.as_deref(), edit),

@@ -17,9 +17,7 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
-use crate::env::{TrialArguments, run_trial};
-use crate::host;
-use crate::plan;
+use crate::inside::{self, Make, trial};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::main_process::MainProcess;
 
@@ -37,35 +35,10 @@ pub(crate) enum Verb {
     },
     /// What `env update` asks of a generation, as the service user
     #[command(hide = true)]
-    Try(TrialArguments),
+    Try(trial::Arguments),
     /// What `create` and `remove` have done as the service user
     #[command(subcommand, hide = true)]
     Make(Make),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Make {
-    /// Make what stands on standard input in an empty directory
-    Fill { directory: PathBuf },
-    /// Remove what is in a directory
-    Clear {
-        directory: PathBuf,
-        /// Keep the directory itself
-        #[arg(long)]
-        keep: bool,
-    },
-    /// Show a master's configuration, and whether it can be changed
-    SeeList { path: PathBuf },
-    /// Change the list of workers in it as standard input says
-    EditList { path: PathBuf },
-    /// Answer what standard input asks about a directory, for `host`
-    Look { directory: PathBuf },
-    /// Write a file of a directory as standard input says, for `host apply`
-    Put { directory: PathBuf },
-    /// Make an environment as standard input says, for `host apply`
-    Environment { prefix: PathBuf },
-    /// Write the profile that stands on standard input, for `host export`
-    Profile { directory: PathBuf },
 }
 
 #[derive(Debug, Args)]
@@ -83,8 +56,8 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
-        Verb::Try(arguments) => return run_trial(arguments, context),
-        Verb::Make(make) => return make_as_user(make, context),
+        Verb::Try(arguments) => return trial::run(arguments, context),
+        Verb::Make(make) => return inside::run(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
@@ -106,24 +79,6 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Prepare { .. } | Verb::Make(_) | Verb::Try(_) => {
             unreachable!("it has returned above")
         }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn make_as_user(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
-    match make {
-        Make::Fill { directory } => plan::fill_directory(directory, context)?,
-        Make::Clear { directory, keep } => plan::clear_directory(directory, *keep)?,
-        Make::SeeList { path } => {
-            let seen = plan::see(path)?;
-            let text = serde_json::to_string(&seen).context("write what is seen")?;
-            crate::output::print(text)?;
-        }
-        Make::EditList { path } => plan::apply_edit(path)?,
-        Make::Look { directory } => host::answer(directory)?,
-        Make::Put { directory } => plan::put_as_user(directory)?,
-        Make::Environment { .. } => plan::make_as_owner()?,
-        Make::Profile { directory } => host::write_as_owner(directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }

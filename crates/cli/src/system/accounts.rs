@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::settings::Instance;
+
+use super::context::Context;
 
 /// An account of the host.
 #[derive(Debug, Clone)]
@@ -52,4 +55,12 @@ pub(crate) fn number_of(database: &str, name: &str) -> anyhow::Result<u32> {
     number
         .and_then(|number| number.parse().ok())
         .with_context(|| format!("no `{name}` in the database `{database}`"))
+}
+
+/// The account as it is now; none in a root directory, or before it is made.
+pub(crate) fn account_of(instance: &Instance, context: &Context) -> Option<User> {
+    if context.is_elsewhere() {
+        return None;
+    }
+    find_user(instance.user.as_str()).ok()
 }

@@ -5,7 +5,10 @@
 //! * `accounts`: accounts and groups
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
 //! * `activation`, `checkconfig`: programs of an instance's environment
-//! * `units`: what systemd knows of our units
+//! * `units`: what systemd knows of our units; `unit_files` are those of an administrator
+//! * `files`: files of root's, written whole or not at all
+//! * `record`: what `create` has noted
+//! * `prompt`: secrets that a person types
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
 
 pub(crate) mod accounts;
@@ -15,6 +18,10 @@ pub(crate) mod checkconfig;
 pub(crate) mod children;
 pub(crate) mod context;
 pub(crate) mod draining;
+pub(crate) mod files;
 pub(crate) mod main_process;
+pub(crate) mod prompt;
+pub(crate) mod record;
 pub(crate) mod status_file;
+pub(crate) mod unit_files;
 pub(crate) mod units;

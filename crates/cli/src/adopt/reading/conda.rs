@@ -2,7 +2,7 @@
 
 use super::{Found, Reader, Target, shown, told};
 use crate::adopt::shell::{Command, Word};
-use crate::adopt::unit_text::Place;
+use buildbot_conda_core::unit_text::Place;
 
 impl Reader<'_> {
     /// The directory above a `bin`: an environment when it lies below `envs`, else an installation.

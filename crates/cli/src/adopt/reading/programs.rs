@@ -4,7 +4,7 @@ use buildbot_conda_core::names::Role;
 
 use super::{Found, Reader, Target, told};
 use crate::adopt::shell::{Command, Script, Word};
-use crate::adopt::unit_text::Place;
+use buildbot_conda_core::unit_text::Place;
 
 impl Reader<'_> {
     /// `exec -a NAME CMD`, `nice -n 5 CMD`, `env A=b CMD`.

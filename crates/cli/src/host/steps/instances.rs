@@ -6,11 +6,13 @@ use anyhow::Context as _;
 use buildbot_conda_core::names::{InstanceRef, Role};
 
 use super::{Draft, Wish};
-use crate::create::{RECORDS, give, record_file};
 use crate::host::differences::Difference;
 use crate::host::manifest::InstanceEntry;
-use crate::plan::{Contents, Made, Put, Step, Text};
+use crate::inside::fill::{Contents, Made};
+use crate::inside::put::{Put, Text};
+use crate::plan::{Step, give};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::record::{RECORDS, record_file};
 
 /// An instance that is not set up gets its directory, with everything that the profile has of it.
 pub(super) fn directory(

@@ -11,11 +11,12 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 
 use super::{Draft, Wish};
-use crate::adopt;
 use crate::host::differences::Difference;
 use crate::host::system;
-use crate::plan::{Put, Step, Text, free_name};
+use crate::inside::put::{Put, Text, free_name};
+use crate::plan::{self, Step};
 use crate::system::context::Context;
+use crate::system::unit_files;
 
 /// Where what is replaced is kept.
 const REPLACED: &str = "/var/lib/buildbot-conda/replaced";
@@ -59,7 +60,7 @@ pub(super) fn unit_file(
 ) -> anyhow::Result<()> {
     let name = &difference.name;
     let path = context.path(name);
-    let relative = name.strip_prefix(adopt::UNITS).unwrap_or(name);
+    let relative = name.strip_prefix(unit_files::UNITS).unwrap_or(name);
     let relative = relative.trim_start_matches('/');
     if !relative.starts_with("buildbot-") {
         bail!("`{name}` is no unit of ours, nor a drop-in of one");
@@ -150,7 +151,7 @@ pub(super) fn unit(
         .strip_prefix("buildbot-")
         .and_then(|text| text.strip_suffix(".service"));
     let reference: InstanceRef = reference.unwrap_or_default().parse()?;
-    let units = context.path(adopt::UNITS);
+    let units = context.path(unit_files::UNITS);
     let mask = units.join(name);
     let (wanted, found) = (difference.wanted.as_deref(), difference.found.as_deref());
     if found == Some("masked") {
@@ -158,8 +159,8 @@ pub(super) fn unit(
     }
     match wanted {
         Some("enabled") => {
-            if adopt::links(name, context)?.is_empty() {
-                adopt::enable(&reference, &units, &mut draft.units);
+            if unit_files::links(name, context)?.is_empty() {
+                plan::enable(&reference, &units, &mut draft.units);
             }
             draft.begun.insert(reference.to_string());
         }
@@ -168,7 +169,7 @@ pub(super) fn unit(
             target: PathBuf::from("/dev/null"),
         }),
         _ => {
-            for path in adopt::links(name, context)? {
+            for path in unit_files::links(name, context)? {
                 draft.units.push(Step::Remove { path });
             }
         }

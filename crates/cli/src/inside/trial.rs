@@ -39,15 +39,15 @@ pub(crate) struct Arguments {
 
 /// What was found out.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Version of Buildbot.
-    pub(super) buildbot: String,
+    pub(crate) buildbot: String,
     /// Whether the start would upgrade a master's database.
-    pub(super) upgrades: bool,
+    pub(crate) upgrades: bool,
 }
 
 /// Tries `prefix` for an instance, as its user.
-pub(super) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outcome> {
+pub(crate) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outcome> {
     let reference = &instance.reference;
     let words: [OsString; 4] = [
         "service".into(),

@@ -49,7 +49,7 @@ pub(crate) struct Made {
 
 impl Contents {
     /// Whose it is: a master's by its database, or by a configuration that brings none.
-    pub(super) fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> Role {
         let has_configuration = |file: &Made| file.path == Path::new("master.cfg");
         if self.database.is_some() || self.files.iter().any(has_configuration) {
             Role::Master
@@ -59,7 +59,7 @@ impl Contents {
     }
 
     /// What it consists of, for people.
-    pub(super) fn told(&self) -> String {
+    pub(crate) fn told(&self) -> String {
         let made = self
             .database
             .as_ref()
@@ -73,7 +73,7 @@ impl Contents {
 }
 
 /// Has `user` fill `directory`.
-pub(super) fn fill(
+pub(crate) fn fill(
     user: &str,
     group: Option<&str>,
     directory: &Path,
@@ -86,7 +86,7 @@ pub(super) fn fill(
 }
 
 /// Has `user` remove what is in `directory`, and unless `keep` the directory.
-pub(super) fn clear(
+pub(crate) fn clear(
     user: &str,
     group: Option<&str>,
     directory: &Path,

@@ -20,7 +20,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// What is asked about a directory.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Question {
+pub(crate) enum Question {
     /// Which of these files an instance has.
     Files(Vec<String>),
     /// What is in an environment, and if so asked what of it is not as it was installed.
@@ -29,20 +29,20 @@ pub(super) enum Question {
 
 /// What there is.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The directory is there and has something in it.
-    pub(super) is_filled: bool,
+    pub(crate) is_filled: bool,
     /// Text and mode in octal, by name; those that are there, regular and text.
-    pub(super) files: BTreeMap<String, (String, String)>,
-    pub(super) packages: Vec<Package>,
+    pub(crate) files: BTreeMap<String, (String, String)>,
+    pub(crate) packages: Vec<Package>,
     /// What pip has put there, which no lock has; sorted.
-    pub(super) strangers: Vec<String>,
+    pub(crate) strangers: Vec<String>,
     /// `WHAT PATH`, in the order of the paths.
-    pub(super) damage: Vec<String>,
+    pub(crate) damage: Vec<String>,
 }
 
 /// Asks about `directory` as the account `owner`, or in this process where that is root.
-pub(super) fn ask(
+pub(crate) fn ask(
     owner: &str,
     directory: &str,
     question: &Question,

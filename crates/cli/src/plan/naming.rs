@@ -8,8 +8,9 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::WorkerName;
 use buildbot_conda_core::workers;
 
+use super::{Step, systemd};
+use crate::inside::worker_list::{self, Edit, Seen};
 use crate::output::harmless;
-use crate::plan::{self, Edit, Seen, Step};
 use crate::system::context::Context;
 
 /// What a plan gets from it.
@@ -130,7 +131,7 @@ pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyh
 /// Whether a master on this host runs, so that a worker can be there at once.
 pub(crate) fn is_running(master: &Instance, context: &Context) -> anyhow::Result<bool> {
     let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
-    Ok(is_booted && plan::is_running(&master.reference.unit_name())?)
+    Ok(is_booted && systemd::is_running(&master.reference.unit_name())?)
 }
 
 fn steps(master: &Instance, edit: Edit, context: &Context) -> anyhow::Result<Vec<Step>> {
@@ -165,15 +166,15 @@ fn group(master: &Instance) -> Option<&str> {
 /// cannot be seen.
 fn look(master: &Instance, path: &Path, context: &Context) -> Option<Seen> {
     if context.is_elsewhere() {
-        return plan::see(path).ok()?;
+        return worker_list::see(path).ok()?;
     }
     if !rustix::process::geteuid().is_root() {
         // Somebody only asks for the plan; what the account may do is not seen from here.
-        let seen = plan::see(path).ok()??;
+        let seen = worker_list::see(path).ok()??;
         return Some(Seen {
             is_own: true,
             ..seen
         });
     }
-    plan::look_as_user(master.user.as_str(), group(master), path).ok()?
+    worker_list::look_as_user(master.user.as_str(), group(master), path).ok()?
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::files::{self, Found};
 use crate::output::harmless;
 use crate::system::as_user;
+use crate::system::files::{self, Found};
 
 /// What a file is; of the directory itself, the mode alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub(crate) struct Put {
 
 impl Put {
     /// What takes it back, done or not.
-    pub(super) fn inverse(&self) -> Self {
+    pub(crate) fn inverse(&self) -> Self {
         Self {
             before: self.after.clone(),
             after: self.before.clone(),
@@ -77,7 +77,7 @@ impl fmt::Display for Put {
 }
 
 /// Has the user change the file.
-pub(super) fn put(put: &Put) -> anyhow::Result<()> {
+pub(crate) fn put(put: &Put) -> anyhow::Result<()> {
     let input = serde_json::to_string(put).context("write a change")?;
     let place = put.directory.join(&put.path);
     as_user::call(&put.user, None, &["put"], &put.directory, &input)

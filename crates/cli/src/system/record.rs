@@ -3,13 +3,11 @@
 
 use std::fs;
 
-use anyhow::Context as _;
 use buildbot_conda_core::names::InstanceRef;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Step;
-use crate::system::context::Context;
+use super::context::Context;
 
 /// Root's, world-readable: there is no secret in it.
 pub(crate) const RECORDS: &str = "/var/lib/buildbot-conda/created";
@@ -46,25 +44,6 @@ pub(crate) trait Noted: Serialize + DeserializeOwned {
     fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
         let text = fs::read_to_string(record_file(reference, context)).ok()?;
         serde_json::from_str(&text).ok()
-    }
-
-    /// How it is noted.
-    fn steps(&self, reference: &InstanceRef, context: &Context) -> anyhow::Result<Vec<Step>> {
-        let directory = context.path(RECORDS);
-        let mut steps = Vec::new();
-        if !directory.is_dir() {
-            steps.push(Step::CreateDirectory {
-                path: directory,
-                mode: 0o755,
-            });
-        }
-        steps.push(Step::Write {
-            path: record_file(reference, context),
-            text: serde_json::to_string(self).context("write a record")? + "\n",
-            mode: 0o644,
-            secret: false,
-        });
-        Ok(steps)
     }
 }
 

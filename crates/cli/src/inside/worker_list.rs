@@ -47,7 +47,7 @@ pub(crate) struct Edit {
 
 impl Edit {
     /// What takes it back.
-    pub(super) fn inverse(&self) -> Self {
+    pub(crate) fn inverse(&self) -> Self {
         Self {
             path: self.path.clone(),
             name: self.name.clone(),
@@ -113,7 +113,7 @@ pub(crate) fn look_as_user(
 }
 
 /// Has `user` make a change.
-pub(super) fn change(user: &str, group: Option<&str>, edit: &Edit) -> anyhow::Result<()> {
+pub(crate) fn change(user: &str, group: Option<&str>, edit: &Edit) -> anyhow::Result<()> {
     let input = serde_json::to_string(edit).context("write a change")?;
     as_user::call(user, group, &["edit-list"], &edit.path, &input)
         .map(drop)

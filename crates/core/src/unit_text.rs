@@ -5,20 +5,24 @@ use std::collections::BTreeMap;
 
 /// One setting, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Setting {
+pub struct Setting {
     /// Without its brackets.
-    pub(super) section: String,
-    pub(super) key: String,
-    pub(super) value: String,
+    pub section: String,
+    /// Before the first `=`.
+    pub key: String,
+    /// Behind it, without the blanks around it.
+    pub value: String,
     /// The file as shown to people, and the line its value begins on.
-    pub(super) place: Place,
+    pub place: Place,
 }
 
 /// Where something was read: a file, and a line counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    pub(super) file: String,
-    pub(super) line: usize,
+pub struct Place {
+    /// As it is shown to people.
+    pub file: String,
+    /// Counted from 1.
+    pub line: usize,
 }
 
 impl std::fmt::Display for Place {
@@ -27,24 +31,36 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// The settings of one file. Comments go, lines that end in a backslash are joined.
-pub(super) fn parse(file: &str, text: &str) -> Vec<Setting> {
-    let mut settings = Vec::new();
-    let mut section = String::new();
-    let mut joined: Option<(usize, String)> = None;
-    for (number, line) in text.lines().enumerate() {
+/// Lines without comments and the blanks around them, each with the number of the line it begins on. One that ends in a
+/// backslash goes on in the next that is no comment, systemd.syntax(7); an escaped backslash is none.
+pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let mut lines = Vec::new();
+    let mut begun: Option<(usize, String)> = None;
+    for (index, line) in text.lines().enumerate() {
         if line.trim_start().starts_with(['#', ';']) {
             continue;
         }
-        let (begin, mut whole) = joined.take().unwrap_or((number + 1, String::new()));
-        if let Some(start) = line.strip_suffix('\\') {
-            whole.push_str(start);
-            whole.push(' ');
-            joined = Some((begin, whole));
-            continue;
-        }
+        let (number, mut whole) = begun.take().unwrap_or((index + 1, String::new()));
         whole.push_str(line);
-        let whole = whole.trim();
+        let backslashes = whole.len() - whole.trim_end_matches('\\').len();
+        if backslashes % 2 == 1 {
+            whole.pop();
+            whole.push(' ');
+            begun = Some((number, whole));
+        } else {
+            lines.push((number, whole.trim().to_owned()));
+        }
+    }
+    // The last line of a file may end in a backslash, too.
+    lines.extend(begun.map(|(number, whole)| (number, whole.trim().to_owned())));
+    lines
+}
+
+/// The settings of one file.
+pub fn parse(file: &str, text: &str) -> Vec<Setting> {
+    let mut settings = Vec::new();
+    let mut section = String::new();
+    for (line, whole) in logical_lines(text) {
         if let Some(name) = whole.strip_prefix('[') {
             name.trim_end_matches(']').clone_into(&mut section);
         } else if let Some((key, value)) = whole.split_once('=') {
@@ -54,7 +70,7 @@ pub(super) fn parse(file: &str, text: &str) -> Vec<Setting> {
                 value: value.trim().to_owned(),
                 place: Place {
                     file: file.to_owned(),
-                    line: begin,
+                    line,
                 },
             });
         }
@@ -64,7 +80,7 @@ pub(super) fn parse(file: &str, text: &str) -> Vec<Setting> {
 
 /// Words of a value: split at blanks, quotes and backslashes taken away. `None` when a quote does
 /// not end, upon which systemd ignores the line.
-pub(super) fn words(value: &str) -> Option<Vec<String>> {
+pub fn words(value: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote: Option<char> = None;
@@ -102,7 +118,7 @@ fn unescaped(characters: &mut std::str::Chars<'_>) -> Option<char> {
 
 /// What stands behind `%` in an instance's unit, systemd.unit(5). `Err` has the specifier that is
 /// not known here.
-pub(super) fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> {
+pub fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> {
     let stem = unit.strip_suffix(".service").unwrap_or(unit);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
     let mut result = String::new();
@@ -128,7 +144,7 @@ pub(super) fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, S
 
 /// `$NAME` as a word of its own and `${NAME}` anywhere, as systemd fills them in (systemd.service(5),
 /// "Command lines"); a variable that is not set is empty.
-pub(super) fn variables(words: &[String], values: &BTreeMap<String, String>) -> Vec<String> {
+pub fn variables(words: &[String], values: &BTreeMap<String, String>) -> Vec<String> {
     let mut result = Vec::new();
     for word in words {
         let name = word.strip_prefix('$').filter(|name| is_name(name));
@@ -163,7 +179,7 @@ fn braced(word: &str, values: &BTreeMap<String, String>) -> String {
 }
 
 /// Whether a text can be the name of a variable.
-pub(super) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     text.bytes().next().is_some_and(start)
         && text
@@ -197,6 +213,22 @@ mod tests {
             told,
             ["Unit A 1 u:3", "Service B 2    3 u:5", "Service C  u:9"]
         );
+    }
+
+    #[test]
+    fn lines_are_joined_as_systemd_joins_them() {
+        let check = |text: &str, expect: &[(usize, &str)]| {
+            let lines = logical_lines(text);
+            let lines: Vec<(usize, &str)> = lines
+                .iter()
+                .map(|(number, line)| (*number, line.as_str()))
+                .collect();
+            assert_eq!(lines, expect, "{text:?}");
+        };
+        check("a\\\n# c\n b\nc", &[(1, "a  b"), (4, "c")]);
+        check("a\\\\\nb", &[(1, "a\\\\"), (2, "b")]);
+        check("a\\\n\nb", &[(1, "a"), (3, "b")]);
+        check("a\\", &[(1, "a")]);
     }
 
     #[test]

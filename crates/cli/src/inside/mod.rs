@@ -1,0 +1,70 @@
+//! What is done as the service user, or as the owner of files: hidden verbs of this program, each beside the function by
+//! which root has it called. A question goes in and an answer comes out as JSON; the answer is data, with a limit.
+//!
+//! * `fill`: the directory of an instance is filled or cleared
+//! * `put`: one file of such a directory
+//! * `worker_list`: the list of workers in a master's configuration
+//! * `look`: what is in a directory or an environment
+//! * `environment`: an environment at a prefix of its own
+//! * `profile`: the files of a profile of a host
+//! * `trial`: whether an instance would run from a generation that does not serve yet
+
+pub(crate) mod environment;
+pub(crate) mod fill;
+pub(crate) mod look;
+pub(crate) mod profile;
+pub(crate) mod put;
+pub(crate) mod trial;
+pub(crate) mod worker_list;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+
+use crate::output;
+use crate::system::context::Context;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Make {
+    /// Make what stands on standard input in an empty directory
+    Fill { directory: PathBuf },
+    /// Remove what is in a directory
+    Clear {
+        directory: PathBuf,
+        /// Keep the directory itself
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Show a master's configuration, and whether it can be changed
+    SeeList { path: PathBuf },
+    /// Change the list of workers in it as standard input says
+    EditList { path: PathBuf },
+    /// Answer what standard input asks about a directory, for `host`
+    Look { directory: PathBuf },
+    /// Write a file of a directory as standard input says, for `host apply`
+    Put { directory: PathBuf },
+    /// Make an environment as standard input says, for `host apply`
+    Environment { prefix: PathBuf },
+    /// Write the profile that stands on standard input, for `host export`
+    Profile { directory: PathBuf },
+}
+
+pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
+    match make {
+        Make::Fill { directory } => fill::fill_directory(directory, context)?,
+        Make::Clear { directory, keep } => fill::clear_directory(directory, *keep)?,
+        Make::SeeList { path } => {
+            let seen = worker_list::see(path)?;
+            let text = serde_json::to_string(&seen).context("write what is seen")?;
+            output::print(text)?;
+        }
+        Make::EditList { path } => worker_list::apply_edit(path)?,
+        Make::Look { directory } => look::answer(directory)?,
+        Make::Put { directory } => put::put_as_user(directory)?,
+        Make::Environment { .. } => environment::make_as_owner()?,
+        Make::Profile { directory } => profile::write_as_owner(directory)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,91 @@
+//! Steps that the plans of several verbs have.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+
+use super::Step;
+use crate::system::accounts::account_of;
+use crate::system::context::Context;
+use crate::system::record::{Noted, RECORDS, record_file};
+
+/// Where units are that the machine starts with.
+const WANTS: &str = "multi-user.target.wants";
+
+/// A directory, unless it is there or will be.
+pub(crate) fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
+    let path = path.to_owned();
+    let is_there = path.is_dir();
+    let create = Step::CreateDirectory { path, mode };
+    if !is_there && !steps.contains(&create) {
+        steps.push(create);
+    }
+}
+
+/// The link that `systemctl enable` would make, unless it is there or one like it.
+pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
+    let name = reference.unit_name();
+    let file = match &reference.name {
+        None => name.clone(),
+        Some(_) => format!("buildbot-{}@.service", reference.role),
+    };
+    let wants = units.join(WANTS);
+    directory(&wants, 0o755, steps);
+    steps.push(Step::Link {
+        path: wants.join(name),
+        target: Path::new(paths::UNITS).join(file),
+    });
+}
+
+/// A step of root's where the account cannot make its directory itself. Below `home`, it can, and
+/// without an account nobody knows.
+pub(crate) fn give(instance: &Instance, home: &Path, context: &Context) -> Option<Step> {
+    let path = Path::new(instance.directory.as_str());
+    let user = account_of(instance, context);
+    if context.is_elsewhere() || (user.is_none() && path.starts_with(home)) {
+        return None;
+    }
+    let parent = path
+        .ancestors()
+        .skip(1)
+        .find(|ancestor| ancestor.is_dir())?;
+    let own = user.as_ref().map(|user| user.uid);
+    let is_his = |metadata: &Metadata| Some(metadata.uid()) == own;
+    let is_roots = parent.ancestors().all(|ancestor| {
+        let found = ancestor.metadata();
+        found.is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
+    });
+    let is_his = parent.metadata().is_ok_and(|found| is_his(&found));
+    (!path.is_dir() && !is_his && is_roots).then(|| Step::GiveDirectory {
+        path: path.to_owned(),
+        user: instance.user.as_str().to_owned(),
+    })
+}
+
+/// Notes what was created, for later.
+pub(crate) fn note(
+    record: &impl Noted,
+    reference: &InstanceRef,
+    context: &Context,
+) -> anyhow::Result<Vec<Step>> {
+    let directory = context.path(RECORDS);
+    let mut steps = Vec::new();
+    if !directory.is_dir() {
+        steps.push(Step::CreateDirectory {
+            path: directory,
+            mode: 0o755,
+        });
+    }
+    steps.push(Step::Write {
+        path: record_file(reference, context),
+        text: serde_json::to_string(record).context("write a record")? + "\n",
+        mode: 0o644,
+        secret: false,
+    });
+    Ok(steps)
+}
