@@ -18,12 +18,14 @@ use rattler_digest::Sha256Hash;
 use rustix::fs::{fstat, syncfs};
 use serde::Serialize;
 
+use crate::arguments::Arguments;
 use crate::bytecode::{self, Fresh};
 use crate::client::Network;
 use crate::contents::Contents;
 use crate::input::{Input, Wanted};
+use crate::place::{Kind, Place};
 use crate::progress::Progress;
-use crate::{Arguments, archives, contents, input, link, safety, solve};
+use crate::{archives, contents, input, link, safety, solve};
 
 /// Changes when generations of the same packages have other files than before.
 const RECIPE: &str = "2";
@@ -135,24 +137,6 @@ async fn unpack(
         unpacked.push(finished.context("unpack a package")??);
     }
     Ok(unpacked)
-}
-
-/// Where a generation is made, and what it is called by what is in it.
-pub(crate) struct Place {
-    pub(crate) building: PathBuf,
-    pub(crate) used_as: PathBuf,
-    /// The cache of bytecode.
-    pub(crate) bytecode: PathBuf,
-    pub(crate) kind: Kind,
-}
-
-/// What becomes of an environment when it is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Nothing in it ever changes: its files are those of the cache, and bytecode holds for ever.
-    Generation,
-    /// Others go on with it: it has files of its own, and bytecode holds as long as its source.
-    Open,
 }
 
 /// Where it is in the end.

@@ -24,10 +24,10 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::archives::hex;
-use crate::build::{Kind, Place};
 use crate::compile::{self, Module};
 use crate::contents::Contents;
 use crate::parallel;
+use crate::place::{Kind, Place};
 
 /// Changes when bytecode of the same modules is another one than before.
 const RECIPE: &str = "1";

@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 
-use crate::build::{Kind, Place};
+use crate::place::{Kind, Place};
 
 /// What Python is told to do.
 const PROGRAM: &str = include_str!("compile.py");

@@ -14,8 +14,8 @@ use rattler_conda_types::prefix::Prefix;
 use rattler_conda_types::prefix_record::Link;
 use rattler_conda_types::{PackageRecord, PrefixRecord};
 
-use crate::build::{Kind, Place};
 use crate::contents::Contents;
+use crate::place::{Kind, Place};
 use crate::{input, parallel};
 
 /// The Python of a set of packages; none where there is none.

@@ -5,6 +5,7 @@
 //! nor are services. What it has done is one JSON object on stdout.
 
 mod archives;
+mod arguments;
 mod build;
 mod bytecode;
 mod client;
@@ -13,52 +14,18 @@ mod contents;
 mod input;
 mod link;
 mod parallel;
+mod place;
 mod progress;
 mod safety;
 mod solve;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::Parser as _;
 
-/// Make a generation of a managed Conda environment, for `buildbot-conda env`
-#[derive(Debug, Parser)]
-#[command(name = "buildbot-conda-env", version)]
-pub(crate) struct Arguments {
-    /// What is in it: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
-    /// Directory of the environment, which has a directory for each generation
-    #[arg(long, value_name = "DIR")]
-    directory: PathBuf,
-    /// What the directory will be called when the environment is used, where that is another name
-    #[arg(long, value_name = "DIR")]
-    used_as: Option<PathBuf>,
-    /// Make no generation but this prefix, for `host apply`: one that Conda had made and shall go on with
-    #[arg(long, value_name = "PREFIX", conflicts_with = "used_as")]
-    at: Option<PathBuf>,
-    /// Where archives and unpacked packages are kept
-    #[arg(long, value_name = "DIR")]
-    cache: PathBuf,
-    /// Channels to solve an `environment.yml` with, instead of its own
-    #[arg(long = "channel", value_name = "CHANNEL")]
-    channels: Vec<String>,
-    /// Another address for a channel, first choice for what is below it
-    #[arg(long = "mirror", value_name = "URL=MIRROR")]
-    mirrors: Vec<String>,
-    /// Which environment of a `pixi.lock`
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    environment: String,
-    /// Use what is cached or local, and no network
-    #[arg(long)]
-    offline: bool,
-    /// Say which packages it would have, and make nothing
-    #[arg(long)]
-    dry_run: bool,
-}
+use crate::arguments::Arguments;
 
 fn main() -> ExitCode {
     // Whoever installs it, everyone may use it, and nobody else may change it.
