@@ -6,6 +6,7 @@ pub mod dropin;
 #[cfg(feature = "edit")]
 pub mod edit;
 pub mod escape;
+pub mod foreign_text;
 pub mod names;
 pub mod paths;
 pub mod settings;
