@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let settings = match &arguments.file {
         None => context.settings()?,
-        Some(file) => buildbot_conda_host::settings_of(file).map_err(InvalidConfiguration::from)?,
+        Some(file) => context.settings_of(file)?,
     };
     settings.check().map_err(InvalidConfiguration::from)?;
     let count = settings.instances().count();

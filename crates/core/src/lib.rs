@@ -12,7 +12,6 @@ pub mod paths;
 pub mod settings;
 #[cfg(feature = "render")]
 pub mod starter;
-pub mod trust;
 #[cfg(feature = "render")]
 pub mod unit;
 pub mod unit_text;

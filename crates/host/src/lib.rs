@@ -4,17 +4,24 @@
 //! Generator, launcher and command line all read it here, so that they use a file all or none: an
 //! instance must not start from a configuration that its drop-in was not made from.
 
+mod credentials;
+pub mod trusted;
+
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
-use buildbot_conda_core::trust::{self, Distrust, LARGEST_CONFIGURATION};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Flock as FileLock, FlockType, fcntl_getlk};
 use thiserror::Error;
+
+use crate::credentials::Credentials;
+use crate::trusted::{Reason, Trust, Untrusted};
+
+/// Size in bytes up to which a configuration is read; one of 1,000 instances has about 0.1 MB.
+const LARGEST_CONFIGURATION: u64 = 8 << 20;
 
 /// Why there is no configuration to use.
 #[derive(Debug, Error)]
@@ -40,9 +47,31 @@ pub enum Unusable {
     /// More than a configuration has.
     #[error("read `{}`: it is larger than {LARGEST_CONFIGURATION} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// Others than root decide what it says.
-    #[error(transparent)]
-    Distrusted(#[from] Distrust),
+    /// Others than root decide what it says: the file, a directory or a link on its way is theirs. Generator and
+    /// launcher would run Buildbot as whom they like.
+    #[error("{untrusted}\nhint: {}", hint(.untrusted))]
+    Distrusted {
+        /// What was met.
+        untrusted: Untrusted,
+    },
+}
+
+/// What to do about a configuration that is not root's alone.
+fn hint(untrusted: &Untrusted) -> String {
+    let Untrusted { path, at, reason } = untrusted;
+    let is_here = at == path || path.parent() == Some(at);
+    match reason {
+        Reason::Owner(_) if is_here => {
+            format!("`chown root: {}` once you have checked it", at.display())
+        }
+        Reason::Mode(_) if is_here => {
+            format!("`chmod go-w {}` once you have checked it", at.display())
+        }
+        _ => format!(
+            "`{}` must be a file whose whole way belongs to root",
+            path.display()
+        ),
+    }
 }
 
 /// Bytes of a note of a change: a line for each instance of the host.
@@ -113,12 +142,18 @@ fn change_of(environment: &Path) -> Option<(PathBuf, bool)> {
 /// [`Unusable`], when there is no text to speak of.
 pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
     let path = below(root, paths::CONFIGURATION);
-    let mut trusted = vec![0];
-    if root.is_some() {
-        // In tests, whoever runs them.
-        trusted.push(rustix::process::geteuid().as_raw());
-    }
-    parsed(&path, Some(&trusted))
+    let trust = Trust::of_root(root);
+    let found = match trust.find(Path::new(paths::CONFIGURATION)) {
+        Ok(found) => found,
+        Err(untrusted) if untrusted.is_missing() => return Err(Unusable::Missing(path)),
+        Err(Untrusted {
+            reason: Reason::System(cause),
+            ..
+        }) => return Err(Unusable::Unreadable { path, cause }),
+        Err(untrusted) => return Err(Unusable::Distrusted { untrusted }),
+    };
+    let content = content(&path, found.metadata(), |limit| found.read(limit))?;
+    Ok(parsed(&path, &content, &trust))
 }
 
 /// The settings of any file, for instance of one that is to become the configuration.
@@ -126,41 +161,38 @@ pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
 /// # Errors
 ///
 /// As [`settings`], whoever owns the file.
-pub fn settings_of(path: &Path) -> Result<Settings, Unusable> {
-    parsed(path, None)
-}
-
-fn parsed(path: &Path, trusted: Option<&[u32]>) -> Result<Settings, Unusable> {
-    let content = read(path, trusted)?;
-    Ok(Settings::parse(&path.display().to_string(), &content))
-}
-
-fn read(path: &Path, trusted: Option<&[u32]>) -> Result<Vec<u8>, Unusable> {
-    let unreadable = |cause| Unusable::Unreadable {
+pub fn settings_of(path: &Path, root: Option<&Path>) -> Result<Settings, Unusable> {
+    let opened = open(path).map_err(|cause| Unusable::Unreadable {
         path: path.to_owned(),
         cause,
-    };
-    let (file, metadata) = open(path)
-        .map_err(unreadable)?
-        .ok_or_else(|| Unusable::Missing(path.to_owned()))?;
-    if !metadata.is_file() {
-        return Err(Unusable::NotRegular(path.to_owned()));
-    }
-    if let Some(trusted) = trusted {
-        if let Some(directory) = path.parent() {
-            let metadata = fs::metadata(directory).map_err(unreadable)?;
-            believe(directory, &metadata, trusted)?;
-        }
-        believe(path, &metadata, trusted)?;
-    }
-    read_at_most(&file, LARGEST_CONFIGURATION)
-        .map_err(unreadable)?
-        .ok_or_else(|| Unusable::TooLarge(path.to_owned()))
+    })?;
+    let (file, metadata) = opened.ok_or_else(|| Unusable::Missing(path.to_owned()))?;
+    let content = content(path, &metadata, |limit| read_at_most(&file, limit))?;
+    Ok(parsed(path, &content, &Trust::of_root(root)))
 }
 
-fn believe(path: &Path, metadata: &Metadata, trusted: &[u32]) -> Result<(), Distrust> {
-    let path = path.display().to_string();
-    trust::check(&path, metadata.uid(), metadata.mode(), trusted)
+fn content(
+    path: &Path,
+    metadata: &Metadata,
+    read: impl FnOnce(u64) -> io::Result<Option<Vec<u8>>>,
+) -> Result<Vec<u8>, Unusable> {
+    let path = path.to_owned();
+    if !metadata.is_file() {
+        return Err(Unusable::NotRegular(path));
+    }
+    match read(LARGEST_CONFIGURATION) {
+        Ok(Some(content)) => Ok(content),
+        Ok(None) => Err(Unusable::TooLarge(path)),
+        Err(cause) => Err(Unusable::Unreadable { path, cause }),
+    }
+}
+
+/// The text as settings, without the instances whose credentials others than root could have chosen.
+fn parsed(path: &Path, content: &[u8], trust: &Trust) -> Settings {
+    let mut credentials = Credentials::new(trust);
+    Settings::parse_with(&path.display().to_string(), content, &mut |file| {
+        credentials.judge(Path::new(file.as_str()))
+    })
 }
 
 /// Opens a file without waiting for anything; what it turned out to be is in its metadata. `None`
@@ -260,9 +292,10 @@ mod tests {
         let path = below(Some(root.path()), paths::CONFIGURATION);
         fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
         assert!(said(&root).contains("can be written by others than root (mode 0664)"));
-        assert!(settings_of(&path).is_ok());
+        assert!(settings_of(&path, None).is_ok());
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
-        assert!(said(&root).contains("/etc/buildbot-conda: can be written by others"));
+        let refusal = "goes through `/etc/buildbot-conda`, which can be written by others";
+        assert!(said(&root).contains(refusal), "{}", said(&root));
     }
 }

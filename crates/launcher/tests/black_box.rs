@@ -7,9 +7,10 @@
     reason = "a test whose host cannot be set up has failed"
 )]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -112,6 +113,24 @@ fn lines(output: &Output) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
+}
+
+/// A user could have replaced it by a link to any file of root's, which his Buildbot would then be given.
+#[test]
+fn a_credential_in_a_place_of_others_is_refused() {
+    let host = Host::new();
+    let configuration = host.configuration("credentials = { door = '/home/bb/key' }\n");
+    host.write("etc/buildbot-conda/config.toml", &configuration);
+    host.write("home/bb/key", "secret");
+    lines(&host.launch());
+    let home = host.path("home/bb");
+    fs::set_permissions(home, Permissions::from_mode(0o777)).unwrap();
+    let line = configuration.lines().count();
+    host.refuses(&format!(
+        "error: {{root}}/etc/buildbot-conda/config.toml:{line}:24: master.credentials.door: `/home/bb/key` goes \
+         through `{{root}}/home/bb`, which can be written by others than root (mode 0777)\n\
+         hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n"
+    ));
 }
 
 #[test]

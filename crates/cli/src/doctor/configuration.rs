@@ -7,8 +7,8 @@ use std::path::Path;
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Affects, Instance, Settings};
-use buildbot_conda_core::trust::Distrust;
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::trusted::{Reason, Untrusted};
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
@@ -74,12 +74,7 @@ fn unusable(error: &InvalidConfiguration) -> Finding {
                 .words("or `dpkg-reconfigure buildbot-conda`, which asks again")
         }
         // Not for `--fix`: somebody else may have written what it says.
-        Unusable::Distrusted(Distrust::Owner { path, .. }) => finding
-            .command(["chown", "root:root", path])
-            .words(format!("read `{path}` first: somebody else could write it")),
-        Unusable::Distrusted(Distrust::Mode { path, .. }) => finding
-            .command(["chmod", "go-w", path])
-            .words(format!("read `{path}` first: somebody else could write it")),
+        Unusable::Distrusted { untrusted } => distrusted(finding, untrusted),
         Unusable::Unreadable { path, .. } => {
             finding.words(format!("see what `ls -l {}` says", path.display()))
         }
@@ -88,6 +83,23 @@ fn unusable(error: &InvalidConfiguration) -> Finding {
             path.display()
         )),
     }
+}
+
+fn distrusted(finding: Finding, untrusted: &Untrusted) -> Finding {
+    let at = untrusted.at.display().to_string();
+    // Somebody's own directory on the way of a link stays his.
+    let is_here = untrusted.at == untrusted.path || untrusted.path.parent() == Some(&untrusted.at);
+    let finding = match untrusted.reason {
+        Reason::Owner(_) if is_here => finding.command(["chown", "root:root", &at]),
+        Reason::Mode(_) if is_here => finding.command(["chmod", "go-w", &at]),
+        _ => {
+            let path = untrusted.path.display();
+            return finding.words(format!(
+                "put a file of root's in the place of `{path}`; read what it says first"
+            ));
+        }
+    };
+    finding.words(format!("read `{at}` first: somebody else could write it"))
 }
 
 fn account(instance: &Instance, scene: &Scene<'_>) -> Finding {

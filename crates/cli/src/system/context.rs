@@ -1,7 +1,7 @@
 //! Where this invocation looks: the root directory in front of every path, and the configuration
 //! read from there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Refusal, Settings};
@@ -37,6 +37,14 @@ impl Context {
     /// The settings of this host, good or bad.
     pub(crate) fn settings(&self) -> Result<Settings, InvalidConfiguration> {
         Ok(buildbot_conda_host::settings(self.root.as_deref())?)
+    }
+
+    /// The settings of a file that may become the configuration of this host.
+    pub(crate) fn settings_of(&self, file: &Path) -> Result<Settings, InvalidConfiguration> {
+        Ok(buildbot_conda_host::settings_of(
+            file,
+            self.root.as_deref(),
+        )?)
     }
 }
 

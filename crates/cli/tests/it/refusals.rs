@@ -33,6 +33,33 @@ const READERS: [&[&str]; 19] = [
     &["service", "prepare", "master"],
 ];
 
+/// systemd would read it as root, and a user could have put a link to any file there.
+#[test]
+fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
+    let text = "[master]\ncredentials = { key = \"key\" }\n";
+    let host = Host::configured(text);
+    host.write("home/bb/key", "");
+    host.link("etc/buildbot-conda/credentials/key", "/home/bb/key");
+    assert_eq!(host.run(&["check"]).status, Some(0));
+    host.set_mode("home/bb", 0o777);
+    let reason = "/etc/buildbot-conda/config.toml:2:23: master.credentials.key: `/etc/buildbot-conda/credentials/key` \
+                  goes through `/home/bb`, which can be written by others than root (mode 0777)";
+    let hint =
+        "keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone";
+    let expect = refusal(78, &format!("error: {reason}\nhint: {hint}\n"));
+    assert_eq!(host.run(&["check"]), expect);
+    // Also in a file that is to become the configuration.
+    host.write("candidate.toml", text);
+    let candidate = host.path("candidate.toml");
+    let checked = host.run(&["check", candidate.to_str().unwrap()]);
+    assert_eq!(checked.status, Some(78));
+    assert!(checked.stderr.contains("goes through `/home/bb`"));
+    let examined = host.run(&["doctor"]).stdout;
+    let finding = format!("problem: master: configuration: {reason}\n");
+    assert!(examined.contains(&finding), "{examined}");
+    assert!(!examined.contains("for root's eyes only"), "{examined}");
+}
+
 #[test]
 fn a_configuration_that_cannot_be_read_stops_every_verb_with_its_place() {
     let host = Host::configured("[master\n");

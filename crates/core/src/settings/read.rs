@@ -48,13 +48,20 @@ pub(super) struct Layer {
     pub(super) directory: Option<AbsolutePath>,
     pub(super) directory_at: Option<Range<usize>>,
     pub(super) environment: BTreeMap<VariableName, String>,
-    pub(super) credentials: BTreeMap<CredentialName, AbsolutePath>,
+    pub(super) credentials: BTreeMap<CredentialName, Credential>,
     pub(super) drain: Option<Duration>,
     pub(super) start_timeout: Option<Duration>,
     pub(super) log: Option<Log>,
     pub(super) upgrade: Option<Upgrade>,
     pub(super) watchdog: Option<Watchdog>,
     pub(super) hardening: Option<Hardening>,
+}
+
+/// The file of a credential, and where the text says so.
+#[derive(Debug, Clone)]
+pub(super) struct Credential {
+    pub(super) file: AbsolutePath,
+    pub(super) at: Range<usize>,
 }
 
 /// One instance's table: its header's place, and what it says.
@@ -242,8 +249,9 @@ impl Reader<'_> {
                     });
                 }
                 "credentials" => {
-                    layer.credentials = self.entries(&path, value, affects, |_, text| {
-                        values::credential_file(paths::CREDENTIALS, text)
+                    layer.credentials = self.entries(&path, value, affects, |at, text| {
+                        let file = values::credential_file(paths::CREDENTIALS, text)?;
+                        Ok(Credential { file, at })
                     });
                 }
                 "drain" => layer.drain = self.checked(&path, value, affects, values::duration),
@@ -276,7 +284,7 @@ impl Reader<'_> {
         path: &str,
         value: &Value<'_>,
         affects: &Affects,
-        parse: impl Fn(&K, &str) -> Result<V, ValueError>,
+        parse: impl Fn(Range<usize>, &str) -> Result<V, ValueError>,
     ) -> BTreeMap<K, V> {
         let mut entries = BTreeMap::new();
         let Some(table) = self.table(path, value, affects.clone()) else {
@@ -288,7 +296,9 @@ impl Reader<'_> {
             match name.parse::<K>() {
                 Err(error) => self.problem(key.span(), &path, affects.clone(), error),
                 Ok(name) => {
-                    let parsed = self.checked(&path, value, affects, |text| parse(&name, text));
+                    let at = value.span();
+                    let parsed =
+                        self.checked(&path, value, affects, |text| parse(at.clone(), text));
                     entries.extend(parsed.map(|parsed| (name, parsed)));
                 }
             }

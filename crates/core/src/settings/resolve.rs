@@ -9,7 +9,8 @@ use super::{Hardening, Log, Upgrade};
 use crate::dropin::{DropIn, Refused};
 use crate::names::{InstanceRef, Role};
 use crate::values::{
-    AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, VariableName, Watchdog,
+    AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, ValueError, VariableName,
+    Watchdog,
 };
 
 /// Everything that one instance uses, nothing left open.
@@ -79,6 +80,16 @@ impl Settings {
     /// Reads the content of a configuration file; `file` names it in messages. Problems do not end
     /// the reading: see [`Settings::problems`].
     pub fn parse(file: &str, content: &[u8]) -> Self {
+        Self::parse_with(file, content, &mut |_| Ok(()))
+    }
+
+    /// As [`Settings::parse`], for a host: `judge` says whether the file of a credential is in a place that may have
+    /// one, and if not, why.
+    pub fn parse_with(
+        file: &str,
+        content: &[u8],
+        judge: &mut dyn FnMut(&AbsolutePath) -> Result<(), ValueError>,
+    ) -> Self {
         let (mut document, text) = match std::str::from_utf8(content) {
             Ok(text) => (read::document(text), text),
             Err(error) => (not_utf8(content, error.valid_up_to()), ""),
@@ -96,7 +107,9 @@ impl Settings {
                     || concerned.contains(&Affects::Instance(section.reference.clone()));
                 let instance = (!bad).then(|| instance(section, &document.defaults));
                 let instance = instance.filter(|instance| {
-                    let problems = not_for_systemd(text, section, instance);
+                    let mut problems = not_for_systemd(text, section, instance);
+                    let below = &document.defaults;
+                    problems.extend(misplaced_credentials(text, section, below, judge));
                     let good = problems.is_empty();
                     refused.extend(problems);
                     good
@@ -216,6 +229,34 @@ fn not_for_systemd(text: &str, section: &Section, instance: &Instance) -> Vec<Pr
     refused.into_iter().map(problem).collect()
 }
 
+/// Credentials of an instance, its own and those of the defaults, whose files are where none may be.
+fn misplaced_credentials(
+    text: &str,
+    section: &Section,
+    below: &Layer,
+    judge: &mut dyn FnMut(&AbsolutePath) -> Result<(), ValueError>,
+) -> Vec<Problem> {
+    let reference = &section.reference;
+    let own = &section.layer.credentials;
+    let inherited = below.credentials.iter();
+    let inherited = inherited.filter(|(name, _)| !own.contains_key(name));
+    let all = own
+        .iter()
+        .map(|entry| (reference.to_string(), entry))
+        .chain(inherited.map(|entry| ("defaults".to_owned(), entry)));
+    all.filter_map(|(table, (name, credential))| {
+        let error = judge(&credential.file).err()?;
+        Some(Problem {
+            position: Position::of(text, credential.at.start),
+            key: format!("{table}.credentials.{}", name.as_str()),
+            reason: error.reason,
+            hint: error.hint,
+            affects: Affects::Instance(reference.clone()),
+        })
+    })
+    .collect()
+}
+
 fn not_utf8(content: &[u8], valid: usize) -> Document {
     let before = String::from_utf8_lossy(&content[..valid]);
     Document {
@@ -330,7 +371,10 @@ fn instance(section: &Section, below: &Layer) -> Instance {
         conda_env: own.conda_env.clone().unwrap_or(defaults.conda_env),
         directory: directory(section).expect("a section without a directory has a problem"),
         environment: merged(&below.environment, &own.environment),
-        credentials: merged(&below.credentials, &own.credentials),
+        credentials: merged(&below.credentials, &own.credentials)
+            .into_iter()
+            .map(|(name, credential)| (name, credential.file))
+            .collect(),
         drain: own.drain.or(below.drain).unwrap_or(Duration::ZERO),
         start_timeout: own
             .start_timeout

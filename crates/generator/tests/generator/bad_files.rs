@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use crate::{Root, finish};
@@ -69,18 +70,15 @@ fn a_directory_or_device_is_no_configuration() {
         &root,
         "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
     );
-    for device in ["/dev/zero", "/dev/null", "/dev/tty"] {
-        let root = Root::bare();
-        root.link(CONFIG, device);
-        let stderr = root.run();
-        // Without a terminal, /dev/tty cannot even be opened.
-        let read = "read `/etc/buildbot-conda/config.toml`: ";
-        let regular = "read `/etc/buildbot-conda/config.toml`: it is no regular file\n";
-        assert!(
-            stderr == regular || stderr.starts_with(read),
-            "{device}: {stderr}"
-        );
-    }
+    // As far as the boot is concerned, a socket stands for every device: none of them is opened.
+    let root = Root::bare();
+    root.write("dev/x", "");
+    let _socket = UnixListener::bind(root.path("dev/log")).unwrap();
+    root.link(CONFIG, "/dev/log");
+    refused(
+        &root,
+        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
+    );
 }
 
 #[test]
@@ -140,35 +138,109 @@ fn a_configuration_that_others_can_write_is_not_believed() {
     root.chmod("etc/buildbot-conda", 0o1777);
     refused(
         &root,
-        "/etc/buildbot-conda: can be written by others than root (mode 1777)\n\
+        "/etc/buildbot-conda/config.toml: goes through `/etc/buildbot-conda`, which can be written by others than root \
+         (mode 1777)\n\
          hint: `chmod go-w /etc/buildbot-conda` once you have checked it\n",
     );
 }
 
 #[test]
 fn a_configuration_of_another_owner_is_not_believed() {
-    for path in [CONFIG, "etc/buildbot-conda"] {
+    for (path, seen) in [
+        (CONFIG, ""),
+        (
+            "etc/buildbot-conda",
+            "goes through `/etc/buildbot-conda`, which ",
+        ),
+        ("etc", "goes through `/etc`, which "),
+    ] {
         let root = Root::new("[master]\n");
         if fs::metadata(root.path(path)).unwrap().uid() != 0 {
             eprintln!("skipped: only root can give files away");
             return;
         }
         std::os::unix::fs::chown(root.path(path), Some(1000), None).unwrap();
+        let hint = if path == "etc" {
+            "`/etc/buildbot-conda/config.toml` must be a file whose whole way belongs to root"
+                .to_owned()
+        } else {
+            format!("`chown root: /{path}` once you have checked it")
+        };
+        let seen = format!("{seen}belongs to user 1000, not to root");
         refused(
             &root,
-            &format!(
-                "/{path}: belongs to user 1000, not to root\n\
-                 hint: `chown root: /{path}` once you have checked it\n"
-            ),
+            &format!("/etc/buildbot-conda/config.toml: {seen}\nhint: {hint}\n"),
         );
     }
+}
+
+/// Whoever may write one directory of a link's way says what the configuration is, `user = "root"` included.
+#[test]
+fn a_configuration_through_a_directory_of_others_is_not_believed() {
+    for (link, file) in [
+        ("/home/bb/site.toml", "home/bb/site.toml"),
+        ("../../home/bb/../../srv/site.toml", "srv/site.toml"),
+    ] {
+        let root = Root::bare();
+        root.write(file, "[master]\nuser = \"root\"\n");
+        root.write("home/bb/x", "");
+        root.link(CONFIG, link);
+        assert_eq!(root.run(), "", "{link}");
+        root.chmod("home/bb", 0o777);
+        let stderr = root.run();
+        let reason =
+            "goes through `/home/bb`, which can be written by others than root (mode 0777)";
+        assert!(stderr.contains(reason), "{stderr}");
+        let hint = "hint: `/etc/buildbot-conda/config.toml` must be a file whose whole way belongs to root";
+        assert!(stderr.contains(hint), "{stderr}");
+    }
+}
+
+/// systemd reads credentials as root: a link in a user's directory would show him any file of the host.
+#[test]
+fn an_instance_with_a_credential_in_a_place_of_others_gets_no_drop_in() {
+    let text = "[defaults]\ncredentials = { all = \"/home/bb/key\" }\n[master]\n\
+                [worker]\ncredentials = { all = \"/home/bb/secrets/key\", own = \"own\" }\n\
+                [\"worker@good\"]\ndirectory = \"/srv/w\"\ncredentials = { all = \"/srv/key\" }\n";
+    let root = Root::new(text);
+    root.write("home/bb/secrets/key", "");
+    root.write("srv/key", "");
+    root.write("etc/buildbot-conda/credentials/own", "");
+    root.chmod("home/bb", 0o775);
+    let stderr = root.run();
+    assert_eq!(root.instances(), ["worker@good"], "{stderr}");
+    let through = "goes through `/home/bb`, which can be written by others than root (mode 0775)\n\
+                   hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n";
+    for place in [
+        "config.toml:2:23: defaults.credentials.all: `/home/bb/key`",
+        "config.toml:5:23: worker.credentials.all: `/home/bb/secrets/key`",
+    ] {
+        assert!(
+            stderr.contains(&format!("/etc/buildbot-conda/{place} {through}")),
+            "{stderr}"
+        );
+    }
+    // A link in root's own directory leads through his.
+    let root = Root::new("[master]\ncredentials = { door = \"door\" }\n");
+    root.write("home/bb/key", "");
+    root.link("etc/buildbot-conda/credentials/door", "/home/bb/key");
+    assert_eq!(root.run(), "");
+    root.chmod("home/bb", 0o777);
+    assert!(root.run().contains("door` goes through `/home/bb`"));
+    // A file that others can write is not root's either; one that is missing is for the start to report.
+    let root = Root::new("[master]\ncredentials = { a = \"a\", b = \"b\" }\n");
+    root.write("etc/buildbot-conda/credentials/a", "");
+    root.chmod("etc/buildbot-conda/credentials/a", 0o602);
+    let stderr = root.run();
+    assert!(stderr.contains("a` can be written by others"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
 #[test]
 fn a_linked_configuration_is_judged_by_its_target() {
     let root = Root::bare();
     root.write("srv/site.toml", "[master]\n");
-    root.link(CONFIG, root.path("srv/site.toml"));
+    root.link(CONFIG, "/srv/site.toml");
     assert_eq!(root.run(), "");
     assert_eq!(root.instances(), ["master"]);
     root.chmod("srv/site.toml", 0o666);
