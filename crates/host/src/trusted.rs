@@ -25,7 +25,7 @@ const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 /// In a directory with this bit, names are changed by the owners of what they name alone.
 const STICKY: u32 = 0o1000;
-/// As many links as Linux itself follows, path_resolution(7).
+/// As many links as Linux itself follows, `path_resolution(7)`.
 const LINKS: usize = 40;
 
 /// Whose files and directories are believed, and where paths begin.
@@ -288,7 +288,7 @@ impl Found {
     }
 }
 
-/// A walk along a path; links are replaced by what they say, as path_resolution(7) has it.
+/// A walk along a path; links are replaced by what they say, as `path_resolution(7)` has it.
 struct Walk<'a> {
     trust: &'a Trust,
     asked: PathBuf,

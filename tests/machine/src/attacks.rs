@@ -55,6 +55,27 @@ const ROWS: &[Row] = &[
         "configuration-others-can-write",
         "the configuration, or a directory above it, can be written by others than root",
         "generator, launcher and commands refuse it",
-        ["crates/core/src/trust.rs", "what_others_can_write_is_not"],
+        [
+            "crates/generator/tests/generator/bad_files.rs",
+            "a_configuration_that_others_can_write_is_not_believed",
+        ],
+    ),
+    by_test(
+        "configuration-through-a-link",
+        "the configuration is a link through a directory of a user, who then writes `user = \"root\"`",
+        "generator, launcher and commands refuse it: every directory on the way of a link counts",
+        [
+            "crates/generator/tests/generator/bad_files.rs",
+            "a_configuration_through_a_directory_of_others_is_not_believed",
+        ],
+    ),
+    by_test(
+        "credential-replaced-by-a-link",
+        "a credential in a directory of a user is replaced by a link to a file that only root may read",
+        "the instance gets no drop-in and does not start; `check` and `doctor` name the credential and the directory",
+        [
+            "crates/generator/tests/generator/bad_files.rs",
+            "an_instance_with_a_credential_in_a_place_of_others_gets_no_drop_in",
+        ],
     ),
 ];
