@@ -12,9 +12,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::output::{self, harmless};
-use crate::plan::{self, Journal, Plan, Step};
+use crate::plan::{self, FileStep, Plan, UnitStep};
 use crate::system::context::Context;
 use crate::system::files::{self, Found};
+use crate::system::values::Mode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -80,7 +81,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::On(change) | Verb::Off(change) => change,
     };
     if change.dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         return output::print(plan(verb, context)?);
     }
     if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
@@ -113,7 +114,7 @@ fn plan(verb: &Verb, context: &Context) -> anyhow::Result<Plan> {
     };
     let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
     if is_booted && !plan.steps.is_empty() {
-        plan.steps.push(Step::ReloadSystemd);
+        plan.steps.push(UnitStep::ReloadSystemd.into());
     }
     Ok(plan)
 }
@@ -187,16 +188,16 @@ impl Boot {
                     .to_owned(),
             ],
             steps: vec![
-                Step::Write {
+                FileStep::Write {
                     path: context.path(BEFORE),
                     text: format!("{before}\n"),
-                    mode: 0o644,
+                    mode: Mode::new(0o644),
                     secret: false,
-                },
-                Step::Link {
+                }.into(),
+                FileStep::Link {
                     path: context.path(LINK),
                     target: HEADLESS.into(),
-                },
+                }.into(),
             ],
         })
     }
@@ -220,16 +221,22 @@ impl Boot {
             plan.notes
                 .push(format!("it boots to {target} by now, which stays"));
         } else if !before.is_empty() {
-            plan.steps.push(Step::Link {
-                path,
-                target: before.into(),
-            });
+            plan.steps.push(
+                FileStep::Link {
+                    path,
+                    target: before.into(),
+                }
+                .into(),
+            );
         } else if self.link.is_some() {
-            plan.steps.push(Step::Remove { path });
+            plan.steps.push(FileStep::Remove { path }.into());
         }
-        plan.steps.push(Step::Remove {
-            path: context.path(BEFORE),
-        });
+        plan.steps.push(
+            FileStep::Remove {
+                path: context.path(BEFORE),
+            }
+            .into(),
+        );
         plan
     }
 }

@@ -19,6 +19,7 @@ mod logs;
 mod manual;
 mod output;
 mod plan;
+mod recover;
 mod remove;
 mod repo;
 mod restore;
@@ -100,6 +101,8 @@ enum Verb {
     Create(create::Verb),
     /// Stop an instance, disable it and take it out of the configuration
     Remove(remove::Arguments),
+    /// Roll back or complete what an interrupted command has left
+    Recover(recover::Arguments),
     /// Take over units that were written by hand, or go back to them
     Adopt(adopt::Arguments),
     /// What the units call
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Create(verb) => create::run(&verb, &context),
         Verb::Remove(arguments) => remove::run(&arguments, &context),
+        Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
     };

@@ -17,10 +17,11 @@ use clap::Args;
 
 use crate::output;
 use crate::plan::naming::{Naming, take_out};
-use crate::plan::{self, Journal, Plan, Step};
+use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::record::{Noted as _, WorkerRecord, record_file};
 use crate::system::unit_files;
+use crate::system::values::Identity;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -40,7 +41,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     if arguments.dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         return output::print(plan(arguments, context)?);
     }
     if context.is_elsewhere() {
@@ -91,15 +92,18 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     }
     let mut steps = Vec::new();
     let unit = reference.unit_name();
-    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    let is_booted = !context.is_elsewhere() && plan::is_booted();
     if is_booted && plan::is_running(&unit)? {
-        steps.push(Step::Stop {
-            unit: unit.clone(),
-            keep_builds: false,
-        });
+        steps.push(
+            UnitStep::Stop {
+                unit: reference.unit(),
+                keep_builds: false,
+            }
+            .into(),
+        );
     }
     for path in unit_files::links(&unit, context)? {
-        steps.push(Step::Remove { path });
+        steps.push(FileStep::Remove { path }.into());
     }
     steps.push(configure(reference, &settings, context)?);
     let naming = match master_of(reference, &settings, context) {
@@ -108,10 +112,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     };
     let record = record_file(reference, context);
     if record.exists() {
-        steps.push(Step::Remove { path: record });
+        steps.push(FileStep::Remove { path: record }.into());
     }
     if is_booted {
-        steps.push(Step::ReloadSystemd);
+        steps.push(UnitStep::ReloadSystemd.into());
     }
     steps.extend(naming.steps);
     let credentials = own_credentials(instance, &settings, context);
@@ -156,13 +160,14 @@ fn configure(
         None => reference.to_string(),
         Some(_) => format!("\"{reference}\""),
     };
-    Ok(Step::Configure {
+    Ok(FileStep::Configure {
         path: context.configuration(),
         before,
         after,
-        references: vec![reference.to_string()],
+        references: vec![reference.clone()],
         lines: vec![format!("without [{table}]")],
-    })
+    }
+    .into())
 }
 
 /// Files of its credentials in our directory that no other instance uses.
@@ -193,25 +198,30 @@ fn remove_data(
     steps: &mut Vec<Step>,
 ) {
     for path in credentials.into_iter().filter(|path| path.exists()) {
-        steps.push(Step::Remove { path });
+        steps.push(FileStep::Remove { path }.into());
     }
     let directory = context.path(instance.directory.as_str());
     if directory.is_dir() {
-        steps.push(Step::Clear {
-            user: instance.user.as_str().to_owned(),
-            group: None,
-            directory: directory.clone(),
-            keep: false,
-        });
+        steps.push(
+            UserStep::Clear {
+                identity: Identity {
+                    group: None,
+                    ..Identity::of(instance)
+                },
+                directory: directory.clone(),
+                keep: false,
+            }
+            .into(),
+        );
         // What root has made in a place of root's, root removes; never below a user's directory.
         let parent = directory.parent().and_then(|parent| parent.metadata().ok());
         let is_roots = parent.is_some_and(|parent| parent.uid() == 0 && parent.mode() & 0o022 == 0);
         if is_roots && !context.is_elsewhere() {
-            steps.push(Step::RemoveDirectory { path: directory });
+            steps.push(FileStep::RemoveDirectory { path: directory }.into());
         }
     }
     let state = context.path(&paths::state_directory(&instance.reference));
     if state.is_dir() {
-        steps.push(Step::RemoveTree { path: state });
+        steps.push(FileStep::RemoveTree { path: state }.into());
     }
 }

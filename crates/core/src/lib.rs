@@ -2,6 +2,8 @@
 //! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
 //! enforces. Facts about a machine are passed in as values.
 
+#[cfg(feature = "serde")]
+mod by_text;
 pub mod dropin;
 #[cfg(feature = "edit")]
 pub mod edit;

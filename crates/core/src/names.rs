@@ -103,6 +103,11 @@ impl InstanceRef {
     pub fn unit_name(&self) -> String {
         format!("buildbot-{self}.service")
     }
+
+    /// The unit that runs it.
+    pub fn unit(&self) -> Unit {
+        Unit(self.clone())
+    }
 }
 
 impl fmt::Display for InstanceRef {
@@ -134,6 +139,35 @@ impl FromStr for InstanceRef {
     }
 }
 
+/// The unit of an instance, as text its name: `buildbot-worker@gpu.service`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Unit(InstanceRef);
+
+impl Unit {
+    /// The instance that it runs.
+    pub fn reference(&self) -> &InstanceRef {
+        &self.0
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.unit_name())
+    }
+}
+
+impl FromStr for Unit {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        text.strip_prefix("buildbot-")
+            .and_then(|text| text.strip_suffix(".service"))
+            .and_then(|text| text.parse().ok())
+            .map(Self)
+            .ok_or_else(|| NameError::Unit(text.to_owned()))
+    }
+}
+
 /// A name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
@@ -152,6 +186,9 @@ pub enum NameError {
         .0.escape_debug()
     )]
     Reference(String),
+    /// Not a unit of an instance.
+    #[error("`{}` is not the unit of an instance, such as `buildbot-master.service`", .0.escape_debug())]
+    Unit(String),
 }
 
 #[cfg(test)]
@@ -163,7 +200,26 @@ mod tests {
         for text in ["master", "worker", "master@nightly", "worker@gpu-2_a"] {
             let reference: InstanceRef = text.parse().unwrap();
             assert_eq!(reference.to_string(), text);
-            assert_eq!(reference.unit_name(), format!("buildbot-{text}.service"));
+            let unit = format!("buildbot-{text}.service");
+            assert_eq!(reference.unit_name(), unit);
+            assert_eq!(unit.parse(), Ok(reference.unit()));
+            assert_eq!(reference.unit().to_string(), unit);
+        }
+    }
+
+    #[test]
+    fn only_units_of_instances_are_units() {
+        for text in [
+            "",
+            "buildbot-.service",
+            "buildbot-worker@.service",
+            "buildbot-worker@GPU.service",
+            "buildbot-master",
+            "master.service",
+            "master",
+            "buildbot-buildbot-master.service",
+        ] {
+            assert!(text.parse::<Unit>().is_err(), "{text:?} was taken");
         }
     }
 

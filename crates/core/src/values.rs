@@ -198,13 +198,19 @@ impl FromStr for CondaEnv {
 /// Name of a user or group, a safe part of what `User=` takes (`valid_user_group_name` of systemd,
 /// relaxed): letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 bytes. Numeric
 /// ids are refused: a typo there would be somebody else's account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AccountName(String);
 
 impl AccountName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -182,6 +182,9 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
+    // And systemd has read it as it was before, for the instances that nobody has touched too.
+    let doctor = call(&machine, &["doctor", "--only", "unit-reload,unfinished"])?;
+    ensure!(doctor.stdout.starts_with("no problems, "), "{doctor}");
     // While it still ends, a new master would take the next port.
     machine
         .shell(&format!(
@@ -337,7 +340,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
         talk.status == 1
             && talk
                 .stderr
-                .contains("`buildbot-conda create master` was interrupted, taking it back first"),
+                .contains("`buildbot-conda create master` was interrupted, rolling it back first"),
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
@@ -359,12 +362,49 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
     ensure!(
         talk.stderr
-            .contains("`buildbot-conda create worker gpu` was interrupted, taking it back first"),
+            .contains("`buildbot-conda create worker gpu` was interrupted, rolling it back first"),
         "{talk}"
     );
     ensure!(machine.read_file(&file)? == configuration, "{talk}");
     ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
-    ensure_same_but_databases(&machine, &before, &talk)
+    ensure_same_but_databases(&machine, &before, &talk)?;
+    what_is_interrupted_while_data_goes_is_completed(&machine)
+}
+
+/// `^C` at the end of `remove --data`: there is no way back by then, and nobody is kept from anything.
+fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcome {
+    let script = "buildbot-conda remove master --data --yes 2>&1 | { while read -r line; do echo \"$line\"; \
+                  case $line in 'as `bb`, remove '*) pkill -INT -x buildbot-conda;; esac; done; }";
+    let talk = machine.run(&["bash", "-o", "pipefail", "-c", script])?;
+    ensure!(talk.status == 0, "{talk}");
+    let left = machine.shell(&format!(
+        "ls -d {MASTER} /var/lib/buildbot-conda/instances/master; grep -F '[master]' /etc/buildbot-conda/config.toml; true"
+    ))?;
+    ensure!(left.stdout.is_empty(), "{left}\n{talk}");
+    call(machine, &["recover"])?.succeeded()?;
+
+    // What is killed there is named by `doctor` and completed by `recover`.
+    call(machine, &["create", "master"])?.succeeded()?;
+    let plan = r#"{"version": 2, "title": "remove master", "undo": [], "remaining": [
+        {"clear": {"user": "no-such-account", "group": null, "directory": "/srv", "keep": false}},
+        {"remove-tree": {"path": "/srv/left"}}]}"#;
+    let journal = "/var/lib/buildbot-conda/unfinished.json";
+    machine.shell("mkdir -p /srv/left/state")?.succeeded()?;
+    machine.write_file(journal, plan, "0600", "root")?;
+    let doctor = call(machine, &["doctor", "--only", "unfinished"])?;
+    ensure!(
+        doctor.status == 1 && doctor.stdout.contains("buildbot-conda recover"),
+        "{doctor}"
+    );
+    let talk = call(machine, &["recover"])?.succeeded()?;
+    ensure!(
+        talk.stderr.contains("no account `no-such-account`"),
+        "{talk}"
+    );
+    let left = machine.shell(&format!("ls -d {journal} /srv/left; true"))?;
+    ensure!(left.stdout.is_empty(), "{left}\n{talk}");
+    call(machine, &["remove", "master", "--data", "--yes"])?.succeeded()?;
+    Ok(())
 }
 
 /// Begins a command, and returns while it waits for an environment to be activated. Whoever activates it can write in

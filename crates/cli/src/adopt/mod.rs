@@ -21,7 +21,7 @@ use buildbot_conda_core::unit_text::Setting;
 use clap::Args;
 
 use crate::output;
-use crate::plan::{self, Journal, Plan};
+use crate::plan::{self, Plan};
 use crate::system::accounts::find_user;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::{self, UNITS};
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return undo::run(arguments.dry_run, context);
     }
     if arguments.dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         return output::print(plan(arguments, context)?);
     }
     let journal = plan::begin(context)?;

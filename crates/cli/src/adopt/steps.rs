@@ -13,9 +13,10 @@ use buildbot_conda_core::settings::Settings;
 
 use super::derive::Derived;
 use super::find::{HandMade, Instance};
-use crate::plan::{Plan, Step, directory, enable};
+use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::UNITS;
+use crate::system::values::Mode;
 
 /// What was put aside; it outlives a purge of the package, as it never was the package's.
 pub(super) const BACKUPS: &str = "/var/backups/buildbot-conda";
@@ -40,41 +41,53 @@ pub(super) fn plan(
         tell(unit, instance, derived, &mut plan.notes);
     }
     let is_live = !context.is_elsewhere();
-    plan.steps.push(Step::CreateDirectory {
-        path: backup.clone(),
-        mode: 0o700,
-    });
+    plan.steps.push(
+        FileStep::CreateDirectory {
+            path: backup.clone(),
+            mode: Mode::new(0o700),
+        }
+        .into(),
+    );
     // Workers last: what a master still hands out meanwhile is retried.
     for (_, instance, _) in derived
         .iter()
         .filter(|(_, instance, _)| instance.is_running)
     {
-        plan.steps.push(Step::Stop {
-            unit: instance.reference.unit_name(),
-            keep_builds: instance.reference.role == Role::Master,
-        });
+        plan.steps.push(
+            UnitStep::Stop {
+                unit: instance.reference.unit(),
+                keep_builds: instance.reference.role == Role::Master,
+            }
+            .into(),
+        );
     }
     for unit in found.iter().filter(|unit| !unit.instances.is_empty()) {
         for file in &unit.files {
             let to = backup.join(file);
             let parent = to.parent().context("find the directory of a backup")?;
             directory(parent, 0o700, &mut plan.steps);
-            plan.steps.push(Step::Move {
-                from: units.join(file),
-                to,
-            });
+            plan.steps.push(
+                FileStep::Move {
+                    from: units.join(file),
+                    to,
+                }
+                .into(),
+            );
         }
     }
     for (_, instance, derived) in derived {
         if let Some(text) = carried(&derived.carried) {
             let drop_ins = units.join(format!("{}.d", instance.reference.unit_name()));
             directory(&drop_ins, 0o755, &mut plan.steps);
-            plan.steps.push(Step::Write {
-                path: drop_ins.join(CARRIED),
-                text,
-                mode: 0o644,
-                secret: false,
-            });
+            plan.steps.push(
+                FileStep::Write {
+                    path: drop_ins.join(CARRIED),
+                    text,
+                    mode: Mode::new(0o644),
+                    secret: false,
+                }
+                .into(),
+            );
         }
     }
     plan.steps.extend(configure(derived, context)?);
@@ -85,15 +98,18 @@ pub(super) fn plan(
         enable(&instance.reference, &units, &mut plan.steps);
     }
     if is_live {
-        plan.steps.push(Step::ReloadSystemd);
+        plan.steps.push(UnitStep::ReloadSystemd.into());
     }
     for (_, instance, _) in derived
         .iter()
         .filter(|(_, instance, _)| instance.is_running)
     {
-        plan.steps.push(Step::Start {
-            unit: instance.reference.unit_name(),
-        });
+        plan.steps.push(
+            UnitStep::Start {
+                unit: instance.reference.unit(),
+            }
+            .into(),
+        );
     }
     Ok(plan)
 }
@@ -101,7 +117,7 @@ pub(super) fn plan(
 /// Where the way back is written.
 pub(super) fn record(plan: &Plan) -> Option<PathBuf> {
     plan.steps.iter().find_map(|step| match step {
-        Step::CreateDirectory { path, .. } => Some(path.join(RECORD)),
+        Step::File(FileStep::CreateDirectory { path, .. }) => Some(path.join(RECORD)),
         _ => None,
     })
 }
@@ -209,13 +225,16 @@ fn configure(
     }
     let references = derived
         .iter()
-        .map(|(_, instance, _)| instance.reference.to_string());
-    Ok((after != before).then(|| Step::Configure {
-        path,
-        before,
-        after,
-        references: references.collect(),
-        lines,
+        .map(|(_, instance, _)| instance.reference.clone());
+    Ok((after != before).then(|| {
+        FileStep::Configure {
+            path,
+            before,
+            after,
+            references: references.collect(),
+            lines,
+        }
+        .into()
     }))
 }
 

@@ -6,15 +6,16 @@ use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::Unit;
 
 use super::steps::{BACKUPS, RECORD, backups};
 use crate::output;
-use crate::plan::{self, Journal, Plan, Step};
+use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::Context;
 
 pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
     if dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         return output::print(plan(context)?);
     }
     let journal = plan::begin(context)?;
@@ -43,27 +44,25 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
     let mut running = BTreeSet::new();
     if is_live {
         for unit in units(&recorded) {
-            if plan::is_running(&unit)? {
+            if plan::is_running(&unit.to_string())? {
                 running.insert(unit);
             }
         }
     }
     let mut steps = Vec::new();
     for unit in &running {
-        steps.push(Step::Stop {
-            unit: unit.clone(),
-            keep_builds: false,
-        });
+        steps.push(
+            UnitStep::Stop {
+                unit: unit.clone(),
+                keep_builds: false,
+            }
+            .into(),
+        );
     }
-    let is_service = |step: &Step| {
-        matches!(
-            step,
-            Step::Stop { .. } | Step::Start { .. } | Step::ReloadSystemd
-        )
-    };
+    let is_service = |step: &Step| matches!(step, Step::Unit(_));
     // The backup goes last: it is the one thing that nothing brings back.
     let is_of_backup = |step: &Step| match step {
-        Step::RemoveDirectory { path } => {
+        Step::File(FileStep::RemoveDirectory { path }) => {
             path.starts_with(&directory) || directory.starts_with(path)
         }
         _ => false,
@@ -74,14 +73,21 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
         .partition(is_of_backup);
     steps.extend(others);
     if is_live {
-        steps.push(Step::ReloadSystemd);
+        steps.push(UnitStep::ReloadSystemd.into());
     }
-    steps.extend(running.into_iter().map(|unit| Step::Start { unit }));
-    steps.push(Step::RemoveTree {
-        path: directory.clone(),
-    });
+    steps.extend(
+        running
+            .into_iter()
+            .map(|unit| UnitStep::Start { unit }.into()),
+    );
+    steps.push(
+        FileStep::RemoveTree {
+            path: directory.clone(),
+        }
+        .into(),
+    );
     steps.extend(of_backup.into_iter().filter(
-        |step| matches!(step, Step::RemoveDirectory { path } if !path.starts_with(&directory)),
+        |step| matches!(step, Step::File(FileStep::RemoveDirectory { path }) if !path.starts_with(&directory)),
     ));
     Ok(Plan {
         title: "adopt --undo".to_owned(),
@@ -91,19 +97,16 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
 }
 
 /// The units whose files come back.
-fn units(recorded: &[Step]) -> BTreeSet<String> {
+fn units(recorded: &[Step]) -> BTreeSet<Unit> {
     let mut units = BTreeSet::new();
     for step in recorded {
         match step {
-            Step::Stop { unit, .. } | Step::Start { unit } => {
+            Step::Unit(UnitStep::Stop { unit, .. } | UnitStep::Start { unit }) => {
                 units.insert(unit.clone());
             }
-            Step::Move { to, .. } => {
+            Step::File(FileStep::Move { to, .. }) => {
                 let name = to.file_name().and_then(|name| name.to_str());
-                units.extend(
-                    name.filter(|name| name.ends_with(".service") && !name.ends_with("@.service"))
-                        .map(str::to_owned),
-                );
+                units.extend(name.and_then(|name| name.parse::<Unit>().ok()));
             }
             _ => {}
         }
@@ -116,12 +119,12 @@ fn refuse_obstacles(recorded: &[Step]) -> anyhow::Result<()> {
     let links: Vec<_> = recorded
         .iter()
         .filter_map(|step| match step {
-            Step::Remove { path } => Some(path),
+            Step::File(FileStep::Remove { path }) => Some(path),
             _ => None,
         })
         .collect();
     for step in recorded {
-        if let Step::Move { from, to } = step
+        if let Step::File(FileStep::Move { from, to }) = step
             && from.symlink_metadata().is_ok()
             && to.symlink_metadata().is_ok()
             && !links.contains(&to)

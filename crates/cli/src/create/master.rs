@@ -9,9 +9,10 @@ use clap::Args;
 
 use super::{Common, Draft, credential, enable_and_start, password, place};
 use crate::inside::fill::{Contents, Made};
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::record::{Noted as _, Record};
+use crate::system::values::{Identity, Mode};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -76,22 +77,21 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     draft.set(&format!("credentials.{MASTER_CREDENTIAL}"), &file)?;
     steps.extend(draft.step(context));
     steps.extend(plan::give(&instance, &home, context));
-    steps.push(Step::Fill {
-        user: user.clone(),
-        group: instance
-            .group
-            .as_ref()
-            .map(|group| group.as_str().to_owned()),
-        directory: context.path(instance.directory.as_str()),
-        contents: Contents {
-            database: Some(reference.to_string()),
-            files: vec![Made {
-                path: "master.cfg".into(),
-                text: starter::master_cfg(&start),
-                mode: 0o600,
-            }],
-        },
-    });
+    steps.push(
+        UserStep::Fill {
+            identity: Identity::of(&instance),
+            directory: context.path(instance.directory.as_str()),
+            contents: Contents {
+                database: Some(reference.clone()),
+                files: vec![Made {
+                    path: "master.cfg".into(),
+                    text: starter::master_cfg(&start),
+                    mode: Mode::new(0o600),
+                }],
+            },
+        }
+        .into(),
+    );
     let record = Record {
         web_port: start.web_port,
         worker_port: start.worker_port,

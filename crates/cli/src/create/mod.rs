@@ -8,7 +8,6 @@ mod password;
 mod place;
 mod worker;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -18,9 +17,10 @@ use buildbot_conda_core::paths;
 use clap::{Args, Subcommand};
 
 use crate::output;
-use crate::plan::{self, Journal, Plan, Step};
+use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files;
+use crate::system::values::Mode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -64,7 +64,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Worker(arguments) => &arguments.common,
     };
     if common.dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         let (plan, _) = plan(verb, context)?;
         return output::print(plan);
     }
@@ -149,12 +149,15 @@ impl Draft {
     }
 
     fn step(self, context: &Context) -> Option<Step> {
-        (self.after != self.before).then(|| Step::Configure {
-            path: context.configuration(),
-            before: self.before,
-            after: self.after,
-            references: vec![self.reference.to_string()],
-            lines: self.lines,
+        (self.after != self.before).then(|| {
+            FileStep::Configure {
+                path: context.configuration(),
+                before: self.before,
+                after: self.after,
+                references: vec![self.reference],
+                lines: self.lines,
+            }
+            .into()
         })
     }
 }
@@ -165,11 +168,14 @@ fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<
         plan::enable(reference, &context.path(unit_files::UNITS), steps);
     }
     // Without systemd, as in an image that is being built, the next boot starts it.
-    if !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir() {
-        steps.push(Step::ReloadSystemd);
-        steps.push(Step::Start {
-            unit: reference.unit_name(),
-        });
+    if !context.is_elsewhere() && plan::is_booted() {
+        steps.push(UnitStep::ReloadSystemd.into());
+        steps.push(
+            UnitStep::Start {
+                unit: reference.unit(),
+            }
+            .into(),
+        );
     }
 }
 
@@ -177,15 +183,21 @@ fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<
 fn credential(file: &str, password: &str, context: &Context, steps: &mut Vec<Step>) {
     let directory = context.path(paths::CREDENTIALS);
     if !directory.is_dir() {
-        steps.push(Step::CreateDirectory {
-            path: directory.clone(),
-            mode: 0o700,
-        });
+        steps.push(
+            FileStep::CreateDirectory {
+                path: directory.clone(),
+                mode: Mode::new(0o700),
+            }
+            .into(),
+        );
     }
-    steps.push(Step::Write {
-        path: directory.join(file),
-        text: format!("{password}\n"),
-        mode: 0o600,
-        secret: true,
-    });
+    steps.push(
+        FileStep::Write {
+            path: directory.join(file),
+            text: format!("{password}\n"),
+            mode: Mode::new(0o600),
+            secret: true,
+        }
+        .into(),
+    );
 }

@@ -14,11 +14,12 @@ use clap::Args;
 use super::master::{configured_user, title};
 use super::{Common, Draft, credential, enable_and_start, password, place};
 use crate::inside::fill::{Contents, Made};
-use crate::plan::{self, Plan, Step, naming};
+use crate::plan::{self, AccountStep, Plan, Step, UnitStep, UserStep, naming};
 use crate::system::accounts::account_of;
 use crate::system::context::Context;
 use crate::system::prompt;
 use crate::system::record::{Noted as _, Record, WorkerRecord};
+use crate::system::values::{Identity, Mode};
 
 /// The account of workers beside a master: builds can read all that their account can, so it is
 /// not the master's.
@@ -117,10 +118,13 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
 
     let mut steps = Vec::new();
     if own_account.is_some() && account_of(&instance, context).is_none() {
-        steps.push(Step::CreateAccount {
-            name: user_name.clone(),
-            home: home.clone(),
-        });
+        steps.push(
+            AccountStep::CreateAccount {
+                name: instance.user.clone(),
+                home: home.clone(),
+            }
+            .into(),
+        );
     }
     let file = secret(common, &reference, &target, &address, context, &mut steps)?;
     draft.set(&format!("credentials.{WORKER_CREDENTIAL}"), &file)?;
@@ -132,27 +136,21 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         master: address.clone(),
         tls: arguments.tls,
     };
-    steps.push(Step::Fill {
-        user: user_name,
-        group: instance
-            .group
-            .as_ref()
-            .map(|group| group.as_str().to_owned()),
-        directory: context.path(instance.directory.as_str()),
-        contents: Contents {
-            database: None,
-            files: files(&start, arguments.admin.as_deref(), context)?,
-        },
-    });
+    steps.push(
+        UserStep::Fill {
+            identity: Identity::of(&instance),
+            directory: context.path(instance.directory.as_str()),
+            contents: Contents {
+                database: None,
+                files: files(&start, arguments.admin.as_deref(), context)?,
+            },
+        }
+        .into(),
+    );
     steps.extend(plan::note(&own_record, &reference, context)?);
     steps.extend(naming.steps);
     enable_and_start(&reference, context, &mut steps);
-    if matches!(steps.last(), Some(Step::Start { .. })) {
-        steps.push(Step::AwaitConnection {
-            unit: reference.unit_name(),
-            required: is_expected,
-        });
-    }
+    await_connection(&reference, is_expected, &mut steps);
     let plan = Plan {
         title: format!("create {}", title(&reference)),
         notes: [format!(
@@ -168,6 +166,14 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let closing =
         format!("`{reference}` runs; `buildbot-conda status {reference}` shows what it does");
     Ok((plan, closing))
+}
+
+/// After a start, whether the master has taken it.
+fn await_connection(reference: &InstanceRef, required: bool, steps: &mut Vec<Step>) {
+    if matches!(steps.last(), Some(Step::Unit(UnitStep::Start { .. }))) {
+        let unit = reference.unit();
+        steps.push(UnitStep::AwaitConnection { unit, required }.into());
+    }
 }
 
 fn target(given: Option<&str>, settings: &Settings, context: &Context) -> anyhow::Result<Target> {
@@ -331,7 +337,7 @@ fn files(start: &WorkerStart, admin: Option<&str>, context: &Context) -> anyhow:
     let made = |path: &str, text: String, mode| Made {
         path: path.into(),
         text,
-        mode,
+        mode: Mode::new(mode),
     };
     Ok(vec![
         made("info/admin", format!("{admin}\n"), 0o644),

@@ -80,6 +80,8 @@ pub(crate) enum Check {
     UnitState,
     /// Every unit that starts at boot is configured
     UnitConfigured,
+    /// No command that changes the host was interrupted
+    Unfinished,
     /// The clock is synchronised
     Clock,
     /// There is room on the file systems

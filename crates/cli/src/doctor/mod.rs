@@ -4,7 +4,7 @@
 //! * `finding`: what a check comes to, a value
 //! * `scene`: what is looked at, gathered once: settings, units, accounts, who is looking
 //! * `inside`: what only the service user may look into, as facts
-//! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`: what root or anybody
+//! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or anybody
 //!   can see
 //! * `directory`, `environment`, `master`, `worker`: what the facts from inside amount to
 //! * `report`: text and JSON; `mend`: `--fix`
@@ -25,6 +25,7 @@ mod package;
 mod report;
 mod scene;
 mod secrets;
+mod unfinished;
 mod unit_files;
 mod unit_state;
 mod worker;
@@ -136,6 +137,7 @@ fn examine(
     let mut findings = configuration::look(settings.as_ref(), &scene);
     findings.extend(package::look(&scene));
     findings.extend(host::look(&scene));
+    findings.extend(unfinished::look(&scene));
     findings.extend(unit_files::look_at_all(&scene));
     let inner = insides(&scene);
     for (instance, inside) in scene.instances.iter().zip(inner) {

@@ -58,7 +58,7 @@ pub(super) fn start(instance: &Instance) -> anyhow::Result<()> {
     let unit = instance.reference.unit_name();
     plan::start(&unit)?;
     if instance.reference.role == Role::Worker {
-        plan::await_connection(&unit)?;
+        plan::await_connection(&instance.reference)?;
     }
     Ok(())
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::values::AccountName;
 
 use super::manifest::Account;
 use crate::system::context::Context;
+use crate::system::values::{Mode, Ownership};
 
 /// The first number of people's accounts, adduser.conf(5).
 const FIRST_OF_PEOPLE: u32 = 1000;
@@ -16,8 +18,8 @@ const FIRST_OF_PEOPLE: u32 = 1000;
 const NOBODY: u32 = 65534;
 
 /// The account `name`; none where the host has none.
-pub(super) fn find(name: &str, context: &Context) -> anyhow::Result<Option<Account>> {
-    let Some(line) = entry("passwd", name, 0, context)? else {
+pub(super) fn find(name: &AccountName, context: &Context) -> anyhow::Result<Option<Account>> {
+    let Some(line) = entry("passwd", name.as_str(), 0, context)? else {
         return Ok(None);
     };
     let fields: Vec<&str> = line.split(':').collect();
@@ -26,10 +28,10 @@ pub(super) fn find(name: &str, context: &Context) -> anyhow::Result<Option<Accou
     };
     let uid: u32 = uid.parse().context("read the number of an account")?;
     let group = name_of_group(gid.parse().context("read the number of a group")?, context)?;
-    let mut groups = groups(name, context)?;
+    let mut groups = groups(name.as_str(), context)?;
     groups.retain(|other| *other != group);
     Ok(Some(Account {
-        name: name.to_owned(),
+        name: name.clone(),
         group,
         groups,
         home: home.to_owned(),
@@ -43,15 +45,18 @@ pub(super) fn has_group(name: &str, context: &Context) -> anyhow::Result<bool> {
     Ok(entry("group", name, 0, context)?.is_some())
 }
 
-/// `MODE OWNER GROUP` of a path, without following a link; none where nothing is.
-pub(super) fn mode(path: &Path, context: &Context) -> anyhow::Result<Option<String>> {
+/// Mode and owners of a path, without following a link; none where nothing is.
+pub(super) fn ownership(path: &Path, context: &Context) -> anyhow::Result<Option<Ownership>> {
     let Ok(metadata) = path.symlink_metadata() else {
         return Ok(None);
     };
     let owner = name_of_user(metadata.uid(), context)?;
     let group = name_of_group(metadata.gid(), context)?;
-    let mode = metadata.mode() & 0o7777;
-    Ok(Some(format!("{mode:04o} {owner} {group}")))
+    Ok(Some(Ownership {
+        mode: Mode::new(metadata.mode()),
+        user: owner.parse()?,
+        group: group.parse()?,
+    }))
 }
 
 /// The name of an account, or its number where it has none. Below a root directory whoever looks plays root.

@@ -14,7 +14,7 @@ use super::profile::Profile;
 use super::steps::{self, Wish};
 use super::{credentials, directory, ensure_root};
 use crate::output;
-use crate::plan::{self, Journal};
+use crate::plan;
 use crate::system::context::{Context, InvalidConfiguration};
 
 /// A second look finds what the first plan has brought about, a third one that nothing is left.
@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     settings.check().map_err(InvalidConfiguration::from)?;
     ensure_agree(&profile, &settings, arguments)?;
     if arguments.dry_run {
-        Journal::announce_unfinished(context);
+        plan::announce_unfinished(context);
         let (plan, left) = plan(arguments, &profile, &settings, context)?;
         for line in &left {
             eprintln!("{line}");
@@ -100,7 +100,7 @@ fn ensure_agree(
     for entry in &profile.manifest.instances {
         let reference = &entry.reference;
         let configured = settings
-            .instance(&reference.parse()?)
+            .instance(reference)
             .map_err(InvalidConfiguration::from)?;
         let (directory, user) = (configured.directory.as_str(), configured.user.as_str());
         if (directory, user) != (entry.directory.as_str(), entry.user.as_str()) {

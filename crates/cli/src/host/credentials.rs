@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-use super::differences::{Difference, Item};
+use super::differences::{Difference, Subject};
 use crate::system::prompt;
 
 /// Bytes; more than any secret that systemd passes on, systemd.exec(5).
@@ -25,10 +25,13 @@ pub(super) fn gather(
 ) -> anyhow::Result<BTreeMap<String, String>> {
     let missing = differences
         .iter()
-        .filter(|difference| difference.item == Item::Credential);
+        .filter_map(|difference| match &difference.subject {
+            Subject::Credential(name) => Some(name),
+            _ => None,
+        });
     let mut texts = BTreeMap::new();
     let mut unknown = Vec::new();
-    for Difference { name, .. } in missing {
+    for name in missing {
         let file = directory.map(|directory| directory.join(name.trim_start_matches('/')));
         match file.filter(|file| file.exists()) {
             Some(_) if dry_run => {

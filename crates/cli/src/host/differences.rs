@@ -3,39 +3,41 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use buildbot_conda_core::names::{InstanceRef, Unit};
+use buildbot_conda_core::values::AccountName;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 
 use super::look::Host;
 use super::manifest::{Account, EnvironmentEntry};
 use super::profile::Profile;
 use crate::output::harmless;
 
-/// What kind of thing differs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Item {
+/// What differs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
     /// A package of ours, by its name.
-    Package,
+    Package(String),
     /// An account, by its name.
-    Account,
+    Account(AccountName),
     /// An environment, by its prefix.
-    Environment,
-    /// The configuration, by its path.
+    Environment(String),
+    /// The configuration.
     Configuration,
     /// A drop-in or unit of an administrator, by its path.
-    UnitFile,
-    /// The file of a credential, by its path.
-    Credential,
-    /// An instance's directory, by its reference.
-    Instance,
-    /// A file in it, by `REFERENCE:PATH`.
-    File,
-    /// What `create` noted of an instance, by its reference.
-    Record,
-    /// Whether a unit is started at boot, by its name.
-    Unit,
+    UnitFile(String),
+    /// The file of a credential, by its name.
+    Credential(String),
+    /// An instance's directory.
+    Instance(InstanceRef),
+    /// A file in it, by its path there.
+    File(InstanceRef, String),
+    /// What `create` noted of an instance.
+    Record(InstanceRef),
+    /// Whether a unit is started at boot.
+    Unit(Unit),
     /// Mode and owners, by path.
-    Mode,
+    Mode(String),
 }
 
 /// In which way.
@@ -55,8 +57,8 @@ pub(super) enum State {
 /// One thing. `host verify --json` prints a list of these, by kind and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) struct Difference {
-    pub(super) item: Item,
-    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) subject: Subject,
     pub(super) state: State,
     /// What the profile says, where that is a word.
     pub(super) wanted: Option<String>,
@@ -64,27 +66,53 @@ pub(super) struct Difference {
     pub(super) found: Option<String>,
 }
 
-impl fmt::Display for Item {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Package => "package",
-            Self::Account => "account",
-            Self::Environment => "environment",
-            Self::Configuration => "configuration",
-            Self::UnitFile => "unit file",
-            Self::Credential => "credential",
-            Self::Instance => "instance",
-            Self::File => "file",
-            Self::Record => "record",
-            Self::Unit => "unit",
-            Self::Mode => "mode of",
-        })
+impl Subject {
+    /// Its kind in JSON, and for people.
+    fn kind(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Package(_) => ("package", "package"),
+            Self::Account(_) => ("account", "account"),
+            Self::Environment(_) => ("environment", "environment"),
+            Self::Configuration => ("configuration", "configuration"),
+            Self::UnitFile(_) => ("unit-file", "unit file"),
+            Self::Credential(_) => ("credential", "credential"),
+            Self::Instance(_) => ("instance", "instance"),
+            Self::File(..) => ("file", "file"),
+            Self::Record(_) => ("record", "record"),
+            Self::Unit(_) => ("unit", "unit"),
+            Self::Mode(_) => ("mode", "mode of"),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Package(name)
+            | Self::Environment(name)
+            | Self::UnitFile(name)
+            | Self::Credential(name)
+            | Self::Mode(name) => name.clone(),
+            Self::Account(name) => name.to_string(),
+            Self::Configuration => CONFIGURATION.to_owned(),
+            Self::Instance(reference) | Self::Record(reference) => reference.to_string(),
+            Self::File(reference, path) => format!("{reference}:{path}"),
+            Self::Unit(unit) => unit.to_string(),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("item", self.kind().0)?;
+        map.serialize_entry("name", &self.name())?;
+        map.end()
     }
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} `{}`: ", self.item, harmless(&self.name))?;
+        let (_, kind) = self.subject.kind();
+        write!(formatter, "{kind} `{}`: ", harmless(&self.subject.name()))?;
         match (self.state, &self.wanted, &self.found) {
             (State::Damaged, _, Some(found)) => formatter.write_str(&harmless(found)),
             (State::Different, Some(wanted), Some(found)) => {
@@ -102,7 +130,7 @@ pub(super) fn differences(profile: &Profile, host: &Host) -> Vec<Difference> {
     let mut found = Found(Vec::new());
     let there = &host.profile;
     let (wanted, has) = (&profile.manifest, &there.manifest);
-    found.values(Item::Package, &wanted.packages, &has.packages, false);
+    found.values(Subject::Package, &wanted.packages, &has.packages, false);
     accounts(profile, host, &mut found);
     environments(profile, host, &mut found);
     if there.configuration != profile.configuration {
@@ -111,27 +139,27 @@ pub(super) fn differences(profile: &Profile, host: &Host) -> Vec<Difference> {
         } else {
             State::Different
         };
-        found.add(Item::Configuration, CONFIGURATION, state);
+        found.add(Subject::Configuration, state);
     }
     texts(profile, host, &mut found);
     for name in &wanted.credentials {
         if !has.credentials.contains(name) {
-            found.add(Item::Credential, name, State::Missing);
+            found.add(Subject::Credential(name.clone()), State::Missing);
         }
     }
     instances(profile, host, &mut found);
     let enabled = has
         .units
         .iter()
-        .filter(|(name, state)| wanted.units.contains_key(*name) || state.as_str() == "enabled");
+        .filter(|(unit, state)| wanted.units.contains_key(*unit) || state.as_str() == "enabled");
     let enabled = enabled.map(|(name, state)| (name.clone(), state.clone()));
-    found.values(Item::Unit, &wanted.units, &enabled.collect(), true);
+    found.values(Subject::Unit, &wanted.units, &enabled.collect(), true);
     let both = wanted
         .modes
         .iter()
         .filter(|(path, _)| has.modes.contains_key(*path));
     let both = both.map(|(path, mode)| (path.clone(), mode.clone()));
-    found.values(Item::Mode, &both.collect(), &has.modes, false);
+    found.values(Subject::Mode, &both.collect(), &has.modes, false);
     found.0.sort();
     found.0
 }
@@ -142,21 +170,19 @@ pub(super) const CONFIGURATION: &str = buildbot_conda_core::paths::CONFIGURATION
 struct Found(Vec<Difference>);
 
 impl Found {
-    fn add(&mut self, item: Item, name: &str, state: State) {
-        self.with(item, name, state, None, None);
+    fn add(&mut self, subject: Subject, state: State) {
+        self.with(subject, state, None, None);
     }
 
     fn with(
         &mut self,
-        item: Item,
-        name: &str,
+        subject: Subject,
         state: State,
         wanted: Option<String>,
         found: Option<String>,
     ) {
         self.0.push(Difference {
-            item,
-            name: name.to_owned(),
+            subject,
             state,
             wanted,
             found,
@@ -164,23 +190,24 @@ impl Found {
     }
 
     /// Words by names; `more` says whether those that only the host has count.
-    fn values(
+    fn values<K: Ord + Clone, V: PartialEq + fmt::Display>(
         &mut self,
-        item: Item,
-        wanted: &BTreeMap<String, String>,
-        has: &BTreeMap<String, String>,
+        subject: impl Fn(K) -> Subject,
+        wanted: &BTreeMap<K, V>,
+        has: &BTreeMap<K, V>,
         more: bool,
     ) {
-        let names: BTreeSet<&String> = wanted.keys().chain(has.keys()).collect();
+        let names: BTreeSet<&K> = wanted.keys().chain(has.keys()).collect();
         for name in names {
-            let (wanted, has) = (wanted.get(name).cloned(), has.get(name).cloned());
-            let state = match (&wanted, &has) {
+            let (wanted, has) = (wanted.get(name), has.get(name));
+            let state = match (wanted, has) {
                 (Some(_), None) => State::Missing,
                 (Some(wanted), Some(has)) if wanted != has => State::Different,
                 (None, Some(_)) if more => State::Additional,
                 _ => continue,
             };
-            self.with(item, name, state, wanted, has);
+            let [wanted, has] = [wanted, has].map(|word| word.map(ToString::to_string));
+            self.with(subject(name.clone()), state, wanted, has);
         }
     }
 }
@@ -189,10 +216,9 @@ fn accounts(profile: &Profile, host: &Host, found: &mut Found) {
     for wanted in &profile.manifest.accounts {
         let there = host.profile.manifest.accounts.iter();
         match there.into_iter().find(|there| there.name == wanted.name) {
-            None => found.add(Item::Account, &wanted.name, State::Missing),
+            None => found.add(Subject::Account(wanted.name.clone()), State::Missing),
             Some(there) if there != wanted => found.with(
-                Item::Account,
-                &wanted.name,
+                Subject::Account(wanted.name.clone()),
                 State::Different,
                 Some(told(wanted)),
                 Some(told(there)),
@@ -213,9 +239,10 @@ fn told(account: &Account) -> String {
 fn environments(profile: &Profile, host: &Host, found: &mut Found) {
     for wanted in &profile.manifest.environments {
         let prefix = &wanted.prefix;
+        let subject = || Subject::Environment(prefix.clone());
         let mut there = host.profile.manifest.environments.iter();
         let Some(there) = there.find(|there| there.prefix == *prefix) else {
-            found.add(Item::Environment, prefix, State::Missing);
+            found.add(subject(), State::Missing);
             continue;
         };
         let locks = [
@@ -230,11 +257,11 @@ fn environments(profile: &Profile, host: &Host, found: &mut Found) {
         let is_same = is_same && wanted.owner == there.owner;
         if !is_same {
             let [wanted, there] = [wanted, there].map(word);
-            found.with(Item::Environment, prefix, State::Different, wanted, there);
+            found.with(subject(), State::Different, wanted, there);
         }
         for line in host.damage.get(prefix).into_iter().flatten() {
             let line = Some(line.clone());
-            found.with(Item::Environment, prefix, State::Damaged, None, line);
+            found.with(subject(), State::Damaged, None, line);
         }
     }
 }
@@ -262,7 +289,7 @@ fn texts(profile: &Profile, host: &Host, found: &mut Found) {
             _ => continue,
         };
         let name = format!("{}/{path}", crate::system::unit_files::UNITS);
-        found.add(Item::UnitFile, &name, state);
+        found.add(Subject::UnitFile(name), state);
     }
 }
 
@@ -278,28 +305,28 @@ fn instances(profile: &Profile, host: &Host, found: &mut Found) {
             (one, other) => (one.as_ref() != other).then_some(State::Different),
         };
         if let Some(state) = state {
-            found.add(Item::Record, reference, state);
+            found.add(Subject::Record(reference.clone()), state);
         }
         if wanted.files.is_empty() {
             continue;
         }
         if !host.filled.contains(reference) {
-            found.add(Item::Instance, reference, State::Missing);
+            found.add(Subject::Instance(reference.clone()), State::Missing);
             continue;
         }
         for (path, mode) in &wanted.files {
-            let name = format!("{reference}:{path}");
+            let subject = || Subject::File(reference.clone(), path.clone());
             let key = (reference.clone(), path.clone());
             let text = profile.instance_files.get(&key);
             let Some(has) = there.and_then(|there| there.files.get(path)) else {
-                found.add(Item::File, &name, State::Missing);
+                found.add(subject(), State::Missing);
                 continue;
             };
             if text != host.profile.instance_files.get(&key) {
-                found.add(Item::File, &name, State::Different);
+                found.add(subject(), State::Different);
             } else if mode != has {
                 let [wanted, has] = [mode, has].map(|mode| Some(format!("mode {mode}")));
-                found.with(Item::File, &name, State::Different, wanted, has);
+                found.with(subject(), State::Different, wanted, has);
             }
         }
     }

@@ -134,12 +134,11 @@ fn wanted_files(
         };
         files.extend(usual.iter().map(|path| (*path).to_owned()));
     }
-    let reference = instance.reference.to_string();
     let instances = before.map(|before| before.instances.as_slice());
     let had = instances
         .unwrap_or_default()
         .iter()
-        .find(|had| had.reference == reference);
+        .find(|had| had.reference == instance.reference);
     files.extend(had.into_iter().flat_map(|had| had.files.keys().cloned()));
     files.into_iter().collect()
 }

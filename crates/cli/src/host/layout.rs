@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 
 pub(super) const CONFIGURATION: &str = "config.toml";
@@ -25,6 +26,6 @@ pub(super) fn lock_file(name: &str) -> String {
 }
 
 /// Where the profile has a file of an instance.
-pub(super) fn file_of(reference: &str, path: &str) -> PathBuf {
-    Path::new(INSTANCES).join(reference).join(path)
+pub(super) fn file_of(reference: &InstanceRef, path: &str) -> PathBuf {
+    Path::new(INSTANCES).join(reference.to_string()).join(path)
 }

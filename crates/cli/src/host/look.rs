@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::values::AccountName;
 use buildbot_conda_environments::lock_text;
 
 use super::layout::lock_file;
@@ -41,8 +42,8 @@ pub(super) struct Host {
     pub(super) profile: Profile,
     /// Lines by prefix: what is not as its package brought it.
     pub(super) damage: BTreeMap<String, Vec<String>>,
-    /// References of instances whose directories have something in them.
-    pub(super) filled: BTreeSet<String>,
+    /// Instances whose directories have something in them.
+    pub(super) filled: BTreeSet<InstanceRef>,
     /// What the profile cannot have and somebody may miss.
     pub(super) warnings: Vec<String>,
 }
@@ -58,9 +59,9 @@ impl Selection {
         let mut names = BTreeSet::new();
         for instance in settings.instances() {
             let entry = InstanceEntry {
-                reference: instance.reference.to_string(),
+                reference: instance.reference.clone(),
                 directory: instance.directory.to_string(),
-                user: instance.user.as_str().to_owned(),
+                user: instance.user.clone(),
                 files: BTreeMap::new(),
                 created: None,
             };
@@ -149,12 +150,12 @@ pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<H
     let references = selection
         .instances
         .iter()
-        .filter_map(|(instance, _)| instance.reference.parse::<InstanceRef>().ok());
+        .map(|(instance, _)| instance.reference.clone());
     manifest.units = system::enablement(references, context)?;
-    let users: BTreeSet<&str> = selection
+    let users: BTreeSet<&AccountName> = selection
         .instances
         .iter()
-        .map(|(instance, _)| instance.user.as_str())
+        .map(|(instance, _)| &instance.user)
         .collect();
     for user in users {
         match accounts::find(user, context)? {
@@ -172,7 +173,7 @@ pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<H
         host.profile.unit_files.keys(),
     );
     for path in governed {
-        if let Some(mode) = accounts::mode(&context.path(&path), context)? {
+        if let Some(mode) = accounts::ownership(&context.path(&path), context)? {
             manifest.modes.insert(path, mode);
         }
     }
@@ -192,8 +193,8 @@ fn look_at_environments(
             host.warnings.push(warning);
             continue;
         }
-        let owner = accounts::mode(&context.path(prefix), context)?.unwrap_or_default();
-        let owner = owner.split(' ').nth(1).unwrap_or("root").to_owned();
+        let owner = accounts::ownership(&context.path(prefix), context)?;
+        let owner = owner.map_or_else(|| "root".to_owned(), |owner| owner.user.to_string());
         let question = Question::Environment {
             damage: selection.damage,
         };
@@ -269,7 +270,7 @@ fn look_at_instances(
         let directory = context.path(&entry.directory);
         if is_there && directory.is_dir() {
             let question = Question::Files(files.clone());
-            let answer = look::ask(&entry.user, &entry.directory, &question, context)?;
+            let answer = look::ask(entry.user.as_str(), &entry.directory, &question, context)?;
             if answer.is_filled {
                 host.filled.insert(entry.reference.clone());
             }
@@ -279,8 +280,7 @@ fn look_at_instances(
                 entry.files.insert(path, mode);
             }
         }
-        let reference: InstanceRef = entry.reference.parse()?;
-        entry.created = created(&record_file(&reference, context))?;
+        entry.created = created(&record_file(&entry.reference, context))?;
         host.profile.manifest.instances.push(entry);
     }
     let instances = &mut host.profile.manifest.instances;

@@ -4,9 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::{InstanceRef, Unit};
+use buildbot_conda_core::values::AccountName;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table};
+
+use crate::system::values::{Mode, Ownership};
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
@@ -31,10 +35,10 @@ pub(super) struct Manifest {
     pub(super) packages: BTreeMap<String, String>,
     /// `enabled`, `disabled` or `masked`, by unit.
     #[serde(default)]
-    pub(super) units: BTreeMap<String, String>,
-    /// `MODE OWNER GROUP`, by absolute path.
+    pub(super) units: BTreeMap<Unit, String>,
+    /// By absolute path.
     #[serde(default)]
-    pub(super) modes: BTreeMap<String, String>,
+    pub(super) modes: BTreeMap<String, Ownership>,
     /// By name.
     #[serde(default, rename = "account")]
     pub(super) accounts: Vec<Account>,
@@ -50,7 +54,7 @@ pub(super) struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Account {
-    pub(super) name: String,
+    pub(super) name: AccountName,
     /// The primary one.
     pub(super) group: String,
     /// The others, sorted.
@@ -93,12 +97,12 @@ pub(super) struct EnvironmentEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct InstanceEntry {
-    pub(super) reference: String,
+    pub(super) reference: InstanceRef,
     pub(super) directory: String,
-    pub(super) user: String,
-    /// Modes in octal, by paths in its directory, of the files that the profile has.
+    pub(super) user: AccountName,
+    /// Modes by paths in its directory, of the files that the profile has.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) files: BTreeMap<String, String>,
+    pub(super) files: BTreeMap<String, Mode>,
     /// What `create` has noted of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) created: Option<Value>,

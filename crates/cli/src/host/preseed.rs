@@ -29,14 +29,14 @@ pub(super) fn text(profile: &Profile, settings: &Settings) -> String {
         ));
         let user = defaults.user.as_str();
         let mut accounts = profile.manifest.accounts.iter();
-        if accounts.any(|account| account.name == user && is_as_created(account)) {
+        if accounts.any(|account| account.name.as_str() == user && is_as_created(account)) {
             lines.push(answer("user", "string", user));
         } else {
             lines.push(unanswered(user));
         }
     }
     let is_enabled = |role: &Role| {
-        let unit = InstanceRef::plain(*role).unit_name();
+        let unit = InstanceRef::plain(*role).unit();
         profile.manifest.units.get(&unit).map(String::as_str) == Some("enabled")
     };
     let services: Vec<&str> = Role::ALL

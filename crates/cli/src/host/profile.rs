@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use buildbot_conda_core::names::InstanceRef;
+
 use super::manifest::Manifest;
 
 /// A host, or what it shall be.
@@ -18,7 +20,7 @@ pub(super) struct Profile {
     /// Locks, by their paths in the profile.
     pub(super) locks: BTreeMap<String, String>,
     /// Texts of instances' files, by reference and path in the instance's directory.
-    pub(super) instance_files: BTreeMap<(String, String), String>,
+    pub(super) instance_files: BTreeMap<(InstanceRef, String), String>,
 }
 
 impl Profile {

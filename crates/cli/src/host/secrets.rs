@@ -503,7 +503,7 @@ mod tests {
     fn what_is_in_a_credential_is_found_whatever_it_is_called() {
         let mut profile = Profile::new();
         profile.instance_files.insert(
-            ("master".to_owned(), "master.cfg".to_owned()),
+            ("master".parse().unwrap(), "master.cfg".to_owned()),
             "a = 1\nWORKERS = {\"w\": \"s3cret\"}\n".to_owned(),
         );
         let values = [

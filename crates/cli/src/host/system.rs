@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
-use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::names::{InstanceRef, Role, Unit};
 use buildbot_conda_core::paths;
 
 use super::layout::OWN_DIRECTORIES;
@@ -107,18 +107,19 @@ fn takes_drop_ins(name: &str) -> bool {
 pub(super) fn enablement(
     references: impl Iterator<Item = InstanceRef>,
     context: &Context,
-) -> anyhow::Result<BTreeMap<String, String>> {
+) -> anyhow::Result<BTreeMap<Unit, String>> {
     let units = context.path(unit_files::UNITS);
-    let mut names: BTreeSet<String> = references.map(|reference| reference.unit_name()).collect();
-    names.extend(Role::ALL.map(|role| InstanceRef::plain(role).unit_name()));
+    let mut ours: BTreeSet<Unit> = references.map(|reference| reference.unit()).collect();
+    ours.extend(Role::ALL.map(|role| InstanceRef::plain(role).unit()));
     for parent in entries(&units)? {
         if matches!(end_of(&parent), "wants" | "requires") {
             let links = entries(&units.join(parent))?;
-            names.extend(links.into_iter().filter(|name| is_unit(name)));
+            ours.extend(links.iter().filter_map(|name| name.parse().ok()));
         }
     }
     let mut found = BTreeMap::new();
-    for name in names {
+    for unit in ours {
+        let name = unit.to_string();
         let is_masked =
             fs::read_link(units.join(&name)).is_ok_and(|target| target == Path::new(NOTHING));
         let state = if is_masked {
@@ -128,7 +129,7 @@ pub(super) fn enablement(
         } else {
             "enabled"
         };
-        found.insert(name, state.to_owned());
+        found.insert(unit, state.to_owned());
     }
     Ok(found)
 }

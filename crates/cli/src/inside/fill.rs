@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::{InstanceRef, Role};
-use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::output::harmless;
 use crate::system::activation;
 use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::values::{Identity, Mode};
 
 /// Everything is made in here first, and then takes its place, `buildbot.tac` last: a directory
 /// without one was not set up.
@@ -33,7 +33,7 @@ runner.run()
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     /// The master whose environment makes the database and the tac; none for a worker.
-    pub(crate) database: Option<String>,
+    pub(crate) database: Option<InstanceRef>,
     /// Files by their paths in the directory.
     pub(crate) files: Vec<Made>,
 }
@@ -43,8 +43,7 @@ pub(crate) struct Contents {
 pub(crate) struct Made {
     pub(crate) path: PathBuf,
     pub(crate) text: String,
-    /// Octal.
-    pub(crate) mode: u32,
+    pub(crate) mode: Mode,
 }
 
 impl Contents {
@@ -59,7 +58,7 @@ impl Contents {
     }
 
     /// What it consists of, for people.
-    pub(crate) fn told(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let made = self
             .database
             .as_ref()
@@ -72,26 +71,27 @@ impl Contents {
     }
 }
 
-/// Has `user` fill `directory`.
+/// Has the user fill `directory`.
 pub(crate) fn fill(
-    user: &str,
-    group: Option<&str>,
+    identity: &Identity,
     directory: &Path,
     contents: &Contents,
 ) -> anyhow::Result<()> {
     let input = serde_json::to_string(contents).context("write the contents of a directory")?;
-    as_user::call(user, group, &["fill"], directory, &input)
-        .map(drop)
-        .with_context(|| format!("set up `{}` as `{}`", directory.display(), user))
+    let user = &identity.user;
+    as_user::call(
+        user.as_str(),
+        identity.group(),
+        &["fill"],
+        directory,
+        &input,
+    )
+    .map(drop)
+    .with_context(|| format!("set up `{}` as `{user}`", directory.display()))
 }
 
-/// Has `user` remove what is in `directory`, and unless `keep` the directory.
-pub(crate) fn clear(
-    user: &str,
-    group: Option<&str>,
-    directory: &Path,
-    keep: bool,
-) -> anyhow::Result<()> {
+/// Has the user remove what is in `directory`, and unless `keep` the directory.
+pub(crate) fn clear(identity: &Identity, directory: &Path, keep: bool) -> anyhow::Result<()> {
     if !directory.is_dir() {
         return Ok(());
     }
@@ -100,9 +100,10 @@ pub(crate) fn clear(
     } else {
         &["clear"]
     };
-    as_user::call(user, group, words, directory, "")
+    let user = &identity.user;
+    as_user::call(user.as_str(), identity.group(), words, directory, "")
         .map(drop)
-        .with_context(|| format!("clear `{}` as `{}`", directory.display(), user))
+        .with_context(|| format!("clear `{}` as `{user}`", directory.display()))
 }
 
 /// As the service user: makes what stands on standard input in `directory`, which is empty or not
@@ -127,8 +128,8 @@ pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Res
         .with_context(|| format!("create `{}`", stage.display()))?;
     if let Some(reference) = &contents.database {
         // As in the unit: database and secrets are nobody else's business.
-        rustix::process::umask(Mode::RWXG | Mode::RWXO);
-        create_master(&reference.parse()?, &stage, context)?;
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+        create_master(reference, &stage, context)?;
     }
     for file in &contents.files {
         write(&stage.join(&file.path), file)?;
@@ -144,7 +145,7 @@ fn write(path: &Path, file: &Made) -> anyhow::Result<()> {
         let mut opened = options
             .write(true)
             .create_new(true)
-            .mode(file.mode)
+            .mode(file.mode.bits())
             .open(path)?;
         opened.write_all(file.text.as_bytes())
     };

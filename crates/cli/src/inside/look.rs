@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::system::as_user;
 use crate::system::context::Context;
+use crate::system::values::Mode;
 
 /// Bytes; more than any tac or configuration has.
 const LARGEST: u64 = 1 << 20;
@@ -32,8 +33,8 @@ pub(crate) enum Question {
 pub(crate) struct Answer {
     /// The directory is there and has something in it.
     pub(crate) is_filled: bool,
-    /// Text and mode in octal, by name; those that are there, regular and text.
-    pub(crate) files: BTreeMap<String, (String, String)>,
+    /// Text and mode by name; those that are there, regular and text.
+    pub(crate) files: BTreeMap<String, (String, Mode)>,
     pub(crate) packages: Vec<Package>,
     /// What pip has put there, which no lock has; sorted.
     pub(crate) strangers: Vec<String>,
@@ -103,13 +104,13 @@ fn look(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
     Ok(answer)
 }
 
-fn file(path: &Path) -> Option<(String, String)> {
+fn file(path: &Path) -> Option<(String, Mode)> {
     let (file, metadata) = buildbot_conda_host::open(path).ok()??;
     if !metadata.is_file() {
         return None;
     }
     let bytes = buildbot_conda_host::read_at_most(&file, LARGEST).ok()??;
-    let mode = format!("{:04o}", metadata.mode() & 0o7777);
+    let mode = Mode::new(metadata.mode());
     Some((String::from_utf8(bytes).ok()?, mode))
 }
 

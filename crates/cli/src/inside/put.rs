@@ -13,20 +13,21 @@ use serde::{Deserialize, Serialize};
 use crate::output::harmless;
 use crate::system::as_user;
 use crate::system::files::{self, Found};
+use crate::system::values::{Identity, Mode};
 
 /// What a file is; of the directory itself, the mode alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Text {
     pub(crate) text: String,
-    /// Octal.
-    pub(crate) mode: u32,
+    pub(crate) mode: Mode,
 }
 
 /// A file of a directory becomes `after`, none where that is nothing. One that is neither that nor `before` is kept
 /// beside it, and with `keep` so is `before`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Put {
-    pub(crate) user: String,
+    #[serde(flatten)]
+    pub(crate) identity: Identity,
     pub(crate) directory: PathBuf,
     /// In the directory; empty for the directory itself.
     pub(crate) path: PathBuf,
@@ -55,19 +56,19 @@ impl fmt::Display for Put {
         } else {
             self.directory.join(&self.path)
         };
-        let (user, place) = (&self.user, harmless(&place.display().to_string()));
+        let (user, place) = (&self.identity.user, harmless(&place.display().to_string()));
         match &self.after {
             Some(text) if is_itself => {
                 write!(
                     formatter,
-                    "as `{user}`, give `{place}` the mode {:04o}",
+                    "as `{user}`, give `{place}` the mode {}",
                     text.mode
                 )
             }
             Some(text) => {
                 write!(
                     formatter,
-                    "as `{user}`, write `{place}`, mode {:04o}",
+                    "as `{user}`, write `{place}`, mode {}",
                     text.mode
                 )
             }
@@ -80,9 +81,11 @@ impl fmt::Display for Put {
 pub(crate) fn put(put: &Put) -> anyhow::Result<()> {
     let input = serde_json::to_string(put).context("write a change")?;
     let place = put.directory.join(&put.path);
-    as_user::call(&put.user, None, &["put"], &put.directory, &input)
+    let user = &put.identity.user;
+    let group = put.identity.group();
+    as_user::call(user.as_str(), group, &["put"], &put.directory, &input)
         .map(drop)
-        .with_context(|| format!("write `{}` as `{}`", place.display(), put.user))
+        .with_context(|| format!("write `{}` as `{user}`", place.display()))
 }
 
 /// As the service user: does what stands on standard input.
@@ -98,8 +101,11 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
     let path = directory.join(&change.path);
     let there = match files::look(&path)? {
         Found::Nothing => None,
-        Found::File { text, mode } => Some(Text { text, mode }),
-        Found::Link(_) | Found::Directory => bail!("`{}` is no file", path.display()),
+        Found::File { text, mode } => Some(Text {
+            text,
+            mode: Mode::new(mode),
+        }),
+        Found::Link(_) | Found::Directory => bail!("`{}` is not a file", path.display()),
     };
     if there == change.after {
         return Ok(());
@@ -108,14 +114,14 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
     let text_of = |text: &Option<Text>| text.as_ref().map(|text| text.text.clone());
     let is_other = text_of(&there) != text_of(&change.after);
     if let Some(old) = there.filter(|_| is_other && !is_known) {
-        files::write(&free_name(&path)?, &old.text, old.mode)?;
+        files::write(&free_name(&path)?, &old.text, old.mode.bits())?;
     }
     match change.after {
         None => files::remove(&path),
         Some(new) => {
             let parent = path.parent().context("find the directory of a file")?;
             fs::create_dir_all(parent).with_context(|| format!("create `{}`", parent.display()))?;
-            files::write(&path, &new.text, new.mode)
+            files::write(&path, &new.text, new.mode.bits())
         }
     }
 }
@@ -125,7 +131,7 @@ fn set_mode(directory: &Path, after: Option<&Text>) -> anyhow::Result<()> {
     let Some(after) = after else {
         return Ok(());
     };
-    fs::set_permissions(directory, fs::Permissions::from_mode(after.mode))
+    fs::set_permissions(directory, fs::Permissions::from_mode(after.mode.bits()))
         .with_context(|| format!("set the mode of `{}`", directory.display()))
 }
 

@@ -15,6 +15,7 @@ use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::system::as_user;
+use crate::system::values::Identity;
 
 /// Bytes; real ones have some thousands.
 const LARGEST: u64 = 1 << 20;
@@ -103,21 +104,25 @@ impl fmt::Display for Edit {
 }
 
 /// Has `user` look at a configuration; nothing where there is none.
-pub(crate) fn look_as_user(
-    user: &str,
-    group: Option<&str>,
-    path: &Path,
-) -> anyhow::Result<Option<Seen>> {
-    let told = as_user::call(user, group, &["see-list"], path, "")?;
-    serde_json::from_str(&told).with_context(|| format!("look at `{}`", path.display()))
+pub(crate) fn look_as_user(identity: &Identity, path: &Path) -> anyhow::Result<Option<Seen>> {
+    let user = identity.user.as_str();
+    let answer = as_user::call(user, identity.group(), &["see-list"], path, "")?;
+    serde_json::from_str(&answer).with_context(|| format!("look at `{}`", path.display()))
 }
 
 /// Has `user` make a change.
-pub(crate) fn change(user: &str, group: Option<&str>, edit: &Edit) -> anyhow::Result<()> {
+pub(crate) fn change(identity: &Identity, edit: &Edit) -> anyhow::Result<()> {
     let input = serde_json::to_string(edit).context("write a change")?;
-    as_user::call(user, group, &["edit-list"], &edit.path, &input)
-        .map(drop)
-        .with_context(|| format!("change `{}` as `{user}`", edit.path.display()))
+    let user = &identity.user;
+    as_user::call(
+        user.as_str(),
+        identity.group(),
+        &["edit-list"],
+        &edit.path,
+        &input,
+    )
+    .map(drop)
+    .with_context(|| format!("change `{}` as `{user}`", edit.path.display()))
 }
 
 /// Looks at a configuration as whoever this is.

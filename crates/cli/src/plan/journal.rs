@@ -1,38 +1,43 @@
-//! What is to be taken back of a verb that has begun: on disk before anything is done, gone when
-//! all of it is done or taken back. Whoever holds the lock is the only one who changes the host.
+//! What is unfinished of a verb that has begun: on disk before anything is done, gone when all of it is done or rolled
+//! back. Whoever holds the lock is the only one who changes the host.
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
-use super::Step;
+use super::step::Step;
 use crate::system::context::Context;
 use crate::system::files::{self, Found};
 
 /// Below the package's state directory, mode 0600: the steps may hold secrets.
 const JOURNAL: &str = "/var/lib/buildbot-conda/unfinished.json";
 const LOCK: &str = "/var/lib/buildbot-conda/lock";
-/// The format; another one is not understood.
-const VERSION: u32 = 1;
+/// The format that is written. 1, which knew no `remaining`, is read as well.
+const VERSION: u32 = 2;
 
-/// The open journal; while it is held, no other verb changes this host.
+/// The journal; while it is held, no other verb changes this host.
 #[derive(Debug)]
 pub(crate) struct Journal {
     path: PathBuf,
     _lock: File,
 }
 
-/// What has begun and how it is taken back.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Begun {
+/// What has begun, and what is left to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begun {
     version: u32,
     /// The title of the plan.
     pub(super) title: String,
-    /// In the order in which they are to be done.
+    /// What rolls it back, in the order in which it is to be done.
     pub(super) undo: Vec<Step>,
+    /// What completes it. Not empty once it has come to a step that nothing rolls back: from then on a plan only goes
+    /// forward, and `undo` is empty.
+    #[serde(default)]
+    pub(super) remaining: Vec<Step>,
 }
 
 impl Begun {
@@ -41,7 +46,30 @@ impl Begun {
             version: VERSION,
             title: title.to_owned(),
             undo: Vec::new(),
+            remaining: Vec::new(),
         }
+    }
+
+    /// Whether it is going to be completed; rolled back otherwise.
+    pub(super) fn goes_forward(&self) -> bool {
+        !self.remaining.is_empty()
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        /// The one key that every version has.
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let head: Head = serde_json::from_str(text).context("find its version")?;
+        if !(1..=VERSION).contains(&head.version) {
+            bail!("it has the format {}, not {VERSION}", head.version);
+        }
+        let begun: Self = serde_json::from_str(text).context("read its steps")?;
+        Ok(Self {
+            version: VERSION,
+            ..begun
+        })
     }
 }
 
@@ -57,28 +85,20 @@ impl Journal {
         let directory = path.parent().context("find the state directory")?;
         let lock = fs::create_dir_all(directory)
             .and_then(|()| {
-                File::options()
-                    .create(true)
-                    .truncate(false)
-                    .write(true)
-                    .open(&lock_path)
+                let mut options = File::options();
+                options.create(true).truncate(false).write(true);
+                let lock = options.mode(0o600).open(&lock_path)?;
+                // Who can open it can lock it, and older versions let everybody.
+                lock.set_permissions(Permissions::from_mode(0o600))?;
+                Ok(lock)
             })
             .with_context(|| format!("open `{}`", lock_path.display()))?;
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             bail!(
-                "another `buildbot-conda` that changes this host is at work\nhint: try again when it has ended"
+                "another `buildbot-conda` that changes this host is at work\nhint: try again when it has finished"
             );
         }
         Ok(Self { path, _lock: lock })
-    }
-
-    /// For those who only look: says that something is going to be taken back first.
-    pub(crate) fn announce_unfinished(context: &Context) {
-        let text = fs::read_to_string(context.path(JOURNAL)).unwrap_or_default();
-        if let Ok(begun) = serde_json::from_str::<Begun>(&text) {
-            let title = begun.title;
-            eprintln!("`buildbot-conda {title}` was interrupted, it would be taken back first");
-        }
     }
 
     pub(super) fn write(&self, begun: &Begun) -> anyhow::Result<()> {
@@ -90,15 +110,82 @@ impl Journal {
         files::remove(&self.path)
     }
 
-    pub(super) fn read(&self) -> anyhow::Result<Option<Begun>> {
-        let Found::File { text, .. } = files::look(&self.path)? else {
+    /// Puts the journal aside, where a person can read it, and gives its new name; none where there is none.
+    pub(super) fn put_aside(&self) -> anyhow::Result<Option<PathBuf>> {
+        let aside = self.path.with_file_name("given-up.json");
+        if matches!(files::look(&self.path)?, Found::Nothing) {
             return Ok(None);
-        };
-        let name = self.path.display();
-        let begun: Begun = serde_json::from_str(&text).with_context(|| format!("read `{name}`"))?;
-        if begun.version != VERSION {
-            bail!("`{name}` is of another version of this program, which has to finish it");
         }
-        Ok(Some(begun))
+        files::move_to(&self.path, &aside)?;
+        Ok(Some(aside))
+    }
+
+    /// What is unfinished.
+    pub(super) fn read(&self) -> anyhow::Result<Option<Begun>> {
+        match files::look(&self.path)? {
+            Found::File { text, .. } => read(&self.path, &text).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// What is unfinished, for those who only look; none also where it cannot be read or a verb is at work on it.
+pub(crate) fn unfinished(context: &Context) -> anyhow::Result<Option<Begun>> {
+    let path = context.path(JOURNAL);
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(None);
+    };
+    // A lock that nobody but root can take says more than the file.
+    let lock = File::open(context.path(LOCK));
+    let is_locked = |lock| rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared).is_err();
+    if lock.as_ref().is_ok_and(is_locked) {
+        return Ok(None);
+    }
+    read(&path, &text).map(Some)
+}
+
+fn read(path: &Path, text: &str) -> anyhow::Result<Begun> {
+    Begun::parse(text).map_err(|error| {
+        anyhow!(
+            "`{}` cannot be read by this version of `buildbot-conda`: {error:#}\n\
+             hint: the version that wrote it can finish what it began; `buildbot-conda recover --give-up` forgets it",
+            path.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As version 1 wrote it: every step that it could leave behind.
+    const VERSION_1: &str = include_str!("unfinished-1.json");
+
+    #[test]
+    fn what_the_version_before_left_is_understood() {
+        let begun = Begun::parse(VERSION_1).unwrap();
+        assert_eq!(begun.title, "create worker gpu");
+        assert!(!begun.goes_forward());
+        let shown: Vec<String> = begun.undo.iter().map(ToString::to_string).collect();
+        expect_test::expect_file!["unfinished-1.txt"].assert_eq(&(shown.join("\n") + "\n"));
+        // And written again it stays what it was.
+        let text = serde_json::to_string(&begun).unwrap();
+        assert_eq!(Begun::parse(&text).unwrap(), begun);
+    }
+
+    #[test]
+    fn other_formats_are_refused_with_their_number() {
+        for (text, reason) in [
+            ("{\"version\":3,\"steps\":[]}", "it has the format 3, not 2"),
+            ("{\"version\":0}", "it has the format 0, not 2"),
+            ("", "find its version"),
+            (
+                "{\"version\":1,\"title\":\"x\",\"undo\":[{\"explode\":{}}]}",
+                "read its steps",
+            ),
+        ] {
+            let error = Begun::parse(text).unwrap_err();
+            assert_eq!(error.to_string(), reason);
+        }
     }
 }

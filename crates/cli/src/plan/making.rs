@@ -13,7 +13,38 @@ use buildbot_conda_core::paths;
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
+use super::step::{Deed, Undo};
 use crate::inside::environment::{self, Prefix, run};
+
+/// The one step of its family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EnvironmentStep {
+    /// An environment is made; one that is there then harms nobody.
+    Make(Making),
+}
+
+impl fmt::Display for EnvironmentStep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Make(making) = self;
+        making.fmt(formatter)
+    }
+}
+
+impl Deed for EnvironmentStep {
+    fn undo(&self) -> anyhow::Result<Undo> {
+        Ok(Undo::nothing())
+    }
+
+    fn perform(&self) -> anyhow::Result<()> {
+        let Self::Make(making) = self;
+        make(making)
+    }
+
+    fn relies_on_others(&self) -> bool {
+        true
+    }
+}
 
 /// An environment that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +91,7 @@ impl fmt::Display for Making {
 }
 
 /// Makes it, from a copy of the lock that is root's alone.
-pub(super) fn make(making: &Making) -> anyhow::Result<()> {
+fn make(making: &Making) -> anyhow::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix("buildbot-conda.")
         .suffix(".txt")

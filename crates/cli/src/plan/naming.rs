@@ -8,10 +8,11 @@ use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::WorkerName;
 use buildbot_conda_core::workers;
 
-use super::{Step, systemd};
+use super::{Step, UnitStep, UserStep, systemd};
 use crate::inside::worker_list::{self, Edit, Seen};
 use crate::output::harmless;
 use crate::system::context::Context;
+use crate::system::values::Identity;
 
 /// What a plan gets from it.
 #[derive(Debug, Default)]
@@ -130,36 +131,34 @@ pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyh
 
 /// Whether a master on this host runs, so that a worker can be there at once.
 pub(crate) fn is_running(master: &Instance, context: &Context) -> anyhow::Result<bool> {
-    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    let is_booted = !context.is_elsewhere() && systemd::is_booted();
     Ok(is_booted && systemd::is_running(&master.reference.unit_name())?)
 }
 
 fn steps(master: &Instance, edit: Edit, context: &Context) -> anyhow::Result<Vec<Step>> {
-    let unit = master.reference.unit_name();
-    let mut steps = vec![Step::NameWorker {
-        user: master.user.as_str().to_owned(),
-        group: group(master).map(str::to_owned),
-        unit: unit.clone(),
-        edit,
-    }];
+    let unit = master.reference.unit();
+    let mut steps = vec![
+        UserStep::NameWorker {
+            identity: Identity::of(master),
+            unit: unit.clone(),
+            edit,
+        }
+        .into(),
+    ];
     if is_running(master, context)? {
-        steps.push(Step::Reload {
-            unit,
-            required: true,
-        });
+        steps.push(
+            UnitStep::Reload {
+                unit,
+                required: true,
+            }
+            .into(),
+        );
     }
     Ok(steps)
 }
 
 fn configuration(master: &Instance, context: &Context) -> PathBuf {
     context.path(&format!("{}/master.cfg", master.directory))
-}
-
-fn group(master: &Instance) -> Option<&str> {
-    master
-        .group
-        .as_ref()
-        .map(buildbot_conda_core::values::AccountName::as_str)
 }
 
 /// The configuration as its account sees it, or whoever cannot be that account; none where it
@@ -176,5 +175,5 @@ fn look(master: &Instance, path: &Path, context: &Context) -> Option<Seen> {
             ..seen
         });
     }
-    worker_list::look_as_user(master.user.as_str(), group(master), path).ok()?
+    worker_list::look_as_user(&Identity::of(master), path).ok()?
 }

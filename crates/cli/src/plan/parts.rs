@@ -9,10 +9,11 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 
-use super::Step;
+use super::{FileStep, Step};
 use crate::system::accounts::account_of;
 use crate::system::context::Context;
 use crate::system::record::{Noted, RECORDS, record_file};
+use crate::system::values::Mode;
 
 /// Where units are that the machine starts with.
 const WANTS: &str = "multi-user.target.wants";
@@ -21,7 +22,8 @@ const WANTS: &str = "multi-user.target.wants";
 pub(crate) fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
     let path = path.to_owned();
     let is_there = path.is_dir();
-    let create = Step::CreateDirectory { path, mode };
+    let mode = Mode::new(mode);
+    let create = Step::from(FileStep::CreateDirectory { path, mode });
     if !is_there && !steps.contains(&create) {
         steps.push(create);
     }
@@ -36,10 +38,11 @@ pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step
     };
     let wants = units.join(WANTS);
     directory(&wants, 0o755, steps);
-    steps.push(Step::Link {
+    let link = FileStep::Link {
         path: wants.join(name),
         target: Path::new(paths::UNITS).join(file),
-    });
+    };
+    steps.push(link.into());
 }
 
 /// A step of root's where the account cannot make its directory itself. Below `home`, it can, and
@@ -61,10 +64,11 @@ pub(crate) fn give(instance: &Instance, home: &Path, context: &Context) -> Optio
         found.is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
     });
     let is_his = parent.metadata().is_ok_and(|found| is_his(&found));
-    (!path.is_dir() && !is_his && is_roots).then(|| Step::GiveDirectory {
+    let step = FileStep::GiveDirectory {
         path: path.to_owned(),
-        user: instance.user.as_str().to_owned(),
-    })
+        user: instance.user.clone(),
+    };
+    (!path.is_dir() && !is_his && is_roots).then(|| step.into())
 }
 
 /// Notes what was created, for later.
@@ -73,19 +77,14 @@ pub(crate) fn note(
     reference: &InstanceRef,
     context: &Context,
 ) -> anyhow::Result<Vec<Step>> {
-    let directory = context.path(RECORDS);
     let mut steps = Vec::new();
-    if !directory.is_dir() {
-        steps.push(Step::CreateDirectory {
-            path: directory,
-            mode: 0o755,
-        });
-    }
-    steps.push(Step::Write {
+    directory(&context.path(RECORDS), 0o755, &mut steps);
+    let write = FileStep::Write {
         path: record_file(reference, context),
         text: serde_json::to_string(record).context("write a record")? + "\n",
-        mode: 0o644,
+        mode: Mode::new(0o644),
         secret: false,
-    });
+    };
+    steps.push(write.into());
     Ok(steps)
 }

@@ -1,13 +1,13 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::names::{InstanceRef, Role, Unit};
 use buildbot_conda_core::paths;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -53,6 +53,11 @@ fn systemctl(words: &[&str]) -> Command {
     command
 }
 
+/// Whether systemd runs this system, as `sd_booted(3)` finds out.
+pub(crate) fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
 /// Has systemd read units and configuration again.
 pub(super) fn reload() -> anyhow::Result<()> {
     run(systemctl(&["daemon-reload"]))
@@ -78,10 +83,10 @@ pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
         .stderr(Stdio::null())
         .status();
     if run(systemctl(&["start", "--", unit])).is_err() || !is_running(unit)? {
-        let reference = unit
-            .strip_prefix("buildbot-")
-            .and_then(|text| text.strip_suffix(".service"));
-        let why = reference.and_then(why_not).or_else(|| last_error(unit));
+        let reference = unit.parse::<Unit>().ok();
+        let why = reference
+            .and_then(|unit| why_not(unit.reference()))
+            .or_else(|| last_error(unit));
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
         bail!("`{unit}` does not start{why}\nhint: `journalctl -u {unit}` has the details");
     }
@@ -90,7 +95,7 @@ pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
 
 /// Has a master that runs take its configuration. One that does not run reads it when it starts.
 pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
-    if !Path::new("/run/systemd/system").is_dir() || !is_running(unit)? {
+    if !is_booted() || !is_running(unit)? {
         return Ok(());
     }
     if run(systemctl(&["reload", "--", unit])).is_ok() {
@@ -107,25 +112,9 @@ pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What systemd makes for the first start of a unit of ours.
-pub(super) fn directories(unit: &str) -> Vec<PathBuf> {
-    let reference = unit
-        .strip_prefix("buildbot-")
-        .and_then(|text| text.strip_suffix(".service"));
-    let made = |reference: InstanceRef| {
-        let state = PathBuf::from(paths::state_directory(&reference));
-        let run = PathBuf::from(format!("{}/{reference}", paths::RUN));
-        vec![state, run]
-    };
-    reference
-        .and_then(|text| text.parse().ok())
-        .map_or_else(Vec::new, made)
-}
-
 /// What the runner said at the end.
-fn why_not(reference: &str) -> Option<String> {
-    let reference: InstanceRef = reference.parse().ok()?;
-    let status = status_file::read(paths::status_file(&reference).as_ref())?;
+fn why_not(reference: &InstanceRef) -> Option<String> {
+    let status = status_file::read(paths::status_file(reference).as_ref())?;
     (status.state == "failed").then_some(())?;
     status.message.map(|message| harmless(&message))
 }
@@ -183,16 +172,13 @@ pub(crate) fn stop_unit(unit: &str) -> anyhow::Result<()> {
 }
 
 /// Stops a unit of ours; a worker whose tac allows it finishes its builds first.
-pub(super) fn stop_after_builds(unit: &str) -> anyhow::Result<()> {
+pub(super) fn stop_after_builds(unit: &Unit) -> anyhow::Result<()> {
     let context = Context::default();
-    let reference = unit
-        .strip_prefix("buildbot-")
-        .and_then(|text| text.strip_suffix(".service"));
-    let reference: InstanceRef = reference.unwrap_or_default().parse()?;
-    if reference.role == Role::Worker && draining::is_possible(&reference, &context) {
-        return draining::stop_after_builds(&reference, &context);
+    let reference = unit.reference();
+    if reference.role == Role::Worker && draining::is_possible(reference, &context) {
+        return draining::stop_after_builds(reference, &context);
     }
-    stop(unit, false)
+    stop(&unit.to_string(), false)
 }
 
 fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
@@ -274,18 +260,13 @@ impl LogEnd {
 }
 
 /// Waits for what a worker's master says to it; one that says nothing is left to be awaited by the worker.
-pub(crate) fn await_connection_if_any(unit: &str) -> anyhow::Result<()> {
-    await_connection(unit, false)
+pub(crate) fn await_connection_if_any(reference: &InstanceRef) -> anyhow::Result<()> {
+    await_connection(reference, false)
 }
 
 /// Waits until a worker says that its master has taken it.
-pub(super) fn await_connection(unit: &str, required: bool) -> anyhow::Result<()> {
-    let reference: InstanceRef = unit
-        .strip_prefix("buildbot-")
-        .and_then(|text| text.strip_suffix(".service"))
-        .unwrap_or_default()
-        .parse()?;
-    let file = paths::status_file(&reference);
+pub(super) fn await_connection(reference: &InstanceRef, required: bool) -> anyhow::Result<()> {
+    let file = paths::status_file(reference);
     let deadline = Instant::now() + CONNECTION;
     loop {
         let status = status_file::read(file.as_ref());

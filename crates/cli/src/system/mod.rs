@@ -6,6 +6,7 @@
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
 //! * `activation`, `checkconfig`: programs of an instance's environment
 //! * `units`: what systemd knows of our units; `unit_files` are those of an administrator
+//! * `values`: modes, owners and identities, in steps and profiles
 //! * `files`: files of root's, written whole or not at all
 //! * `record`: what `create` has noted
 //! * `prompt`: secrets that a person types
@@ -25,3 +26,4 @@ pub(crate) mod record;
 pub(crate) mod status_file;
 pub(crate) mod unit_files;
 pub(crate) mod units;
+pub(crate) mod values;

@@ -487,7 +487,7 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
             status 1
             stdout:
             stderr:
-            `buildbot-conda adopt` was interrupted, it would be taken back first
+            `buildbot-conda adopt` was interrupted, rolling it back first
             error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
         "#]],
     );
@@ -498,7 +498,7 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
         status 1
         stdout:
         stderr:
-        `buildbot-conda adopt` was interrupted, taking it back first
+        `buildbot-conda adopt` was interrupted, rolling it back first
         error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
     "#]],
     );
@@ -542,7 +542,7 @@ fn a_step_that_fails_takes_everything_back() {
         move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
         create `/var/backups/buildbot-conda/1/multi-user.target.wants`
         move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
-        that failed, taking back what was done
+        that failed, rolling back what was done
         error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
     "#]],
     );

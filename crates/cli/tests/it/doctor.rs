@@ -133,6 +133,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: package: its files are there
             ok: needrestart: needrestart is not installed
             ok: boot-target: `graphical.target`, and no desktop with it
+            ok: unfinished: nothing is unfinished
             ok: unit-configured: every unit that starts at boot has a table in the configuration
             ok: master: credentials: 1 configured, all for root's eyes only
             ok: master: unit-file: `buildbot-master.service` is the package's
@@ -152,7 +153,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: worker@gpu: pid-file: there is none
             ok: worker@gpu: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
             ok: worker@gpu: packages: all of 1 are as they were installed
-            no problems, no warnings, 27 in order, 19 not looked at
+            no problems, no warnings, 28 in order, 19 not looked at
         "#]],
     );
 }

@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use buildbot_conda_core::values::AccountName;
 
 use super::{Draft, Wish};
 use crate::host::accounts;
 use crate::host::differences::Difference;
 use crate::host::manifest::Account;
-use crate::plan::Step;
+use crate::plan::{AccountStep, Step};
 use crate::system::context::Context;
 
 pub(super) fn account(
+    name: &AccountName,
     difference: &Difference,
     wish: &Wish<'_>,
     context: &Context,
@@ -19,29 +21,31 @@ pub(super) fn account(
 ) -> anyhow::Result<()> {
     let by_name = |accounts: &'_ [Account]| {
         let mut accounts = accounts.iter();
-        accounts.find(|one| one.name == difference.name).cloned()
+        accounts.find(|one| one.name == *name).cloned()
     };
     let wanted = by_name(&wish.profile.manifest.accounts).context("find an account")?;
     let there = by_name(&wish.host.profile.manifest.accounts);
     for group in &wanted.groups {
         let words = vec!["groupadd".to_owned(), "--system".to_owned(), group.clone()];
-        let is_planned =
-            |step: &Step| matches!(step, Step::Run { words: other, .. } if *other == words);
+        let is_planned = |step: &Step| matches!(step, Step::Account(AccountStep::Run { words: other, .. }) if *other == words);
         if !accounts::has_group(group, context)? && !draft.accounts.iter().any(is_planned) {
-            draft.accounts.push(Step::Run {
-                told: format!("create the group `{group}`"),
-                words,
-                back: Vec::new(),
-            });
+            draft.accounts.push(
+                AccountStep::Run {
+                    summary: format!("create the group `{group}`"),
+                    words,
+                    back: Vec::new(),
+                }
+                .into(),
+            );
         }
     }
-    let name = &wanted.name;
     if there.is_none() {
         let home = PathBuf::from(&wanted.home);
-        let remove = Step::RemoveAccount {
+        let remove = AccountStep::RemoveAccount {
             name: name.clone(),
             home,
-        };
+        }
+        .into();
         let mut words: Vec<String> = ["adduser", "--quiet", "--home", &wanted.home]
             .map(str::to_owned)
             .into();
@@ -51,18 +55,21 @@ pub(super) fn account(
         } else {
             words.push("--disabled-password".to_owned());
         }
-        if wanted.group == *name && !accounts::has_group(name, context)? {
+        if wanted.group == name.as_str() && !accounts::has_group(name.as_str(), context)? {
             // People have a group of their own anyway.
             words.extend(wanted.system.then(|| "--group".to_owned()));
         } else {
             words.extend(["--ingroup".to_owned(), wanted.group.clone()]);
         }
-        words.push(name.clone());
-        draft.accounts.push(Step::Run {
-            told: format!("create the account `{name}`, home `{}`", wanted.home),
-            words,
-            back: vec![remove],
-        });
+        words.push(name.to_string());
+        draft.accounts.push(
+            AccountStep::Run {
+                summary: format!("create the account `{name}`, home `{}`", wanted.home),
+                words,
+                back: vec![remove],
+            }
+            .into(),
+        );
     }
     let has = there.clone().unwrap_or_else(|| Account {
         groups: Vec::new(),
@@ -77,26 +84,32 @@ pub(super) fn account(
                 &groups,
                 "--shell",
                 &account.shell,
-                name,
+                name.as_str(),
             ]
             .map(str::to_owned)
             .to_vec()
         };
-        let back = there.as_ref().map(|there| Step::Run {
-            told: format!("change the account `{name}` back"),
-            words: words(there),
-            back: Vec::new(),
+        let back = there.as_ref().map(|there| {
+            AccountStep::Run {
+                summary: format!("change the account `{name}` back"),
+                words: words(there),
+                back: Vec::new(),
+            }
+            .into()
         });
-        draft.accounts.push(Step::Run {
-            told: format!(
-                "change the account `{name}`: groups `{}`, shell `{}`",
-                wanted.groups.join(","),
-                wanted.shell
-            ),
-            words: words(&wanted),
-            back: back.into_iter().collect(),
-        });
-        let own = wish.instances(|instance| instance.user.as_str() == name);
+        draft.accounts.push(
+            AccountStep::Run {
+                summary: format!(
+                    "change the account `{name}`: groups `{}`, shell `{}`",
+                    wanted.groups.join(","),
+                    wanted.shell
+                ),
+                words: words(&wanted),
+                back: back.into_iter().collect(),
+            }
+            .into(),
+        );
+        let own = wish.instances(|instance| instance.user == *name);
         draft.changed.extend(own);
     }
     if (&has.group, &has.home, has.system) != (&wanted.group, &wanted.home, wanted.system) {

@@ -5,19 +5,19 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::paths;
 
 use super::{Draft, Wish};
-use crate::host::differences::{Difference, Item, State};
+use crate::host::differences::{Difference, State, Subject};
 use crate::host::managed;
 use crate::host::manifest::{EnvironmentEntry, Kind};
-use crate::plan::{How, Making, Step};
+use crate::plan::{EnvironmentStep, How, Making, Step};
 use crate::system::context::Context;
 
 pub(super) fn environment(
+    prefix: &str,
     difference: &Difference,
     wish: &Wish<'_>,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let prefix = &difference.name;
     let wanted = wanted(prefix, wish).context("find an environment")?;
     let users = wish.instances(|instance| instance.prefix().as_str() == prefix);
     match (wanted.kind, difference.state) {
@@ -60,7 +60,7 @@ fn make(
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
     let (name, pinned) = managed::of_prefix(prefix).context("name an environment")?;
-    let is_planned = |step: &Step| matches!(step, Step::Make(making) if making.name == name);
+    let is_planned = |step: &Step| matches!(step, Step::Environment(EnvironmentStep::Make(making)) if making.name == name);
     let is_there =
         managed::names(context).contains(&name) || draft.environments.iter().any(is_planned);
     let how = if is_there { How::Update } else { How::Create };
@@ -89,7 +89,8 @@ fn wanted<'a>(prefix: &str, wish: &Wish<'a>) -> Option<&'a EnvironmentEntry> {
 /// Whether it is missing, or another one.
 fn is_different(prefix: &str, wish: &Wish<'_>) -> bool {
     wish.differences.iter().any(|other| {
-        other.item == Item::Environment && other.name == prefix && other.state != State::Damaged
+        matches!(&other.subject, Subject::Environment(other) if other == prefix)
+            && other.state != State::Damaged
     })
 }
 
@@ -115,12 +116,13 @@ fn push(
         options.push("--no-restart".to_owned());
     }
     let lock = wish.profile.locks.get(&wanted.lock);
-    let step = Step::Make(Making {
+    let step: Step = EnvironmentStep::Make(Making {
         name: name.to_owned(),
         how,
         lock: lock.context("find a lock")?.clone(),
         options,
-    });
+    })
+    .into();
     draft.environments.retain(|other| *other != step);
     draft.environments.push(step);
     Ok(())

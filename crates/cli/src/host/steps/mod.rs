@@ -9,15 +9,14 @@ mod instances;
 mod system;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 
-use super::differences::{Difference, Item};
+use super::differences::{Difference, Subject};
 use super::look::Host;
 use super::profile::Profile;
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan, Step, UnitStep};
 use crate::system::context::Context;
 
 /// What shall be, what is, and how far to go.
@@ -44,23 +43,21 @@ struct Draft {
     /// After systemd has read its units again.
     units: Vec<Step>,
     /// Instances whose next start differs.
-    changed: BTreeSet<String>,
+    changed: BTreeSet<InstanceRef>,
     /// Masters of which only `master.cfg` and the like differ.
-    reloads: BTreeSet<String>,
+    reloads: BTreeSet<InstanceRef>,
     /// Instances that are set up, or enabled.
-    begun: BTreeSet<String>,
+    begun: BTreeSet<InstanceRef>,
     needs_reload: bool,
     left: Vec<String>,
 }
 
 impl Wish<'_> {
-    /// References of the instances for which something holds.
-    fn instances(&self, holds: impl Fn(&Instance) -> bool) -> Vec<String> {
+    /// The instances for which something holds.
+    fn instances(&self, holds: impl Fn(&Instance) -> bool) -> Vec<InstanceRef> {
         let instances = self.settings.instances();
         let chosen = instances.filter(|instance| holds(instance));
-        chosen
-            .map(|instance| instance.reference.to_string())
-            .collect()
+        chosen.map(|instance| instance.reference.clone()).collect()
     }
 }
 
@@ -68,29 +65,36 @@ impl Wish<'_> {
 pub(super) fn plan(wish: &Wish<'_>, context: &Context) -> anyhow::Result<(Plan, Vec<String>)> {
     let mut draft = Draft::default();
     for difference in wish.differences {
-        match difference.item {
-            Item::Package => package(difference, &mut draft),
-            Item::Account => accounts::account(difference, wish, context, &mut draft)?,
-            Item::Environment => environments::environment(difference, wish, context, &mut draft)?,
-            Item::Configuration => system::configuration(wish, context, &mut draft)?,
-            Item::UnitFile => system::unit_file(difference, wish, context, &mut draft)?,
-            Item::Credential => system::credential(difference, wish, context, &mut draft)?,
-            Item::Instance => instances::directory(difference, wish, context, &mut draft)?,
-            Item::File => instances::file(difference, wish, context, &mut draft)?,
-            Item::Record => instances::record(difference, wish, context, &mut draft)?,
-            Item::Unit => system::unit(difference, context, &mut draft)?,
-            Item::Mode => system::mode(difference, wish, context, &mut draft)?,
+        let draft = &mut draft;
+        match &difference.subject {
+            Subject::Package(name) => package(name, difference, draft),
+            Subject::Account(name) => accounts::account(name, difference, wish, context, draft)?,
+            Subject::Environment(prefix) => {
+                environments::environment(prefix, difference, wish, context, draft)?;
+            }
+            Subject::Configuration => system::configuration(wish, context, draft)?,
+            Subject::UnitFile(name) => system::unit_file(name, wish, context, draft)?,
+            Subject::Credential(name) => {
+                system::credential(name, difference, wish, context, draft)?;
+            }
+            Subject::Instance(reference) => instances::directory(reference, wish, context, draft)?,
+            Subject::File(reference, path) => {
+                instances::file(reference, path, wish, context, draft)?;
+            }
+            Subject::Record(reference) => instances::record(reference, wish, context, draft)?,
+            Subject::Unit(unit) => system::unit(unit, difference, context, draft)?,
+            Subject::Mode(path) => system::mode(path, difference, wish, context, draft)?,
         }
     }
-    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    let is_booted = !context.is_elsewhere() && plan::is_booted();
     let mut steps = draft.accounts;
     steps.append(&mut draft.environments);
     let mut stopped = Vec::new();
     if is_booted && !wish.no_restart {
         for reference in &draft.changed {
-            let unit = reference.parse::<InstanceRef>()?.unit_name();
-            if plan::is_running(&unit)? {
-                steps.push(Step::StopAfterBuilds { unit: unit.clone() });
+            let unit = reference.unit();
+            if plan::is_running(&unit.to_string())? {
+                steps.push(UnitStep::StopAfterBuilds { unit: unit.clone() }.into());
                 stopped.push(unit);
             }
         }
@@ -99,24 +103,28 @@ pub(super) fn plan(wish: &Wish<'_>, context: &Context) -> anyhow::Result<(Plan, 
     steps.append(&mut draft.units);
     if is_booted {
         if draft.needs_reload {
-            steps.push(Step::ReloadSystemd);
+            steps.push(UnitStep::ReloadSystemd.into());
         }
         for reference in draft.reloads.difference(&draft.changed) {
-            let unit = reference.parse::<InstanceRef>()?.unit_name();
-            if !wish.no_restart && plan::is_running(&unit)? {
+            let unit = reference.unit();
+            if !wish.no_restart && plan::is_running(&unit.to_string())? {
                 let required = true;
-                steps.push(Step::Reload { unit, required });
+                steps.push(UnitStep::Reload { unit, required }.into());
             }
         }
         for reference in starting(wish, &draft.begun) {
-            let unit = reference.unit_name();
-            if !stopped.contains(&unit) && !plan::is_running(&unit)? {
+            let unit = reference.unit();
+            if !stopped.contains(&unit) && !plan::is_running(&unit.to_string())? {
                 stopped.push(unit);
             }
         }
         // Masters first: `master` sorts before `worker`.
         stopped.sort();
-        steps.extend(stopped.into_iter().map(|unit| Step::Start { unit }));
+        steps.extend(
+            stopped
+                .into_iter()
+                .map(|unit| UnitStep::Start { unit }.into()),
+        );
     }
     let plan = Plan {
         title: wish.title.clone(),
@@ -127,27 +135,26 @@ pub(super) fn plan(wish: &Wish<'_>, context: &Context) -> anyhow::Result<(Plan, 
 }
 
 /// Instances that were set up or enabled by this plan, and shall be started at boot: they are started now as well.
-fn starting(wish: &Wish<'_>, begun: &BTreeSet<String>) -> Vec<InstanceRef> {
+fn starting(wish: &Wish<'_>, begun: &BTreeSet<InstanceRef>) -> Vec<InstanceRef> {
     let is_enabled = |reference: &InstanceRef| {
         let units = &wish.profile.manifest.units;
-        units.get(&reference.unit_name()).map(String::as_str) == Some("enabled")
+        units.get(&reference.unit()).map(String::as_str) == Some("enabled")
     };
     let is_set_up = |reference: &InstanceRef| {
-        let name = reference.to_string();
         let mut instances = wish.profile.manifest.instances.iter();
-        wish.host.filled.contains(&name)
-            || instances.any(|one| one.reference == name && one.files.contains_key("buildbot.tac"))
+        wish.host.filled.contains(reference)
+            || instances
+                .any(|one| one.reference == *reference && one.files.contains_key("buildbot.tac"))
     };
     let references = wish.settings.references();
     references
-        .filter(|reference| begun.contains(&reference.to_string()))
+        .filter(|reference| begun.contains(*reference))
         .filter(|reference| is_enabled(reference) && is_set_up(reference))
         .cloned()
         .collect()
 }
 
-fn package(difference: &Difference, draft: &mut Draft) {
-    let name = &difference.name;
+fn package(name: &str, difference: &Difference, draft: &mut Draft) {
     let version = difference.wanted.as_deref().unwrap_or_default();
     let line = format!("left to you: {difference}\nhint: apt-get install {name}={version}");
     draft.left.push(line);

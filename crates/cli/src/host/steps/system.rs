@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::Unit;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 
@@ -14,9 +14,10 @@ use super::{Draft, Wish};
 use crate::host::differences::Difference;
 use crate::host::system;
 use crate::inside::put::{Put, Text, free_name};
-use crate::plan::{self, Step};
+use crate::plan::{self, FileStep, Step, UserStep};
 use crate::system::context::Context;
 use crate::system::unit_files;
+use crate::system::values::{Identity, Mode};
 
 /// Where what is replaced is kept.
 const REPLACED: &str = "/var/lib/buildbot-conda/replaced";
@@ -29,16 +30,19 @@ pub(super) fn configuration(
     let path = context.configuration();
     let there = &wish.host.profile.configuration;
     if there.is_empty() {
-        directory(&path, 0o755, draft);
+        directory(&path, Mode::new(0o755), draft);
     } else {
-        keep(&path, there, 0o600, context, draft)?;
+        keep(&path, there, Mode::new(0o600), context, draft)?;
     }
-    draft.files.push(Step::Write {
-        path: path.canonicalize().unwrap_or(path),
-        text: wish.profile.configuration.clone(),
-        mode: mode_of(paths::CONFIGURATION, wish).unwrap_or(0o644),
-        secret: false,
-    });
+    draft.files.push(
+        FileStep::Write {
+            path: path.canonicalize().unwrap_or(path),
+            text: wish.profile.configuration.clone(),
+            mode: mode_of(paths::CONFIGURATION, wish).unwrap_or(Mode::new(0o644)),
+            secret: false,
+        }
+        .into(),
+    );
     let before = Settings::parse("", there.as_bytes());
     let is_other = |instance: &Instance| {
         !before
@@ -53,12 +57,11 @@ pub(super) fn configuration(
 }
 
 pub(super) fn unit_file(
-    difference: &Difference,
+    name: &str,
     wish: &Wish<'_>,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let name = &difference.name;
     let path = context.path(name);
     let relative = name.strip_prefix(unit_files::UNITS).unwrap_or(name);
     let relative = relative.trim_start_matches('/');
@@ -66,21 +69,24 @@ pub(super) fn unit_file(
         bail!("`{name}` is no unit of ours, nor a drop-in of one");
     }
     if let Some(text) = wish.host.profile.unit_files.get(relative) {
-        keep(&path, text, 0o644, context, draft)?;
+        keep(&path, text, Mode::new(0o644), context, draft)?;
     }
     if let Some(text) = wish.profile.unit_files.get(relative) {
-        directory(&path, 0o755, draft);
-        draft.files.push(Step::Write {
-            path,
-            text: text.clone(),
-            mode: mode_of(name, wish).unwrap_or(0o644),
-            secret: false,
-        });
+        directory(&path, Mode::new(0o755), draft);
+        draft.files.push(
+            FileStep::Write {
+                path,
+                text: text.clone(),
+                mode: mode_of(name, wish).unwrap_or(Mode::new(0o644)),
+                secret: false,
+            }
+            .into(),
+        );
     } else {
         let parent = path.parent().map(Path::to_path_buf);
-        draft.files.push(Step::Remove { path });
+        draft.files.push(FileStep::Remove { path }.into());
         if let Some(path) = parent.filter(|_| relative.contains('/')) {
-            draft.files.push(Step::RemoveDirectory { path });
+            draft.files.push(FileStep::RemoveDirectory { path }.into());
         }
     }
     let unit = relative.split('/').next().unwrap_or_default();
@@ -97,12 +103,12 @@ pub(super) fn unit_file(
 }
 
 pub(super) fn credential(
+    name: &str,
     difference: &Difference,
     wish: &Wish<'_>,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let name = &difference.name;
     let absolute = system::credential_path(name);
     let path = context.path(&absolute);
     if !is_roots_place(&path, context) {
@@ -117,19 +123,22 @@ pub(super) fn credential(
         .parent()
         .context("find the directory of a credential")?;
     if Path::new(&absolute).parent() == Some(Path::new(paths::CREDENTIALS)) {
-        directory(&path, 0o700, draft);
+        directory(&path, Mode::new(0o700), draft);
     } else if !parent.is_dir() {
         bail!(
             "no directory `{}` for the credential `{absolute}`",
             parent.display()
         );
     }
-    draft.files.push(Step::Write {
-        path,
-        text: text.clone(),
-        mode: 0o600,
-        secret: true,
-    });
+    draft.files.push(
+        FileStep::Write {
+            path,
+            text: text.clone(),
+            mode: Mode::new(0o600),
+            secret: true,
+        }
+        .into(),
+    );
     let concerned = wish.instances(|instance| {
         let mut files = instance.credentials.values();
         files.any(|file| file.as_str() == absolute)
@@ -142,35 +151,38 @@ pub(super) fn credential(
 }
 
 pub(super) fn unit(
+    unit: &Unit,
     difference: &Difference,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let name = &difference.name;
-    let reference = name
-        .strip_prefix("buildbot-")
-        .and_then(|text| text.strip_suffix(".service"));
-    let reference: InstanceRef = reference.unwrap_or_default().parse()?;
+    let name = &unit.to_string();
+    let reference = unit.reference();
     let units = context.path(unit_files::UNITS);
     let mask = units.join(name);
     let (wanted, found) = (difference.wanted.as_deref(), difference.found.as_deref());
     if found == Some("masked") {
-        draft.units.push(Step::Remove { path: mask.clone() });
+        draft
+            .units
+            .push(FileStep::Remove { path: mask.clone() }.into());
     }
     match wanted {
         Some("enabled") => {
             if unit_files::links(name, context)?.is_empty() {
-                plan::enable(&reference, &units, &mut draft.units);
+                plan::enable(reference, &units, &mut draft.units);
             }
-            draft.begun.insert(reference.to_string());
+            draft.begun.insert(reference.clone());
         }
-        Some("masked") => draft.units.push(Step::Link {
-            path: mask,
-            target: PathBuf::from("/dev/null"),
-        }),
+        Some("masked") => draft.units.push(
+            FileStep::Link {
+                path: mask,
+                target: PathBuf::from("/dev/null"),
+            }
+            .into(),
+        ),
         _ => {
             for path in unit_files::links(name, context)? {
-                draft.units.push(Step::Remove { path });
+                draft.units.push(FileStep::Remove { path }.into());
             }
         }
     }
@@ -179,45 +191,47 @@ pub(super) fn unit(
 }
 
 pub(super) fn mode(
+    name: &str,
     difference: &Difference,
     wish: &Wish<'_>,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let name = &difference.name;
-    let wanted = difference.wanted.as_deref().unwrap_or_default();
-    let words: Vec<&str> = wanted.split(' ').collect();
-    let [mode, user, group] = words[..] else {
-        bail!("`{wanted}` is no mode with an owner and a group");
-    };
-    let mode = u32::from_str_radix(mode, 8).with_context(|| format!("read the mode `{mode}`"))?;
+    let modes = &wish.profile.manifest.modes;
+    let wanted = modes.get(name).context("find a mode")?;
     let mut instances = wish.profile.manifest.instances.iter();
     if let Some(instance) = instances.find(|instance| instance.directory == *name) {
         // A place of its user's, where root changes nothing.
-        let found = difference.found.as_deref().unwrap_or_default();
-        let is_his = found.split(' ').skip(1).eq([user, group]);
+        let found = wish.host.profile.manifest.modes.get(name);
+        let found = found.context("find a mode")?;
+        let is_his = (&found.user, &found.group) == (&wanted.user, &wanted.group);
         if !is_his || context.is_elsewhere() {
             draft.left.push(format!(
-                "left to you: {difference}\nhint: chown {user}:{group} {name}"
+                "left to you: {difference}\nhint: chown {}:{} {name}",
+                wanted.user, wanted.group
             ));
             return Ok(());
         }
-        let found = found.split(' ').next().unwrap_or_default();
-        let found = u32::from_str_radix(found, 8).context("read a mode")?;
         let text = |mode| {
             Some(Text {
                 text: String::new(),
                 mode,
             })
         };
-        draft.files.push(Step::Put(Put {
-            user: instance.user.clone(),
-            directory: context.path(name),
-            path: PathBuf::new(),
-            before: text(found),
-            after: text(mode),
-            keep: false,
-        }));
+        draft.files.push(
+            UserStep::Put(Put {
+                identity: Identity {
+                    user: instance.user.clone(),
+                    group: None,
+                },
+                directory: context.path(name),
+                path: PathBuf::new(),
+                before: text(found.mode),
+                after: text(wanted.mode),
+                keep: false,
+            })
+            .into(),
+        );
         return Ok(());
     }
     if !is_roots_place(&context.path(name), context) {
@@ -226,12 +240,13 @@ pub(super) fn mode(
         ));
         return Ok(());
     }
-    draft.files.push(Step::SetMode {
-        mode,
-        user: user.to_owned(),
-        group: group.to_owned(),
-        path: context.path(name),
-    });
+    draft.files.push(
+        FileStep::SetMode {
+            path: context.path(name),
+            ownership: wanted.clone().into(),
+        }
+        .into(),
+    );
     Ok(())
 }
 
@@ -249,20 +264,21 @@ fn is_roots_place(path: &Path, context: &Context) -> bool {
 }
 
 /// The mode that the profile has for a path.
-fn mode_of(path: &str, wish: &Wish<'_>) -> Option<u32> {
-    let text = wish.profile.manifest.modes.get(path)?;
-    u32::from_str_radix(text.split(' ').next()?, 8).ok()
+fn mode_of(path: &str, wish: &Wish<'_>) -> Option<Mode> {
+    let ownership = wish.profile.manifest.modes.get(path)?;
+    Some(ownership.mode)
 }
 
 /// The directory of a file, where there is none.
-fn directory(path: &Path, mode: u32, draft: &mut Draft) {
+fn directory(path: &Path, mode: Mode, draft: &mut Draft) {
     let Some(path) = path.parent().filter(|path| !path.is_dir()) else {
         return;
     };
-    let step = Step::CreateDirectory {
+    let step: Step = FileStep::CreateDirectory {
         path: path.to_owned(),
         mode,
-    };
+    }
+    .into();
     if !draft.files.contains(&step) {
         draft.files.push(step);
     }
@@ -272,18 +288,21 @@ fn directory(path: &Path, mode: u32, draft: &mut Draft) {
 fn keep(
     path: &Path,
     text: &str,
-    mode: u32,
+    mode: Mode,
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
     let below = path.strip_prefix(context.path("/")).unwrap_or(path);
     let copy = free_name(&context.path(REPLACED).join(below))?;
-    directory(&copy, 0o755, draft);
-    draft.files.push(Step::Write {
-        path: copy,
-        text: text.to_owned(),
-        mode,
-        secret: true,
-    });
+    directory(&copy, Mode::new(0o755), draft);
+    draft.files.push(
+        FileStep::Write {
+            path: copy,
+            text: text.to_owned(),
+            mode,
+            secret: true,
+        }
+        .into(),
+    );
     Ok(())
 }

@@ -1,0 +1,115 @@
+//! Steps with systemd and its units.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use buildbot_conda_core::names::Unit;
+use buildbot_conda_core::paths;
+use serde::{Deserialize, Serialize};
+
+use super::file_steps::FileStep;
+use super::step::{Deed, Step, Undo};
+use super::systemd;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnitStep {
+    /// `systemctl stop`, after which nothing runs; with `keep_builds` a Buildbot of somebody else's
+    /// unit is first told to keep its builds for its next start.
+    Stop { unit: Unit, keep_builds: bool },
+    /// `systemctl stop`, before which a worker that can finishes its builds.
+    StopAfterBuilds { unit: Unit },
+    /// `systemctl start`, to the moment at which the unit says that it serves.
+    Start { unit: Unit },
+    /// `systemctl daemon-reload`: also has the generator read the configuration.
+    ReloadSystemd,
+    /// `systemctl reload` of a master that runs, which checks its configuration first. What it
+    /// refuses is a failure where it is `required`, and reported otherwise.
+    Reload { unit: Unit, required: bool },
+    /// A worker is at its master, or at least tries where nobody knows whether there is one.
+    AwaitConnection { unit: Unit, required: bool },
+}
+
+impl fmt::Display for UnitStep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stop {
+                unit,
+                keep_builds: true,
+            } => write!(
+                formatter,
+                "stop `{unit}`; builds that run are retried after the start"
+            ),
+            Self::Stop { unit, .. } => write!(formatter, "stop `{unit}`"),
+            Self::StopAfterBuilds { unit } => {
+                write!(formatter, "stop `{unit}`, after its builds where it can")
+            }
+            Self::Start { unit } => write!(formatter, "start `{unit}`, and wait until it serves"),
+            Self::ReloadSystemd => write!(formatter, "have systemd read its units again"),
+            Self::Reload { unit, .. } => write!(
+                formatter,
+                "reload `{unit}`, which checks its configuration first"
+            ),
+            Self::AwaitConnection { unit, .. } => {
+                write!(formatter, "see `{unit}` connect to its master")
+            }
+        }
+    }
+}
+
+impl Deed for UnitStep {
+    fn undo(&self) -> anyhow::Result<Undo> {
+        Ok(match self {
+            Self::Stop { unit, .. } | Self::StopAfterBuilds { unit }
+                if systemd::is_running(&unit.to_string())? =>
+            {
+                let start = Self::Start { unit: unit.clone() };
+                Undo::Steps(vec![Self::ReloadSystemd.into(), start.into()])
+            }
+            Self::Start { unit } if !systemd::is_running(&unit.to_string())? => {
+                Undo::Steps(stop_and_clear(unit))
+            }
+            Self::ReloadSystemd => Undo::by(Self::ReloadSystemd),
+            Self::Stop { .. }
+            | Self::StopAfterBuilds { .. }
+            | Self::Start { .. }
+            | Self::Reload { .. }
+            | Self::AwaitConnection { .. } => Undo::nothing(),
+        })
+    }
+
+    fn perform(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Stop { unit, keep_builds } => systemd::stop(&unit.to_string(), *keep_builds),
+            Self::StopAfterBuilds { unit } => systemd::stop_after_builds(unit),
+            Self::Start { unit } => systemd::start(&unit.to_string()),
+            // Without systemd there is nothing that has to be read again; the next boot reads it.
+            Self::ReloadSystemd if !systemd::is_booted() => Ok(()),
+            Self::ReloadSystemd => systemd::reload(),
+            Self::Reload { unit, required } => systemd::reload_unit(&unit.to_string(), *required),
+            Self::AwaitConnection { unit, required } => {
+                systemd::await_connection(unit.reference(), *required)
+            }
+        }
+    }
+
+    fn relies_on_others(&self) -> bool {
+        *self != Self::ReloadSystemd
+    }
+}
+
+/// Stops a unit that is started for the first time, and removes what systemd makes for that.
+fn stop_and_clear(unit: &Unit) -> Vec<Step> {
+    let reference = unit.reference();
+    let made = [
+        PathBuf::from(paths::state_directory(reference)),
+        Path::new(paths::RUN).join(reference.to_string()),
+    ];
+    let stop = UnitStep::Stop {
+        unit: unit.clone(),
+        keep_builds: false,
+    };
+    let new = made.into_iter().filter(|path| !path.exists());
+    let remove = new.map(|path| FileStep::RemoveTree { path }.into());
+    std::iter::once(stop.into()).chain(remove).collect()
+}

@@ -1,0 +1,138 @@
+//! Steps below a service user's directories, done by a process of that user (`crate::inside`).
+
+use std::fmt;
+use std::path::PathBuf;
+
+use buildbot_conda_core::names::Unit;
+use serde::{Deserialize, Serialize};
+
+use super::step::{Deed, Undo};
+use super::unit_steps::UnitStep;
+use crate::inside::fill::{self, Contents};
+use crate::inside::put::{self, Put};
+use crate::inside::worker_list::{self, Edit};
+use crate::output::harmless;
+use crate::system::values::Identity;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UserStep {
+    /// The user fills an empty directory, or makes it.
+    Fill {
+        #[serde(flatten)]
+        identity: Identity,
+        directory: PathBuf,
+        contents: Contents,
+    },
+    /// The user removes what is in a directory, and the directory itself if it is his to remove. One
+    /// that is kept stays, empty.
+    Clear {
+        #[serde(flatten)]
+        identity: Identity,
+        directory: PathBuf,
+        keep: bool,
+    },
+    /// The user changes the list of workers in a master's configuration.
+    NameWorker {
+        #[serde(flatten)]
+        identity: Identity,
+        /// The master's unit: where this is rolled back, it is reloaded again.
+        unit: Unit,
+        edit: Edit,
+    },
+    /// A file in a user's directory.
+    Put(Put),
+}
+
+impl fmt::Display for UserStep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |path: &PathBuf| harmless(&path.display().to_string());
+        match self {
+            Self::Fill {
+                identity,
+                directory,
+                contents,
+            } => write!(
+                formatter,
+                "as `{}`, set a {} up in `{}`: {}",
+                identity.user,
+                contents.role(),
+                shown(directory),
+                contents.summary()
+            ),
+            Self::Clear {
+                identity,
+                directory,
+                keep,
+            } => {
+                let what = if *keep { "everything in " } else { "" };
+                let user = &identity.user;
+                write!(
+                    formatter,
+                    "as `{user}`, remove {what}`{}`",
+                    shown(directory)
+                )
+            }
+            Self::NameWorker { identity, edit, .. } => {
+                write!(formatter, "as `{}`, {edit}", identity.user)
+            }
+            Self::Put(put) => put.fmt(formatter),
+        }
+    }
+}
+
+impl Deed for UserStep {
+    fn undo(&self) -> anyhow::Result<Undo> {
+        Ok(match self {
+            Self::Fill {
+                identity,
+                directory,
+                ..
+            } => Undo::by(Self::Clear {
+                identity: identity.clone(),
+                directory: directory.clone(),
+                keep: directory.is_dir(),
+            }),
+            Self::Clear { .. } => Undo::Impossible,
+            // The running master knows the one list or the other, whether it was reloaded yet or not.
+            Self::NameWorker {
+                identity,
+                unit,
+                edit,
+            } => {
+                let edit = Self::NameWorker {
+                    identity: identity.clone(),
+                    unit: unit.clone(),
+                    edit: edit.inverse(),
+                };
+                let reload = UnitStep::Reload {
+                    unit: unit.clone(),
+                    required: false,
+                };
+                Undo::Steps(vec![edit.into(), reload.into()])
+            }
+            Self::Put(put) => Undo::by(Self::Put(put.inverse())),
+        })
+    }
+
+    fn perform(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Fill {
+                identity,
+                directory,
+                contents,
+            } => fill::fill(identity, directory, contents),
+            Self::Clear {
+                identity,
+                directory,
+                keep,
+            } => fill::clear(identity, directory, *keep),
+            Self::NameWorker { identity, edit, .. } => worker_list::change(identity, edit),
+            Self::Put(put) => put::put(put),
+        }
+    }
+
+    fn relies_on_others(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,68 @@
+//! `recover`: what an interrupted command has left unfinished is rolled back, or completed once data is gone. The next
+//! command that changes the host does the same by itself; this one is for whoever does not want to wait for it, wants
+//! to see it first, or has to give it up.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Args;
+
+use crate::output;
+use crate::plan;
+use crate::system::context::Context;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Leave the host as it is and forget what was begun; the steps are kept in a file
+    #[arg(long)]
+    give_up: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+const NOTHING: &str = "nothing is unfinished";
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.dry_run {
+        return show(arguments.give_up, context);
+    }
+    if context.is_elsewhere() {
+        bail!(
+            "`recover` acts on a running system, which `--root` leaves alone\n\
+             hint: `--dry-run` shows what it would do"
+        );
+    }
+    if !rustix::process::geteuid().is_root() {
+        bail!("only root can do this\nhint: call it with sudo");
+    }
+    if arguments.give_up {
+        match plan::give_up(context)? {
+            Some(path) => eprintln!("given up; its steps are in `{}`", path.display()),
+            None => eprintln!("{NOTHING}"),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    match plan::take_up(context)? {
+        Some((begun, journal)) => {
+            eprintln!("{begun}");
+            plan::recover(begun, &journal)?;
+        }
+        None => eprintln!("{NOTHING}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(give_up: bool, context: &Context) -> anyhow::Result<ExitCode> {
+    let Some(begun) = plan::unfinished(context)? else {
+        eprintln!("{NOTHING}");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let (title, steps) = (begun.title(), begun.steps());
+    if give_up {
+        eprintln!("`buildbot-conda {title}` was interrupted, and these steps would not be done:");
+    } else {
+        eprintln!("{begun}:");
+    }
+    output::print(steps)
+}

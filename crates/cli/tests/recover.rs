@@ -1,0 +1,185 @@
+//! What an interrupted command has left, as far as it can be seen without a running system: `recover --dry-run`, and
+//! `doctor`, which names the command.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test whose host cannot be set up has failed"
+)]
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes its texts so"
+)]
+
+use std::fs;
+use std::process::Command;
+
+use expect_test::{Expect, expect};
+use tempfile::TempDir;
+
+/// A host whose journal is `text`.
+fn host(text: Option<&str>) -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("var/lib/buildbot-conda");
+    fs::create_dir_all(&state).unwrap();
+    let etc = root.path().join("etc/buildbot-conda");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("config.toml"), "").unwrap();
+    if let Some(text) = text {
+        fs::write(state.join("unfinished.json"), text).unwrap();
+    }
+    root
+}
+
+#[track_caller]
+fn check(root: &TempDir, words: &[&str], expect: &Expect) {
+    let name = root.path().to_str().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+        .args(["--root", name])
+        .args(words)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(name, "");
+    expect.assert_eq(&format!(
+        "status {}\nstdout:\n{}stderr:\n{}",
+        output.status.code().unwrap(),
+        text(&output.stdout),
+        text(&output.stderr)
+    ));
+}
+
+const CREATED: &str = r#"{"version": 1, "title": "create worker gpu", "undo": [
+    {"configure": {"path": "/etc/buildbot-conda/config.toml", "before": "b", "after": "a",
+     "references": ["worker@gpu"], "lines": ["what was there before"]}},
+    {"remove-account": {"name": "bb-worker", "home": "/home/bb-worker"}}]}"#;
+
+const REMOVED: &str = r#"{"version": 2, "title": "remove master", "undo": [], "remaining": [
+    {"clear": {"user": "bb", "group": null, "directory": "/home/bb/master", "keep": false}},
+    {"remove-tree": {"path": "/var/lib/buildbot-conda/instances/master"}}]}"#;
+
+#[test]
+fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
+    let root = host(Some(CREATED));
+    check(
+        &root,
+        &["recover", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        in `/etc/buildbot-conda/config.toml`:
+            what was there before
+        remove the account `bb-worker`
+        have systemd read its units again
+        stderr:
+        `buildbot-conda create worker gpu` was interrupted, rolling it back:
+    "#]],
+    );
+    check(
+        &root,
+        &["recover", "--give-up", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            in `/etc/buildbot-conda/config.toml`:
+                what was there before
+            remove the account `bb-worker`
+            have systemd read its units again
+            stderr:
+            `buildbot-conda create worker gpu` was interrupted, and these steps would not be done:
+        "#]],
+    );
+    check(
+        &root,
+        &["recover"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `recover` acts on a running system, which `--root` leaves alone
+        hint: `--dry-run` shows what it would do
+    "#]],
+    );
+    check(
+        &root,
+        &["doctor", "--only", "unfinished"],
+        &expect![[r#"
+        status 1
+        stdout:
+        problem: unfinished: `buildbot-conda create worker gpu` was interrupted
+            buildbot-conda recover
+            hint: `buildbot-conda recover --dry-run` shows what that does
+        1 problem, no warnings, 0 in order
+        stderr:
+    "#]],
+    );
+}
+
+#[test]
+fn what_has_lost_its_data_is_completed() {
+    let root = host(Some(REMOVED));
+    check(
+        &root,
+        &["recover", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        as `bb`, remove `/home/bb/master`
+        remove `/var/lib/buildbot-conda/instances/master` and all that is in it
+        stderr:
+        `buildbot-conda remove master` was interrupted, completing it:
+    "#]],
+    );
+}
+
+#[test]
+fn nothing_is_unfinished_on_a_host_in_order() {
+    let root = host(None);
+    check(
+        &root,
+        &["recover", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        stderr:
+        nothing is unfinished
+    "#]],
+    );
+    check(
+        &root,
+        &["doctor", "--only", "unfinished", "--all"],
+        &expect![[r#"
+            status 0
+            stdout:
+            ok: unfinished: nothing is unfinished
+            no problems, no warnings, 1 in order
+            stderr:
+        "#]],
+    );
+}
+
+#[test]
+fn the_journal_of_another_version_is_named_with_the_way_out() {
+    let root = host(Some("{\"version\": 7}"));
+    check(
+        &root,
+        &["recover", "--dry-run"],
+        &expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: it has the format 7, not 2
+        hint: the version that wrote it can finish what it began; `buildbot-conda recover --give-up` forgets it
+    "#]],
+    );
+    check(
+        &root,
+        &["doctor", "--only", "unfinished"],
+        &expect![[r#"
+        status 1
+        stdout:
+        problem: unfinished: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: it has the format 7, not 2
+            buildbot-conda recover --give-up
+        1 problem, no warnings, 0 in order
+        stderr:
+    "#]],
+    );
+}
