@@ -85,11 +85,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let instance = settings
         .instance(reference)
         .map_err(InvalidConfiguration::from)?;
-    if let Some(path) = unit_files::hiding(reference, context)? {
-        bail!(
-            "`{path}` hides the package's unit, and is not ours to remove\nhint: `buildbot-conda adopt` takes it over"
-        );
-    }
+    unit_files::ensure_ours(reference, context)?;
     let mut steps = Vec::new();
     let unit = reference.unit_name();
     let is_booted = !context.is_elsewhere() && plan::is_booted();

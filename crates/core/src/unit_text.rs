@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::paths;
+
 /// One setting, in the order of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -31,13 +33,17 @@ impl std::fmt::Display for Place {
     }
 }
 
+/// What systemd takes for blanks between and around words.
+const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+
 /// Lines without comments and the blanks around them, each with the number of the line it begins on. One that ends in a
 /// backslash goes on in the next that is no comment, systemd.syntax(7); an escaped backslash is none.
 pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = Vec::new();
     let mut begun: Option<(usize, String)> = None;
     for (index, line) in text.lines().enumerate() {
-        if line.trim_start().starts_with(['#', ';']) {
+        if line.trim_start_matches(BLANKS).starts_with(['#', ';']) {
             continue;
         }
         let (number, mut whole) = begun.take().unwrap_or((index + 1, String::new()));
@@ -48,26 +54,32 @@ pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
             whole.push(' ');
             begun = Some((number, whole));
         } else {
-            lines.push((number, whole.trim().to_owned()));
+            lines.push((number, whole.trim_matches(BLANKS).to_owned()));
         }
     }
     // The last line of a file may end in a backslash, too.
-    lines.extend(begun.map(|(number, whole)| (number, whole.trim().to_owned())));
+    lines.extend(begun.map(|(number, whole)| (number, whole.trim_matches(BLANKS).to_owned())));
     lines
 }
 
-/// The settings of one file.
+/// The settings of one file, as systemd's `config_parse()` reads it. A line that says nothing is passed over. After a
+/// header without its closing bracket systemd reads no further and refuses the unit, and so nothing follows it here.
 pub fn parse(file: &str, text: &str) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut section = String::new();
     for (line, whole) in logical_lines(text) {
-        if let Some(name) = whole.strip_prefix('[') {
-            name.trim_end_matches(']').clone_into(&mut section);
-        } else if let Some((key, value)) = whole.split_once('=') {
+        if let Some(header) = whole.strip_prefix('[') {
+            let Some(name) = header.strip_suffix(']') else {
+                break;
+            };
+            name.clone_into(&mut section);
+        } else if let Some((key, value)) = whole.split_once('=')
+            && !key.is_empty()
+        {
             settings.push(Setting {
                 section: section.clone(),
-                key: key.trim().to_owned(),
-                value: value.trim().to_owned(),
+                key: key.trim_matches(BLANKS).to_owned(),
+                value: value.trim_matches(BLANKS).to_owned(),
                 place: Place {
                     file: file.to_owned(),
                     line,
@@ -76,6 +88,50 @@ pub fn parse(file: &str, text: &str) -> Vec<Setting> {
         }
     }
     settings
+}
+
+/// The assignments of a list such as `ExecStart=` that are in force: an empty one takes back those before it.
+pub fn in_force<'a>(settings: &'a [Setting], section: &str, key: &str) -> Vec<&'a Setting> {
+    let mut found = Vec::new();
+    for setting in settings {
+        if setting.section != section || setting.key != key {
+            continue;
+        }
+        if setting.value.is_empty() {
+            found.clear();
+        } else {
+            found.push(setting);
+        }
+    }
+    found
+}
+
+/// Whether a command line starts our launcher: itself, or as a word of a wrapper such as `nice` or `sh -c`. A name that
+/// only begins like it is another program.
+pub fn starts_launcher(command: &str) -> bool {
+    let Some(words) = words(command) else {
+        return false;
+    };
+    let mut words = words.iter().map(String::as_str);
+    // `-`, `@`, `:`, `+`, `!` and `|` in front say how to run it (systemd.service(5)).
+    let first = words.next().unwrap_or_default();
+    let first = first.trim_start_matches(['-', '@', ':', '+', '!', '|']);
+    std::iter::once(first)
+        .chain(words)
+        .flat_map(|word| word.split(|character: char| !is_of_path(character)))
+        .any(|word| simplified(word) == paths::LAUNCHER)
+}
+
+/// Whether a character can be part of our launcher's path; a shell would end a word at most others.
+fn is_of_path(character: char) -> bool {
+    !character.is_whitespace() && !"'\"`$;&|()<>=".contains(character)
+}
+
+/// Without what makes no difference to a path, as systemd's `path_simplify()` has it.
+fn simplified(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    let root = if path.starts_with('/') { "/" } else { "" };
+    root.to_owned() + &parts.collect::<Vec<_>>().join("/")
 }
 
 /// Words of a value: split at blanks, quotes and backslashes taken away. `None` when a quote does
@@ -229,6 +285,67 @@ mod tests {
         check("a\\\\\nb", &[(1, "a\\\\"), (2, "b")]);
         check("a\\\n\nb", &[(1, "a"), (3, "b")]);
         check("a\\", &[(1, "a")]);
+    }
+
+    #[test]
+    fn what_is_no_setting_is_passed_over_as_systemd_does() {
+        let told = |text: &str| {
+            let settings = parse("u", text);
+            let told = settings.iter().map(|setting| {
+                let Setting {
+                    section,
+                    key,
+                    value,
+                    place,
+                } = setting;
+                format!("{section} {key}={value} {place}")
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(told("\u{feff}[S]\r\na=x\\\r\n y\r\n"), ["S a=x  y u:2"]);
+        assert_eq!(told("[S]\n=x\nno value\n a = b = c "), ["S a=b = c u:4"]);
+        assert_eq!(told("[S]\n;a=1\\\nb=2\n"), ["S b=2 u:3"]);
+        // Nothing follows a header that is none.
+        assert_eq!(told("[S]\na=x\n[T\nb=y"), ["S a=x u:2"]);
+    }
+
+    #[test]
+    fn an_empty_assignment_takes_back_what_came_before() {
+        let text = "[Service]\nE=a\nE=b\n[Unit]\nE=c\n[Service]\nE=\nE=d\nE=e\n";
+        let settings = parse("u", text);
+        let values = in_force(&settings, "Service", "E");
+        let values: Vec<&str> = values.iter().map(|found| found.value.as_str()).collect();
+        assert_eq!(values, ["d", "e"]);
+    }
+
+    #[test]
+    fn a_command_that_starts_the_launcher_is_recognised() {
+        let launcher = paths::LAUNCHER;
+        for command in [
+            format!("{launcher} master"),
+            format!("-{launcher} worker %i"),
+            format!("@{launcher} name worker"),
+            format!("/usr/bin/nice -n 5 {launcher} worker %i"),
+            format!("/usr/bin/nice -n 5  \"{launcher}\" worker"),
+            format!("/bin/sh -c 'exec {launcher} master'"),
+            format!("/bin/sh -c \"ulimit -n 9;exec '{launcher}' master\""),
+            format!("/usr/bin/env X=1 {launcher} master"),
+            "/usr//libexec/./buildbot-conda/launcher master".to_owned(),
+        ] {
+            assert!(starts_launcher(&command), "{command}");
+        }
+        for command in [
+            String::new(),
+            "/home/bb/start-master.sh".to_owned(),
+            format!("{launcher}-old master"),
+            format!("{launcher}.sh master"),
+            format!("{launcher}/master"),
+            format!("/opt{launcher} master"),
+            format!("/bin/x '{launcher}"),
+            "/bin/x launcher".to_owned(),
+        ] {
+            assert!(!starts_launcher(&command), "{command}");
+        }
     }
 
     #[test]

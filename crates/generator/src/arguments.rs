@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_host::below;
 use thiserror::Error;
 
 /// What to read from and write to.
@@ -47,11 +46,6 @@ impl Arguments {
     pub(crate) fn root(&self) -> Option<&Path> {
         self.root.as_deref()
     }
-
-    /// An absolute path of ours, below the root.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        below(self.root(), path)
-    }
 }
 
 #[cfg(test)]
@@ -65,9 +59,9 @@ mod tests {
     #[test]
     fn three_directories_are_taken_with_and_without_a_root() {
         let arguments = parse(&["/run/n", "/run/e", "/run/l"]).unwrap();
-        assert_eq!(arguments.path("/etc/x"), Path::new("/etc/x"));
+        assert_eq!(arguments.root(), None);
         let arguments = parse(&["--root", "/r", "n", "e", "l"]).unwrap();
-        assert_eq!(arguments.path("/etc/x"), Path::new("/r/etc/x"));
+        assert_eq!(arguments.root(), Some(Path::new("/r")));
         assert_eq!(arguments.normal, Path::new("n"));
     }
 

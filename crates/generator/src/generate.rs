@@ -10,10 +10,10 @@ use buildbot_conda_core::dropin::{DropIn, Renderer};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::unit_files::{Runs, UnitFiles};
 
 use crate::arguments::Arguments;
 use crate::report::{self, Report};
-use crate::unit_files::{UnitFile, UnitFiles};
 
 /// Writes a drop-in for every good instance. Every problem goes to `report`; none is returned,
 /// because nobody could act on it.
@@ -48,13 +48,13 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
 }
 
 fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<DropIn> {
-    let unit_files = UnitFiles::find(arguments);
+    let unit_files = UnitFiles::list(arguments.root(), Some(&arguments.early));
     let mut drop_ins = Vec::new();
     for instance in settings.instances() {
-        match unit_files.of(&instance.reference) {
-            UnitFile::Ours => {}
-            UnitFile::Masked => continue,
-            UnitFile::HandMade(path) => {
+        match unit_files.of(&instance.reference).runs {
+            Runs::Ours | Runs::Copy(_) | Runs::Missing => {}
+            Runs::Masked(_) => continue,
+            Runs::HandMade(path) | Runs::Replaced(path) => {
                 report::talk(&format!(
                     "{}: does not start the launcher and is left alone",
                     path.display()

@@ -8,7 +8,6 @@
 mod arguments;
 mod generate;
 mod report;
-mod unit_files;
 
 use std::process;
 

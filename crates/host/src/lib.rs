@@ -6,6 +6,7 @@
 
 mod credentials;
 pub mod trusted;
+pub mod unit_files;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};

@@ -86,9 +86,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     if found.iter().all(|unit| unit.instances.is_empty()) {
         let nothing = format!("nothing to adopt in `{UNITS}`");
         let unused = found.iter().flat_map(unused);
+        let notes = std::iter::once(nothing).chain(unused);
         return Ok(Plan {
             title: "adopt".to_owned(),
-            notes: std::iter::once(nothing).chain(unused).collect(),
+            notes: notes.chain(elsewhere(context)).collect(),
             steps: Vec::new(),
         });
     }
@@ -129,6 +130,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     refuse_problems(&derived)?;
     let mut plan = steps::plan(&found, &derived, context)?;
     plan.notes.extend(found.iter().flat_map(unused));
+    plan.notes.extend(elsewhere(context));
     Ok(plan)
 }
 
@@ -151,6 +153,15 @@ fn chosen(found: Vec<HandMade>, references: &[InstanceRef]) -> anyhow::Result<Ve
         own.any(|own| references.contains(own))
     };
     Ok(found.into_iter().filter(is_chosen).collect())
+}
+
+/// Hand-made units in directories that are not the administrator's.
+fn elsewhere(context: &Context) -> impl Iterator<Item = String> {
+    let found = unit_files::hand_made_elsewhere(context).into_iter();
+    found.map(|path| {
+        let path = path.display();
+        format!("`{path}` is not in `{UNITS}`: `mv --no-clobber {path} {UNITS}/` lets `adopt` take it over")
+    })
 }
 
 /// What is left as it is, and why.

@@ -116,9 +116,7 @@ impl Draft {
         settings.check().map_err(InvalidConfiguration::from)?;
         let file = settings.file().to_owned();
         let before = std::fs::read_to_string(&file).with_context(|| format!("read `{file}`"))?;
-        if let Some(path) = unit_files::hiding(&reference, context)? {
-            bail!("`{path}` hides the package's unit\nhint: `buildbot-conda adopt` takes it over");
-        }
+        unit_files::ensure_ours(&reference, context)?;
         Ok(Self {
             reference,
             after: before.clone(),

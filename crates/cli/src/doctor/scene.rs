@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AccountName;
+use buildbot_conda_host::unit_files::UnitFiles;
 
 use super::finding::Check;
 use crate::system::context::Context;
@@ -26,6 +27,8 @@ pub(super) struct Scene<'a> {
     /// Those asked for, without those that the configuration is wrong about.
     pub(super) instances: Vec<&'a Instance>,
     pub(super) checks: Vec<Check>,
+    /// The unit files on disk, whatever systemd has read.
+    pub(super) unit_files: UnitFiles,
     /// By the name of the unit; empty where there is no systemd to ask.
     units: BTreeMap<String, Unit>,
     accounts: BTreeMap<String, Account>,
@@ -72,6 +75,7 @@ impl<'a> Scene<'a> {
             settings,
             instances,
             checks: checks.to_vec(),
+            unit_files: context.unit_files(),
             units: BTreeMap::new(),
             accounts: BTreeMap::new(),
             uid: rustix::process::geteuid().as_raw(),

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::unit_text;
+use buildbot_conda_host::unit_files::{Runs, Unit as OnDisk};
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
@@ -44,97 +46,113 @@ const CONFIGURED: [(&str, &str); 4] = [
 
 /// One instance's.
 pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
-    let view = View::of(instance, scene);
-    let mut findings = vec![file(instance, &view, scene), mask(instance, &view, scene)];
-    findings.extend(drop_ins(instance, &view, scene));
-    if let (Some(unit), None, false) = (scene.unit(instance), &view.hand_made, view.is_masked) {
-        findings.push(reload(instance, unit));
+    let unit = scene.unit_files.of(&instance.reference);
+    let mut findings = vec![file(instance, &unit, scene), mask(instance, &unit, scene)];
+    findings.extend(drop_ins(instance, &unit, scene));
+    if let (Some(loaded), true) = (scene.unit(instance), unit.is_ours()) {
+        findings.push(reload(instance, loaded));
     }
     findings
 }
 
-/// What there is of one unit, in systemd's eyes or, where there is no systemd, on disk.
-struct View {
-    /// The file that hides the package's.
-    hand_made: Option<PathBuf>,
-    /// It starts our launcher all the same.
-    starts_launcher: bool,
-    is_masked: bool,
-    is_masked_until_boot: bool,
-    /// Those that are not the generator's.
-    drop_ins: Vec<PathBuf>,
+fn file(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
+    let reference = Some(&instance.reference);
+    let name = instance.reference.unit_name();
+    match &unit.runs {
+        Runs::Copy(path) => {
+            let path = path.display();
+            let seen = format!(
+                "`{path}` starts the launcher in the place of the package's unit, so upgrades of that have no effect"
+            );
+            let finding = Finding::warning(Check::UnitFile, reference, seen)
+                .command([
+                    "mv",
+                    "--no-clobber",
+                    &path.to_string(),
+                    &format!("{path}.off"),
+                ])
+                .words(format!(
+                    "what it changes belongs into a drop-in: `systemctl edit {name}`"
+                ));
+            reloaded(finding, scene)
+        }
+        Runs::HandMade(path) => hand_made(path, instance, scene),
+        Runs::Ours | Runs::Replaced(_) | Runs::Masked(_) | Runs::Missing => Finding::ok(
+            Check::UnitFile,
+            reference,
+            format!("`{name}` is the package's"),
+        ),
+    }
 }
 
-impl View {
-    fn of(instance: &Instance, scene: &Scene<'_>) -> Self {
-        let on_disk = Self::on_disk(instance, scene);
-        let Some(unit) = scene.unit(instance) else {
-            return on_disk;
+/// The way from a hand-made unit to the package's, which `adopt` takes from where administrators have theirs.
+fn hand_made(path: &Path, instance: &Instance, scene: &Scene<'_>) -> Finding {
+    let is_in = |directory: &str| path.parent() == Some(&scene.context.path(directory));
+    let problem = |seen| Finding::problem(Check::UnitFile, Some(&instance.reference), seen);
+    let shown = path.to_string_lossy();
+    if is_in(paths::UNITS) {
+        let again = ["apt-get", "install", "--reinstall", "buildbot-conda"];
+        let seen = format!("`{shown}` was changed and does not start the launcher any more");
+        return problem(seen).command(scene.there(again));
+    }
+    let adopt = ["buildbot-conda", "adopt", &instance.reference.to_string()].map(str::to_owned);
+    let seen = format!(
+        "`{shown}` hides the package's unit, so nothing of the configuration has an effect"
+    );
+    if is_in(ADMINISTRATORS) {
+        return problem(seen).command(scene.there(adopt));
+    }
+    let directory = scene.context.path(ADMINISTRATORS);
+    problem(seen)
+        .command(["mv", "--no-clobber", &shown, &directory.to_string_lossy()])
+        .command(scene.there(adopt))
+}
+
+fn reloaded(finding: Finding, scene: &Scene<'_>) -> Finding {
+    if scene.has_systemd() {
+        finding.command(["systemctl", "daemon-reload"])
+    } else {
+        finding
+    }
+}
+
+fn mask(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
+    let reference = Some(&instance.reference);
+    let name = instance.reference.unit_name();
+    let Runs::Masked(path) = &unit.runs else {
+        let seen = format!("`{name}` is not masked");
+        return Finding::ok(Check::UnitMasked, reference, seen);
+    };
+    let seen = format!("`{name}` is masked, so nothing can start it");
+    let finding = Finding::problem(Check::UnitMasked, reference, seen);
+    // Of a template, the mask of all its instances.
+    let masked = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_in = |directory: &str| path.parent() == Some(&scene.context.path(directory));
+    if scene.has_systemd() && is_in(ADMINISTRATORS) {
+        return finding.command(["systemctl", "unmask", &masked]);
+    }
+    if scene.has_systemd() && is_in("/run/systemd/system") {
+        return finding.command(["systemctl", "unmask", "--runtime", &masked]);
+    }
+    reloaded(finding.command(["rm", &path.to_string_lossy()]), scene)
+}
+
+fn drop_ins(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Vec<Finding> {
+    let reference = Some(&instance.reference);
+    let mut findings: Vec<Finding> = unit
+        .drop_ins
+        .iter()
+        .filter_map(|path| drop_in(path, instance))
+        .map(|finding| reloaded(finding, scene))
+        .collect();
+    if findings.is_empty() {
+        let seen = match unit.drop_ins.len() {
+            0 => "there are none beside the generated one".to_owned(),
+            count => format!("{count} beside the generated one, and none undoes it"),
         };
-        let mut view = Self::in_systemd(unit);
-        // systemd's list says nothing of those that it has not read yet, and is unclear about blanks.
-        for path in on_disk.drop_ins {
-            if !view.drop_ins.contains(&path) {
-                view.drop_ins.push(path);
-            }
-        }
-        view
+        findings.push(Finding::ok(Check::UnitDropIns, reference, seen));
     }
-
-    fn in_systemd(unit: &Unit) -> Self {
-        let fragment = PathBuf::from(unit.property("FragmentPath"));
-        let is_masked = unit.property("LoadState") == "masked";
-        // `/lib` is another name of `/usr/lib`.
-        let is_packages = ["/usr/lib/systemd/system", "/lib/systemd/system"]
-            .iter()
-            .any(|directory| fragment.parent() == Some(Path::new(directory)));
-        let exists = !fragment.as_os_str().is_empty() && !is_masked;
-        let hand_made = (exists && !is_packages).then_some(fragment);
-        let drop_ins = unit.property("DropInPaths").split_whitespace();
-        Self {
-            starts_launcher: hand_made.as_deref().is_some_and(starts_launcher),
-            hand_made,
-            is_masked,
-            is_masked_until_boot: unit.property("UnitFileState") == "masked-runtime",
-            drop_ins: drop_ins
-                .map(PathBuf::from)
-                .filter(|path| !path.starts_with(paths::GENERATED))
-                .collect(),
-        }
-    }
-
-    fn on_disk(instance: &Instance, scene: &Scene<'_>) -> Self {
-        let directory = scene.context.path(ADMINISTRATORS);
-        let reference = &instance.reference;
-        let mut names = vec![reference.unit_name()];
-        if reference.name.is_some() {
-            names.push(format!("buildbot-{}@.service", reference.role));
-        }
-        let files: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
-        let first = files.iter().find(|path| path.symlink_metadata().is_ok());
-        let is_masked = first.is_some_and(|path| {
-            fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"))
-        });
-        let hand_made = first.filter(|_| !is_masked).cloned();
-        let mut drop_ins: Vec<PathBuf> = names
-            .iter()
-            .flat_map(|name| {
-                fs::read_dir(directory.join(format!("{name}.d")))
-                    .into_iter()
-                    .flatten()
-            })
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|end| end == "conf"))
-            .collect();
-        drop_ins.sort();
-        Self {
-            starts_launcher: hand_made.as_deref().is_some_and(starts_launcher),
-            hand_made,
-            is_masked,
-            is_masked_until_boot: false,
-            drop_ins,
-        }
-    }
+    findings
 }
 
 fn read(path: &Path) -> Option<String> {
@@ -146,114 +164,35 @@ fn read(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&content).into_owned())
 }
 
-fn starts_launcher(path: &Path) -> bool {
-    let text = read(path).unwrap_or_default();
-    settings(&text).any(|(key, value)| key == "ExecStart" && value.contains(paths::LAUNCHER))
-}
-
-/// Keys and values of the `[Service]` section; a line that goes on below counts by its beginning.
-fn settings(text: &str) -> impl Iterator<Item = (&str, &str)> {
-    let mut section = "";
-    text.lines().map(str::trim).filter_map(move |line| {
-        if line.starts_with('[') {
-            section = line;
-        }
-        let (key, value) = line.split_once('=')?;
-        let counts = section == "[Service]" && !line.starts_with(['#', ';']);
-        counts.then(|| (key.trim(), value.trim()))
-    })
-}
-
-fn file(instance: &Instance, view: &View, scene: &Scene<'_>) -> Finding {
-    let reference = Some(&instance.reference);
-    let unit = instance.reference.unit_name();
-    let Some(path) = &view.hand_made else {
-        return Finding::ok(
-            Check::UnitFile,
-            reference,
-            format!("`{unit}` is the package's"),
-        );
-    };
-    let path = path.display();
-    if view.starts_launcher {
-        let seen = format!("`{path}` is a copy of the package's unit, which upgrades do not reach");
-        return Finding::warning(Check::UnitFile, reference, seen)
-            .command(scene.there(["systemctl", "revert", &unit]))
-            .words("what it changes belongs into a drop-in: `systemctl edit`");
-    }
-    let seen =
-        format!("`{path}` hides the package's unit, so nothing of the configuration has an effect");
-    let adopt = ["buildbot-conda", "adopt", &instance.reference.to_string()].map(str::to_owned);
-    Finding::problem(Check::UnitFile, reference, seen).command(scene.there(adopt))
-}
-
-fn mask(instance: &Instance, view: &View, scene: &Scene<'_>) -> Finding {
-    let reference = Some(&instance.reference);
-    let unit = instance.reference.unit_name();
-    if !view.is_masked {
-        return Finding::ok(
-            Check::UnitMasked,
-            reference,
-            format!("`{unit}` is not masked"),
-        );
-    }
-    let seen = format!("`{unit}` is masked, so nothing can start it");
-    let finding = Finding::problem(Check::UnitMasked, reference, seen);
-    if !scene.has_systemd() {
-        let link = scene.context.path(ADMINISTRATORS).join(&unit);
-        return finding.command(["rm", &link.to_string_lossy()]);
-    }
-    if view.is_masked_until_boot {
-        return finding.command(["systemctl", "unmask", "--runtime", &unit]);
-    }
-    finding.command(["systemctl", "unmask", &unit])
-}
-
-fn drop_ins(instance: &Instance, view: &View, scene: &Scene<'_>) -> Vec<Finding> {
-    let reference = Some(&instance.reference);
-    let mut findings: Vec<Finding> = view
-        .drop_ins
-        .iter()
-        .filter_map(|path| drop_in(path, instance))
-        .map(|finding| {
-            if scene.has_systemd() {
-                finding.command(["systemctl", "daemon-reload"])
-            } else {
-                finding
-            }
-        })
-        .collect();
-    if findings.is_empty() {
-        let seen = match view.drop_ins.len() {
-            0 => "there are none beside the generated one".to_owned(),
-            count => format!("{count} beside the generated one, and none undoes it"),
-        };
-        findings.push(Finding::ok(Check::UnitDropIns, reference, seen));
-    }
-    findings
-}
-
 fn drop_in(path: &Path, instance: &Instance) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let text = read(path)?;
     let name = path.to_string_lossy().into_owned();
     // systemd passes over files of other endings, and the administrator has it still.
     let aside = ["mv", "--no-clobber", &name, &format!("{name}.off")].map(str::to_owned);
-    let essential: BTreeSet<&str> = settings(&text)
-        .filter(|(key, value)| match *key {
-            "Environment" => value.is_empty(),
-            "ExecStart" => !value.is_empty() && !value.contains(paths::LAUNCHER),
-            _ => ESSENTIAL.contains(key),
+    let settings = unit_text::parse(&name, &text);
+    let settings = settings
+        .iter()
+        .filter(|setting| setting.section == "Service");
+    let essential: BTreeSet<&str> = settings
+        .clone()
+        .filter(|setting| match setting.key.as_str() {
+            "Environment" => setting.value.is_empty(),
+            "ExecStart" => !setting.value.is_empty() && !unit_text::starts_launcher(&setting.value),
+            key => ESSENTIAL.contains(&key),
         })
-        .map(|(key, _)| key)
+        .map(|setting| setting.key.as_str())
         .collect();
     if !essential.is_empty() {
         let keys = list(essential);
         let seen = format!("`{name}` changes {keys}, on which the service depends");
         return Some(Finding::problem(Check::UnitDropIns, reference, seen).command(aside));
     }
-    let configured: BTreeSet<(&str, &str)> = settings(&text)
-        .filter_map(|(key, _)| CONFIGURED.iter().find(|(known, _)| *known == key).copied())
+    let configured: BTreeSet<(&str, &str)> = settings
+        .filter_map(|setting| {
+            let known = CONFIGURED.iter().find(|(known, _)| *known == setting.key);
+            known.copied()
+        })
         .collect();
     if configured.is_empty() {
         return None;
@@ -347,16 +286,4 @@ fn without_table(name: &str, settings: &Settings, scene: &Scene<'_>) -> Option<F
         let words = [&["systemctl", "disable"], now, &[name]].concat();
         finding.command(scene.there(words))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn settings_are_those_of_the_service_section() {
-        let text = "[Unit]\nType=x\n[Service]\n# Type=a\n Type = simple \n;User=b\nExecStart=\n[Install]\nUser=c\n";
-        let found: Vec<_> = settings(text).collect();
-        assert_eq!(found, [("Type", "simple"), ("ExecStart", "")]);
-    }
 }

@@ -7,6 +7,7 @@
 mod prepare;
 mod reload;
 mod stop;
+mod unit_file;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,13 @@ pub(crate) enum Verb {
         #[arg(value_name = "REF")]
         reference: InstanceRef,
     },
+    /// Print which unit file runs, and whether it is ours
+    #[command(hide = true)]
+    UnitFile {
+        /// Names of units, such as `buildbot-master.service`; those of ours when none is given
+        #[arg(value_name = "UNIT")]
+        names: Vec<String>,
+    },
     /// What `env update` asks of a generation, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
@@ -56,6 +64,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
+        Verb::UnitFile { names } => return unit_file::run(names, context),
         Verb::Try(arguments) => return trial::run(arguments, context),
         Verb::Make(make) => return inside::run(make, context),
     };
@@ -76,7 +85,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
         Verb::Stop(_) => stop::run(&service)?,
-        Verb::Prepare { .. } | Verb::Make(_) | Verb::Try(_) => {
+        Verb::Prepare { .. } | Verb::Make(_) | Verb::Try(_) | Verb::UnitFile { .. } => {
             unreachable!("it has returned above")
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Refusal, Settings};
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::unit_files::UnitFiles;
 use thiserror::Error;
 
 /// The root directory of this invocation.
@@ -37,6 +38,11 @@ impl Context {
     /// The settings of this host, good or bad.
     pub(crate) fn settings(&self) -> Result<Settings, InvalidConfiguration> {
         Ok(buildbot_conda_host::settings(self.root.as_deref())?)
+    }
+
+    /// The unit files of our names that are on this host.
+    pub(crate) fn unit_files(&self) -> UnitFiles {
+        UnitFiles::list(self.root.as_deref(), None)
     }
 
     /// The settings of a file that may become the configuration of this host.

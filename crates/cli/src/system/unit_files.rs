@@ -4,9 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::paths;
+use buildbot_conda_host::unit_files::Runs;
 
 use super::context::Context;
 
@@ -15,42 +15,51 @@ pub(crate) const UNITS: &str = "/etc/systemd/system";
 /// Bytes; more than any unit file or wrapper script has.
 const LARGEST: u64 = 1 << 20;
 
-/// Every hand-made unit file of our names and its text, in the order of the names.
+/// Every hand-made unit file of our names in `/etc/systemd/system` and its text, in the order of the names.
 pub(crate) fn hand_made(context: &Context) -> anyhow::Result<Vec<(String, String)>> {
     let directory = context.path(UNITS);
+    let unit_files = context.unit_files();
     let mut found = Vec::new();
     for file_name in entries(&directory)? {
-        if !is_ours(&file_name) {
-            continue;
-        }
         let path = directory.join(&file_name);
-        // `systemctl mask` makes such a link; a masked unit is meant to be one.
-        if fs::read_link(&path).is_ok_and(|target| target == Path::new("/dev/null")) {
+        if !is_ours(&file_name)
+            || unit_files.of_unit(&file_name).runs != Runs::HandMade(path.clone())
+        {
             continue;
         }
-        if path.is_dir() {
-            continue;
-        }
-        let shown = format!("{UNITS}/{file_name}");
-        let text = read(&path).map_err(|reason| anyhow!("read `{shown}`: {reason}"))?;
-        // An edited copy of ours does what ours does.
-        if text.is_empty() || text.contains(paths::LAUNCHER) {
-            continue;
-        }
+        let text = read(&path);
+        let text = text.map_err(|reason| anyhow!("read `{UNITS}/{file_name}`: {reason}"))?;
         found.push((file_name, text));
     }
     Ok(found)
 }
 
-/// The hand-made file that an instance would run by instead of ours.
-pub(crate) fn hiding(reference: &InstanceRef, context: &Context) -> anyhow::Result<Option<String>> {
-    let template = format!("buildbot-{}@.service", reference.role);
-    let names = [reference.unit_name(), template];
-    let count = if reference.name.is_some() { 2 } else { 1 };
-    let hiding = hand_made(context)?
-        .into_iter()
-        .find(|(file_name, _)| names[..count].contains(file_name));
-    Ok(hiding.map(|(file_name, _)| format!("{UNITS}/{file_name}")))
+/// Hand-made unit files of our names in other directories of units, where `adopt` does not take them from.
+pub(crate) fn hand_made_elsewhere(context: &Context) -> Vec<PathBuf> {
+    let directory = context.path(UNITS);
+    let unit_files = context.unit_files();
+    let found = unit_files.files().into_keys().filter(|name| is_ours(name));
+    found
+        .filter_map(|name| match unit_files.of_unit(name).runs {
+            Runs::HandMade(path) if path.parent() != Some(&directory) => Some(path),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Refuses an instance that runs by something else than the package's unit.
+pub(crate) fn ensure_ours(reference: &InstanceRef, context: &Context) -> anyhow::Result<()> {
+    match context.unit_files().of(reference).runs {
+        Runs::HandMade(path) => bail!(
+            "`{}` hides the package's unit\nhint: `buildbot-conda adopt` takes it over",
+            path.display()
+        ),
+        Runs::Replaced(path) => bail!(
+            "`{}` replaces the command of the package's unit\nhint: take `ExecStart=` out of it",
+            path.display()
+        ),
+        Runs::Ours | Runs::Copy(_) | Runs::Masked(_) | Runs::Missing => Ok(()),
+    }
 }
 
 /// The links that enable a unit.
@@ -82,7 +91,8 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
     String::from_utf8(content).map_err(|_| "it is no text".to_owned())
 }
 
-fn is_ours(file_name: &str) -> bool {
+/// Whether a file name is that of a unit of ours, or of its template.
+pub(crate) fn is_ours(file_name: &str) -> bool {
     let Some(stem) = file_name
         .strip_prefix("buildbot-")
         .and_then(|text| text.strip_suffix(".service"))

@@ -37,7 +37,10 @@ fn host() -> Host {
     host.write("etc/passwd", &accounts);
     for name in ["master", "master@", "worker", "worker@"] {
         let unit = format!("usr/lib/systemd/system/buildbot-{name}.service");
-        host.write(&unit, "[Service]\n");
+        host.write(
+            &unit,
+            "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher\n",
+        );
     }
     for program in [
         "usr/bin/buildbot-conda",
@@ -372,9 +375,9 @@ fn units_are_examined_as_files() {
                 sh -c 'printf '\''%s\n'\'' "$@" >"$0"' ROOT/etc/needrestart/conf.d/buildbot-conda.conf '$nrconf{override_rc}{qr(^buildbot-worker[.\@])} = 0;'
             warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep
                 chroot ROOT/ buildbot-conda headless on
-            warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` is a copy of the package's unit, which upgrades do not reach
-                chroot ROOT/ systemctl revert buildbot-worker@gpu.service
-                hint: what it changes belongs into a drop-in: `systemctl edit`
+            warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` starts the launcher in the place of the package's unit, so upgrades of that have no effect
+                mv --no-clobber ROOT/etc/systemd/system/buildbot-worker@.service ROOT/etc/systemd/system/buildbot-worker@.service.off
+                hint: what it changes belongs into a drop-in: `systemctl edit buildbot-worker@gpu.service`
             2 problems, 3 warnings, 0 in order
         "#]],
     );

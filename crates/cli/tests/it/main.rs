@@ -25,4 +25,5 @@ mod recorded_activations;
 mod refusals;
 mod repo;
 mod terminal;
+mod unit_files;
 mod verbs;

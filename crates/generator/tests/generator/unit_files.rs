@@ -34,11 +34,43 @@ fn a_hand_made_unit_gets_no_drop_in_wherever_it_hides_ours() {
     }
 }
 
+/// The command line tests its verbs with the same shapes.
+#[test]
+fn a_unit_file_gets_a_drop_in_when_it_starts_the_launcher() {
+    let shapes = include_str!("../../../../tests/fixtures/unit-shapes.txt");
+    for shape in shapes.split("\n== ").skip(1) {
+        let (name, text) = shape.split_once('\n').unwrap();
+        let root = Root::new("[master]\n");
+        root.write("etc/systemd/system/buildbot-master.service", text);
+        root.run();
+        assert_eq!(
+            !root.instances().is_empty(),
+            name.starts_with("ours: "),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_drop_in_or_a_file_over_the_packages_may_start_something_else() {
+    let theirs = "[Service]\nExecStart=\nExecStart=/home/bb/start.sh\n";
+    for path in [
+        "etc/systemd/system/buildbot-worker@.service.d/x.conf",
+        "usr/lib/systemd/system/buildbot-worker@.service",
+    ] {
+        let root = Root::new(CONFIG);
+        root.write("usr/lib/systemd/system/buildbot-worker@.service", OURS);
+        root.write(path, theirs);
+        let message = format!("/{path}: does not start the launcher and is left alone\n");
+        assert_eq!(root.run(), message.repeat(2));
+        assert_eq!(root.instances(), ["master", "worker"]);
+    }
+}
+
 #[test]
 fn units_that_hide_nothing_are_ignored() {
     let root = Root::new(CONFIG);
     for path in [
-        "usr/lib/systemd/system/buildbot-master.service",
         "etc/systemd/user/buildbot-master.service",
         "etc/systemd/system/buildbot-master@x.service",
         "etc/systemd/system/buildbot-master.timer",
