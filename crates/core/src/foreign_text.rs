@@ -62,6 +62,10 @@ impl ForeignText {
         text
     }
 
+    #[expect(
+        clippy::ptr_arg,
+        reason = "whether it is owned says whether something was replaced"
+    )]
     fn of_lossy(text: &Cow<'_, str>) -> Self {
         let mut line = Self::new(text.trim());
         line.is_altered |= matches!(text, Cow::Owned(_));
