@@ -146,6 +146,24 @@ impl DebianRoot {
         }
     }
 
+    /// A system like this one at this moment, though something runs in it: what it has written is copied.
+    #[track_caller]
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let copy = Self {
+            lower: self.lower.clone(),
+            scratch: Arc::new(Tree::scratch()),
+        };
+        // Whiteouts and the overlay's own attributes are part of it.
+        let status = Command::new("cp")
+            .arg("--archive")
+            .arg(self.upper().join("."))
+            .arg(copy.upper())
+            .status();
+        assert!(status.expect("cp runs").success(), "copy a root");
+        copy
+    }
+
     /// The directory with what was written since the system was made or forked, as overlayfs keeps it.
     #[track_caller]
     pub fn upper(&self) -> PathBuf {

@@ -13,7 +13,7 @@ pub mod terminal;
 mod version;
 
 pub use debian_root::{DebianRoot, Outcome, Release};
-pub use interruption::{Moment, kill_at, moments};
+pub use interruption::{Moment, at_each, kill_at, moments};
 pub use package::{Entry, Package};
 pub use repository_host::{RepositoryHost, deb};
 pub use server::Server;

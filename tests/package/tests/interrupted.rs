@@ -1,4 +1,4 @@
-//! dpkg and everything that it has started, killed by SIGKILL at many moments of an installation, an upgrade, a removal
+//! dpkg and everything that it has started, as SIGKILL leaves it at many moments of an installation, an upgrade, a removal
 //! and a purge: what `dpkg --configure -a`, or else the same wish to apt once more, then makes of it must not be
 //! distinguishable from what an undisturbed run leaves.
 //!
@@ -6,12 +6,11 @@
 //! of dpkg's own; the one after a script's last step is before dpkg's next. The releases take turns, so that each moment is seen on one of them: with
 //! `BUILDBOT_CONDA_EVERY_MOMENT` set, each is seen on both.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use buildbot_conda_package_tests::{
-    DebianRoot, Moment, Release, differences, kill_at, moments, old_version,
+    DebianRoot, Moment, Release, at_each, differences, kill_at, moments, old_version,
 };
 
 /// One test for each release.
@@ -133,48 +132,69 @@ echo "$attempts"
 dpkg --audit
 "#;
 
-/// Kills the operation at each of its moments in a root of its own like `before`, repairs, and compares.
+/// Interrupts the operation at each of its moments, repairs what is left, and compares. One of them is really killed as
+/// well, and has to come to the same.
 fn interrupt(release: Release, before: &DebianRoot, operation: &Operation) {
     let undisturbed = before.fork();
     let moments = moments(&undisturbed, operation.command);
-    let mut rows = String::new();
+    let moments = moments_of(release, &moments);
+    let mut rows = Vec::new();
     let mut failures = Vec::new();
-    for moment in moments_of(release, &moments) {
-        let root = before.fork();
-        kill_at(&root, operation.command, moment);
-        let outcome = root.run(&format!(
-            "again='{}' at_last='{}' done='{}'{REPAIR}",
-            operation.again[0], operation.again[1], operation.done
-        ));
-        let told: Vec<&str> = outcome.stdout.lines().collect();
-        let differences = differences(&undisturbed, &root);
-        let status = told.first().copied().unwrap_or_default();
-        let how = match told.get(1).copied() {
-            Some("1") => "dpkg --configure -a",
-            Some("2") => operation.again[0],
-            Some("3") => operation.again[1],
-            _ => "nothing",
-        };
-        let twice = if told.get(1) == Some(&"3") && operation.again[0] == operation.again[1] {
-            ", twice"
-        } else {
-            ""
-        };
-        let row = format!(
-            "| {} | {} | {status} | `{how}`{twice} |",
-            moment.script, moment.text
-        );
-        if outcome.status != 0 || told.len() != 2 || !differences.is_empty() {
-            failures.push(format!(
-                "{row}\n{}\n{}",
-                differences.join("\n"),
-                outcome.talk()
-            ));
-        }
-        writeln!(rows, "{row}").expect("a string takes all");
-    }
+    at_each(
+        &before.fork(),
+        operation.command,
+        &moments,
+        |moment, root| {
+            let (row, failure) = repair(operation, moment, &root, &undisturbed);
+            rows.push(row);
+            failures.extend(failure);
+        },
+    );
+    let middle = moments.len() / 2;
+    let killed = before.fork();
+    kill_at(&killed, operation.command, moments[middle]);
+    let (row, failure) = repair(operation, moments[middle], &killed, &undisturbed);
+    failures.extend(failure);
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
-    keep(release, operation.name, &rows);
+    assert_eq!(row, rows[middle], "killed, and copied at the same moment");
+    keep(release, operation.name, &(rows.join("\n") + "\n"));
+}
+
+/// Repairs what an interruption has left in `root`. Gives the row of the table, and what is wrong with it.
+fn repair(
+    operation: &Operation,
+    moment: &Moment,
+    root: &DebianRoot,
+    undisturbed: &DebianRoot,
+) -> (String, Option<String>) {
+    let outcome = root.run(&format!(
+        "again='{}' at_last='{}' done='{}'{REPAIR}",
+        operation.again[0], operation.again[1], operation.done
+    ));
+    let told: Vec<&str> = outcome.stdout.lines().collect();
+    let differences = differences(undisturbed, root);
+    let status = told.first().copied().unwrap_or_default();
+    let how = match told.get(1).copied() {
+        Some("1") => "dpkg --configure -a",
+        Some("2") => operation.again[0],
+        Some("3") => operation.again[1],
+        _ => "nothing",
+    };
+    let twice = if told.get(1) == Some(&"3") && operation.again[0] == operation.again[1] {
+        ", twice"
+    } else {
+        ""
+    };
+    let row = format!(
+        "| {} | {} | {status} | `{how}`{twice} |",
+        moment.script, moment.text
+    );
+    let is_good = outcome.status == 0 && told.len() == 2 && differences.is_empty();
+    let failure = (!is_good).then(|| {
+        let differences = differences.join("\n");
+        format!("{row}\n{differences}\n{}", outcome.talk())
+    });
+    (row, failure)
 }
 
 /// Every second moment, those of the two releases being different ones.
