@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{self, Output};
 use crate::root::HOST_NAME;
+use crate::timings;
 use crate::tree::Tree;
 
 const GUARDIAN: &str = include_str!("guardian.sh");
@@ -42,6 +43,7 @@ pub(crate) struct Boot {
     guardian: Child,
     /// PID of the machine's PID 1 as this process sees it.
     init: Pid,
+    started: Instant,
 }
 
 impl Boot {
@@ -56,7 +58,8 @@ impl Boot {
             .stderr(console)
             .spawn()
             .context("start `unshare`")?;
-        let deadline = Instant::now() + BOOT_LIMIT;
+        let started = Instant::now();
+        let deadline = started + BOOT_LIMIT;
         // From here on dropping the guardian's standard input ends whatever has started.
         let mut guardian = Unfinished(Some(guardian));
         let init = loop {
@@ -87,15 +90,38 @@ impl Boot {
             }
             thread::sleep(Duration::from_millis(20));
         };
-        Ok(Self {
+        let boot = Self {
             guardian: guardian.0.take().expect("it is taken only here"),
             init,
-        })
+            started,
+        };
+        timings::record("boot", started.elapsed(), boot.busy());
+        Ok(boot)
     }
 
     /// PID of the machine's PID 1 as this process sees it.
     pub(crate) fn init(&self) -> Pid {
         self.init
+    }
+
+    /// What the processes of the machine have had of the processor, those that commands from outside started left out;
+    /// cgroups(7) has the file.
+    fn busy(&self) -> Option<Duration> {
+        let path = format!(
+            "/proc/{}/root/sys/fs/cgroup/cpu.stat",
+            self.init.as_raw_nonzero()
+        );
+        let text = fs::read_to_string(path).ok()?;
+        let mut lines = text.lines();
+        let microseconds = lines.find_map(|line| line.strip_prefix("usage_usec "))?;
+        Some(Duration::from_micros(microseconds.parse().ok()?))
+    }
+
+    /// Keeps how long it has been on. Nothing is known of one that is off already.
+    fn record(&self) {
+        if let Some(busy) = self.busy() {
+            timings::record("machine", self.started.elapsed(), Some(busy));
+        }
     }
 
     /// Runs a command in all of the machine's namespaces, with a plain environment.
@@ -105,6 +131,7 @@ impl Boot {
 
     /// Shuts down as an administrator does, every unit stopped in order.
     pub(crate) fn power_off(mut self) -> Result<()> {
+        self.record();
         // The answer gets lost when the machine is faster than the command.
         let _ = self.run(
             &["systemctl", "--no-block", "poweroff"],
@@ -119,6 +146,7 @@ impl Boot {
 
     /// Ends every process of the machine at once, without a word.
     pub(crate) fn cut_power(mut self) -> Result<()> {
+        self.record();
         kill_process(self.init, Signal::KILL).context("kill a machine's PID 1")?;
         self.guardian.wait().context("wait for the guardian")?;
         Ok(())
@@ -127,6 +155,7 @@ impl Boot {
 
 impl Drop for Boot {
     fn drop(&mut self) {
+        self.record();
         end(&mut self.guardian);
     }
 }

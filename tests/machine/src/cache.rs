@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 
+use crate::timings;
 use crate::tree::machines_directory;
 
 /// A short name for `inputs`: sixteen hexadecimal digits, the same for the same inputs and compiler.
@@ -76,6 +77,7 @@ pub(crate) fn entry(
     fs::rename(&partial, &path).with_context(|| format!("rename `{}`", partial.display()))?;
     fs::write(&finished, "").with_context(|| format!("write `{}`", finished.display()))?;
     eprintln!("made {kind} in {:.1} s", started.elapsed().as_secs_f64());
+    timings::record(&format!("layer {kind}"), started.elapsed(), None);
     sweep(&cache, kind);
     Ok(path)
 }

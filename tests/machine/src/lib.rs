@@ -23,7 +23,9 @@ mod programs;
 mod release;
 mod rest;
 mod root;
+mod scenarios;
 mod stage;
+mod timings;
 mod tree;
 mod unit;
 
@@ -40,6 +42,7 @@ pub use programs::{with_packages, with_programs};
 pub use release::Release;
 pub use rest::{Build, Rest};
 pub use root::{debian_root, systemd_version};
+pub use scenarios::Scenarios;
 pub use stage::{CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, scripted};
 pub use tree::{Layers, machines_directory};
 pub use unit::Unit;

@@ -97,11 +97,12 @@ impl Tree {
         })
     }
 
-    /// The options of the overlay mount.
+    /// The options of the overlay mount. An environment has thousands of files, and tests rename it and give it to other
+    /// accounts: without the last two options each of them would be copied.
     pub(crate) fn mount_options(&self) -> String {
         let directory = self.directory.display();
         format!(
-            "lowerdir={},upperdir={directory}/upper,workdir={directory}/work",
+            "lowerdir={},upperdir={directory}/upper,workdir={directory}/work,redirect_dir=on,metacopy=on",
             self.layers.lower()
         )
     }

@@ -246,22 +246,26 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     ensure_same_but_databases(&machine, &before, &talk)?;
     machine.write_file(&file, &configuration, "0600", "bb")?;
 
-    // The same for a password that somebody types, which is not seen; then the right one.
-    let talk = type_password(&machine, "wrong one")?;
+    refuse_a_wrong_password_that_is_typed(&machine, &before)
+}
+
+/// A password that somebody types is not seen, and a wrong one leaves nothing behind; then the right one.
+fn refuse_a_wrong_password_that_is_typed(machine: &Machine, before: &str) -> Outcome {
+    let talk = type_password(machine, "wrong one")?;
     ensure!(
         talk.status == 1
             && talk.stdout.contains("the master refuses `worker@typed`")
             && !talk.stdout.contains("wrong one"),
         "{talk}"
     );
-    ensure_same_but_databases(&machine, &before, &talk)?;
+    ensure_same_but_databases(machine, before, &talk)?;
     let password = machine.read_file("/etc/buildbot-conda/credentials/worker-password")?;
-    let talk = type_password(&machine, password.trim())?;
+    let talk = type_password(machine, password.trim())?;
     ensure!(
         talk.status == 0 && !talk.stdout.contains(password.trim()),
         "{talk}"
     );
-    ensure!(Rest::new(&machine).worker_connected("worker")?, "{talk}");
+    ensure!(Rest::new(machine).worker_connected("worker")?, "{talk}");
     Ok(())
 }
 
