@@ -142,10 +142,6 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     Ok(())
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "one failure after the other on one machine, whose state is compared after each"
-)]
 fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
