@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -75,10 +75,16 @@ impl InForce {
     /// Writes the note to a path of no meaning yet, locked and on disk.
     pub(crate) fn write(change: &Change, path: &Path) -> Result<Self, Error> {
         let write = || {
-            let mut file = File::create_new(path)?;
+            // Whoever can open it could hold a lock for reading: nobody can before it is locked.
+            let mut options = File::options();
+            let mut file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
             // Every service reads it, whatever the umask.
             file.set_permissions(fs::Permissions::from_mode(0o644))?;
-            rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)?;
             file.write_all(change.text().as_bytes())?;
             file.sync_all()?;
             Ok(file)

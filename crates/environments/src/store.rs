@@ -4,10 +4,10 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use buildbot_conda_host::lock::{self, FlockOperation};
 
 use crate::change::{CHANGING, Change, InForce};
 use crate::{EnvironmentName, Error, GenerationId};
@@ -174,21 +174,12 @@ impl Environment {
     fn lock_by(&self, operation: FlockOperation) -> Result<Lock, Error> {
         make_directories(&self.directory)?;
         let path = self.directory.join(LOCK);
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            // Whoever can open it can hold it.
-            .mode(0o600)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+        let file = match lock::take(&path, operation) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 return Err(Error::Busy(self.name.to_string()));
             }
-            Err(error) => return Err(Error::io("lock", &path)(error.into())),
-        }
+            other => other.map_err(Error::io("lock", &path))?,
+        };
         let mut lock = Lock {
             file,
             unfinished: None,

@@ -5,6 +5,7 @@
 //! instance must not start from a configuration that its drop-in was not made from.
 
 mod credentials;
+pub mod lock;
 pub mod trusted;
 pub mod unit_files;
 

@@ -1,9 +1,11 @@
 //! A repository on disk and what can be done with it. One process changes it at a time.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+
+use buildbot_conda_host::lock::{self, FlockOperation};
 
 use crate::change::{Change, readable};
 use crate::deb;
@@ -166,24 +168,21 @@ impl Repository {
         })
     }
 
-    /// Waits for whoever writes, and removes what is not read any more; where nothing can be written, nobody writes.
+    /// Waits for whoever writes, and removes what is not read any more. The lock is the owner's alone: other accounts
+    /// read without it, as those do who fetch from the repository.
     fn lock_for_reading(&self) -> Result<Option<File>, Error> {
         let path = self.layout.lock();
-        let lock = File::open(&path).ok();
-        if let Some(lock) = &lock {
-            lock.lock_shared().map_err(at("lock", &path))?;
-        }
-        Ok(lock)
+        lock::take_to_read(&path).map_err(at("lock", &path))
     }
 
     /// Keeps others from changing it until the file is closed, as the kernel does for a killed process too.
     fn lock(&self) -> Result<File, Error> {
         let path = self.layout.lock();
-        let file = File::create(&path).map_err(at("write", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy(self.layout.root().to_owned())),
-            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        match lock::take(&path, FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Error::Busy(self.layout.root().to_owned()))
+            }
+            other => other.map_err(at("lock", &path)),
         }
     }
 

@@ -327,7 +327,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     // Nobody else comes in between.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
-        talk.status == 1 && talk.stderr.contains("is at work"),
+        talk.status == 1 && talk.stderr.contains("is running"),
         "{talk}"
     );
 

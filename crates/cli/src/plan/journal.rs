@@ -1,12 +1,12 @@
 //! What is unfinished of a verb that has begun: on disk before anything is done, gone when all of it is done or rolled
 //! back. Whoever holds the lock is the only one who changes the host.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use rustix::fs::FlockOperation;
+use buildbot_conda_host::lock::{self, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use super::step::Step;
@@ -83,21 +83,14 @@ impl Journal {
         let path = context.path(JOURNAL);
         let lock_path = context.path(LOCK);
         let directory = path.parent().context("find the state directory")?;
-        let lock = fs::create_dir_all(directory)
-            .and_then(|()| {
-                let mut options = File::options();
-                options.create(true).truncate(false).write(true);
-                let lock = options.mode(0o600).open(&lock_path)?;
-                // Who can open it can lock it, and older versions let everybody.
-                lock.set_permissions(Permissions::from_mode(0o600))?;
-                Ok(lock)
-            })
-            .with_context(|| format!("open `{}`", lock_path.display()))?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            bail!(
-                "another `buildbot-conda` that changes this host is at work\nhint: try again when it has finished"
-            );
-        }
+        fs::create_dir_all(directory)
+            .with_context(|| format!("create `{}`", directory.display()))?;
+        let lock = match lock::take(&lock_path, FlockOperation::NonBlockingLockExclusive) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
+                "another `buildbot-conda` that changes this host is running\nhint: try again when it has finished"
+            ),
+            other => other.with_context(|| format!("lock `{}`", lock_path.display()))?,
+        };
         Ok(Self { path, _lock: lock })
     }
 
