@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::ForeignText;
 
 /// Writes `text` to standard output.
 pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<ExitCode> {
@@ -18,18 +19,9 @@ pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// `text` on one line without control characters: what a service user wrote must not steer the
-/// terminal of an administrator.
+/// [`ForeignText`] for what is only ever shown.
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                ' '
-            } else {
-                character
-            }
-        })
-        .collect()
+    ForeignText::new(text).into()
 }
 
 /// Columns of the terminal that standard output is; none for a file or a pipe, or when nobody has told the terminal.

@@ -3,11 +3,12 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::bail;
+use buildbot_conda_core::foreign_text::harmless_lines;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
 use crate::listing::{self, Options};
-use crate::output::{self, harmless};
+use crate::output;
 use crate::survey::{self, Row};
 use crate::system::context::Context;
 use crate::table;
@@ -70,7 +71,7 @@ fn detail(row: &Row, context: &Context) -> String {
         line("memory", &format!("{} MiB", bytes >> 20));
     }
     if let Some(version) = &row.buildbot {
-        line("Buildbot", &harmless(version));
+        line("Buildbot", version);
     }
     if let Some(directory) = &row.directory {
         line("directory", directory);
@@ -81,13 +82,10 @@ fn detail(row: &Row, context: &Context) -> String {
     let status = row.status.as_ref();
     if let Some(reload) = status.and_then(|status| status.reconfiguration.as_ref()) {
         let message = reload.message.as_deref().unwrap_or_default();
-        line(
-            "last reload",
-            &harmless(&format!("{} {message}", reload.outcome)),
-        );
+        line("last reload", &format!("{} {message}", reload.outcome));
     }
     if let Some(worker) = status.and_then(|status| status.worker.as_ref()) {
-        line("connection", &harmless(&worker.connection));
+        line("connection", &worker.connection);
     }
     if !context.is_elsewhere()
         && let Some(log) = last_log_lines(&row.unit)
@@ -111,6 +109,7 @@ fn last_log_lines(unit: &str) -> Option<String> {
         ])
         .output()
         .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = harmless_lines(&text).into_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AbsolutePath;
 use serde::Serialize;
 
-use crate::output::harmless;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::status_file::{self, StatusFile};
 use crate::system::units::{self, Unit};
@@ -33,13 +33,13 @@ pub(crate) struct Row {
     /// Bytes.
     pub(crate) memory: Option<u64>,
     /// Version of Buildbot.
-    pub(crate) buildbot: Option<String>,
+    pub(crate) buildbot: Option<ForeignText>,
     /// Absolute prefix of the environment; none when the configuration is bad.
-    pub(crate) environment: Option<String>,
+    pub(crate) environment: Option<ForeignText>,
     /// Instance directory; none when the configuration is bad.
     pub(crate) directory: Option<String>,
     /// What it is doing, or why it failed.
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<ForeignText>,
     /// What its runner says.
     pub(crate) status: Option<StatusFile>,
 }
@@ -83,12 +83,12 @@ fn row(
         .as_ref()
         .filter(|status| unit.main_pid() == Some(status.pid));
     let message = match (&instance, unit.property("StatusText")) {
-        (Err(refusal), _) => Some(refusal.to_string()),
+        (Err(refusal), _) => Some(refusal.to_string().into()),
         (Ok(instance), _) if unit.failed_set_up().is_some() => unit
             .failed_set_up()
-            .map(|status| set_up_failure(status, instance)),
+            .map(|status| set_up_failure(status, instance).into()),
         (Ok(_), "") => status.as_ref().and_then(|status| status.message.clone()),
-        (Ok(_), text) => Some(text.to_owned()),
+        (Ok(_), text) => Some(text.into()),
     };
     Row {
         instance: reference.to_string(),
@@ -110,13 +110,13 @@ fn row(
             .as_ref()
             .ok()
             .map(|instance| instance.directory.to_string()),
-        message: message.map(|message| harmless(&message)),
+        message,
         status,
     }
 }
 
 /// The prefix that the main process runs from, or that the next start enters: of a managed environment, the generation.
-fn environment_of(instance: &Instance, unit: &Unit) -> String {
+fn environment_of(instance: &Instance, unit: &Unit) -> ForeignText {
     let configured = instance.prefix();
     let entered = buildbot_conda_host::prefix_to_enter(configured.as_str());
     let environment = entered
@@ -130,7 +130,7 @@ fn environment_of(instance: &Instance, unit: &Unit) -> String {
             let prefix = program.parent()?.parent()?.to_owned();
             (prefix.parent() == Some(environment)).then_some(prefix)
         });
-    running.unwrap_or(entered).display().to_string()
+    ForeignText::of_path(&running.unwrap_or(entered))
 }
 
 /// systemd says of its own failures what it did, and not what of the configuration it was about;

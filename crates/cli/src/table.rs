@@ -5,6 +5,7 @@ use comfy_table::{CellAlignment, Table};
 
 use crate::output;
 use crate::survey::Row;
+use buildbot_conda_core::foreign_text::ForeignText;
 
 /// What stands in the table whatever its form is.
 const SHORT: [&str; 6] = ["INSTANCE", "STATE", "FOR", "PID", "MEMORY", "BUILDBOT"];
@@ -49,6 +50,7 @@ fn lines(rows: &[Row], with_long: bool) -> Vec<String> {
     table.set_header(SHORT.iter().chain(long));
     for row in rows {
         let dash = || "-".to_owned();
+        let or_dash = |text: Option<&ForeignText>| text.map_or_else(dash, ToString::to_string);
         let mut cells = vec![
             row.instance.clone(),
             row.state.clone(),
@@ -56,11 +58,11 @@ fn lines(rows: &[Row], with_long: bool) -> Vec<String> {
             row.pid.map_or_else(dash, |pid| pid.to_string()),
             row.memory
                 .map_or_else(dash, |bytes| format!("{} MiB", bytes >> 20)),
-            row.buildbot.clone().unwrap_or_else(dash),
+            or_dash(row.buildbot.as_ref()),
         ];
         if with_long {
-            cells.push(row.environment.clone().unwrap_or_else(dash));
-            cells.push(row.message.clone().unwrap_or_else(dash));
+            cells.push(or_dash(row.environment.as_ref()));
+            cells.push(or_dash(row.message.as_ref()));
         }
         table.add_row(cells);
     }
@@ -119,10 +121,10 @@ mod tests {
             seconds: Some(9),
             pid: Some(1234),
             memory: Some(101 << 20),
-            buildbot: Some("4.3.0".to_owned()),
-            environment: Some("/home/bb/anaconda3/envs/buildbot".to_owned()),
+            buildbot: Some("4.3.0".into()),
+            environment: Some("/home/bb/anaconda3/envs/buildbot".into()),
             directory: None,
-            message: Some(message.to_owned()),
+            message: Some(message.into()),
             status: None,
         }
     }

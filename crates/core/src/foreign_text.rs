@@ -7,6 +7,7 @@
 //! with Unicode.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fmt;
 use std::ops::Deref;
@@ -16,7 +17,8 @@ use std::path::Path;
 ///
 /// Line breaks and tabs have become blanks, and every other character that is not visible stands there as an escape such
 /// as `\u{1b}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Two are equal when they are shown alike.
+#[derive(Debug, Clone, Default)]
 pub struct ForeignText {
     shown: String,
     is_altered: bool,
@@ -39,7 +41,10 @@ impl ForeignText {
 
     /// The output of a program on one line, without blanks around it. What is not UTF-8 becomes U+FFFD.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        Self::of_lossy(&String::from_utf8_lossy(bytes))
+        let text = String::from_utf8_lossy(bytes);
+        let mut line = Self::new(text.trim());
+        line.is_altered |= matches!(text, Cow::Owned(_));
+        line
     }
 
     /// Each line of a program's output.
@@ -60,16 +65,6 @@ impl ForeignText {
         let mut text = Self::new(&lossy);
         text.is_altered |= is_lossy;
         text
-    }
-
-    #[expect(
-        clippy::ptr_arg,
-        reason = "whether it is owned says whether something was replaced"
-    )]
-    fn of_lossy(text: &Cow<'_, str>) -> Self {
-        let mut line = Self::new(text.trim());
-        line.is_altered |= matches!(text, Cow::Owned(_));
-        line
     }
 
     /// What is shown of it.
@@ -171,6 +166,26 @@ impl From<String> for ForeignText {
 impl From<ForeignText> for String {
     fn from(text: ForeignText) -> Self {
         text.shown
+    }
+}
+
+impl PartialEq for ForeignText {
+    fn eq(&self, other: &Self) -> bool {
+        self.shown == other.shown
+    }
+}
+
+impl Eq for ForeignText {}
+
+impl PartialOrd for ForeignText {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ForeignText {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.shown.cmp(&other.shown)
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use buildbot_conda_environments::{
     BUILDING, GenerationId, LOCK_FILE, Package, generation_id, lock_text,
 };
@@ -203,13 +203,13 @@ fn package(wanted: &Wanted, sha256: Sha256Hash) -> anyhow::Result<Package> {
     segments.next_back();
     let subdir = segments.next_back().unwrap_or_default().to_owned();
     Ok(Package {
-        name: identifier.name,
-        version: identifier.version,
-        build: identifier.build_string,
-        subdir,
-        url: wanted.shown(),
-        sha256: Some(archives::hex(&sha256)),
-        md5: wanted.md5.map(|sum| archives::hex(&sum)),
+        name: identifier.name.into(),
+        version: identifier.version.into(),
+        build: identifier.build_string.into(),
+        subdir: subdir.into(),
+        url: wanted.shown().into(),
+        sha256: Some(archives::hex(&sha256).into()),
+        md5: wanted.md5.map(|sum| archives::hex(&sum).into()),
     })
 }
 
@@ -234,8 +234,7 @@ fn make(
         let state = serde_json::json!({ "env_vars": variables });
         write(&building.join("conda-meta/state"), &state.to_string())?;
     }
-    let lock = lock_text(packages, input::platform().as_str())
-        .map_err(|name| anyhow!("`{name}` has no checksum"))?;
+    let lock = lock_text(packages, input::platform().as_str())?;
     write(&building.join(LOCK_FILE), &lock)?;
     for_everybody(building)?;
     let Some((python, info)) = &python else {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use thiserror::Error;
 
 /// Why something about a managed environment cannot be done.
@@ -19,7 +20,7 @@ pub enum Error {
     Generation(String),
     /// The system refused.
     // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
-    #[error("{doing} `{}`: {cause}", path.display())]
+    #[error("{doing} `{}`: {cause}", ForeignText::of_path(path))]
     Io {
         /// What was attempted, such as `read`.
         doing: &'static str,
@@ -32,12 +33,32 @@ pub enum Error {
     #[error("another command changes the environment `{0}`\nhint: try again when it has finished")]
     Busy(String),
     /// A record of Conda's that is not one.
-    #[error("read `{}`: {reason}", path.display())]
+    #[error("read `{}`: {reason}", ForeignText::of_path(path))]
     Record {
         /// The file in `conda-meta`.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        reason: ForeignText,
+    },
+}
+
+/// Why a package cannot be named in a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LockError {
+    /// Nothing could tell the archive from another one.
+    #[error(
+        "`{0}` was installed without a checksum, so no lock can name it\nhint: install it again"
+    )]
+    NoChecksum(ForeignText),
+    /// Conda writes no such record.
+    #[error("no lock can name `{package}`: its record in `conda-meta` has the {what} `{value}`")]
+    Unfit {
+        /// Its name.
+        package: ForeignText,
+        /// `address` or `checksum`.
+        what: &'static str,
+        /// What stands there.
+        value: ForeignText,
     },
 }
 

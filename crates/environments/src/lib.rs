@@ -14,7 +14,7 @@ mod store;
 mod verify;
 
 pub use change::{Change, InForce};
-pub use error::Error;
+pub use error::{Error, LockError};
 pub use name::{EnvironmentName, GenerationId};
 pub use package::{Difference, Package, difference, generation_id, lock_text, packages_of};
 pub use store::{BUILDING, CURRENT, Environment, LOCK_FILE, Lock, Store};

@@ -3,33 +3,38 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
+use buildbot_conda_core::foreign_text::ForeignText;
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, GenerationId};
+use crate::{Error, GenerationId, LockError};
 
-/// One package, in the words of its record in `conda-meta`.
+/// Bytes; the record of a package with 100,000 files has a third of this.
+const LARGEST_RECORD: u64 = 128 << 20;
+
+/// One package, in the words of its record in `conda-meta`, which whoever owns the environment can write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
     /// Such as `buildbot`.
-    pub name: String,
+    pub name: ForeignText,
     /// Such as `4.3.0`.
-    pub version: String,
+    pub version: ForeignText,
     /// Such as `py_0`.
-    pub build: String,
+    pub build: ForeignText,
     /// `linux-64` or `noarch`.
-    pub subdir: String,
+    pub subdir: ForeignText,
     /// Where the archive came from.
-    pub url: String,
+    pub url: ForeignText,
     /// Of the archive, 64 hexadecimal digits.
     #[serde(default)]
-    pub sha256: Option<String>,
+    pub sha256: Option<ForeignText>,
     /// Of the archive, 32 hexadecimal digits.
     #[serde(default)]
-    pub md5: Option<String>,
+    pub md5: Option<ForeignText>,
 }
 
 impl Package {
@@ -63,11 +68,22 @@ pub fn packages_of(prefix: &Path) -> Result<Vec<Package>, Error> {
 
 /// Reads one record of `conda-meta` into whatever part of it is asked for.
 pub(crate) fn record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Error> {
-    let text = fs::read(path).map_err(Error::io("read", path))?;
-    serde_json::from_slice(&text).map_err(|error| Error::Record {
+    let refused = |reason: &str| Error::Record {
         path: path.to_owned(),
-        reason: error.to_string(),
-    })
+        reason: reason.into(),
+    };
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|error| Error::io("read", path)(error.into()))?;
+    let is_file = file.metadata().map_err(Error::io("read", path))?.is_file();
+    if !is_file {
+        return Err(refused("it is not a regular file"));
+    }
+    let text = buildbot_conda_host::read_at_most(&file, LARGEST_RECORD)
+        .map_err(Error::io("read", path))?
+        .ok_or_else(|| refused("it is larger than any record of a package"))?;
+    serde_json::from_slice(&text).map_err(|error| refused(&error.to_string()))
 }
 
 /// The name that a generation with these packages and variables has everywhere. `recipe` stands for how it is made:
@@ -107,16 +123,26 @@ pub fn generation_id(
 ///
 /// # Errors
 ///
-/// The name of the first package without any checksum.
-pub fn lock_text(packages: &[Package], platform: &str) -> Result<String, String> {
+/// When a package has no checksum, or its record has something that cannot stand in a lock: whoever reads the lock
+/// would take it for something else.
+pub fn lock_text(packages: &[Package], platform: &str) -> Result<String, LockError> {
     let mut text = format!("# platform: {platform}\n@EXPLICIT\n");
     let mut lines = Vec::new();
     for package in packages {
+        let unfit = |what, value: &ForeignText| LockError::Unfit {
+            package: package.name.clone(),
+            what,
+            value: value.clone(),
+        };
         let url = package.url.split('#').next().unwrap_or_default();
+        if package.url.exact().is_none() || !is_address(&package.url) {
+            return Err(unfit("address", &package.url));
+        }
         let sum = match (&package.sha256, &package.md5) {
-            (Some(sha256), _) => format!("sha256:{sha256}"),
-            (None, Some(md5)) => md5.clone(),
-            (None, None) => return Err(package.name.clone()),
+            (Some(sha256), _) if is_hex(sha256, 64) => format!("sha256:{sha256}"),
+            (None, Some(md5)) if is_hex(md5, 32) => md5.to_string(),
+            (None, None) => return Err(LockError::NoChecksum(package.name.clone())),
+            (Some(sum), _) | (None, Some(sum)) => return Err(unfit("checksum", sum)),
         };
         lines.push(format!("{url}#{sum}\n"));
     }
@@ -126,28 +152,52 @@ pub fn lock_text(packages: &[Package], platform: &str) -> Result<String, String>
     Ok(text)
 }
 
+/// Whether a text is the address of an archive, with a fragment or without, in the characters that RFC 3986 has for one.
+fn is_address(url: &str) -> bool {
+    let is_scheme = |scheme: &str| {
+        !scheme.is_empty()
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    };
+    url.split_once("://").is_some_and(|(scheme, rest)| {
+        is_scheme(scheme)
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+            && [".conda", ".tar.bz2"]
+                .iter()
+                .any(|end| rest.split('#').next().unwrap_or_default().ends_with(end))
+    })
+}
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// One package that is not the same in two environments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Such as `buildbot`.
-    pub name: String,
+    pub name: ForeignText,
     /// Version and build before; none where it is new.
-    pub before: Option<String>,
+    pub before: Option<ForeignText>,
     /// Version and build after; none where it is gone.
-    pub after: Option<String>,
+    pub after: Option<ForeignText>,
 }
 
 /// What changes from one environment to another, by name.
 pub fn difference(before: &[Package], after: &[Package]) -> Vec<Difference> {
-    let told = |package: &Package| format!("{} {}", package.version, package.build);
+    let shown =
+        |package: &Package| ForeignText::new(&format!("{} {}", package.version, package.build));
     let key = |package: &Package| {
         (
-            package.subdir.clone(),
+            package.subdir.to_string(),
             package.file_name().to_owned(),
             package.sha256.clone(),
         )
     };
-    let mut all: BTreeMap<&str, (Option<&Package>, Option<&Package>)> = BTreeMap::new();
+    let mut all: BTreeMap<&ForeignText, (Option<&Package>, Option<&Package>)> = BTreeMap::new();
     for package in before {
         all.entry(&package.name).or_default().0 = Some(package);
     }
@@ -157,9 +207,9 @@ pub fn difference(before: &[Package], after: &[Package]) -> Vec<Difference> {
     all.into_iter()
         .filter(|(_, (before, after))| before.map(key) != after.map(key))
         .map(|(name, (before, after))| Difference {
-            name: name.to_owned(),
-            before: before.map(told),
-            after: after.map(told),
+            name: name.clone(),
+            before: before.map(shown),
+            after: after.map(shown),
         })
         .collect()
 }
@@ -170,12 +220,12 @@ mod tests {
 
     fn package(name: &str, version: &str, channel: &str, sum: &str) -> Package {
         Package {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            build: "0".to_owned(),
-            subdir: "noarch".to_owned(),
-            url: format!("{channel}/noarch/{name}-{version}-0.conda"),
-            sha256: Some(sum.repeat(64)),
+            name: name.into(),
+            version: version.into(),
+            build: "0".into(),
+            subdir: "noarch".into(),
+            url: format!("{channel}/noarch/{name}-{version}-0.conda").into(),
+            sha256: Some(sum.repeat(64).into()),
             md5: None,
         }
     }
@@ -220,7 +270,62 @@ mod tests {
             sha256: None,
             ..packages[0].clone()
         };
-        assert_eq!(lock_text(&[bare], "linux-64"), Err("b".to_owned()));
+        let none = Err(LockError::NoChecksum("b".into()));
+        assert_eq!(lock_text(&[bare], "linux-64"), none);
+    }
+
+    #[test]
+    fn what_a_forged_record_has_is_in_no_lock() {
+        let good = package("a", "1", "https://x", "0");
+        let foreign = format!("https://x/noarch/b-1-0.conda#sha256:{}", "1".repeat(64));
+        let addresses = [
+            format!("https://x/noarch/a-1-0.conda#x\n{foreign}"),
+            format!("https://x/\r{foreign}"),
+            "https://x/no arch/a-1-0.conda".to_owned(),
+            "https://x/\u{202e}noarch/a-1-0.conda".to_owned(),
+            "https://x/\u{1b}[2J/a-1-0.conda".to_owned(),
+            "https://x/\u{a0}/a-1-0.conda".to_owned(),
+            "@EXPLICIT".to_owned(),
+            "/etc/a-1-0.conda".to_owned(),
+            "https://x/noarch/a-1-0.sh".to_owned(),
+        ];
+        let forged = addresses.map(|url| Package {
+            url: url.into(),
+            ..good.clone()
+        });
+        let sums = [
+            "0".repeat(63),
+            "g".repeat(64),
+            format!("{}\n{foreign}", "0".repeat(64)),
+            format!("{} ", "0".repeat(63)),
+        ];
+        let forged = forged.into_iter().chain(sums.map(|sum| Package {
+            sha256: Some(sum.into()),
+            ..good.clone()
+        }));
+        for package in forged {
+            let refused = lock_text(std::slice::from_ref(&package), "linux-64").unwrap_err();
+            assert!(matches!(refused, LockError::Unfit { .. }), "{package:?}");
+            // Also after a process of the owner has handed it on.
+            let text = serde_json::to_string(&package).unwrap();
+            let package: Package = serde_json::from_str(&text).unwrap();
+            assert!(lock_text(&[package], "linux-64").is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_no_file_is_not_waited_for() {
+        let prefix = tempfile::tempdir().unwrap();
+        let directory = prefix.path().join("conda-meta");
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("a-1-0.json");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR).unwrap();
+        let refused = packages_of(prefix.path()).unwrap_err().to_string();
+        assert!(refused.ends_with("it is not a regular file"), "{refused}");
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+        assert!(packages_of(prefix.path()).is_err());
+        assert!(crate::verify(prefix.path()).is_err());
     }
 
     #[test]
@@ -239,13 +344,13 @@ mod tests {
             .into_iter()
             .map(|difference| (difference.name, difference.before, difference.after))
             .collect();
-        let text = |text: &str| Some(text.to_owned());
+        let text = |text: &str| Some(text.into());
         assert_eq!(
             told,
             [
-                ("a".to_owned(), text("1 0"), None),
-                ("b".to_owned(), text("1 0"), text("2 0")),
-                ("d".to_owned(), None, text("1 0")),
+                ("a".into(), text("1 0"), None),
+                ("b".into(), text("1 0"), text("2 0")),
+                ("d".into(), None, text("1 0")),
             ]
         );
     }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -17,9 +18,9 @@ use crate::package::record;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// Below the prefix.
-    pub path: PathBuf,
+    pub path: ForeignText,
     /// The package that brought it; none for a file that none brought.
-    pub package: Option<String>,
+    pub package: Option<ForeignText>,
     /// `missing`, `changed`, `unknown` or `unreadable`.
     pub what: &'static str,
 }
@@ -27,7 +28,7 @@ pub struct Finding {
 /// The part of a record that is about files.
 #[derive(Deserialize)]
 struct Record {
-    name: String,
+    name: ForeignText,
     #[serde(default)]
     files: Vec<PathBuf>,
     #[serde(default)]
@@ -73,7 +74,7 @@ pub fn verify(prefix: &Path) -> Result<Vec<Finding>, Error> {
         for entry in &record.paths_data.paths {
             if let Some(what) = wrong(prefix, entry) {
                 findings.push(Finding {
-                    path: entry.path.clone(),
+                    path: ForeignText::of_path(&entry.path),
                     package: Some(record.name.clone()),
                     what,
                 });
@@ -140,7 +141,7 @@ fn strangers(
             strangers(prefix, &path, known, findings)?;
         } else if !is_directory && !known.contains(&path) && path != Path::new("CACHEDIR.TAG") {
             findings.push(Finding {
-                path,
+                path: ForeignText::of_path(&path),
                 package: None,
                 what: "unknown",
             });
@@ -207,7 +208,7 @@ mod tests {
         let found: Vec<_> = verify(prefix.path())
             .unwrap()
             .into_iter()
-            .map(|finding| (finding.path.display().to_string(), finding.what))
+            .map(|finding| (finding.path.to_string(), finding.what))
             .collect();
         let expected = [
             ("lib/good", "changed"),

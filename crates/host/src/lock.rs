@@ -59,6 +59,17 @@ pub fn take_to_read(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
+/// Whether a process holds the lock at `path`, as far as this account may know.
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty()) else {
+        return false;
+    };
+    let file = File::from(file);
+    let is_private = file.metadata().and_then(|found| is_private(&found, path));
+    is_private.unwrap_or_default()
+        && rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
 /// Never a link's target, and without waiting for a pipe. What root makes in somebody else's directory is that one's.
 fn open_or_create(path: &Path) -> io::Result<File> {
     let (flags, mode) = (FLAGS | OFlags::RDWR, Mode::RUSR | Mode::WUSR);
@@ -181,7 +192,9 @@ mod tests {
         assert_eq!(mode(&path), 0o600);
         let second = take(&path, TRY).unwrap_err();
         assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        assert!(is_held(&path));
         drop(lock);
+        assert!(!is_held(&path));
         take(&path, TRY).unwrap();
     }
 
@@ -191,6 +204,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let (path, _foreign) = held(directory.path(), wide);
             assert!(take_to_read(&path).unwrap().is_none());
+            assert!(!is_held(&path));
             let lock = take(&path, TRY).unwrap();
             assert_eq!(mode(&path), 0o600);
             assert!(take(&path, TRY).is_err(), "{wide:o}");

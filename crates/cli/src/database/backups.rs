@@ -69,7 +69,7 @@ impl BackupName {
     /// The name of a backup made now, one that is still free.
     pub(crate) fn now(master: &Master<'_>, facts: &Facts, kind: FileKind) -> Self {
         let buildbot = match facts.relation {
-            Relation::Current => Some(facts.buildbot.clone()),
+            Relation::Current => Some(facts.buildbot.to_string()),
             _ => master.last_version(),
         };
         let mut seconds = SystemTime::now();

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::lock::Lock;
 use super::{AWAY, CONFIGURATION, Failure, Master};
 use crate::system::children::{self, Stream};
+use buildbot_conda_core::foreign_text::ForeignText;
 
 const PROGRAM: &str = concat!(include_str!("tables.py"), include_str!("inspect.py"));
 
@@ -29,9 +30,9 @@ pub(crate) enum Relation {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Facts {
     /// `sqlite`, `memory`, `postgresql`, `mysql` or another dialect.
-    pub(crate) kind: String,
+    pub(crate) kind: ForeignText,
     /// For people, without a password.
-    pub(crate) place: String,
+    pub(crate) place: ForeignText,
     /// A `SQLite` file, absolute, links followed.
     #[serde(default)]
     pub(crate) path: Option<PathBuf>,
@@ -41,14 +42,14 @@ pub(crate) struct Facts {
     #[serde(default)]
     pub(crate) size: u64,
     /// Of the schema; none when there is no database yet.
-    pub(crate) revision: Option<String>,
+    pub(crate) revision: Option<ForeignText>,
     /// The revision that the Buildbot installed works with.
-    pub(crate) head: Option<String>,
+    pub(crate) head: Option<ForeignText>,
     pub(crate) relation: Relation,
     /// What a check found, or true where none was asked for.
     pub(crate) intact: bool,
     /// Version of the Buildbot installed.
-    pub(crate) buildbot: String,
+    pub(crate) buildbot: ForeignText,
     /// What the configuration listens on.
     #[serde(default)]
     pub(crate) ports: Vec<Port>,
@@ -58,7 +59,7 @@ pub(crate) struct Facts {
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Port {
     /// `www`, or the protocol of workers that it is for, such as `pb`.
-    pub(crate) purpose: String,
+    pub(crate) purpose: ForeignText,
     pub(crate) port: u16,
 }
 
@@ -89,7 +90,7 @@ impl fmt::Debug for Secret {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Answer {
-    Problem { problem: String, text: String },
+    Problem { problem: String, text: ForeignText },
     Facts(Box<Facts>),
 }
 

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::facts::Facts;
 use super::{Failure, SCHEMA};
+use buildbot_conda_core::foreign_text::ForeignText;
 
 const NAME: &str = "upgrade-in-progress";
 const VERSION: u32 = 1;
@@ -29,10 +30,10 @@ pub(crate) struct Mark {
     /// Name of the backup in `backups/`; none where no tool could make one.
     pub(crate) backup: Option<String>,
     /// The database, as [`Facts`] has it.
-    pub(crate) kind: String,
-    pub(crate) place: String,
+    pub(crate) kind: ForeignText,
+    pub(crate) place: ForeignText,
     /// Revision of the schema in the backup.
-    pub(crate) revision: Option<String>,
+    pub(crate) revision: Option<ForeignText>,
     /// How often an upgrade has been begun since the backup was made.
     pub(crate) attempts: u32,
 }

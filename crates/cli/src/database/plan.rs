@@ -8,6 +8,7 @@ use super::backups::{self, BackupName, FileKind};
 use super::facts::{Facts, Relation};
 use super::mark::{Mark, Purpose};
 use super::{Failure, Master, SCHEMA, dump};
+use buildbot_conda_core::foreign_text::ForeignText;
 
 /// How often an upgrade that never comes to an end is begun.
 const MOST_ATTEMPTS: u32 = 5;
@@ -44,7 +45,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
-    place: String,
+    place: ForeignText,
 }
 
 impl Plan {
@@ -249,7 +250,7 @@ fn no_tool(facts: &Facts) -> Failure {
 
 fn newer(master: &Master<'_>, facts: &Facts, revisions: &str) -> Failure {
     let writer = match master.last_version() {
-        Some(version) if version != facts.buildbot => format!("Buildbot {version}"),
+        Some(version) if facts.buildbot != version.as_str() => format!("Buildbot {version}"),
         _ => "a newer Buildbot".to_owned(),
     };
     let text = format!("the database is newer than Buildbot, {writer} wrote it: {revisions}");
@@ -311,7 +312,7 @@ pub(crate) fn restore(
         }
     }
     let mut mark = Mark::new(Purpose::Restore, Some(chosen.to_string()), facts);
-    mark.revision = Some(chosen.revision().to_owned());
+    mark.revision = Some(chosen.revision().into());
     steps.extend([
         Step::Mark(mark),
         Step::Restore(chosen.clone()),

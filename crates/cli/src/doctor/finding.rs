@@ -3,11 +3,10 @@
 
 use std::fmt;
 
+use buildbot_conda_core::foreign_text::{self, ForeignText};
 use buildbot_conda_core::names::InstanceRef;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-
-use crate::output::harmless;
 
 /// Longest text of something seen, in characters: Buildbot's own words can be long.
 const LONGEST: usize = 600;
@@ -131,8 +130,8 @@ pub(crate) struct Finding {
     /// `worker@gpu`; none where it is about the whole host.
     pub(crate) instance: Option<String>,
     pub(crate) severity: Severity,
-    /// What was seen, one line without control characters.
-    pub(crate) seen: String,
+    /// What was seen, and not too much of it.
+    pub(crate) seen: ForeignText,
     pub(crate) mending: Option<Mending>,
 }
 
@@ -142,7 +141,7 @@ pub(crate) struct Mending {
     /// To be run one after the other; they are carried out as they are printed.
     pub(crate) commands: Vec<CommandLine>,
     /// What no command can do, or what to think of.
-    pub(crate) words: Option<String>,
+    pub(crate) words: Option<ForeignText>,
     /// Whether `--fix` does it: nothing running is disturbed, no data is touched, and no decision
     /// of the administrator's is taken back.
     pub(crate) safe: bool,
@@ -163,7 +162,7 @@ impl Finding {
             check,
             instance: instance.map(ToString::to_string),
             severity,
-            seen: shortened(&harmless(&seen.into())),
+            seen: shortened(&seen.into()),
             mending: None,
         }
     }
@@ -215,7 +214,7 @@ impl Finding {
 
     /// Says what to do in words.
     pub(crate) fn words(mut self, words: impl AsRef<str>) -> Self {
-        self.mending.get_or_insert_default().words = Some(harmless(words.as_ref()));
+        self.mending.get_or_insert_default().words = Some(words.as_ref().into());
         self
     }
 
@@ -225,10 +224,11 @@ impl Finding {
     }
 }
 
-fn shortened(text: &str) -> String {
+fn shortened(text: &str) -> ForeignText {
+    let text = ForeignText::new(text);
     match text.char_indices().nth(LONGEST) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+        None => text,
+        Some((end, _)) => format!("{}...", text[..end].trim_end()).into(),
     }
 }
 
@@ -250,14 +250,22 @@ impl Serialize for CommandLine {
     }
 }
 
-/// A word for a POSIX shell: as it is where nothing in it means something to one.
+/// A word for a shell: as it is where nothing in it means something to one. What a terminal would obey is written as
+/// bash takes it.
 fn quoted(word: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:@%,".contains(&byte) || byte >= 0x80;
-    if !word.is_empty() && word.bytes().all(plain) {
+    if !word.is_empty() && word.bytes().all(plain) && foreign_text::is_plain(word) {
         word.to_owned()
-    } else {
+    } else if foreign_text::is_plain(word) {
         format!("'{}'", word.replace('\'', r"'\''"))
+    } else {
+        let bytes = word.bytes().map(|byte| match byte {
+            b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' => char::from(byte).to_string(),
+            _ => format!("\\{byte:03o}"),
+        });
+        format!("$'{}'", bytes.collect::<String>())
     }
 }
 
@@ -274,6 +282,10 @@ mod tests {
             (&["x", ""], "x ''"),
             (&["x", "$(y)", "*"], "x '$(y)' '*'"),
             (
+                &["rm", "/a\u{1b}[2J'\\", "/größe", "/\u{202e}b"],
+                r"rm $'/a\033[2J\'\\' /größe $'/\342\200\256b'",
+            ),
+            (
                 &["buildbot-conda", "show", "worker@gpu"],
                 "buildbot-conda show worker@gpu",
             ),
@@ -286,7 +298,7 @@ mod tests {
     #[test]
     fn what_was_seen_is_one_harmless_line_of_limited_length() {
         let seen = Finding::problem(Check::Tac, None, "a\n\u{1b}[2Jb").seen;
-        assert_eq!(seen, "a  [2Jb");
+        assert_eq!(seen, "a \\u{1b}[2Jb");
         let long = "ä".repeat(LONGEST + 1);
         let seen = Finding::problem(Check::Tac, None, long).seen;
         assert_eq!(seen.chars().count(), LONGEST + 3);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::paths;
 use buildbot_conda_environments::{Environment, GenerationId, Lock, Package};
 use clap::Args;
@@ -40,7 +41,7 @@ pub(super) struct Answer {
     pub(super) made: bool,
     pub(super) packages: Vec<Package>,
     /// What is not done and somebody may miss.
-    pub(super) warnings: Vec<String>,
+    pub(super) warnings: Vec<ForeignText>,
 }
 
 impl Answer {

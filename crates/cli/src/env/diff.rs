@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_environments::{Difference, GenerationId, difference, packages_of};
 use clap::Args;
 use serde_json::json;
@@ -68,9 +69,13 @@ pub(super) fn report(
 
 /// A table, the same for people wherever differences are told.
 pub(super) fn text(differences: &[Difference]) -> String {
-    let told = |side: &Option<String>| side.clone().unwrap_or_else(|| "-".to_owned());
-    let rows = differences
-        .iter()
-        .map(|one| vec![one.name.clone(), told(&one.before), told(&one.after)]);
+    let or_dash = |side: &Option<ForeignText>| side.as_deref().unwrap_or("-").to_owned();
+    let rows = differences.iter().map(|one| {
+        vec![
+            one.name.to_string(),
+            or_dash(&one.before),
+            or_dash(&one.after),
+        ]
+    });
     table::aligned(&["PACKAGE", "BEFORE", "AFTER"], rows)
 }

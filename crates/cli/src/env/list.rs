@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_environments::{Environment, EnvironmentName, LOCK_FILE, packages_of};
 use clap::Args;
@@ -39,7 +40,7 @@ struct Row {
     /// How many there are.
     packages: usize,
     /// Version of the package `buildbot`, or else of `buildbot-worker`.
-    buildbot: Option<String>,
+    buildbot: Option<ForeignText>,
     /// Instances that are configured to use it.
     instances: Vec<String>,
     /// Processes that run from it, as far as this account may see them.
@@ -69,7 +70,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             mark.to_owned(),
             told(row.made),
             row.packages.to_string(),
-            row.buildbot.clone().unwrap_or_else(|| "-".to_owned()),
+            row.buildbot.as_deref().unwrap_or("-").to_owned(),
             row.instances.join(" "),
             row.processes.len().to_string(),
         ]

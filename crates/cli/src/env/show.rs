@@ -41,7 +41,7 @@ pub(super) fn print(packages: &[Package], json: bool) -> anyhow::Result<ExitCode
             ..
         } = package;
         [name, version, build, subdir]
-            .map(ToOwned::to_owned)
+            .map(ToString::to_string)
             .to_vec()
     });
     output::print(table::aligned(

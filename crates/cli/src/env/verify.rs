@@ -9,7 +9,6 @@ use clap::Args;
 use super::scene::prefix_of;
 use super::table;
 use crate::output;
-use crate::output::harmless;
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -42,9 +41,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         );
     } else {
         let rows = findings.iter().map(|finding| {
-            let path = harmless(&finding.path.to_string_lossy());
             let package = finding.package.as_deref().unwrap_or("-").to_owned();
-            vec![finding.what.to_owned(), package, path]
+            vec![finding.what.to_owned(), package, finding.path.to_string()]
         });
         output::print(table::aligned(&["FINDING", "PACKAGE", "PATH"], rows))?;
     }

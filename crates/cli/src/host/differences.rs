@@ -260,7 +260,7 @@ fn environments(profile: &Profile, host: &Host, found: &mut Found) {
             found.with(subject(), State::Different, wanted, there);
         }
         for line in host.damage.get(prefix).into_iter().flatten() {
-            let line = Some(line.clone());
+            let line = Some(line.to_string());
             found.with(subject(), State::Damaged, None, line);
         }
     }

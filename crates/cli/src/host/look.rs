@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AccountName;
@@ -41,7 +42,7 @@ pub(super) struct Selection {
 pub(super) struct Host {
     pub(super) profile: Profile,
     /// Lines by prefix: what is not as its package brought it.
-    pub(super) damage: BTreeMap<String, Vec<String>>,
+    pub(super) damage: BTreeMap<String, Vec<ForeignText>>,
     /// Instances whose directories have something in them.
     pub(super) filled: BTreeSet<InstanceRef>,
     /// What the profile cannot have and somebody may miss.
@@ -200,13 +201,14 @@ fn look_at_environments(
         };
         let answer = look::ask(&owner, prefix, &question, context)?;
         if !answer.strangers.is_empty() {
+            let names: Vec<&str> = answer.strangers.iter().map(ForeignText::as_str).collect();
             host.warnings.push(format!(
                 "`{prefix}` has what pip has put there, which no lock has: {}",
-                answer.strangers.join(", ")
+                names.join(", ")
             ));
         }
         let text = lock_text(&answer.packages, PLATFORM)
-            .map_err(|name| anyhow!("`{name}` of `{prefix}` has no checksum, so no lock can name it\nhint: install it again"))?;
+            .with_context(|| format!("lock the environment `{prefix}`"))?;
         let entry = EnvironmentEntry {
             prefix: prefix.clone(),
             kind: Kind::Conda,

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::anyhow;
+use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::paths;
 use buildbot_conda_environments::{
     Environment, GenerationId, Store, lock_text, packages_of, verify,
@@ -14,7 +15,7 @@ use crate::system::context::Context;
 
 const PLATFORM: &str = "linux-64";
 /// An environment, its lock, and what of it is not as it was installed.
-pub(super) type Found = (EnvironmentEntry, String, Vec<String>);
+pub(super) type Found = (EnvironmentEntry, String, Vec<ForeignText>);
 
 /// Name and pinned generation of the managed environment that a configured prefix is.
 pub(super) fn of_prefix(prefix: &str) -> Option<(String, Option<String>)> {
@@ -65,13 +66,12 @@ fn one(
     damage: bool,
 ) -> anyhow::Result<Found> {
     let path = environment.prefix(generation);
-    let text = lock_text(&packages_of(&path)?, PLATFORM).map_err(|name| {
-        anyhow!("`{name}` of `{prefix}` has no checksum, so no lock can name it")
-    })?;
+    let text = lock_text(&packages_of(&path)?, PLATFORM)
+        .with_context(|| format!("lock the environment `{prefix}`"))?;
     let findings = if damage { verify(&path)? } else { Vec::new() };
     let damage = findings
         .iter()
-        .map(|finding| format!("{} {}", finding.what, finding.path.display()))
+        .map(|finding| format!("{} {}", finding.what, finding.path).into())
         .collect();
     let entry = EnvironmentEntry {
         prefix,

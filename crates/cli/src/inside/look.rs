@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_environments::{Package, packages_of, verify};
 use serde::{Deserialize, Serialize};
 
@@ -37,9 +38,9 @@ pub(crate) struct Answer {
     pub(crate) files: BTreeMap<String, (String, Mode)>,
     pub(crate) packages: Vec<Package>,
     /// What pip has put there, which no lock has; sorted.
-    pub(crate) strangers: Vec<String>,
+    pub(crate) strangers: Vec<ForeignText>,
     /// `WHAT PATH`, in the order of the paths.
-    pub(crate) damage: Vec<String>,
+    pub(crate) damage: Vec<ForeignText>,
 }
 
 /// Asks about `directory` as the account `owner`, or in this process where that is root.
@@ -95,7 +96,7 @@ fn look(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
                 // Those of Conda's own, and what pip put there, are no damage.
                 let known = findings.iter().filter(|finding| finding.package.is_some());
                 answer.damage = known
-                    .map(|finding| format!("{} {}", finding.what, finding.path.display()))
+                    .map(|finding| format!("{} {}", finding.what, finding.path).into())
                     .collect();
             }
         }
@@ -115,7 +116,7 @@ fn file(path: &Path) -> Option<(String, Mode)> {
 }
 
 /// Distributions whose installer says that it was pip.
-fn strangers(prefix: &Path) -> Vec<String> {
+fn strangers(prefix: &Path) -> Vec<ForeignText> {
     let directories = |path: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect()
@@ -126,7 +127,7 @@ fn strangers(prefix: &Path) -> Vec<String> {
             let installer = fs::read_to_string(path.join("INSTALLER")).unwrap_or_default();
             let is_pips = matches!(installer.trim(), "pip" | "uv");
             let name = path.file_stem().and_then(|name| name.to_str());
-            found.extend(name.filter(|_| is_pips).map(str::to_owned));
+            found.extend(name.filter(|_| is_pips).map(ForeignText::new));
         }
     }
     found.sort();

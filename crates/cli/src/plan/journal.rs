@@ -129,9 +129,7 @@ pub(crate) fn unfinished(context: &Context) -> anyhow::Result<Option<Begun>> {
         return Ok(None);
     };
     // A lock that nobody but root can take says more than the file.
-    let lock = File::open(context.path(LOCK));
-    let is_locked = |lock| rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared).is_err();
-    if lock.as_ref().is_ok_and(is_locked) {
+    if lock::is_held(&context.path(LOCK)) {
         return Ok(None);
     }
     read(&path, &text).map(Some)

@@ -7,11 +7,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role, Unit};
 use buildbot_conda_core::paths;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::output::harmless;
 use crate::system::context::Context;
 use crate::system::draining;
 use crate::system::status_file;
@@ -44,7 +44,7 @@ pub(super) fn run(mut command: Command) -> anyhow::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    bail!("`{told}` failed: {}", harmless(said.trim()))
+    bail!("`{told}` failed: {}", ForeignText::new(said.trim()))
 }
 
 fn systemctl(words: &[&str]) -> Command {
@@ -113,15 +113,15 @@ pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
 }
 
 /// What the runner said at the end.
-fn why_not(reference: &InstanceRef) -> Option<String> {
+fn why_not(reference: &InstanceRef) -> Option<ForeignText> {
     let status = status_file::read(paths::status_file(reference).as_ref())?;
     (status.state == "failed").then_some(())?;
-    status.message.map(|message| harmless(&message))
+    status.message
 }
 
 /// The last error in the unit's journal, with the lines that belong to it: what ended before the
 /// runner began is told only there.
-fn last_error(unit: &str) -> Option<String> {
+fn last_error(unit: &str) -> Option<ForeignText> {
     let output = Command::new("journalctl")
         .args([
             "--no-pager",
@@ -138,7 +138,7 @@ fn last_error(unit: &str) -> Option<String> {
 }
 
 /// It ends where systemd or a hint has the word again, and is one line here.
-fn error_in(journal: &str, unit: &str) -> Option<String> {
+fn error_in(journal: &str, unit: &str) -> Option<ForeignText> {
     let lines: Vec<&str> = journal.lines().collect();
     let start = lines.iter().rposition(|line| line.starts_with("error: "))?;
     let first = lines[start].trim_start_matches("error: ");
@@ -150,7 +150,7 @@ fn error_in(journal: &str, unit: &str) -> Option<String> {
         .filter(|line| !line.is_empty())
         .take(MOST_LINES);
     let all: Vec<&str> = [first].into_iter().chain(more).collect();
-    Some(harmless(&all.join(" ")))
+    Some(ForeignText::new(&all.join(" ")))
 }
 
 /// Stops a unit. With `keep_builds` its Buildbot is first told to shut down cleanly: builds that
@@ -271,7 +271,7 @@ pub(super) fn await_connection(reference: &InstanceRef, required: bool) -> anyho
     loop {
         let status = status_file::read(file.as_ref());
         let message = status.as_ref().and_then(|status| status.message.as_deref());
-        let message = harmless(message.unwrap_or("it says nothing"));
+        let message = message.unwrap_or("it says nothing");
         let worker = status.as_ref().and_then(|status| status.worker.as_ref());
         let late = Instant::now() > deadline;
         match worker.map(|worker| (worker.connection.as_str(), worker.pending)) {

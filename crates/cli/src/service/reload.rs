@@ -8,7 +8,6 @@ use buildbot_conda_core::names::Role;
 use rustix::process::Signal;
 
 use super::Service;
-use crate::output::harmless;
 use crate::system::checkconfig::{Checked, checkconfig};
 use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 use crate::system::main_process::MainProcess;
@@ -49,7 +48,7 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
     let Some(outcome) = outcome else {
         bail!("the master ended while it was reconfigured");
     };
-    let message = harmless(&outcome.message.unwrap_or_default());
+    let message = outcome.message.unwrap_or_default();
     match outcome.outcome.as_str() {
         "complete" => Ok(()),
         "partial" => bail!(

@@ -10,13 +10,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use rustix::process::Signal;
 
 use super::context::{Context, InvalidConfiguration};
 use super::main_process::MainProcess;
 use super::units;
-use crate::output::harmless;
 
 /// How long Buildbot may take to notice that it is to drain. A busy one takes a second or two.
 const NOTICE: Duration = Duration::from_mins(1);
@@ -134,9 +134,9 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
         reference,
         "draining; if this command is ended, the builds still finish, but a worker then comes back",
     );
-    let mut last = String::new();
+    let mut last = ForeignText::default();
     let resumed = main.watch(NO_LIMIT, |status| {
-        let message = harmless(status.message.as_deref().unwrap_or_default());
+        let message = status.message.clone().unwrap_or_default();
         if message != last {
             say(reference, &message);
             last.clone_from(&message);

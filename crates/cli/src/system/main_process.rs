@@ -8,12 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::output::harmless;
 use crate::system::context::Context;
 use crate::system::status_file::{self, StatusFile};
 
@@ -124,12 +124,12 @@ impl MainProcess {
     /// Waits until a drain has come to the end of the process, at most `limit`. Gives what the
     /// runner says when Buildbot gives up draining and goes on: its master did not answer, or
     /// somebody has called it off.
-    pub(crate) fn wait_while_draining(&self, limit: Duration) -> Option<String> {
+    pub(crate) fn wait_while_draining(&self, limit: Duration) -> Option<ForeignText> {
         let mut drains = false;
         self.watch(limit, |status| {
             drains |= status.state == "stopping";
             (drains && status.state == "running")
-                .then(|| harmless(status.message.as_deref().unwrap_or_default()))
+                .then(|| status.message.clone().unwrap_or_default())
         })
     }
 }

@@ -1,10 +1,11 @@
 //! `status.json`: what the runner says of its Buildbot. It is written by the service user, so it is
-//! read without following links, up to a limit, and shown without control characters.
+//! read without following links, up to a limit, and what it says is foreign text.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
@@ -18,15 +19,15 @@ const LARGEST: u64 = 1 << 20;
 pub(crate) struct StatusFile {
     version: u32,
     /// `starting`, `running`, `reloading`, `stopping`, `stopped` or `failed`.
-    pub(crate) state: String,
+    pub(crate) state: ForeignText,
     /// The process that wrote it.
     pub(crate) pid: u32,
     /// Version of Buildbot, once known.
     #[serde(default)]
-    pub(crate) buildbot: Option<String>,
+    pub(crate) buildbot: Option<ForeignText>,
     /// The last status line.
     #[serde(default)]
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<ForeignText>,
     /// The last reconfiguration of a master.
     #[serde(default)]
     pub(crate) reconfiguration: Option<Reconfiguration>,
@@ -41,23 +42,23 @@ pub(crate) struct Reconfiguration {
     /// How many this process has begun.
     pub(crate) number: u64,
     /// `running`, `complete`, `aborted` or `partial`.
-    pub(crate) outcome: String,
+    pub(crate) outcome: ForeignText,
     /// Buildbot's words.
     #[serde(default)]
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<ForeignText>,
 }
 
 /// Where a worker stands with its master.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WorkerStatus {
     /// `connecting`, `connected`, `refused` or `lost`.
-    pub(crate) connection: String,
+    pub(crate) connection: ForeignText,
     /// Whether an attempt is under way that has neither failed nor been without an answer for long.
     #[serde(default)]
     pub(crate) pending: bool,
     /// How its tac lets it be shut down: `signal`, `file`, or not at all.
     #[serde(default)]
-    pub(crate) allow_shutdown: Option<String>,
+    pub(crate) allow_shutdown: Option<ForeignText>,
 }
 
 /// Reads a status file; one that is missing, foreign or of another format is none.
@@ -89,6 +90,20 @@ mod tests {
         assert_eq!(status.map(|status| status.pid), Some(3));
         assert!(read_text(r#"{"version":2,"state":"running","pid":3}"#).is_none());
         assert!(read_text("{").is_none());
+    }
+
+    #[test]
+    fn nothing_in_it_steers_a_terminal() {
+        let evil = "\\u001b[2J\\u202e\\u009bx";
+        let text = format!(
+            r#"{{"version":1,"state":"{evil}","pid":3,"buildbot":"{evil}","message":"{evil}",
+                "reconfiguration":{{"number":1,"outcome":"{evil}","message":"{evil}"}},
+                "worker":{{"connection":"{evil}","allow_shutdown":"{evil}"}}}}"#
+        );
+        let status = read_text(&text).expect("it is a status file");
+        let shown = format!("{status:?}") + &serde_json::to_string(&status).expect("JSON");
+        assert_eq!(shown.matches("[2J").count(), 14, "{shown}");
+        assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{shown}");
     }
 
     #[test]

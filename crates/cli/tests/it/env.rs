@@ -263,3 +263,67 @@ fn names_that_lead_elsewhere_are_refused() {
         "error: no environment `ci`\nhint: `buildbot-conda env create ci --file FILE` makes it\n"
     );
 }
+
+#[test]
+fn records_that_somebody_else_has_written_steer_no_terminal_and_are_in_no_lock() {
+    let host = host();
+    let evil = r"\u001b]0;x\u0007\u202e\u009b2J\u2028";
+    let shown = r"\u{1b}]0;x\u{7}\u{202e}\u{9b}2J";
+    let package = |name: &str, url: &str| {
+        format!(
+            r#"{{"name":"{name}","version":"1{evil}","build":"0{evil}","subdir":"noarch{evil}",
+                "url":"{url}","sha256":"{}","paths_data":{{"paths":[{{"_path":"lib/{evil}"}}]}}}}"#,
+            "0".repeat(64)
+        )
+    };
+    let good = "https://example.org/noarch/a-1-0.conda";
+    host.write(
+        "one/conda-meta/a-1-0.json",
+        &package(&format!("a{evil}"), good),
+    );
+    host.write(
+        "two/conda-meta/b-1-0.json",
+        &package(&format!("b{evil}"), good),
+    );
+    for line in [
+        "show ./one",
+        "show ./one --json",
+        "diff ./one ./two",
+        "diff ./one ./two --json",
+        "verify ./one",
+        "verify ./one --json",
+    ] {
+        let Said { stdout, stderr, .. } = run(&host, line);
+        let is_json = line.ends_with("--json");
+        let shown = if is_json {
+            &shown.replace('\\', r"\\")
+        } else {
+            shown
+        };
+        assert!(stdout.contains(shown), "{line}: {stdout:?}");
+        for text in [stdout, stderr] {
+            let is_kept = |character: char| character == '\n' || !character.is_control();
+            assert!(
+                text.chars().all(is_kept) && !text.contains('\u{202e}'),
+                "{line}: {text:?}"
+            );
+        }
+    }
+
+    assert_eq!(run(&host, "lock ./one").status, Some(0));
+    let line = format!("{good}#sha256:{}", "1".repeat(64));
+    let forged = package("a", &format!("{good}#x\\n{line}"));
+    host.write("one/conda-meta/a-1-0.json", &forged);
+    let Said {
+        status,
+        stdout,
+        stderr,
+    } = run(&host, "lock ./one");
+    assert_eq!((status, stdout.as_str()), (Some(1), ""));
+    assert_eq!(
+        stderr,
+        format!(
+            "error: no lock can name `a`: its record in `conda-meta` has the address `{good}#x {line}`\n"
+        )
+    );
+}

@@ -234,20 +234,20 @@ fn a_bad_instance_is_listed_with_its_reason() {
 }
 
 #[test]
-fn status_shows_what_the_runner_wrote_without_control_characters() {
+fn status_shows_what_the_runner_wrote_as_foreign_text() {
     let host = Host::configured(GOOD);
     let directory = host.path("run/buildbot-conda/master");
     fs::create_dir_all(&directory).unwrap();
     fs::write(
         directory.join("status.json"),
-        r#"{"version":1,"state":"running","pid":1,"buildbot":"4.3.0","message":"a\u001b[31mb\nc",
+        r#"{"version":1,"state":"running","pid":1,"buildbot":"4.3.0\u202e","message":"a\u001b[31mb\nc",
             "reconfiguration":{"number":2,"outcome":"aborted","message":"bad\tconfig"}}"#,
     )
     .unwrap();
     let expect = "       instance: master
            unit: buildbot-master.service
           state: unknown
-          doing: a [31mb c
+          doing: a\\u{1b}[31mb c
       directory: /srv/m
     environment: /opt/conda/envs/buildbot
     last reload: aborted bad config
@@ -256,6 +256,7 @@ fn status_shows_what_the_runner_wrote_without_control_characters() {
     let json = host.run(&["status", "master", "--json"]).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json[0]["status"]["reconfiguration"]["outcome"], "aborted");
+    assert_eq!(json[0]["status"]["buildbot"], "4.3.0\\u{202e}");
 }
 
 #[test]

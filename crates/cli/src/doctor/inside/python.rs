@@ -153,15 +153,15 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
     };
     told.database = Some(Database {
         relation: relation.to_owned(),
-        place: facts.place.clone(),
+        place: facts.place.to_string(),
         revision: facts.revision_text().to_owned(),
         head: facts.head_text().to_owned(),
-        buildbot: facts.buildbot.clone(),
+        buildbot: facts.buildbot.to_string(),
     });
     told.ports = facts
         .ports
         .into_iter()
-        .map(|port| (port.purpose, port.port))
+        .map(|port| (port.purpose.into(), port.port))
         .collect();
     told
 }
