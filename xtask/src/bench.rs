@@ -14,8 +14,6 @@ use anyhow::Result;
 use buildbot_conda_machine::Release;
 use clap::{Args, Subcommand};
 
-use crate::test::parse_release;
-
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -55,7 +53,7 @@ struct StartArguments {
     #[arg(long, default_value_t = 10, value_name = "N")]
     runs: usize,
     /// The Debian release to boot
-    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    #[arg(long, default_value = "bookworm")]
     release: Release,
     /// Print JSON instead of the table
     #[arg(long)]
@@ -68,7 +66,7 @@ struct InstallArguments {
     #[arg(long, default_value_t = 10, value_name = "N")]
     runs: usize,
     /// The Debian release to boot
-    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    #[arg(long, default_value = "bookworm")]
     release: Release,
     /// Print JSON instead of the table
     #[arg(long)]
@@ -81,7 +79,7 @@ struct CliArguments {
     #[arg(long, default_value_t = 50, value_name = "N")]
     runs: usize,
     /// The Debian release to boot
-    #[arg(long, default_value = "bookworm", value_parser = parse_release)]
+    #[arg(long, default_value = "bookworm")]
     release: Release,
     /// Leave out `status`, which needs a booted machine
     #[arg(long)]

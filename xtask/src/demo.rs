@@ -14,7 +14,6 @@ use buildbot_conda_machine::{
 };
 
 use crate::stages::Stages;
-use crate::test::parse_release;
 use crate::{deb, prerequisites};
 
 const UNITS: [&str; 2] = ["buildbot-master.service", "buildbot-worker.service"];
@@ -26,7 +25,7 @@ const LOCK: &str = "/root/lock.txt";
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The Debian release to boot
-    #[arg(long, default_value = "trixie", value_parser = parse_release)]
+    #[arg(long, default_value = "trixie")]
     release: Release,
     /// A package that has been built already
     #[arg(long, requires = "env_package")]

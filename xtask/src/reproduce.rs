@@ -15,14 +15,13 @@ use buildbot_conda_machine::Release;
 
 use crate::deb::{self, PROGRAMS};
 use crate::prerequisites;
-use crate::test::parse_release;
 use conditions::Elsewhere;
 
 /// What to build besides the package itself.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Build a third time, in a Debian of this release that is made for it, from the newest commit
-    #[arg(long, value_name = "RELEASE", value_parser = parse_release)]
+    #[arg(long, value_name = "RELEASE")]
     fresh_root: Option<Release>,
 }
 

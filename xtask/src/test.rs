@@ -34,16 +34,8 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["fast", "release"])]
     env: bool,
     /// Boot machines of this release only
-    #[arg(long, value_parser = parse_release)]
+    #[arg(long)]
     release: Option<Release>,
-}
-
-/// Names a release on the command line.
-pub(crate) fn parse_release(name: &str) -> Result<Release, String> {
-    let known = Release::ALL
-        .into_iter()
-        .find(|release| release.code_name() == name);
-    known.ok_or_else(|| "expected `bookworm` or `trixie`".to_owned())
 }
 
 /// Runs the stages, prints them, and fails if one of them did.

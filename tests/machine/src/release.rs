@@ -1,6 +1,7 @@
-//! The Debian releases that every machine test runs on.
+//! The Debian releases that tests run on, and how a test becomes one for each of them.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A Debian release by its code name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,18 +31,48 @@ impl fmt::Display for Release {
     }
 }
 
+impl FromStr for Release {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let mut known = Self::ALL.into_iter();
+        known
+            .find(|release| release.code_name() == name)
+            .ok_or_else(|| {
+                let names = Self::ALL.map(|release| format!("`{release}`"));
+                format!("expected {}", names.join(" or "))
+            })
+    }
+}
+
 /// Makes a test of each named function, once per release: `bookworm::NAME` and `trixie::NAME`.
 ///
-/// The functions have the shape `fn name(release: Release) -> Outcome`. One that is missing from the list is dead code,
-/// which the compiler reports.
+/// The functions have the shape `fn name(release: Release)` and return what a test may return. One that is missing from
+/// the list is dead code, which the compiler reports.
 #[macro_export]
 macro_rules! on_each_release {
     ($($name:ident),+ $(,)?) => {
         mod bookworm {
-            $(#[test] fn $name() -> $crate::Outcome { super::$name($crate::Release::Bookworm) })+
+            $(#[test] fn $name() -> impl ::std::process::Termination { super::$name($crate::Release::Bookworm) })+
         }
         mod trixie {
-            $(#[test] fn $name() -> $crate::Outcome { super::$name($crate::Release::Trixie) })+
+            $(#[test] fn $name() -> impl ::std::process::Termination { super::$name($crate::Release::Trixie) })+
         }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Release;
+
+    #[test]
+    fn a_release_is_read_as_it_is_written() {
+        for release in Release::ALL {
+            assert_eq!(release.to_string().parse(), Ok(release));
+        }
+        assert_eq!(
+            "sid".parse::<Release>(),
+            Err("expected `bookworm` or `trixie`".to_owned())
+        );
+    }
 }

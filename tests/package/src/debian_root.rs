@@ -12,7 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 
-use crate::Package;
+use crate::{Package, Release};
 
 /// Mounts the overlay and runs a script in it. Arguments: lower directories, upper, work and mount point, then the script.
 const ENTER: &str = r#"
@@ -24,25 +24,6 @@ mount --bind "$4/dev/pts/ptmx" "$4/dev/ptmx"
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive TERM=dumb \
     chroot "$4" /bin/sh -euc "$5"
 "#;
-
-/// A Debian release that the package supports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Release {
-    /// Debian 12.
-    Bookworm,
-    /// Debian 13.
-    Trixie,
-}
-
-impl Release {
-    /// The code name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bookworm => "bookworm",
-            Self::Trixie => "trixie",
-        }
-    }
-}
 
 /// How a command in a root ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,7 +274,7 @@ impl DebianRoot {
 fn base(release: Release, packages: &[&str]) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debian-roots");
     fs::create_dir_all(&directory).expect("the target directory is ours");
-    let name = [&[release.as_str()], packages].concat().join("+");
+    let name = [&[release.code_name()], packages].concat().join("+");
     let tree = directory.join(&name);
     let lock =
         File::create(directory.join(format!("{name}.lock"))).expect("the target directory is ours");
@@ -314,7 +295,7 @@ fn make_base(release: Release, packages: &[&str], tree: &Path) {
     let arguments: [&OsStr; 4] = [
         "--variant=minbase".as_ref(),
         include.as_ref(),
-        release.as_str().as_ref(),
+        release.code_name().as_ref(),
         unfinished.as_os_str(),
     ];
     let status = Command::new("mmdebstrap")
@@ -324,7 +305,7 @@ fn make_base(release: Release, packages: &[&str], tree: &Path) {
     assert!(
         status.success(),
         "mmdebstrap {}: {status}",
-        release.as_str()
+        release.code_name()
     );
     fs::rename(&unfinished, tree).expect("the target directory is ours");
 }

@@ -12,7 +12,8 @@ mod state;
 pub mod terminal;
 mod version;
 
-pub use debian_root::{DebianRoot, Outcome, Release};
+pub use buildbot_conda_machine::{Release, on_each_release};
+pub use debian_root::{DebianRoot, Outcome};
 pub use interruption::{Moment, at_each, kill_at, moments};
 pub use package::{Entry, Package};
 pub use repository_host::{RepositoryHost, deb};

@@ -1,7 +1,7 @@
 //! Answers that nobody is asked for: preseeded ones, good, unusable and hostile, and those that a front end without a
 //! person leaves as they are. From a first installation to the purge.
 
-use buildbot_conda_package_tests::{DebianRoot, Package, Release};
+use buildbot_conda_package_tests::{DebianRoot, Package, Release, on_each_release};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const STARTER: &str = "/usr/share/buildbot-conda/config.toml";
@@ -17,25 +17,17 @@ const QUESTIONS: [(&str, &str, &str); 6] = [
     ("worker-directory", "string", "/home/bb/worker"),
 ];
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    without_a_person_the_defaults_hold_and_the_questions_stay_unseen
-    every_preseeded_answer_is_acted_on
-    preseeded_services_are_those_that_are_enabled
-    unusable_preseeds_leave_the_defaults_with_a_warning
-    the_documented_preseed_is_what_holds_without_it
-    directories_may_be_preseeded_crosswise
-    an_account_is_made_for_the_asking_and_never_later
-    an_upgrade_asks_what_is_new_and_changes_nothing_unasked
-    answers_outlive_a_removal_and_not_a_purge
-    the_database_of_answers_holds_no_secrets
+on_each_release! {
+    without_a_person_the_defaults_hold_and_the_questions_stay_unseen,
+    every_preseeded_answer_is_acted_on,
+    preseeded_services_are_those_that_are_enabled,
+    unusable_preseeds_leave_the_defaults_with_a_warning,
+    the_documented_preseed_is_what_holds_without_it,
+    directories_may_be_preseeded_crosswise,
+    an_account_is_made_for_the_asking_and_never_later,
+    an_upgrade_asks_what_is_new_and_changes_nothing_unasked,
+    answers_outlive_a_removal_and_not_a_purge,
+    the_database_of_answers_holds_no_secrets,
 }
 
 fn preseed(root: &DebianRoot, answers: &[(&str, &str)]) {

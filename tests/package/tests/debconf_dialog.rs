@@ -2,7 +2,7 @@
 //! the end of their input.
 
 use buildbot_conda_package_tests::terminal::{DOWN, ENTER, ESCAPE, SPACE, TAB, Terminal};
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, Release, on_each_release};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const LINKS: &str = "/etc/systemd/system/multi-user.target.wants";
@@ -17,23 +17,15 @@ const USER: &str = "Account that runs Buildbot:";
 const MASTER: &str = "Directory of the Buildbot master:";
 const WORKER: &str = "Directory of the Buildbot worker:";
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    apt_asks_one_question_before_it_unpacks
-    every_question_is_asked_in_order_and_its_answer_acted_on
-    going_back_leads_to_the_question_before
-    a_wrong_answer_is_explained_and_asked_for_again
-    an_answer_given_on_an_upgrade_survives_until_postinst
-    a_terminal_that_goes_away_ends_the_questions
-    input_that_ends_changes_nothing
-    german_french_and_spanish_are_spoken
+on_each_release! {
+    apt_asks_one_question_before_it_unpacks,
+    every_question_is_asked_in_order_and_its_answer_acted_on,
+    going_back_leads_to_the_question_before,
+    a_wrong_answer_is_explained_and_asked_for_again,
+    an_answer_given_on_an_upgrade_survives_until_postinst,
+    a_terminal_that_goes_away_ends_the_questions,
+    input_that_ends_changes_nothing,
+    german_french_and_spanish_are_spoken,
 }
 
 /// Go on with what the question offers.

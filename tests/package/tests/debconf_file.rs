@@ -1,25 +1,17 @@
 //! The configuration file is the truth: what debconf reads back of it, and that nothing else of it changes.
 
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, Release, on_each_release};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    every_way_to_write_a_text_is_read_back_and_left_alone
-    what_is_left_out_has_the_default_and_stays_left_out
-    texts_beyond_the_reader_are_left_alone
-    a_preseed_after_the_first_installation_changes_nothing
-    a_broken_configuration_does_not_break_an_upgrade
-    nothing_in_the_file_is_executed
-    a_file_that_was_there_before_is_used_as_it_is
+on_each_release! {
+    every_way_to_write_a_text_is_read_back_and_left_alone,
+    what_is_left_out_has_the_default_and_stays_left_out,
+    texts_beyond_the_reader_are_left_alone,
+    a_preseed_after_the_first_installation_changes_nothing,
+    a_broken_configuration_does_not_break_an_upgrade,
+    nothing_in_the_file_is_executed,
+    a_file_that_was_there_before_is_used_as_it_is,
 }
 
 fn every_way_to_write_a_text_is_read_back_and_left_alone(release: Release) {

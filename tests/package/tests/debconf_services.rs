@@ -1,25 +1,17 @@
 //! Which services are started at boot: systemd's links are the truth, Debian's record of them is kept, and what was
 //! answered is all that changes.
 
-use buildbot_conda_package_tests::{DebianRoot, Release};
+use buildbot_conda_package_tests::{DebianRoot, Release, on_each_release};
 
 const UNITS: &str = "/etc/systemd/system";
 const LINKS: &str = "/etc/systemd/system/multi-user.target.wants";
 const RECORD: &str = "/var/lib/systemd/deb-systemd-helper-enabled";
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    what_systemctl_says_is_read_back
-    an_answer_enables_and_disables_and_is_recorded
-    an_administrators_links_masks_and_presets_are_respected
-    an_interrupted_first_installation_still_knows_the_answer
+on_each_release! {
+    what_systemctl_says_is_read_back,
+    an_answer_enables_and_disables_and_is_recorded,
+    an_administrators_links_masks_and_presets_are_respected,
+    an_interrupted_first_installation_still_knows_the_answer,
 }
 
 /// Answers the question about services as a person would, and lets postinst act on it.

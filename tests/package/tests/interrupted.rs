@@ -11,21 +11,14 @@ use std::path::Path;
 
 use buildbot_conda_package_tests::{
     DebianRoot, Moment, Release, at_each, differences, kill_at, moments, old_version,
+    on_each_release,
 };
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    an_interrupted_installation_is_completed
-    an_interrupted_upgrade_is_completed
-    an_interrupted_removal_is_completed
-    an_interrupted_purge_is_completed
+on_each_release! {
+    an_interrupted_installation_is_completed,
+    an_interrupted_upgrade_is_completed,
+    an_interrupted_removal_is_completed,
+    an_interrupted_purge_is_completed,
 }
 
 /// The scripts see a systemd that runs, and find that it does not answer: so they take all their steps.
@@ -208,9 +201,9 @@ fn moments_of(release: Release, all: &[Moment]) -> Vec<&Moment> {
 
 /// Shows the table, and keeps it for `cargo xtask faults --record`.
 fn keep(release: Release, operation: &str, rows: &str) {
-    eprintln!("{} interrupted, {operation}\n{rows}", release.as_str());
+    eprintln!("{} interrupted, {operation}\n{rows}", release.code_name());
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/interrupted");
     fs::create_dir_all(&directory).expect("the target directory is ours");
-    let file = directory.join(format!("{operation}-{}.md", release.as_str()));
+    let file = directory.join(format!("{operation}-{}.md", release.code_name()));
     fs::write(&file, rows).expect("the target directory is ours");
 }

@@ -1,36 +1,28 @@
 //! Installation, upgrade, removal and purge on Debian systems that are not booted. What units do meanwhile is tested on
 //! booted machines.
 
-use buildbot_conda_package_tests::{DebianRoot, OLD, Release, old_version};
+use buildbot_conda_package_tests::{DebianRoot, OLD, Release, old_version, on_each_release};
 
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const MASTER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/buildbot-master.service";
 const WORKER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/buildbot-worker.service";
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    installation_makes_account_directories_configuration_and_links
-    a_persons_account_is_used_as_it_is
-    an_account_is_never_taken_back_from_a_person
-    a_group_that_exists_is_joined
-    a_group_that_exists_outlives_an_interruption
-    units_are_valid
-    reinstallation_changes_nothing
-    an_upgrade_and_a_downgrade_keep_what_is_the_administrators
-    a_system_without_systemd_gets_and_loses_the_package
-    an_interrupted_configuration_is_finished_with_the_answers_given
-    a_disabled_unit_stays_disabled
-    hand_made_units_are_reported_and_left_alone
-    removal_keeps_configuration_and_enablement
-    purge_removes_what_the_package_made_and_nothing_else
-    debians_own_buildbot_is_replaced
+on_each_release! {
+    installation_makes_account_directories_configuration_and_links,
+    a_persons_account_is_used_as_it_is,
+    an_account_is_never_taken_back_from_a_person,
+    a_group_that_exists_is_joined,
+    a_group_that_exists_outlives_an_interruption,
+    units_are_valid,
+    reinstallation_changes_nothing,
+    an_upgrade_and_a_downgrade_keep_what_is_the_administrators,
+    a_system_without_systemd_gets_and_loses_the_package,
+    an_interrupted_configuration_is_finished_with_the_answers_given,
+    a_disabled_unit_stays_disabled,
+    hand_made_units_are_reported_and_left_alone,
+    removal_keeps_configuration_and_enablement,
+    purge_removes_what_the_package_made_and_nothing_else,
+    debians_own_buildbot_is_replaced,
 }
 
 fn installation_makes_account_directories_configuration_and_links(release: Release) {

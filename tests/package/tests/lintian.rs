@@ -2,23 +2,15 @@
 
 use std::process::Command;
 
-use buildbot_conda_package_tests::{DebianRoot, Package, Release};
+use buildbot_conda_package_tests::{DebianRoot, Package, Release, on_each_release};
 
 /// In one root, so that it is made once.
 const PROGRAMS: [&str; 3] = ["fish", "lintian", "piuparts"];
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    lintian_has_nothing_to_say
-    piuparts_passes
-    fish_offers_verbs_and_options
+on_each_release! {
+    lintian_has_nothing_to_say,
+    piuparts_passes,
+    fish_offers_verbs_and_options,
 }
 
 fn lintian_has_nothing_to_say(release: Release) {
@@ -101,7 +93,7 @@ fn piuparts_passes(release: Release) {
         "rm -rf /base/etc/apt/sources.list /base/etc/apt/sources.list.d/*\n\
          piuparts --existing-chroot=/base --distribution={code_name} --keep-sources-list --no-upgrade-test \
              --no-eatmydata --ignore-regex='^/?home/bb(/.*)?$' /buildbot-conda.deb",
-        code_name = release.as_str()
+        code_name = release.code_name()
     );
     let outcome = root.run(&script);
     let talk = outcome.talk();

@@ -1,20 +1,12 @@
 //! An apt repository made by `buildbot-conda repo`, as Debian's own apt of both releases sees it over http: what it
 //! installs from there, and what it refuses.
 
-use buildbot_conda_package_tests::{DebianRoot, Release, RepositoryHost, Server};
+use buildbot_conda_package_tests::{DebianRoot, Release, RepositoryHost, Server, on_each_release};
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    the_package_is_installed_upgraded_and_taken_back
-    what_is_not_as_it_was_signed_is_refused
-    keys_are_changed_without_a_client_noticing
+on_each_release! {
+    the_package_is_installed_upgraded_and_taken_back,
+    what_is_not_as_it_was_signed_is_refused,
+    keys_are_changed_without_a_client_noticing,
 }
 
 /// Makes a version of the package under test.

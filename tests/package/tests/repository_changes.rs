@@ -4,21 +4,15 @@
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use buildbot_conda_package_tests::{DebianRoot, Release, RepositoryHost, Server, deb};
+use buildbot_conda_package_tests::{
+    DebianRoot, Release, RepositoryHost, Server, deb, on_each_release,
+};
 use buildbot_conda_trace::{Ended, Event, Next, Pid, Step, run};
 
-/// One test for each release.
-macro_rules! on_both_releases {
-    ($($name:ident)*) => {
-        mod bookworm { $(#[test] fn $name() { super::$name(super::Release::Bookworm); })* }
-        mod trixie { $(#[test] fn $name() { super::$name(super::Release::Trixie); })* }
-    };
-}
-
-on_both_releases! {
-    a_client_that_reads_meanwhile_sees_one_state
-    many_readers_never_see_a_mixture
-    killed_at_any_moment_it_leaves_a_whole_state
+on_each_release! {
+    a_client_that_reads_meanwhile_sees_one_state,
+    many_readers_never_see_a_mixture,
+    killed_at_any_moment_it_leaves_a_whole_state,
 }
 
 /// Fails for whatever apt does not like, remarks included; then fetches a package.
