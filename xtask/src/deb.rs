@@ -15,6 +15,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -84,14 +85,15 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
 /// As [`build`], with the programs that are in `programs` taken over instead of compiled.
 fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
     prerequisites::for_package()?;
-    let cargo_deb = tools::cargo_deb(workspace)?;
     ensure_versions_agree(workspace)?;
     let epoch = source_date_epoch(workspace)?;
     let build_directory = build_directory(workspace);
 
     let release = build_directory.join("release");
     write_units(&release.join("units"))?;
-    compile(workspace, &build_directory, &epoch, programs)?;
+    let cargo_deb = beside_cargo_deb(workspace, || {
+        compile(workspace, &build_directory, &epoch, programs)
+    })?;
     documents::write(workspace, &release.join("buildbot-conda"), &release, &epoch)?;
     copyright::write(
         workspace,
@@ -100,6 +102,16 @@ fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
         &release.join("copyright"),
     )?;
     pack(workspace, &cargo_deb, PACKED_CRATES[0], &epoch)
+}
+
+/// Compile, and meanwhile install cargo-deb where it is not there yet; a linker keeps one processor busy at most.
+fn beside_cargo_deb(workspace: &Path, compile: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
+    thread::scope(|scope| {
+        let installed = scope.spawn(|| tools::cargo_deb(workspace));
+        let compiled = compile();
+        let cargo_deb = installed.join().expect("installing does not panic")?;
+        compiled.map(|()| cargo_deb)
+    })
 }
 
 /// Pack the compiled program of `packed_crate` as its manifest says, and return the path of the .deb.

@@ -5,15 +5,14 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use buildbot_conda_machine::{
-    Build, CHANNEL, Channel, Machine, Release, Rest, Version, debian_root,
-};
+use buildbot_conda_machine::{Build, CHANNEL, Channel, Machine, Release, Rest, Version};
 
 use crate::stages::Stages;
+use crate::test::prepare;
 use crate::{deb, prerequisites};
 
 const UNITS: [&str; 2] = ["buildbot-master.service", "buildbot-worker.service"];
@@ -38,38 +37,48 @@ pub(crate) struct Arguments {
 /// Builds the packages as the user, shows the rest as root.
 pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
     let given = arguments.package.zip(arguments.env_package);
-    let mut stages = Stages::new(8 + 2 * usize::from(given.is_none()));
+    let stages = Stages::new(5 + 4 * usize::from(given.is_none()));
     let release = arguments.release;
     let packages = match given {
         Some((package, environments)) => [package, environments],
-        None => [
-            stages.run("building the package", || deb::build(workspace))?,
-            stages.run(
-                "building the package of environments, which takes five minutes the first time",
-                || deb::build_environments(workspace),
-            )?,
-        ],
+        None => build(workspace, &stages, release)?,
     };
     if !prerequisites::is_root() {
         return again_as_root(&packages, release);
     }
-    let outcome = show(&mut stages, release, &packages);
+    let outcome = show(&stages, release, &packages);
     stages.print()?;
     outcome
+}
+
+/// Builds both packages, and meanwhile makes what the machine is made of.
+fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf; 2]> {
+    stages.run(
+        "seeing to what is needed from Debian",
+        prerequisites::for_demo,
+    )?;
+    thread::scope(|scope| {
+        let package = scope.spawn(|| stages.run("building the package", || deb::build(workspace)));
+        let machine = scope.spawn(|| {
+            stages.run("making a Conda channel with Buildbot and a root", || {
+                prepare::call(&[release], false, None)
+            })
+        });
+        let environments = stages.run("building the package of environments", || {
+            deb::build_environments(workspace)
+        });
+        let package = package.join().expect("building does not panic");
+        machine.join().expect("making a root does not panic")?;
+        Ok([package?, environments?])
+    })
 }
 
 /// cargo's files stay the user's; only booting machines takes root.
 fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Result<()> {
     eprintln!("calling sudo: booting a machine takes root");
     let program = std::env::current_exe().context("find this program")?;
-    let mut command = Command::new("sudo");
-    // sudo sets a PATH of its own, on which another Python may come first.
-    command.args(["--preserve-env", "env"]).arg(format!(
-        "PATH={}",
-        std::env::var("PATH").unwrap_or_default()
-    ));
+    let mut command = prerequisites::as_root(&program);
     command
-        .arg(program)
         .args(["demo", "--release", release.code_name(), "--package"])
         .arg(package)
         .arg("--env-package")
@@ -82,13 +91,10 @@ fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Re
     }
 }
 
-fn show(stages: &mut Stages, release: Release, packages: &[PathBuf; 2]) -> Result<()> {
-    stages.run(
-        "seeing to what is needed from Debian",
-        prerequisites::for_machines,
-    )?;
-    let channel = stages.run("making a Conda channel with Buildbot", Channel::made)?;
-    stages.run(&format!("making a {release} root"), || debian_root(release))?;
+fn show(stages: &Stages, release: Release, packages: &[PathBuf; 2]) -> Result<()> {
+    // Both packages may have been given.
+    prerequisites::for_machines()?;
+    let channel = Channel::made()?;
     let machine = stages.run("booting a throwaway machine, without any Conda", || {
         Machine::builder(release)?.boot()
     })?;

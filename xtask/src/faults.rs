@@ -14,12 +14,13 @@ use buildbot_conda_machine::{
 };
 
 use crate::interrupted;
+use crate::test::timings;
 
 /// What to do with the tables of the last run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Write them into `docs/faults.md` and `docs/attacks.md` instead of printing them, where every row must be held, and
-    /// the moments at which dpkg was interrupted into `docs/interrupted.md`
+    /// the moments at which dpkg was interrupted into `docs/interrupted.md`, and the seconds of tests into `tests/seconds.tsv`
     #[arg(long)]
     record: bool,
 }
@@ -31,7 +32,8 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         for table in &TABLES {
             write(workspace, table)?;
         }
-        return interrupted::record(workspace);
+        interrupted::record(workspace)?;
+        return timings::record(workspace);
     }
     print(&Release::ALL)
 }

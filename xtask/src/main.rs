@@ -6,7 +6,6 @@ mod deb;
 mod demo;
 mod faults;
 mod interrupted;
-mod lanes;
 mod pictures;
 mod prerequisites;
 mod repo;
@@ -35,6 +34,9 @@ enum Verb {
     Demo(demo::Arguments),
     /// Run every test
     Test(test::Arguments),
+    /// As root: make what the machines of the tests are made of
+    #[command(hide = true)]
+    Prepare(test::prepare::Arguments),
     /// Build the package and print its path
     Deb(deb::Arguments),
     /// Build the package twice under different conditions, compare, and write its `.buildinfo`
@@ -69,6 +71,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Demo(arguments) => demo::run(workspace, arguments),
         Verb::Test(arguments) => test::run(workspace, &arguments),
+        Verb::Prepare(arguments) => test::prepare::run(&arguments),
         Verb::Deb(arguments) => deb::run(workspace, &arguments),
         Verb::Reproduce(arguments) => reproduce::run(workspace, &arguments),
         Verb::Faults(arguments) => faults::run(workspace, &arguments),

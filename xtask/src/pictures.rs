@@ -31,7 +31,7 @@ pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
         prerequisites::is_root(),
         "boot a machine: only root can\nhint: `sudo env PATH=\"$PATH\" cargo xtask pictures --package $(cargo xtask deb)`"
     );
-    let mut stages = Stages::new(4 + usize::from(arguments.package.is_none()));
+    let stages = Stages::new(4 + usize::from(arguments.package.is_none()));
     let package = match arguments.package {
         Some(package) => package,
         None => stages.run("building the package", || deb::build(workspace))?,

@@ -2,6 +2,7 @@
 //!
 //! Every missing package is named with its reason before apt-get installs it, as root or by sudo.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -130,18 +131,44 @@ pub(crate) fn for_machines() -> Result<()> {
     install(PYTHON.iter().chain(&MACHINES))
 }
 
-/// Sees to what the tests of the package need; they install it in roots, too.
+/// Sees to what the demonstration needs.
 ///
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub(crate) fn for_package_tests() -> Result<()> {
-    install(PACKAGE_TESTS.iter().chain(&MACHINES))
+pub(crate) fn for_demo() -> Result<()> {
+    install(PACKAGING.iter().chain(&PYTHON).chain(&MACHINES))
+}
+
+/// Sees to what the whole suite needs, in one call: what runs beside each other shall not wait for apt-get.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_tests() -> Result<()> {
+    let packaging = PACKAGING.iter().chain(&REPRODUCTION);
+    let tests = PYTHON.iter().chain(&MACHINES).chain(&PACKAGE_TESTS);
+    install(packaging.chain(tests))
 }
 
 /// Whether this process is root, which booting machines takes.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// A call of `program` by root, with sudo if need be.
+pub(crate) fn as_root(program: &Path) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    // sudo sets a PATH of its own, on which another Python may come first.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sudo");
+    command
+        .args(["--preserve-env", "env"])
+        .arg(format!("PATH={path}"))
+        .arg(program);
+    command
 }
 
 fn install<'a>(prerequisites: impl Iterator<Item = &'a Prerequisite>) -> Result<()> {

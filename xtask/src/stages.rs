@@ -1,7 +1,9 @@
-//! Long work in named stages: each is announced, shown to be alive, timed and listed at the end.
+//! Long work in named stages, of which several may run at once: each is announced, shown to be alive, timed and listed
+//! at the end.
 
 use std::io::Write as _;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,9 +12,11 @@ use anyhow::{Context as _, Result};
 /// A sign of life while a stage says nothing itself.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// The stages so far, in the order of their starts.
+/// The stages so far, in the order of their ends.
 pub(crate) struct Stages {
-    finished: Vec<Stage>,
+    began: Instant,
+    finished: Mutex<Vec<Stage>>,
+    started: AtomicUsize,
     expected: usize,
 }
 
@@ -26,72 +30,91 @@ impl Stages {
     /// A list that will have `expected` entries.
     pub(crate) fn new(expected: usize) -> Self {
         Self {
-            finished: Vec::new(),
+            began: Instant::now(),
+            finished: Mutex::default(),
+            started: AtomicUsize::new(0),
             expected,
         }
     }
 
     /// Runs `work` as a stage and gives its result.
-    pub(crate) fn run<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        eprintln!("[{}/{}] {name}", self.finished.len() + 1, self.expected);
+    pub(crate) fn run<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed) + 1;
+        eprintln!("[{number}/{}] {name}", self.expected);
         let started = Instant::now();
         let (end, ended) = mpsc::channel::<()>();
-        let heart = thread::spawn(move || {
-            while ended.recv_timeout(HEARTBEAT) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("      {:.0} s ...", started.elapsed().as_secs_f64());
-            }
+        let result = thread::scope(|scope| {
+            scope.spawn(move || {
+                while ended.recv_timeout(HEARTBEAT) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    eprintln!("      {name}: {:.0} s ...", started.elapsed().as_secs_f64());
+                }
+            });
+            let result = work();
+            drop(end);
+            result
         });
-        let result = work();
-        drop(end);
-        heart.join().expect("printing does not panic");
-
-        let took = started.elapsed();
-        let outcome = if result.is_ok() { "done" } else { "FAILED" };
-        eprintln!("      {outcome} in {:.1} s", took.as_secs_f64());
-        self.finished.push(Stage {
-            name: name.to_owned(),
-            took,
-            passed: result.is_ok(),
-        });
+        self.add(name, started.elapsed(), result.is_ok());
         result
     }
 
     /// As [`Stages::run`] where a failure shall not stop what follows: it is printed and counted.
-    pub(crate) fn attempt<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
+    pub(crate) fn attempt<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         self.run(name, work)
-            .inspect_err(|error| eprintln!("error: {error:#}"))
+            .inspect_err(|error| eprintln!("error: {name}: {error:#}"))
             .ok()
     }
 
-    /// Prints each stage with its outcome and seconds, and `N passed, N failed`, on stdout.
+    /// Counts something that has ended as a stage.
+    pub(crate) fn add(&self, name: &str, took: Duration, passed: bool) {
+        let outcome = if passed { "done" } else { "FAILED" };
+        eprintln!("      {name}: {outcome} in {:.1} s", took.as_secs_f64());
+        let mut finished = self.finished.lock().expect("nobody panics");
+        finished.push(Stage {
+            name: name.to_owned(),
+            took,
+            passed,
+        });
+    }
+
+    /// Name and seconds of each that has ended.
+    pub(crate) fn took(&self) -> Vec<(String, Duration)> {
+        let finished = self.finished.lock().expect("nobody panics");
+        let stages = finished.iter();
+        stages
+            .map(|stage| (stage.name.clone(), stage.took))
+            .collect()
+    }
+
+    /// Prints each stage with its outcome and seconds, and `N passed, N failed`, on stdout. The last seconds are those
+    /// since the beginning, which are fewer than the sum where stages ran at once.
     pub(crate) fn print(&self) -> Result<()> {
+        let finished = self.finished.lock().expect("nobody panics");
         let mut out = std::io::stdout().lock();
-        let width = self
-            .finished
+        let width = finished
             .iter()
             .map(|stage| stage.name.len())
             .max()
             .unwrap_or_default();
-        let mut total = 0.0;
-        for stage in &self.finished {
+        for stage in &*finished {
             let outcome = if stage.passed { "passed" } else { "FAILED" };
             let seconds = stage.took.as_secs_f64();
-            total += seconds;
             writeln!(out, "{:width$}  {outcome}  {seconds:7.1} s", stage.name)
                 .context("print a stage")?;
         }
-        let failed = self.failed();
-        let passed = self.finished.len() - failed;
+        let failed = finished.iter().filter(|stage| !stage.passed).count();
+        let passed = finished.len() - failed;
+        let total = self.began.elapsed().as_secs_f64();
         writeln!(
             out,
             "{:width$}          {total:7.1} s\nstages: {passed} passed, {failed} failed",
-            ""
+            "from beginning to end"
         )
-        .context("print the sum of the stages")
+        .context("print the stages' outcome")
     }
 
     /// How many stages have failed.
     pub(crate) fn failed(&self) -> usize {
-        self.finished.iter().filter(|stage| !stage.passed).count()
+        let finished = self.finished.lock().expect("nobody panics");
+        finished.iter().filter(|stage| !stage.passed).count()
     }
 }

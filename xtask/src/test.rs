@@ -1,8 +1,16 @@
-//! `cargo xtask test`: every check, cheapest first, each as a stage of its own. A failed stage does not hide the others.
+//! `cargo xtask test`: every check. Compilers, tests that wait and tests that compute run beside each other, and each
+//! starts when what it needs is there. A failure hides no other.
+
+mod pool;
+pub(crate) mod prepare;
+mod programs;
+mod runner;
+pub(crate) mod timings;
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,18 +19,25 @@ use rustix::process::setpriority_process;
 
 use crate::check::{FORMAT, LINTS};
 use crate::stages::Stages;
-use crate::{deb, faults, interrupted, lanes, prerequisites, reproduce};
+use crate::{deb, faults, interrupted, prerequisites, reproduce};
+use pool::{Job, Pool};
+use programs::Test;
+use timings::Timings;
 
-/// Compiles the tests of the package that is named next.
-const TESTS_OF: [&str; 4] = ["test", "--no-run", "--tests", "--package"];
-
-/// Tests on machines that need the package of environments as well.
-const WITH_ENVIRONMENTS: [&str; 4] = [
+/// Tests of machines and of the package that need the package of environments as well, by their programs.
+const WITH_ENVIRONMENTS: [&str; 5] = [
     "environments",
     "environments_interrupted",
     "hosts",
+    "lintian",
     "rebuild",
 ];
+
+/// The parts of the suite, as the directories of their packages in `tests` are called; all others are units.
+const MACHINES: &str = "machine";
+const PACKAGE: &str = "package";
+const UNITS: &str = "units";
+const RUNNER: &str = "runner";
 
 /// What to run.
 #[derive(clap::Args)]
@@ -33,111 +48,73 @@ pub(crate) struct Arguments {
     /// Build, lint and test the crate of environments alone, which is left out of `--fast`
     #[arg(long, conflicts_with_all = ["fast", "release"])]
     env: bool,
-    /// Boot machines of this release only
+    /// Leave out the tests of other releases than this one
     #[arg(long)]
     release: Option<Release>,
 }
 
-/// Runs the stages, prints them, and fails if one of them did.
+/// What the parts of a run share.
+struct Run<'run> {
+    workspace: &'run Path,
+    releases: Vec<Release>,
+    stages: Stages,
+    pool: Pool<'run>,
+    /// Where tests note what their boots and set-ups take.
+    notes: PathBuf,
+}
+
+/// Runs everything, prints what came of it, and fails if something did.
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.env {
-        let mut stages = Stages::new(2);
-        let package = stages.attempt("package of environments is built", || {
-            deb::build_environments(workspace)
-        });
-        if package.is_some() {
-            stages.attempt("environments", || deb::check_environments(workspace));
+        return environments_alone(workspace);
+    }
+    let timings = Timings::read(workspace);
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let run = Run {
+        workspace,
+        releases: arguments
+            .release
+            .map_or(Release::ALL.to_vec(), |release| vec![release]),
+        stages: Stages::new(if arguments.fast { 6 } else { 12 }),
+        // Most tests wait for Buildbot, systemd or dpkg most of their time.
+        pool: Pool::new(4 * cores, &timings),
+        notes: timings::begin(workspace)?,
+    };
+    run.stages.attempt("what is needed from Debian", || {
+        if arguments.fast {
+            prerequisites::for_python()
+        } else {
+            prerequisites::for_tests()
         }
-        stages.print()?;
-        return finish(&stages);
-    }
-    let mut stages = Stages::new(if arguments.fast { 4 } else { 12 });
-    stages.attempt("format", || check(&mut cargo(workspace, &FORMAT)));
-    stages.attempt("lints", || check(&mut cargo(workspace, &LINTS)));
-    stages.attempt("units of code", || check(&mut cargo(workspace, &["test"])));
-    stages.attempt("runner", || {
-        prerequisites::for_python()?;
-        runner(workspace)
     });
-    let releases = arguments
-        .release
-        .map_or(Release::ALL.to_vec(), |release| vec![release]);
-    if !arguments.fast {
-        with_packages(workspace, arguments, &mut stages)?;
-        stages.attempt("tables of faults and attacks", || faults::check(&releases));
+    if arguments.fast {
+        run.carry_out(|| run.fast());
+    } else {
+        forget_faults()?;
+        run.carry_out(|| run.full());
+        run.stages.attempt("tables of faults and attacks", || {
+            faults::check(&run.releases)
+        });
     }
-    stages.print()?;
+    run.conclude(&timings)?;
     if !arguments.fast {
-        faults::print(&releases)?;
+        faults::print(&run.releases)?;
         interrupted::print(workspace)?;
     }
-    finish(&stages)
+    finish(&run.stages)
 }
 
-/// The stages that need the packages. What makes environments is compiled while machines wait for Buildbot: alone it
-/// would take five minutes.
-fn with_packages(workspace: &Path, arguments: &Arguments, stages: &mut Stages) -> Result<()> {
-    forget_faults()?;
-    // Without the package the tests of it cannot be run, and its own stage has failed.
-    let Some(package) = stages.attempt("package is built", || deb::build(workspace)) else {
-        return Ok(());
-    };
-    let mut packages = vec![("BUILDBOT_CONDA_DEB", package.clone())];
-    thread::scope(|scope| {
-        let compiled = scope.spawn(|| {
-            // Of this thread, and so of the compilers that it starts: setpriority(2), "C library/kernel differences".
-            setpriority_process(None, 10).context("lower the priority of a compilation")?;
-            deb::build_environments(workspace)
-        });
-        stages.attempt("package is built again", || {
-            reproduce::check(workspace, &package)
-        });
-        stages.attempt("machines", || {
-            prerequisites::for_machines()?;
-            let is_wanted = |name: &str| !WITH_ENVIRONMENTS.contains(&name);
-            machines(workspace, arguments, &packages, is_wanted)
-        });
-        let environments = stages.attempt("package of environments is built", || {
-            compiled.join().expect("compiling does not panic")
-        });
-        let Some(environments) = environments else {
-            return;
-        };
-        packages.push(("BUILDBOT_CONDA_ENV_DEB", environments));
-        stages.attempt("environments", || deb::check_environments(workspace));
-        stages.attempt("machines without Conda", || {
-            let is_wanted = |name: &str| WITH_ENVIRONMENTS.contains(&name);
-            machines(workspace, arguments, &packages, is_wanted)
-        });
-        stages.attempt("package", || {
-            prerequisites::for_package_tests()?;
-            let mut cargo = cargo(workspace, &TESTS_OF);
-            cargo.arg("buildbot-conda-package-tests");
-            lanes::run(
-                &mut cargo,
-                2,
-                |_| true,
-                |program| as_root(program, &packages, &[]),
-            )
-        });
+/// The crate of environments, for those who change it.
+fn environments_alone(workspace: &Path) -> Result<()> {
+    let stages = Stages::new(2);
+    let package = stages.attempt("package of environments is built", || {
+        deb::build_environments(workspace)
     });
-    Ok(())
-}
-
-/// The tests on booted machines. They wait for Buildbot more than they compute.
-fn machines(
-    workspace: &Path,
-    arguments: &Arguments,
-    packages: &[(&str, PathBuf)],
-    is_wanted: impl Fn(&str) -> bool,
-) -> Result<()> {
-    let mut words = vec!["--test-threads=2".to_owned()];
-    words.extend(arguments.release.map(|release| format!("{release}::")));
-    let mut cargo = cargo(workspace, &TESTS_OF);
-    cargo.arg("buildbot-conda-machine");
-    lanes::run(&mut cargo, 4, is_wanted, |program| {
-        as_root(program, packages, &words)
-    })
+    if package.is_some() {
+        stages.attempt("environments", || deb::check_environments(workspace));
+    }
+    stages.print()?;
+    finish(&stages)
 }
 
 fn finish(stages: &Stages) -> Result<()> {
@@ -147,67 +124,201 @@ fn finish(stages: &Stages) -> Result<()> {
     }
 }
 
-/// The runner against each Buildbot that its requirements files pin; its tests find the virtual environments.
-fn runner(workspace: &Path) -> Result<()> {
-    let tests = workspace.join("crates/launcher/runner_tests");
-    let mut pythons = Vec::new();
-    for version in ["4.3.0", "3.11.9"] {
-        let requirements = tests.join(format!("requirements-{version}.txt"));
-        pythons.push(venv(workspace, &requirements, version)?.join("bin/python"));
+impl Run<'_> {
+    /// Calls `add`, which adds tests when they are ready, while those that have been added are run.
+    fn carry_out(&self, add: impl FnOnce() + Send) {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                add();
+                self.pool.close();
+            });
+            self.pool.run();
+        });
     }
-    // Each waits for a Buildbot now and then.
-    let processes = 2 * thread::available_parallelism().map_or(1, NonZero::get);
-    check(
-        Command::new(&pythons[0])
-            .current_dir(&tests)
-            .args(["-m", "pytest", "--quiet"])
-            .arg(format!("--numprocesses={processes}")),
-    )
+
+    fn fast(&self) {
+        thread::scope(|scope| {
+            scope.spawn(|| self.runner());
+            self.add_units(self.compile_tests().unwrap_or_default());
+            self.look_at_code();
+        });
+    }
+
+    /// What machines wait for is compiled first. What makes environments is compiled, and everything else that no test
+    /// waits for is done, while machines wait for Buildbot.
+    fn full(&self) {
+        let Self { workspace, .. } = self;
+        thread::scope(|scope| {
+            scope.spawn(|| self.runner());
+            scope.spawn(|| {
+                self.stages
+                    .attempt("roots and environments for machines", || {
+                        prepare::call(&self.releases, true, Some(&self.notes))
+                    })
+            });
+            let environments = scope.spawn(|| {
+                patiently(|| {
+                    let package = self
+                        .stages
+                        .attempt("package of environments is built", || {
+                            deb::build_environments(workspace)
+                        })?;
+                    self.stages
+                        .attempt("environments", || deb::check_environments(workspace));
+                    Some(package)
+                })
+            });
+            let (send, package) = mpsc::channel();
+            scope.spawn(move || {
+                let package = self
+                    .stages
+                    .attempt("package is built", || deb::build(workspace))?;
+                // Somebody waits for it.
+                let _ = send.send(package.clone());
+                patiently(|| {
+                    self.stages.attempt("package is built again", || {
+                        reproduce::check(workspace, &package)
+                    })
+                })
+            });
+            let tests = self.compile_tests().unwrap_or_default();
+            let (tests, units): (Vec<Test>, Vec<Test>) =
+                tests.into_iter().partition(|test| part(test) != UNITS);
+            self.add_units(units);
+            scope.spawn(|| patiently(|| self.look_at_code()));
+
+            // Without a package the tests of it cannot be run, and its stage has failed.
+            let Ok(package) = package.recv() else { return };
+            let (later, now): (Vec<Test>, Vec<Test>) = tests
+                .into_iter()
+                .filter(|test| self.is_wanted(test))
+                .partition(|test| WITH_ENVIRONMENTS.contains(&test.program.name.as_str()));
+            self.add_tests(now, &package, None);
+            if let Some(environments) = environments.join().expect("building does not panic") {
+                self.add_tests(later, &package, Some(&environments));
+            }
+        });
+    }
+
+    fn compile_tests(&self) -> Option<Vec<Test>> {
+        self.stages
+            .attempt("tests are compiled", || programs::compile(self.workspace))
+    }
+
+    fn look_at_code(&self) {
+        let run = |words: &[&str]| check(&mut cargo(self.workspace, words));
+        self.stages.attempt("format", || run(&FORMAT));
+        self.stages.attempt("lints", || run(&LINTS));
+        self.stages.attempt("examples in documents", || {
+            run(&["test", "--quiet", "--doc"])
+        });
+    }
+
+    fn runner(&self) {
+        // Each of its processes starts a Buildbot and waits for it.
+        let slots = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        let command = self.stages.attempt("virtual environments", || {
+            runner::command(self.workspace, slots)
+        });
+        if let Some(mut command) = command {
+            command.env(timings::VARIABLE, &self.notes);
+            self.pool.add([Job {
+                part: RUNNER,
+                name: "against each Buildbot".to_owned(),
+                slots,
+                work: Box::new(|| programs::run(command)),
+            }]);
+        }
+    }
+
+    fn add_units(&self, tests: Vec<Test>) {
+        self.pool.add(
+            tests
+                .into_iter()
+                .filter(|test| part(test) == UNITS)
+                .map(|test| Job {
+                    part: UNITS,
+                    name: test.title(),
+                    slots: 2,
+                    work: Box::new(move || test.run(|program| Command::new(program))),
+                }),
+        );
+    }
+
+    fn is_wanted(&self, test: &Test) -> bool {
+        Release::ALL.iter().all(|release| {
+            self.releases.contains(release) || !test.name.starts_with(&format!("{release}::"))
+        })
+    }
+
+    /// Adds tests of machines and of the package. They are run by root, with sudo if need be: booting takes root,
+    /// compiling does not.
+    fn add_tests(&self, tests: Vec<Test>, package: &Path, environments: Option<&Path>) {
+        let package = package.to_owned();
+        // A test that is missing in the list above shall not take an old one.
+        let environments = environments
+            .unwrap_or(Path::new("/not/built/yet"))
+            .to_owned();
+        self.pool.add(tests.into_iter().map(|test| {
+            let (package, environments) = (package.clone(), environments.clone());
+            let notes = self.notes.clone();
+            let part = part(&test);
+            Job {
+                part,
+                name: test.title(),
+                // Machines wait for Buildbot more than they compute; dpkg does not.
+                slots: if part == MACHINES { 1 } else { 2 },
+                work: Box::new(move || {
+                    test.run(|program| {
+                        let mut command = prerequisites::as_root(program);
+                        command
+                            .env("BUILDBOT_CONDA_DEB", package)
+                            .env("BUILDBOT_CONDA_ENV_DEB", environments)
+                            .env(timings::VARIABLE, notes);
+                        command
+                    })
+                }),
+            }
+        }));
+    }
+
+    /// Prints what came of the tests and stages, and keeps the seconds.
+    fn conclude(&self, timings: &Timings) -> Result<()> {
+        for (part, outcome) in self.pool.outcomes() {
+            let name = format!(
+                "{part}: {} passed, {} failed, beside each other",
+                outcome.passed, outcome.failed
+            );
+            self.stages.add(&name, outcome.sum, outcome.failed == 0);
+        }
+        for (name, took) in self.stages.took() {
+            timings.keep("stage", &name, took);
+        }
+        timings.finish(self.workspace)?;
+        self.stages.print()?;
+        for failure in self.pool.failures() {
+            eprintln!("FAILED  {failure}");
+        }
+        Ok(())
+    }
 }
 
-/// A virtual environment with what `requirements` pins, made anew when the pins change.
-fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<std::path::PathBuf> {
-    let venv = workspace.join("target/runner-venvs").join(version);
-    let installed = venv.join("installed.txt");
-    let wanted = std::fs::read_to_string(requirements)
-        .with_context(|| format!("read `{}`", requirements.display()))?;
-    if std::fs::read_to_string(&installed).is_ok_and(|present| present == wanted) {
-        return Ok(venv);
+/// Which part of the suite a test belongs to.
+fn part(test: &Test) -> &'static str {
+    match test.program.package.as_str() {
+        MACHINES => MACHINES,
+        PACKAGE => PACKAGE,
+        _ => UNITS,
     }
-    check(
-        Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
-    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
-    check(
-        Command::new(venv.join("bin/python"))
-            .args(pip)
-            .arg(requirements),
-    )?;
-    std::fs::write(&installed, wanted)
-        .with_context(|| format!("write `{}`", installed.display()))?;
-    Ok(venv)
 }
 
-/// A test program that is run by root, with sudo if need be: booting machines takes root, compiling does not.
-fn as_root(program: &Path, packages: &[(&str, PathBuf)], words: &[String]) -> Command {
-    let mut command = if prerequisites::is_root() {
-        Command::new(program)
-    } else {
-        // sudo sets a PATH of its own, on which another Python may come first.
-        let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new("sudo");
-        command
-            .args(["--preserve-env", "env"])
-            .arg(format!("PATH={path}"))
-            .arg(program);
-        command
-    };
-    command
-        .args(words)
-        .envs(packages.iter().map(|(name, path)| (name, path)));
-    command
+/// Runs `work` with all that it starts behind whatever else wants a processor.
+fn patiently<T>(work: impl FnOnce() -> T) -> T {
+    // Of this thread, and so of what it starts: setpriority(2), "C library/kernel differences". In vain nothing is lost.
+    if let Err(error) = setpriority_process(None, 10) {
+        eprintln!("warning: lower the priority of a compilation: {error}");
+    }
+    work()
 }
 
 /// cargo in the workspace.

@@ -8,6 +8,8 @@ import pytest
 import instances
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+# What these tests are called among the seconds that are kept.
+PART = "runner test"
 
 
 def interpreters():
@@ -43,3 +45,30 @@ def make(tmp_path, tmp_path_factory):
     maker = instances.Maker(tmp_path, shared)
     yield maker
     maker.end()
+
+
+def seconds_of_last_run():
+    """What each test took, by its id, as far as `cargo xtask test` knows."""
+    seconds = {}
+    for name in ("tests/seconds.tsv", "target/timings/last.tsv"):
+        try:
+            lines = (ROOT / name).read_text().splitlines()
+        except OSError:
+            continue
+        rows = [line.split("\t") for line in lines]
+        seconds.update({row[1]: float(row[2]) for row in rows if row[0] == PART})
+    return seconds
+
+
+def pytest_collection_modifyitems(items):
+    """The longest first, so that none of them is waited for alone at the end."""
+    seconds = seconds_of_last_run()
+    items.sort(key=lambda item: -seconds.get(item.nodeid, 0))
+
+
+def pytest_runtest_logreport(report):
+    """Note what each test takes where `cargo xtask test` keeps it; only the process that leads the others does."""
+    notes = os.environ.get("BUILDBOT_CONDA_TIMINGS")
+    if notes and report.when == "call" and "PYTEST_XDIST_WORKER" not in os.environ:
+        with open(notes, "a") as file:
+            file.write("%s\t%s\t%.2f\n" % (PART, report.nodeid, report.duration))

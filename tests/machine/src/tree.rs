@@ -72,6 +72,8 @@ impl Tree {
         static SWEPT: Once = Once::new();
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let running = machines_directory().join("running");
+        // Each test is a process: nobody may sweep while another has made a directory and not yet locked it.
+        let _no_sweep = lock_all(&running)?;
         SWEPT.call_once(|| sweep(&running));
 
         let name = format!(
@@ -120,6 +122,16 @@ impl Drop for Tree {
             eprintln!("warning: {error:#}");
         }
     }
+}
+
+/// Waits until no other process creates or sweeps; as long as the value is there, none does.
+fn lock_all(running: &Path) -> Result<File> {
+    fs::create_dir_all(running).with_context(|| format!("create `{}`", running.display()))?;
+    let path = running.join(".lock");
+    let lock = File::create(&path).with_context(|| format!("create `{}`", path.display()))?;
+    lock.lock()
+        .with_context(|| format!("lock `{}`", path.display()))?;
+    Ok(lock)
 }
 
 /// Removes what earlier processes left: directories whose lock nobody holds any more.

@@ -14,9 +14,11 @@ use tempfile::TempDir;
 
 use crate::{Package, Release};
 
-/// Mounts the overlay and runs a script in it. Arguments: lower directories, upper, work and mount point, then the script.
+/// Mounts the overlay and runs a script in it. Arguments: lower directories, upper, work and mount point, then the
+/// script. With `volatile` nothing waits for the host's disk, which is not lost in between; so its mark is removed.
 const ENTER: &str = r#"
-mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3" "$4"
+rm -rf "$3/work/incompat"
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2,workdir=$3,volatile" "$4"
 mount -t proc proc "$4/proc"
 mkdir -p "$4/dev/pts"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts "$4/dev/pts"

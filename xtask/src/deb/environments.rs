@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::{
-    build_directory, cargo, copyright, create_directory, ensure_versions_agree, pack, remap_flags,
-    reproducible, run_on_stderr, source_date_epoch, tools, without_own_settings,
+    beside_cargo_deb, build_directory, cargo, copyright, create_directory, ensure_versions_agree,
+    pack, remap_flags, reproducible, run_on_stderr, source_date_epoch, without_own_settings,
 };
 use crate::prerequisites;
 
@@ -26,9 +26,10 @@ const PROFILE: &str = "env";
 /// As the main package's.
 pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
     prerequisites::for_package()?;
-    let cargo_deb = tools::cargo_deb(workspace)?;
     ensure_versions_agree(workspace)?;
-    run_on_stderr(&mut command(workspace, &["build"])?)?;
+    let cargo_deb = beside_cargo_deb(workspace, || {
+        run_on_stderr(&mut command(workspace, &["build"])?)
+    })?;
     // Where cargo-deb looks for build products, which it strips.
     let release = build_directory(workspace).join("release");
     create_directory(&release)?;

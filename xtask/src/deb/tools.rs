@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use anyhow::Result;
 
@@ -10,8 +11,19 @@ use super::command::run_on_stderr;
 /// Other versions write other bytes.
 pub(crate) const CARGO_DEB_VERSION: &str = "3.8.0";
 
+/// It packs for seconds, and what it writes does not depend on how it was compiled: so that shall be quick.
+const QUICKLY: [(&str, &str); 4] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+    ("CARGO_PROFILE_RELEASE_LTO", "off"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+];
+
 /// The path of cargo-deb, installed below `target/tools` when it is not there yet.
 pub(super) fn cargo_deb(workspace: &Path) -> Result<PathBuf> {
+    // Two packages may be built at once.
+    static INSTALLATION: Mutex<()> = Mutex::new(());
+    let _alone = INSTALLATION.lock().expect("installing does not panic");
     let root = workspace.join(format!("target/tools/cargo-deb-{CARGO_DEB_VERSION}"));
     let program = root.join("bin/cargo-deb");
     if program.is_file() {
@@ -33,6 +45,7 @@ pub(super) fn cargo_deb(workspace: &Path) -> Result<PathBuf> {
                 "--root",
             ])
             .arg(&root)
+            .envs(QUICKLY)
             .current_dir(workspace),
     )?;
     Ok(program)

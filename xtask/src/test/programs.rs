@@ -1,0 +1,184 @@
+//! The test programs of the workspace, compiled all at once, and the tests in them, one by one: each runs as a process
+//! of its own, so that what it says and takes is known, and the long ones can come first.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::pool::Finished;
+
+/// Compiles every test but those of the crate of environments, with the features that the lints see.
+const COMPILE: [&str; 7] = [
+    "test",
+    "--no-run",
+    "--workspace",
+    "--exclude",
+    "buildbot-conda-env",
+    "--tests",
+    "--message-format=json-render-diagnostics",
+];
+
+/// One compiled test program.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub(crate) package: String,
+    pub(crate) name: String,
+    executable: PathBuf,
+    /// Directory of the package, in which `cargo test` starts it.
+    directory: PathBuf,
+}
+
+/// One test.
+#[derive(Clone)]
+pub(crate) struct Test {
+    pub(crate) program: Arc<Program>,
+    /// In its program, such as `bookworm::a_machine_boots`.
+    pub(crate) name: String,
+}
+
+/// Compiles and lists them.
+///
+/// # Errors
+///
+/// When they cannot be compiled or do not list their tests.
+pub(crate) fn compile(workspace: &Path) -> Result<Vec<Test>> {
+    let output = super::cargo(workspace, &COMPILE)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    ensure!(output.status.success(), "compile the tests");
+    let mut tests = Vec::new();
+    for program in programs(&String::from_utf8_lossy(&output.stdout))? {
+        let program = Arc::new(program);
+        let list = Command::new(&program.executable)
+            .current_dir(&program.directory)
+            .args(["--list", "--format=terse"])
+            .output()
+            .with_context(|| format!("list the tests of `{}`", program.name))?;
+        ensure!(
+            list.status.success(),
+            "list the tests of `{}`",
+            program.name
+        );
+        for name in names(&String::from_utf8_lossy(&list.stdout)) {
+            let program = Arc::clone(&program);
+            tests.push(Test { program, name });
+        }
+    }
+    Ok(tests)
+}
+
+impl Test {
+    /// The package and program that it is in, and its name.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.program.name, self.name)
+    }
+
+    /// The command that runs it and nothing else, which `wrap` may run as somebody else.
+    pub(crate) fn run(&self, wrap: impl FnOnce(&Path) -> Command) -> Finished {
+        let mut command = wrap(&self.program.executable);
+        command
+            .args(["--exact", "--nocapture", &self.name])
+            .current_dir(&self.program.directory);
+        run(command)
+    }
+}
+
+/// Runs a command to its end, its two outputs into one.
+pub(crate) fn run(mut command: Command) -> Finished {
+    let attempt = || -> std::io::Result<Finished> {
+        let (mut reader, writer) = std::io::pipe()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone()?)
+            .stderr(writer)
+            .spawn()?;
+        // The command keeps the writing ends, and without it the pipe would never end.
+        drop(command);
+        let mut output = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut output)?;
+        let passed = child.wait()?.success();
+        let output = String::from_utf8_lossy(&output).into_owned();
+        Ok(Finished { passed, output })
+    };
+    attempt().unwrap_or_else(|error| Finished {
+        passed: false,
+        output: format!("error: run a test: {error}"),
+    })
+}
+
+/// The names in what a test program lists.
+fn names(list: &str) -> impl Iterator<Item = String> {
+    list.lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(str::to_owned)
+}
+
+/// The programs that cargo's messages name (The Cargo Book, "External tools", artifact messages).
+fn programs(messages: &str) -> Result<Vec<Program>> {
+    let mut found = Vec::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Value = serde_json::from_str(line).context("read a message of cargo")?;
+        if message["profile"]["test"] != Value::Bool(true) {
+            continue;
+        }
+        let Some(executable) = message["executable"].as_str() else {
+            continue;
+        };
+        let of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let manifest = PathBuf::from(of(&message["manifest_path"]));
+        let directory = manifest.parent().unwrap_or(&manifest).to_owned();
+        let last = directory.file_name().unwrap_or_default();
+        found.push(Program {
+            package: last.to_string_lossy().into_owned(),
+            name: of(&message["target"]["name"]),
+            executable: executable.into(),
+            directory,
+        });
+    }
+    ensure!(!found.is_empty(), "find the compiled tests");
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_told_from_everything_else_that_cargo_makes() {
+        let messages = r#"{"reason":"compiler-artifact","manifest_path":"/w/tests/machine/Cargo.toml","target":{"name":"create"},"profile":{"test":true},"executable":"/w/target/debug/deps/create-1"}
+{"reason":"compiler-artifact","manifest_path":"/w/xtask/Cargo.toml","target":{"name":"xtask"},"profile":{"test":false},"executable":"/w/target/debug/xtask"}
+{"reason":"compiler-artifact","manifest_path":"/w/crates/core/Cargo.toml","target":{"name":"core"},"profile":{"test":true},"executable":null}
+{"reason":"build-finished","success":true}
+"#;
+        let program = Program {
+            package: "machine".into(),
+            name: "create".into(),
+            executable: "/w/target/debug/deps/create-1".into(),
+            directory: "/w/tests/machine".into(),
+        };
+        assert_eq!(programs(messages).expect("they can be read"), [program]);
+        assert!(programs("").is_err());
+    }
+
+    #[test]
+    fn tests_are_listed_and_benchmarks_are_not() {
+        let listed: Vec<String> = names("a::b: test\nc: benchmark\n\nd: test\n").collect();
+        assert_eq!(listed, ["a::b", "d"]);
+    }
+
+    #[test]
+    fn what_a_command_says_is_kept_in_its_order_whatever_its_end() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; echo three; exit 3"]);
+        let finished = run(command);
+        assert_eq!(
+            (finished.passed, finished.output.as_str()),
+            (false, "one\ntwo\nthree\n")
+        );
+        assert!(!run(Command::new("/nowhere/at/all")).passed);
+    }
+}

@@ -1,0 +1,58 @@
+//! The runner against each Buildbot that its requirements files pin: virtual environments, and pytest in one of them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::check;
+
+/// The one whose environment has pytest comes first.
+const VERSIONS: [&str; 2] = ["4.3.0", "3.11.9"];
+
+/// The command that runs the tests in `processes` processes; they find the virtual environments, which are made here.
+///
+/// # Errors
+///
+/// When an environment cannot be made.
+pub(crate) fn command(workspace: &Path, processes: usize) -> Result<Command> {
+    let tests = workspace.join("crates/launcher/runner_tests");
+    let mut pythons = Vec::new();
+    for version in VERSIONS {
+        let requirements = tests.join(format!("requirements-{version}.txt"));
+        pythons.push(venv(workspace, &requirements, version)?.join("bin/python"));
+    }
+    let mut command = Command::new(&pythons[0]);
+    command
+        .current_dir(&tests)
+        .args(["-m", "pytest", "--quiet"])
+        .arg(format!("--numprocesses={processes}"))
+        // One after the other, in their order: the longest come first.
+        .arg("--maxschedchunk=1");
+    Ok(command)
+}
+
+/// A virtual environment with what `requirements` pins, made anew when the pins change.
+fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<PathBuf> {
+    let venv = workspace.join("target/runner-venvs").join(version);
+    let installed = venv.join("installed.txt");
+    let wanted = fs::read_to_string(requirements)
+        .with_context(|| format!("read `{}`", requirements.display()))?;
+    if fs::read_to_string(&installed).is_ok_and(|present| present == wanted) {
+        return Ok(venv);
+    }
+    check(
+        Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(&venv),
+    )?;
+    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
+    check(
+        Command::new(venv.join("bin/python"))
+            .args(pip)
+            .arg(requirements),
+    )?;
+    fs::write(&installed, wanted).with_context(|| format!("write `{}`", installed.display()))?;
+    Ok(venv)
+}
