@@ -76,8 +76,7 @@ fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf
 /// cargo's files stay the user's; only booting machines takes root.
 fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Result<()> {
     eprintln!("calling sudo: booting a machine takes root");
-    let program = std::env::current_exe().context("find this program")?;
-    let mut command = prerequisites::as_root(&program);
+    let mut command = prerequisites::as_root(&prerequisites::this_program());
     command
         .args(["demo", "--release", release.code_name(), "--package"])
         .arg(package)

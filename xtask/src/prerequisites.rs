@@ -2,7 +2,7 @@
 //!
 //! Every missing package is named with its reason before apt-get installs it, as root or by sudo.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -154,6 +154,11 @@ pub(crate) fn for_tests() -> Result<()> {
 /// Whether this process is root, which booting machines takes.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// This program, for others to run or copy as long as it runs: cargo may have put another one in its place meanwhile.
+pub(crate) fn this_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 
 /// A call of `program` by root, with sudo if need be.

@@ -10,8 +10,8 @@ pub(crate) mod timings;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
@@ -21,7 +21,7 @@ use crate::check::{FORMAT, LINTS};
 use crate::stages::Stages;
 use crate::{deb, faults, interrupted, prerequisites, reproduce};
 use pool::{Job, Pool};
-use programs::Test;
+use programs::{Compiled, Test};
 use timings::Timings;
 
 /// Tests of machines and of the package that need the package of environments as well, by their programs.
@@ -31,6 +31,16 @@ const WITH_ENVIRONMENTS: [&str; 5] = [
     "hosts",
     "lintian",
     "rebuild",
+];
+
+/// For cargo: the examples in documents, with the features that the tests see.
+const DOCUMENTS: [&str; 6] = [
+    "test",
+    "--quiet",
+    "--doc",
+    "--workspace",
+    "--exclude",
+    "buildbot-conda-env",
 ];
 
 /// The parts of the suite, as the directories of their packages in `tests` are called; all others are units.
@@ -138,8 +148,11 @@ impl Run<'_> {
 
     fn fast(&self) {
         thread::scope(|scope| {
-            scope.spawn(|| self.runner());
-            self.add_units(self.compile_tests().unwrap_or_default());
+            let pythons = scope.spawn(|| self.virtual_environments());
+            if let Some(compiled) = self.compile_tests() {
+                self.add_units(compiled.tests);
+                self.add_runner(joined(pythons), &compiled.programs);
+            }
             self.look_at_code();
         });
     }
@@ -147,60 +160,72 @@ impl Run<'_> {
     /// What machines wait for is compiled first. What makes environments is compiled, and everything else that no test
     /// waits for is done, while machines wait for Buildbot.
     fn full(&self) {
-        let Self { workspace, .. } = self;
         thread::scope(|scope| {
-            scope.spawn(|| self.runner());
             scope.spawn(|| {
                 self.stages
                     .attempt("roots and environments for machines", || {
                         prepare::call(&self.releases, true, Some(&self.notes))
                     })
             });
-            let environments = scope.spawn(|| {
-                patiently(|| {
-                    let package = self
-                        .stages
-                        .attempt("package of environments is built", || {
-                            deb::build_environments(workspace)
-                        })?;
-                    self.stages
-                        .attempt("environments", || deb::check_environments(workspace));
-                    Some(package)
-                })
-            });
-            let (send, package) = mpsc::channel();
-            scope.spawn(move || {
-                let package = self
-                    .stages
-                    .attempt("package is built", || deb::build(workspace))?;
-                // Somebody waits for it.
-                let _ = send.send(package.clone());
-                patiently(|| {
-                    self.stages.attempt("package is built again", || {
-                        reproduce::check(workspace, &package)
-                    })
-                })
-            });
-            let tests = self.compile_tests().unwrap_or_default();
-            let (tests, units): (Vec<Test>, Vec<Test>) =
-                tests.into_iter().partition(|test| part(test) != UNITS);
+            let pythons = scope.spawn(|| self.virtual_environments());
+            let (built, package) = mpsc::channel();
+            scope.spawn(move || self.build(&built));
+            let (built, environments) = mpsc::channel();
+            scope.spawn(move || patiently(|| self.build_environments(&built)));
+
+            let Some(Compiled { tests, programs }) = self.compile_tests() else {
+                return;
+            };
+            let (tests, units): (Vec<Test>, Vec<Test>) = tests
+                .into_iter()
+                .filter(|test| self.is_wanted(test))
+                .partition(|test| part(test) != UNITS);
             self.add_units(units);
+            self.add_runner(joined(pythons), &programs);
             scope.spawn(|| patiently(|| self.look_at_code()));
 
             // Without a package the tests of it cannot be run, and its stage has failed.
             let Ok(package) = package.recv() else { return };
             let (later, now): (Vec<Test>, Vec<Test>) = tests
                 .into_iter()
-                .filter(|test| self.is_wanted(test))
                 .partition(|test| WITH_ENVIRONMENTS.contains(&test.program.name.as_str()));
             self.add_tests(now, &package, None);
-            if let Some(environments) = environments.join().expect("building does not panic") {
+            if let Ok(environments) = environments.recv() {
                 self.add_tests(later, &package, Some(&environments));
             }
         });
     }
 
-    fn compile_tests(&self) -> Option<Vec<Test>> {
+    /// Builds the package, and again when those who wait for it have got it.
+    fn build(&self, built: &Sender<PathBuf>) {
+        let package = self
+            .stages
+            .attempt("package is built", || deb::build(self.workspace));
+        if let Some(package) = package {
+            // Nobody waits for it when the tests cannot be compiled.
+            let _ = built.send(package.clone());
+            patiently(|| {
+                self.stages.attempt("package is built again", || {
+                    reproduce::check(self.workspace, &package)
+                })
+            });
+        }
+    }
+
+    /// The same with the package of environments, and then its lints and tests.
+    fn build_environments(&self, built: &Sender<PathBuf>) {
+        let package = self.stages.attempt("package of environments is built", || {
+            deb::build_environments(self.workspace)
+        });
+        if let Some(package) = package {
+            // As above.
+            let _ = built.send(package);
+            self.stages
+                .attempt("environments", || deb::check_environments(self.workspace));
+        }
+    }
+
+    fn compile_tests(&self) -> Option<Compiled> {
         self.stages
             .attempt("tests are compiled", || programs::compile(self.workspace))
     }
@@ -209,26 +234,27 @@ impl Run<'_> {
         let run = |words: &[&str]| check(&mut cargo(self.workspace, words));
         self.stages.attempt("format", || run(&FORMAT));
         self.stages.attempt("lints", || run(&LINTS));
-        self.stages.attempt("examples in documents", || {
-            run(&["test", "--quiet", "--doc"])
-        });
+        self.stages
+            .attempt("examples in documents", || run(&DOCUMENTS));
     }
 
-    fn runner(&self) {
+    fn virtual_environments(&self) -> Option<Vec<PathBuf>> {
+        self.stages
+            .attempt("virtual environments", || runner::pythons(self.workspace))
+    }
+
+    fn add_runner(&self, pythons: Option<Vec<PathBuf>>, programs: &Path) {
+        let Some(pythons) = pythons else { return };
         // Each of its processes starts a Buildbot and waits for it.
         let slots = 2 * thread::available_parallelism().map_or(1, NonZero::get);
-        let command = self.stages.attempt("virtual environments", || {
-            runner::command(self.workspace, slots)
-        });
-        if let Some(mut command) = command {
-            command.env(timings::VARIABLE, &self.notes);
-            self.pool.add([Job {
-                part: RUNNER,
-                name: "against each Buildbot".to_owned(),
-                slots,
-                work: Box::new(|| programs::run(command)),
-            }]);
-        }
+        let mut command = runner::command(self.workspace, &pythons, slots, programs);
+        command.env(timings::VARIABLE, &self.notes);
+        self.pool.add([Job {
+            part: RUNNER,
+            name: "against each Buildbot".to_owned(),
+            slots,
+            work: Box::new(|| programs::run(command)),
+        }]);
     }
 
     fn add_units(&self, tests: Vec<Test>) {
@@ -301,6 +327,11 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// What a thread of this module gives.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().expect("no stage panics")
 }
 
 /// Which part of the suite a test belongs to.

@@ -66,8 +66,7 @@ impl Elsewhere {
             let registry = deb::cargo_home()?.join("registry");
             copy(&registry.join(part), &at("registry/registry").join(part))?;
         }
-        let program = std::env::current_exe().context("find this program")?;
-        copy(&program, &at("xtask"))?;
+        copy(&prerequisites::this_program(), &at("xtask"))?;
         for directory in ["quite another", "programs", "toolchain"] {
             deb::create_directory(&at(directory))?;
         }
@@ -137,7 +136,7 @@ fn copy(source: &Path, destination: &Path) -> Result<()> {
     }
     deb::run_on_stderr(
         Command::new("cp")
-            .args(["--recursive", "--no-target-directory", "--"])
+            .args(["--recursive", "--no-target-directory", "-H", "--"])
             .args([source, destination]),
     )?;
     deb::run_on_stderr(

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use buildbot_conda_machine::{Channel, Environment, PREFIX, Release, Version, debian_root};
 
 use super::{check, timings};
@@ -49,8 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 ///
 /// As [`run`], or when root is not to be had.
 pub(crate) fn call(releases: &[Release], environment: bool, notes: Option<&Path>) -> Result<()> {
-    let program = std::env::current_exe().context("find this program")?;
-    let mut command = prerequisites::as_root(&program);
+    let mut command = prerequisites::as_root(&prerequisites::this_program());
     command
         .arg("prepare")
         .args(environment.then_some("--environment"))

@@ -21,6 +21,9 @@ const COMPILE: [&str; 7] = [
     "--message-format=json-render-diagnostics",
 ];
 
+/// One of the programs that tests call.
+const LAUNCHER: &str = "buildbot-conda-launcher";
+
 /// One compiled test program.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -39,19 +42,27 @@ pub(crate) struct Test {
     pub(crate) name: String,
 }
 
+/// What compiling the tests makes.
+pub(crate) struct Compiled {
+    pub(crate) tests: Vec<Test>,
+    /// The directory of our own programs, which black boxes and the tests of the runner call.
+    pub(crate) programs: PathBuf,
+}
+
 /// Compiles and lists them.
 ///
 /// # Errors
 ///
 /// When they cannot be compiled or do not list their tests.
-pub(crate) fn compile(workspace: &Path) -> Result<Vec<Test>> {
+pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
     let output = super::cargo(workspace, &COMPILE)
         .stderr(Stdio::inherit())
         .output()
         .context("start cargo")?;
     ensure!(output.status.success(), "compile the tests");
+    let messages = String::from_utf8_lossy(&output.stdout);
     let mut tests = Vec::new();
-    for program in programs(&String::from_utf8_lossy(&output.stdout))? {
+    for program in programs(&messages)? {
         let program = Arc::new(program);
         let list = Command::new(&program.executable)
             .current_dir(&program.directory)
@@ -68,7 +79,8 @@ pub(crate) fn compile(workspace: &Path) -> Result<Vec<Test>> {
             tests.push(Test { program, name });
         }
     }
-    Ok(tests)
+    let programs = directory_of(LAUNCHER, &messages)?;
+    Ok(Compiled { tests, programs })
 }
 
 impl Test {
@@ -117,14 +129,31 @@ fn names(list: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// The programs that cargo's messages name (The Cargo Book, "External tools", artifact messages).
+/// cargo's messages (The Cargo Book, "External tools", artifact messages) about tests, or about all else.
+fn artifacts(messages: &str, of_tests: bool) -> Result<Vec<Value>> {
+    let lines = messages.lines().filter(|line| line.starts_with('{'));
+    let artifacts = lines.map(|line| serde_json::from_str(line).context("read a message of cargo"));
+    let mut artifacts: Vec<Value> = artifacts.collect::<Result<_>>()?;
+    artifacts.retain(|message| message["profile"]["test"] == Value::Bool(of_tests));
+    Ok(artifacts)
+}
+
+/// Where the program `name` is, which is no test.
+fn directory_of(name: &str, messages: &str) -> Result<PathBuf> {
+    let artifacts = artifacts(messages, false)?;
+    let mut of_name = artifacts
+        .iter()
+        .filter(|message| message["target"]["name"] == name);
+    of_name
+        .find_map(|message| Path::new(message["executable"].as_str()?).parent())
+        .map(Path::to_owned)
+        .with_context(|| format!("find the compiled `{name}`"))
+}
+
+/// The test programs that cargo's messages name.
 fn programs(messages: &str) -> Result<Vec<Program>> {
     let mut found = Vec::new();
-    for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Value = serde_json::from_str(line).context("read a message of cargo")?;
-        if message["profile"]["test"] != Value::Bool(true) {
-            continue;
-        }
+    for message in artifacts(messages, true)? {
         let Some(executable) = message["executable"].as_str() else {
             continue;
         };
@@ -162,6 +191,9 @@ mod tests {
         };
         assert_eq!(programs(messages).expect("they can be read"), [program]);
         assert!(programs("").is_err());
+        let directory = directory_of("xtask", messages).expect("it is there");
+        assert_eq!(directory, Path::new("/w/target/debug"));
+        assert!(directory_of("create", messages).is_err());
     }
 
     #[test]

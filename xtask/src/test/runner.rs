@@ -11,26 +11,42 @@ use super::check;
 /// The one whose environment has pytest comes first.
 const VERSIONS: [&str; 2] = ["4.3.0", "3.11.9"];
 
-/// The command that runs the tests in `processes` processes; they find the virtual environments, which are made here.
+/// The Pythons of the virtual environments, which are made where they are missing.
 ///
 /// # Errors
 ///
-/// When an environment cannot be made.
-pub(crate) fn command(workspace: &Path, processes: usize) -> Result<Command> {
-    let tests = workspace.join("crates/launcher/runner_tests");
-    let mut pythons = Vec::new();
-    for version in VERSIONS {
-        let requirements = tests.join(format!("requirements-{version}.txt"));
-        pythons.push(venv(workspace, &requirements, version)?.join("bin/python"));
-    }
+/// When one cannot be made.
+pub(crate) fn pythons(workspace: &Path) -> Result<Vec<PathBuf>> {
+    VERSIONS
+        .iter()
+        .map(|version| {
+            let requirements = directory(workspace).join(format!("requirements-{version}.txt"));
+            Ok(venv(workspace, &requirements, version)?.join("bin/python"))
+        })
+        .collect()
+}
+
+/// The command that runs the tests with `pythons` in `processes` processes; `programs` is the directory of our compiled
+/// programs.
+pub(crate) fn command(
+    workspace: &Path,
+    pythons: &[PathBuf],
+    processes: usize,
+    programs: &Path,
+) -> Command {
     let mut command = Command::new(&pythons[0]);
     command
-        .current_dir(&tests)
+        .current_dir(directory(workspace))
         .args(["-m", "pytest", "--quiet"])
         .arg(format!("--numprocesses={processes}"))
         // One after the other, in their order: the longest come first.
-        .arg("--maxschedchunk=1");
-    Ok(command)
+        .arg("--maxschedchunk=1")
+        .env("RUNNER_TEST_PROGRAMS", programs);
+    command
+}
+
+fn directory(workspace: &Path) -> PathBuf {
+    workspace.join("crates/launcher/runner_tests")
 }
 
 /// A virtual environment with what `requirements` pins, made anew when the pins change.
