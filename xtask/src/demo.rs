@@ -61,7 +61,7 @@ fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf
         let package = scope.spawn(|| stages.run("building the package", || deb::build(workspace)));
         let machine = scope.spawn(|| {
             stages.run("making a Conda channel with Buildbot and a root", || {
-                prepare::call(&[release], false, None)
+                prepare::call(&[release], false)
             })
         });
         let environments = stages.run("building the package of environments", || {

@@ -69,8 +69,6 @@ struct Run<'run> {
     releases: Vec<Release>,
     stages: Stages,
     pool: Pool<'run>,
-    /// Where tests note what their boots and set-ups take.
-    notes: PathBuf,
 }
 
 /// Runs everything, prints what came of it, and fails if something did.
@@ -79,6 +77,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         return environments_alone(workspace);
     }
     let timings = Timings::read(workspace);
+    timings::begin(workspace)?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let run = Run {
         workspace,
@@ -88,7 +87,6 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         stages: Stages::new(if arguments.fast { 6 } else { 12 }),
         // Most tests wait for Buildbot, systemd or dpkg most of their time.
         pool: Pool::new(4 * cores, &timings),
-        notes: timings::begin(workspace)?,
     };
     run.stages.attempt("what is needed from Debian", || {
         if arguments.fast {
@@ -164,7 +162,7 @@ impl Run<'_> {
             scope.spawn(|| {
                 self.stages
                     .attempt("roots and environments for machines", || {
-                        prepare::call(&self.releases, true, Some(&self.notes))
+                        prepare::call(&self.releases, true)
                     })
             });
             let pythons = scope.spawn(|| self.virtual_environments());
@@ -248,7 +246,10 @@ impl Run<'_> {
         // Each of its processes starts a Buildbot and waits for it.
         let slots = 2 * thread::available_parallelism().map_or(1, NonZero::get);
         let mut command = runner::command(self.workspace, &pythons, slots, programs);
-        command.env(timings::VARIABLE, &self.notes);
+        command.env(
+            "RUNNER_TEST_TIMINGS",
+            self.workspace.join(timings::OF_RUNNER),
+        );
         self.pool.add([Job {
             part: RUNNER,
             name: "against each Buildbot".to_owned(),
@@ -287,7 +288,6 @@ impl Run<'_> {
             .to_owned();
         self.pool.add(tests.into_iter().map(|test| {
             let (package, environments) = (package.clone(), environments.clone());
-            let notes = self.notes.clone();
             let part = part(&test);
             Job {
                 part,
@@ -299,8 +299,7 @@ impl Run<'_> {
                         let mut command = prerequisites::as_root(program);
                         command
                             .env("BUILDBOT_CONDA_DEB", package)
-                            .env("BUILDBOT_CONDA_ENV_DEB", environments)
-                            .env(timings::VARIABLE, notes);
+                            .env("BUILDBOT_CONDA_ENV_DEB", environments);
                         command
                     })
                 }),

@@ -68,7 +68,7 @@ def pytest_collection_modifyitems(items):
 
 def pytest_runtest_logreport(report):
     """Note what each test takes where `cargo xtask test` keeps it; only the process that leads the others does."""
-    notes = os.environ.get("BUILDBOT_CONDA_TIMINGS")
+    notes = os.environ.get("RUNNER_TEST_TIMINGS")
     if notes and report.when == "call" and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(notes, "a") as file:
             file.write("%s\t%s\t%.2f\n" % (PART, report.nodeid, report.duration))

@@ -1,13 +1,12 @@
 //! What machines are made of, whatever packages they get: made while these are compiled. Where this fails the first test
 //! that needs it tries again and says so.
 
-use std::path::Path;
 use std::thread;
 
 use anyhow::Result;
 use buildbot_conda_machine::{Channel, Environment, PREFIX, Release, Version, debian_root};
 
-use super::{check, timings};
+use super::check;
 use crate::prerequisites;
 
 /// What to make.
@@ -43,19 +42,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     })
 }
 
-/// Calls this program to do so, as root; the seconds go to `notes`.
+/// Calls this program to do so, as root.
 ///
 /// # Errors
 ///
 /// As [`run`], or when root is not to be had.
-pub(crate) fn call(releases: &[Release], environment: bool, notes: Option<&Path>) -> Result<()> {
+pub(crate) fn call(releases: &[Release], environment: bool) -> Result<()> {
     let mut command = prerequisites::as_root(&prerequisites::this_program());
     command
         .arg("prepare")
         .args(environment.then_some("--environment"))
         .args(releases.iter().map(|release| release.code_name()));
-    if let Some(notes) = notes {
-        command.env(timings::VARIABLE, notes);
-    }
     check(&mut command)
 }

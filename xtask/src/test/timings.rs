@@ -1,10 +1,10 @@
 //! How long everything takes: what a run has measured, kept for people and for the order of the next run.
 //!
 //! A line has a part of the suite, a name and seconds, with tabs in between. `target/timings/last.tsv` has those of the
-//! last run. Tests add what they do themselves, boots and set-ups, to the file that [`VARIABLE`] names. A fresh clone
-//! goes by `tests/seconds.tsv`, which `cargo xtask faults --record` writes from a run.
+//! last run, what happens within tests included, which the tests note themselves. A fresh clone goes by
+//! `tests/seconds.tsv`, which `cargo xtask faults --record` writes from a run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -14,8 +14,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Tells tests where to note the seconds of boots and set-ups.
-pub(crate) const VARIABLE: &str = "BUILDBOT_CONDA_TIMINGS";
+/// Below the workspace: what the tests of the runner take.
+pub(crate) const OF_RUNNER: &str = "target/timings/runner.tsv";
+/// What boots, layers, scenarios and machines take; `tests/machine/src/timings.rs` has the columns.
+const OF_MACHINES: &str = "target/timings/machine.tsv";
+/// The part of a line for what happens within a test begins with this.
+const WITHIN: &str = "within ";
 
 /// For a test that nobody has seen yet: early, so that it is not the last one.
 const UNKNOWN: f64 = 60.0;
@@ -75,9 +79,11 @@ impl Timings {
         for (part, name, took) in self.measured.lock().expect("nobody panics").iter() {
             writeln!(text, "{part}\t{name}\t{:.2}", took.as_secs_f64())?;
         }
-        let notes = notes(workspace);
-        text +=
-            &fs::read_to_string(&notes).with_context(|| format!("read `{}`", notes.display()))?;
+        let read = |name| {
+            fs::read_to_string(workspace.join(name)).with_context(|| format!("read `{name}`"))
+        };
+        text += &read(OF_RUNNER)?;
+        text.extend(read(OF_MACHINES)?.lines().filter_map(of_machine));
         let path = last(workspace);
         fs::write(&path, &text).with_context(|| format!("write `{}`", path.display()))?;
 
@@ -86,18 +92,22 @@ impl Timings {
     }
 }
 
-/// Makes an empty file for what the tests note, and gives its path. It is the caller's, who may be less than root.
+/// Empties the files that tests add to. They are the caller's, who may be less than the root that adds to them.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
-pub(crate) fn begin(workspace: &Path) -> Result<PathBuf> {
-    let notes = notes(workspace);
-    let directory = notes.parent().expect("it lies in a directory");
-    fs::create_dir_all(directory)
-        .and_then(|()| fs::write(&notes, ""))
-        .with_context(|| format!("write `{}`", notes.display()))?;
-    Ok(notes)
+/// When they cannot be written.
+pub(crate) fn begin(workspace: &Path) -> Result<()> {
+    for name in [OF_RUNNER, OF_MACHINES] {
+        let path = workspace.join(name);
+        let directory = path.parent().expect("it lies in a directory");
+        // The old one may belong to somebody else.
+        let _ = fs::remove_file(&path);
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&path, ""))
+            .with_context(|| format!("write `{name}`"))?;
+    }
+    Ok(())
 }
 
 /// Writes what matters of the last run's seconds for a clean clone.
@@ -116,7 +126,7 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
     let mut lines: Vec<String> = text
         .lines()
         .filter_map(line)
-        .filter(|(part, _, seconds)| !is_detail(part) && *seconds >= COMMITTED_FROM)
+        .filter(|(part, _, seconds)| !part.starts_with(WITHIN) && *seconds >= COMMITTED_FROM)
         .map(|(part, name, seconds)| format!("{part}\t{name}\t{seconds:.0}\n"))
         .collect();
     ensure!(!lines.is_empty(), "find seconds in `{}`", path.display());
@@ -131,10 +141,6 @@ fn last(workspace: &Path) -> PathBuf {
     workspace.join("target/timings/last.tsv")
 }
 
-fn notes(workspace: &Path) -> PathBuf {
-    workspace.join("target/timings/notes.tsv")
-}
-
 fn committed(workspace: &Path) -> PathBuf {
     workspace.join("tests/seconds.tsv")
 }
@@ -146,27 +152,33 @@ fn line(line: &str) -> Option<(&str, &str, f64)> {
     Some((part, name, seconds.parse().ok()?))
 }
 
-/// Is it something that happens within tests, and not one of them?
-fn is_detail(part: &str) -> bool {
-    matches!(part, "boot" | "shutdown" | "set-up")
+/// A line of what happens on machines, in our columns: program, test, kind and seconds become part, name and seconds.
+fn of_machine(line: &str) -> Option<String> {
+    let mut columns = line.split('\t');
+    let (program, test) = (columns.next()?, columns.next()?);
+    let (kind, seconds) = (columns.next()?, columns.next()?);
+    Some(format!("{WITHIN}{kind}\t{program} {test}\t{seconds}\n"))
 }
 
 /// The slowest, and for what happens within tests how often and how long altogether.
 fn table(text: &str) -> String {
     let mut rows: Vec<(&str, &str, f64)> = text.lines().filter_map(line).collect();
     rows.sort_by(|one, other| other.2.total_cmp(&one.2));
+    let (within, tests): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| row.0.starts_with(WITHIN));
     let mut table = String::from("\nthe slowest, in seconds:\n");
-    for (part, name, seconds) in rows.iter().filter(|row| row.0 != "boot").take(SHOWN) {
+    for (part, name, seconds) in tests.iter().take(SHOWN) {
         writeln!(table, "{seconds:7.1}  {part}: {name}").expect("a string takes all");
     }
-    for kind in ["boot", "shutdown", "set-up"] {
-        let seconds: Vec<f64> = rows
-            .iter()
-            .filter(|row| row.0 == kind)
-            .map(|row| row.2)
-            .collect();
-        let sum = seconds.iter().fold(0.0, |sum, seconds| sum + seconds);
-        writeln!(table, "{sum:7.1}  {kind}, {} times", seconds.len()).expect("a string takes all");
+    let mut kinds: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for (part, _, seconds) in within {
+        let (count, sum) = kinds.entry(&part[WITHIN.len()..]).or_default();
+        *count += 1;
+        *sum += seconds;
+    }
+    table.push_str("within tests:\n");
+    for (kind, (count, sum)) in kinds {
+        writeln!(table, "{sum:7.1}  {kind}, {count} times").expect("a string takes all");
     }
     table
 }
@@ -184,16 +196,19 @@ mod tests {
 
     #[test]
     fn the_table_has_the_slowest_first_and_sums_of_what_happens_within_tests() {
-        let table = table("package\ta\t1.0\nboot\tx\t2.0\nmachine\tb\t30.0\nboot\ty\t2.5\n");
+        let machines: String = "create\tx\tboot\t2.0\t0.3\ncreate\ty\tboot\t2.5\t\n"
+            .lines()
+            .filter_map(of_machine)
+            .collect();
+        let table = table(&format!("package\ta\t1.0\n{machines}machine\tb\t30.0\n"));
         let lines: Vec<&str> = table.lines().skip(2).collect();
         assert_eq!(
             lines,
             [
                 "   30.0  machine: b",
                 "    1.0  package: a",
+                "within tests:",
                 "    4.5  boot, 2 times",
-                "    0.0  shutdown, 0 times",
-                "    0.0  set-up, 0 times",
             ]
         );
     }
