@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use buildbot_conda_core::dropin::{DropIn, Renderer};
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Word as _};
 use buildbot_conda_core::{paths, unit};
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     file(&format!("{}/{}", paths::UNITS, unit.name), &unit.text);
     let drop_in = DropIn::of(instance).map_err(|refused| anyhow!("{}", refused[0]))?;
     let name = format!("{}/{}", drop_in.directory_name(), paths::DROP_IN);
-    let drop_in = Renderer::new()?.render(&drop_in)?;
+    let drop_in = drop_in.text();
     file(&format!("{}/{name}", paths::GENERATED), &drop_in);
     output::print(text)
 }

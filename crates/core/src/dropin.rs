@@ -1,18 +1,20 @@
 //! The drop-in of one instance: what its settings change in the unit that ships.
 //!
-//! [`DropIn::of`] decides every value, escaped for systemd, and refuses what cannot be written;
-//! it needs no template and so serves the launcher as well, which must refuse the same instances:
-//! without its drop-in an instance would run as the wrong user. [`Renderer`] makes text of it.
+//! [`DropIn::of`] decides every value, escaped for systemd, and refuses what cannot be written; the
+//! launcher asks it as well and refuses the same instances: without its drop-in an instance would
+//! run as the wrong user. [`DropIn::directives`] has all of it as data.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::directives::Directive;
 use crate::escape::{self, Unwritable};
 use crate::names::{InstanceRef, Role};
-use crate::settings::{Hardening, Instance};
+use crate::settings::{Hardening, Instance, Word as _};
 use crate::values::AbsolutePath;
+use crate::{paths, profile};
 
 /// How much later than the runner systemd ends a start.
 const START_MARGIN: Duration = Duration::from_secs(30);
@@ -134,6 +136,114 @@ impl DropIn {
         format!("{:016x}", hasher.finish())
     }
 
+    /// Everything that it says, in the order in which it is written.
+    pub fn directives(&self) -> Vec<Directive> {
+        let mut list = List {
+            section: "Unit",
+            directives: Vec::new(),
+        };
+        list.add(
+            "Enabled but not set up yet is skipped, which is no failure.",
+            "ConditionDirectoryNotEmpty",
+            &self.condition,
+        );
+        list.add_all("", "RequiresMountsFor", &self.mounts);
+        list.section = "Service";
+        list.add("", "User", &self.user);
+        list.add_all("", "Group", self.group.as_slice());
+        list.add(
+            "The launcher compares: a configuration that was changed since does not go unnoticed.",
+            "Environment",
+            &format!("{FINGERPRINT_VARIABLE}={}", self.fingerprint()),
+        );
+        list.add(
+            "`start-timeout` and `drain`, each with a margin: Buildbot gives up first, and says why.",
+            "TimeoutStartSec",
+            &self.timeout_start,
+        );
+        list.add("", "TimeoutStopSec", &self.timeout_stop);
+        list.add("", "WatchdogSec", &self.watchdog);
+        list.add_all("", "LoadCredential", &self.credentials);
+        // A credential's name has no colon.
+        let names = self
+            .credentials
+            .iter()
+            .map_while(|text| text.split(':').next());
+        let fallbacks: Vec<String> = names
+            .map(|name| format!("{name}:{MISSING_CREDENTIAL}"))
+            .collect();
+        list.add_all(
+            "For files that are missing: systemd would not say which it is, the launcher does.",
+            "SetCredential",
+            &fallbacks,
+        );
+        self.add_sandbox(&mut list);
+        list.directives
+    }
+
+    fn add_sandbox(&self, list: &mut List) {
+        let mut heading = self.heading();
+        for (comment, key, value) in profile::rows(self.reference.role, self.hardening) {
+            let comment = [std::mem::take(&mut heading), comment.to_owned()];
+            let comment: Vec<String> = comment
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect();
+            list.add(&comment.join("\n"), key, value);
+        }
+        let opened = [
+            ("ReadWritePaths", &self.writable),
+            ("BindReadOnlyPaths", &self.bound_read_only),
+            ("BindPaths", &self.bound),
+        ];
+        let mut comment =
+            "`-` tolerates a path that is missing: a start without it is refused with its reason.";
+        for (key, paths) in opened {
+            list.add_all(comment, key, paths);
+            if !paths.is_empty() {
+                comment = "";
+            }
+        }
+    }
+
+    /// What stands above the sandbox.
+    fn heading(&self) -> String {
+        match self.hardening {
+            Hardening::None => "\nHardening: none, as configured.".to_owned(),
+            hardening => format!(
+                "\nHardening: {}, {}.",
+                self.reference.role,
+                hardening.as_str()
+            ),
+        }
+    }
+
+    /// The text of the file.
+    pub fn text(&self) -> String {
+        let mut lines = vec![
+            format!(
+                "# Written by buildbot-conda-generator from {}, table of `{}`.",
+                paths::CONFIGURATION,
+                self.reference
+            ),
+            "# Changes here are lost: edit that file, then run `systemctl daemon-reload`."
+                .to_owned(),
+        ];
+        let mut section = "";
+        for directive in self.directives() {
+            if directive.section != section {
+                section = directive.section;
+                lines.extend([String::new(), format!("[{section}]")]);
+            }
+            lines.extend(commented(&directive.comment));
+            lines.push(format!("{}={}", directive.key, directive.value));
+        }
+        if self.hardening == Hardening::None {
+            lines.extend(commented(&self.heading()));
+        }
+        lines.join("\n") + "\n"
+    }
+
     /// Whose it is.
     pub fn reference(&self) -> &InstanceRef {
         &self.reference
@@ -142,6 +252,38 @@ impl DropIn {
     /// Directory of the file among the units: `buildbot-worker@gpu.service.d`.
     pub fn directory_name(&self) -> String {
         format!("{}.d", self.reference.unit_name())
+    }
+}
+
+/// The lines of a comment in a unit file.
+fn commented(comment: &str) -> impl Iterator<Item = String> {
+    comment.lines().map(|line| match line {
+        "" => String::new(),
+        line => format!("# {line}"),
+    })
+}
+
+/// Directives as they are added.
+struct List {
+    section: &'static str,
+    directives: Vec<Directive>,
+}
+
+impl List {
+    fn add(&mut self, comment: &str, key: &'static str, value: &str) {
+        self.directives.push(Directive {
+            section: self.section,
+            key,
+            value: value.to_owned(),
+            comment: comment.to_owned(),
+        });
+    }
+
+    /// A directive for each value; the comment is in front of the first.
+    fn add_all(&mut self, comment: &str, key: &'static str, values: &[String]) {
+        for (index, value) in values.iter().enumerate() {
+            self.add(if index == 0 { comment } else { "" }, key, value);
+        }
     }
 }
 
@@ -246,77 +388,5 @@ fn distinct<'a>(paths: [(&'a str, &'a str); 2]) -> Vec<(&'a str, &'a str)> {
         vec![first]
     } else {
         vec![first, second]
-    }
-}
-
-#[cfg(feature = "render")]
-pub use render::{RenderError, Renderer};
-
-#[cfg(feature = "render")]
-mod render {
-    use tera::{Context, Tera};
-    use thiserror::Error;
-
-    use super::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTIAL};
-    use crate::paths;
-    use crate::settings::Word;
-
-    const TEMPLATE: &str = include_str!("../templates/10-buildbot-conda.conf.tera");
-
-    /// A mistake in the template itself: no configuration leads here.
-    #[derive(Debug, Error)]
-    #[error("render the drop-in template: {0}")]
-    pub struct RenderError(#[from] tera::Error);
-
-    /// The parsed template, for as many drop-ins as there are.
-    pub struct Renderer(Tera);
-
-    impl Renderer {
-        /// Parses the template.
-        ///
-        /// # Errors
-        ///
-        /// [`RenderError`], which is a bug here.
-        pub fn new() -> Result<Self, RenderError> {
-            let mut tera = Tera::new();
-            tera.add_raw_template(paths::DROP_IN, TEMPLATE)?;
-            Ok(Self(tera))
-        }
-
-        /// The text of a drop-in.
-        ///
-        /// # Errors
-        ///
-        /// [`RenderError`], which is a bug here.
-        pub fn render(&self, drop_in: &DropIn) -> Result<String, RenderError> {
-            let mut context = Context::new();
-            context.insert("configuration", paths::CONFIGURATION);
-            context.insert("fingerprint_variable", FINGERPRINT_VARIABLE);
-            context.insert("fingerprint", &drop_in.fingerprint());
-            context.insert("reference", &drop_in.reference.to_string());
-            context.insert("role", drop_in.reference.role.as_str());
-            context.insert("hardening", drop_in.hardening.as_str());
-            context.insert("condition", &drop_in.condition);
-            context.insert("mounts", &drop_in.mounts);
-            context.insert("user", &drop_in.user);
-            context.insert("group", &drop_in.group);
-            context.insert("timeout_start", &drop_in.timeout_start);
-            context.insert("timeout_stop", &drop_in.timeout_stop);
-            context.insert("watchdog", &drop_in.watchdog);
-            context.insert("credentials", &drop_in.credentials);
-            // A credential's name has no colon.
-            let names = drop_in
-                .credentials
-                .iter()
-                .map_while(|text| text.split(':').next());
-            let fallbacks: Vec<_> = names
-                .map(|name| format!("{name}:{MISSING_CREDENTIAL}"))
-                .collect();
-            context.insert("fallbacks", &fallbacks);
-            context.insert("writable", &drop_in.writable);
-            context.insert("bound_read_only", &drop_in.bound_read_only);
-            context.insert("bound", &drop_in.bound);
-            Ok(self.0.render(paths::DROP_IN, &context)?)
-        }
     }
 }

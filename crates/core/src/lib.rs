@@ -4,6 +4,7 @@
 
 #[cfg(feature = "serde")]
 mod by_text;
+pub mod directives;
 pub mod dropin;
 #[cfg(feature = "edit")]
 pub mod edit;
@@ -11,6 +12,7 @@ pub mod escape;
 pub mod foreign_text;
 pub mod names;
 pub mod paths;
+mod profile;
 pub mod settings;
 #[cfg(feature = "render")]
 pub mod starter;

@@ -175,8 +175,11 @@ fn unescaped(characters: &mut std::str::Chars<'_>) -> Option<char> {
 /// What stands behind `%` in an instance's unit, systemd.unit(5). `Err` has the specifier that is
 /// not known here.
 pub fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> {
-    let stem = unit.strip_suffix(".service").unwrap_or(unit);
-    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    fill(text, |character| specifier(character, unit, home))
+}
+
+/// Fills in specifiers; `Err` has the first for which `resolve` has nothing.
+pub(crate) fn fill(text: &str, resolve: impl Fn(char) -> Option<String>) -> Result<String, String> {
     let mut result = String::new();
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
@@ -186,16 +189,62 @@ pub fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> 
         }
         match characters.next() {
             Some('%') => result.push('%'),
-            Some('i' | 'I') => result.push_str(instance),
-            Some('p' | 'P') => result.push_str(prefix),
-            Some('n') => result.push_str(unit),
-            Some('N') => result.push_str(stem),
-            // systemd itself runs as root.
-            Some('h') => result.push_str(home),
-            other => return Err(format!("%{}", other.unwrap_or(' '))),
+            Some(character) => {
+                let filled = resolve(character);
+                result.push_str(&filled.ok_or_else(|| format!("%{character}"))?);
+            }
+            None => return Err("% ".to_owned()),
         }
     }
     Ok(result)
+}
+
+/// What one specifier stands for in a unit of the system manager.
+pub(crate) fn specifier(character: char, unit: &str, home: &str) -> Option<String> {
+    let stem = unit.strip_suffix(".service").unwrap_or(unit);
+    let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
+    let last = prefix.rsplit('-').next().unwrap_or(prefix);
+    Some(match character {
+        'i' => instance.to_owned(),
+        'I' => unescaped_name(instance),
+        'p' => prefix.to_owned(),
+        'P' => unescaped_name(prefix),
+        'j' => last.to_owned(),
+        'J' => unescaped_name(last),
+        'n' => unit.to_owned(),
+        'N' => stem.to_owned(),
+        // systemd itself runs as root.
+        'h' => home.to_owned(),
+        'u' | 'g' => "root".to_owned(),
+        'U' | 'G' => "0".to_owned(),
+        't' => "/run".to_owned(),
+        'S' => "/var/lib".to_owned(),
+        'C' => "/var/cache".to_owned(),
+        'L' => "/var/log".to_owned(),
+        'E' => "/etc".to_owned(),
+        'T' => "/tmp".to_owned(),
+        'V' => "/var/tmp".to_owned(),
+        _ => return None,
+    })
+}
+
+/// As `systemd-escape --unescape` has it: `-` stands for a slash, `\xNN` for a byte.
+fn unescaped_name(name: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = name;
+    while let Some(character) = rest.chars().next() {
+        let (part, after) = rest.split_at(character.len_utf8());
+        let digits = rest.strip_prefix("\\x").and_then(|text| text.get(..2));
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = &rest[4..];
+            continue;
+        }
+        let plain = if part == "-" { "/" } else { part };
+        bytes.extend(plain.as_bytes());
+        rest = after;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// `$NAME` as a word of its own and `${NAME}` anywhere, as systemd fills them in (systemd.service(5),
@@ -372,6 +421,9 @@ mod tests {
             "/root/gpu-buildbot-worker-buildbot-worker@gpu%"
         );
         assert_eq!(specifiers("%q", "x.service", ""), Err("%q".to_owned()));
+        assert_eq!(specifiers("x%", "x.service", ""), Err("% ".to_owned()));
+        let filled = specifiers("%I %P %j %t", "buildbot-worker@a-b\\x2dc.service", "");
+        assert_eq!(filled.unwrap(), "a/b-c buildbot/worker worker /run");
         let values = BTreeMap::from([("A".to_owned(), "x y".to_owned())]);
         let words = ["$A", "${A}/z", "$AB/c", "$$A", "$5"].map(str::to_owned);
         assert_eq!(

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_core::dropin::{DropIn, Renderer};
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_core::{paths, unit};
 
@@ -59,7 +59,6 @@ fn cases_in(directory: &Path) -> Vec<PathBuf> {
 
 fn outcome(config: &[u8]) -> Tree {
     let settings = Settings::parse("config.toml", config);
-    let renderer = Renderer::new().expect("the template is well-formed");
     let mut problems: Vec<String> = settings
         .problems()
         .iter()
@@ -69,7 +68,7 @@ fn outcome(config: &[u8]) -> Tree {
     for instance in settings.instances() {
         match DropIn::of(instance) {
             Ok(drop_in) => {
-                let text = renderer.render(&drop_in).expect("the context is complete");
+                let text = drop_in.text();
                 let path = format!("{}/{}", drop_in.directory_name(), paths::DROP_IN);
                 tree.insert(path, text);
             }

@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use buildbot_conda_core::dropin::{DropIn, Renderer};
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_core::{paths, unit};
 use tempfile::TempDir;
@@ -67,11 +67,10 @@ impl Root {
         let root = Self::new();
         let settings = Settings::parse("config.toml", config.as_bytes());
         settings.check().expect("the configuration is good");
-        let renderer = Renderer::new().expect("the template is well-formed");
         let mut units = Vec::new();
         for instance in settings.instances() {
             let drop_in = DropIn::of(instance).expect("every value can be written");
-            let text = renderer.render(&drop_in).expect("the context is complete");
+            let text = drop_in.text();
             let directory = drop_in.directory_name();
             root.write(
                 &format!("{}/{directory}/{}", paths::UNITS, paths::DROP_IN),

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use buildbot_conda_core::dropin::{DropIn, Renderer};
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_host::Unusable;
@@ -35,15 +35,8 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
         let normal = arguments.normal.display();
         return report.problem(&format!("{normal}: is no directory to write drop-ins to"));
     }
-    let renderer = match Renderer::new() {
-        Ok(renderer) => renderer,
-        Err(error) => return report.problem(&error.to_string()),
-    };
     for drop_in in drop_ins {
-        match renderer.render(&drop_in) {
-            Ok(text) => write_or_report(&drop_in, &text, &arguments.normal, report),
-            Err(error) => report.problem(&error.to_string()),
-        }
+        write_or_report(&drop_in, &arguments.normal, report);
     }
 }
 
@@ -74,10 +67,10 @@ fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<Dr
     drop_ins
 }
 
-fn write_or_report(drop_in: &DropIn, text: &str, normal: &Path, report: &Report) {
+fn write_or_report(drop_in: &DropIn, normal: &Path, report: &Report) {
     let directory = normal.join(drop_in.directory_name());
     let file = directory.join(paths::DROP_IN);
-    if let Err(error) = write(&directory, &file, text) {
+    if let Err(error) = write(&directory, &file, &drop_in.text()) {
         // Half a drop-in could lack the sandbox, or the account.
         let _ = fs::remove_file(&file);
         report.problem(&format!("{}: write: {error}", file.display()));

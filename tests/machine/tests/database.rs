@@ -293,5 +293,49 @@ c["db"] = {"db_url": util.Secret("database")}
     stage.systemctl(&["start", MASTER_UNIT])?;
     ensure_serves(&stage, 1)?;
     ensure!(backups(&stage)?.len() == 1);
+    a_drop_in_holds_for_commands_beside_the_master(&stage, more)
+}
+
+/// A master whose configuration needs what only the administrator's drop-in gives it is as good for `backup`, `upgrade`
+/// and `doctor` as for systemd.
+fn a_drop_in_holds_for_commands_beside_the_master(stage: &Stage, configuration: &str) -> Outcome {
+    let files = [
+        ("/etc/default/buildbot-master", "SCHEDULE='at night'\n"),
+        (
+            "/etc/systemd/system/buildbot-master.service.d/local.conf",
+            "[Service]\nEnvironmentFile=/etc/default/%N\nEnvironment=\"LOG=%L/buildbot\"\n\
+             # goes on \\\nReadWritePaths=\\\n  /var/log/buildbot\n",
+        ),
+    ];
+    stage
+        .machine
+        .shell("install -d -o bb /var/log/buildbot; mkdir -p /etc/systemd/system/buildbot-master.service.d")?
+        .succeeded()?;
+    for (path, text) in files {
+        stage.machine.write_file(path, text, "0600", "root")?;
+    }
+    let needs = "assert os.environ['SCHEDULE'] == 'at night'\n\
+                 open(os.environ['LOG'] + '/read', 'a').close()\n";
+    stage.write_master_configuration(&format!("{}{configuration}{needs}", scripted()))?;
+    stage.systemctl(&["daemon-reload"])?;
+    stage.systemctl(&["restart", MASTER_UNIT])?;
+    ensure_serves(stage, 1)?;
+    for words in [
+        &["buildbot-conda", "backup", "master"][..],
+        &[
+            "buildbot-conda",
+            "doctor",
+            "master",
+            "--only",
+            "checkconfig",
+            "--only",
+            "database",
+        ],
+    ] {
+        stage.machine.run(words)?.succeeded()?;
+    }
+    stage.systemctl(&["stop", MASTER_UNIT])?;
+    let upgrade = ["buildbot-conda", "upgrade", "master", "--dry-run"];
+    stage.machine.run(&upgrade)?.succeeded()?;
     Ok(())
 }

@@ -9,22 +9,23 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, lchown};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, Renderer};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 
 use super::accounts::find_user;
 use super::children::{self, Stream};
+use super::unit_settings;
 use crate::output::{self, harmless};
 use crate::system::context::Context;
 
 /// Bytes of what is said as the service user.
 const MOST_SAID: u64 = 8 << 20;
-/// What only makes sense for the service itself.
-const NOT_FOR_A_COMMAND: [&str; 3] = ["TimeoutStartSec", "TimeoutStopSec", "WatchdogSec"];
+/// Counts the units of commands, so that each has a name of its own.
+static COMMANDS: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs this command line as the service user unless this process is that already, and gives its
 /// exit status; `None` says that the work is this process's own.
@@ -115,9 +116,11 @@ fn ask_id(option: &str, user: &str) -> anyhow::Result<u32> {
 /// A service for the time of one command, under the rules of the instance's own; the command itself
 /// is left to be added.
 fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
-    let reference = &instance.reference;
-    let drop_in = DropIn::of(instance).map_err(|refused| anyhow!("{}", refused[0]))?;
-    let text = Renderer::new()?.render(&drop_in)?;
+    let unit = format!(
+        "buildbot-conda-command-{}-{}.service",
+        std::process::id(),
+        COMMANDS.fetch_add(1, Ordering::Relaxed)
+    );
     let mut command = Command::new("systemd-run");
     command.args([
         "--quiet",
@@ -126,11 +129,12 @@ fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
         "--collect",
         "--service-type=exec",
     ]);
+    command.arg(format!("--unit={unit}"));
     command.arg(format!(
         "--description=buildbot-conda for {}",
-        reference.unit_name()
+        instance.reference.unit_name()
     ));
-    for property in properties(&text) {
+    for property in unit_settings::properties(instance, &unit)? {
         command.arg("--property").arg(property);
     }
     for property in [
@@ -141,24 +145,6 @@ fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
         command.arg("--property").arg(property);
     }
     Ok(command)
-}
-
-/// The lines of the `[Service]` section of a drop-in, as `systemd-run --property` takes them: there
-/// `%` stands for itself.
-fn properties(drop_in: &str) -> Vec<String> {
-    let section = drop_in.split("[Service]\n").nth(1).unwrap_or_default();
-    let fingerprint = format!("Environment={FINGERPRINT_VARIABLE}=");
-    section
-        .lines()
-        .filter(|line| {
-            let key = line.split('=').next().unwrap_or_default();
-            !line.is_empty()
-                && !line.starts_with('#')
-                && !line.starts_with(&fingerprint)
-                && !NOT_FOR_A_COMMAND.contains(&key)
-        })
-        .map(|line| line.replace("%%", "%"))
-        .collect()
 }
 
 /// Without systemd, as in a container or a rescue system: no sandbox and no credentials.
@@ -266,17 +252,4 @@ pub(crate) fn call(
         "{}",
         said.strip_prefix("error: ").unwrap_or(&said).to_owned()
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn properties_are_the_settings_of_the_service_that_suit_a_command() {
-        let text = "[Unit]\nRequiresMountsFor=/m\n\n[Service]\nUser=bb\n# why\n\
-                    Environment=BUILDBOT_CONDA_DROP_IN=1\nWatchdogSec=2min\n\n\
-                    ReadWritePaths=\"-/a b%%c\"\n";
-        assert_eq!(properties(text), ["User=bb", "ReadWritePaths=\"-/a b%c\""]);
-    }
 }

@@ -1,0 +1,106 @@
+//! What the sandbox of an instance consists of, for each role and `hardening`: directives of `[Service]` as data, which
+//! becomes text of a drop-in and properties of a command. What differs from instance to instance is in `dropin`.
+
+use crate::names::Role;
+use crate::settings::Hardening;
+
+/// The comment in front of a directive, empty where it needs none, its key and its value.
+type Row = (&'static str, &'static str, &'static str);
+
+/// The profile, in the order in which it is written.
+pub(crate) fn rows(role: Role, hardening: Hardening) -> Vec<Row> {
+    match (role, hardening) {
+        (_, Hardening::None) => Vec::new(),
+        (Role::Master, Hardening::Standard) => [STRICT, &[READ_HOMES], PRIVATE, MASTER].concat(),
+        (Role::Master, Hardening::Strict) => [STRICT, &[NO_HOMES], PRIVATE, MASTER].concat(),
+        (Role::Worker, Hardening::Standard) => WORKER.to_vec(),
+        (Role::Worker, Hardening::Strict) => [STRICT, &[NO_HOMES], PRIVATE, STRICT_WORKER].concat(),
+    }
+}
+
+const STRICT: &[Row] = &[
+    ("", "NoNewPrivileges", "yes"),
+    ("", "ProtectSystem", "strict"),
+];
+
+const READ_HOMES: Row = ("", "ProtectHome", "read-only");
+const NO_HOMES: Row = (
+    "Home directories are empty but for the paths mounted below.",
+    "ProtectHome",
+    "tmpfs",
+);
+
+const PRIVATE: &[Row] = &[
+    ("", "PrivateTmp", "yes"),
+    ("", "PrivateDevices", "yes"),
+    ("", "PrivateMounts", "yes"),
+    ("", "ProtectClock", "yes"),
+    ("", "ProtectControlGroups", "yes"),
+    ("", "ProtectHostname", "yes"),
+    ("", "ProtectKernelLogs", "yes"),
+    ("", "ProtectKernelModules", "yes"),
+    ("", "ProtectKernelTunables", "yes"),
+    ("", "ProtectProc", "invisible"),
+];
+
+const REFUSED_CALLS: &str =
+    "A refused call fails as a missing permission does, instead of ending the process.";
+
+const MASTER: &[Row] = &[
+    ("", "ProcSubset", "pid"),
+    ("", "RestrictAddressFamilies", "AF_UNIX AF_INET AF_INET6"),
+    ("", "RestrictNamespaces", "yes"),
+    ("", "RestrictRealtime", "yes"),
+    ("", "RestrictSUIDSGID", "yes"),
+    ("", "LockPersonality", "yes"),
+    ("", "RemoveIPC", "yes"),
+    ("", "KeyringMode", "private"),
+    ("", "CapabilityBoundingSet", ""),
+    ("", "AmbientCapabilities", ""),
+    ("", "SystemCallArchitectures", "native"),
+    ("", "SystemCallFilter", "@system-service"),
+    ("", "SystemCallFilter", "~@resources @privileged"),
+    (REFUSED_CALLS, "SystemCallErrorNumber", "EPERM"),
+];
+
+const STRICT_WORKER: &[Row] = &[
+    (
+        "AF_NETLINK is how programs list network interfaces.",
+        "RestrictAddressFamilies",
+        "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    ),
+    ("", "RestrictRealtime", "yes"),
+    ("", "RestrictSUIDSGID", "yes"),
+    ("", "LockPersonality", "yes"),
+    ("", "RemoveIPC", "yes"),
+    ("", "KeyringMode", "private"),
+    ("", "CapabilityBoundingSet", ""),
+    ("", "AmbientCapabilities", ""),
+    (
+        "Builds for 32 bit are builds too.",
+        "SystemCallArchitectures",
+        "native x86",
+    ),
+    (
+        "",
+        "SystemCallFilter",
+        "~@clock @cpu-emulation @module @mount @obsolete @raw-io @reboot @swap",
+    ),
+    (REFUSED_CALLS, "SystemCallErrorNumber", "EPERM"),
+    ("", "UMask", "0027"),
+];
+
+const WORKER: &[Row] = &[
+    (
+        "Only what leaves `sudo` in builds working: up to systemd 252 most other settings imply\n\
+         NoNewPrivileges= for a service with a user of its own.",
+        "NoNewPrivileges",
+        "no",
+    ),
+    ("", "ProtectSystem", "full"),
+    ("", "PrivateTmp", "yes"),
+    ("", "ProtectControlGroups", "yes"),
+    ("", "ProtectProc", "invisible"),
+    ("", "RemoveIPC", "yes"),
+    ("", "KeyringMode", "private"),
+];
