@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
@@ -22,11 +21,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if context.is_elsewhere() {
-        bail!("`drain` acts on a running system, which `--root` leaves alone");
-    }
-    if !arguments.dry_run && !rustix::process::geteuid().is_root() {
-        bail!("only root can drain an instance\nhint: try again with `sudo`");
+    context.ensure_here("drain")?;
+    if !arguments.dry_run {
+        context.ensure_root()?;
     }
     let reference = &arguments.reference;
     let plan = draining::plan(reference, context)?;

@@ -4,7 +4,7 @@
 //! The boot's target is the link `default.target`, bootup(7); `systemctl set-default` writes the
 //! same one. Nothing changes before the next boot.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,7 @@ use crate::output::{self, harmless};
 use crate::plan::{self, FileStep, Plan, UnitStep};
 use crate::system::context::Context;
 use crate::system::files::{self, Found};
+use crate::system::systemd;
 use crate::system::values::Mode;
 
 #[derive(Debug, Subcommand)]
@@ -84,9 +85,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         plan::announce_unfinished(context);
         return output::print(plan(verb, context)?);
     }
-    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
+    context.ensure_root()?;
     let journal = plan::begin(context)?;
     let plan = plan(verb, context)?;
     plan::carry_out(&plan, &journal, None)?;
@@ -112,7 +111,7 @@ fn plan(verb: &Verb, context: &Context) -> anyhow::Result<Plan> {
         Verb::Off(_) => boot.off(context),
         Verb::Status(_) => Plan::default(),
     };
-    let is_booted = !context.is_elsewhere() && Path::new("/run/systemd/system").is_dir();
+    let is_booted = systemd::runs(context);
     if is_booted && !plan.steps.is_empty() {
         plan.steps.push(UnitStep::ReloadSystemd.into());
     }

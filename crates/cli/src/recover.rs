@@ -4,7 +4,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Args;
 
 use crate::output;
@@ -27,15 +26,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if arguments.dry_run {
         return show(arguments.give_up, context);
     }
-    if context.is_elsewhere() {
-        bail!(
-            "`recover` acts on a running system, which `--root` leaves alone\n\
-             hint: `--dry-run` shows what it would do"
-        );
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
+    context.ensure_here_unless_shown("recover")?;
+    context.ensure_root()?;
     if arguments.give_up {
         match plan::give_up(context)? {
             Some(path) => eprintln!("given up; its steps are in `{}`", path.display()),

@@ -20,6 +20,7 @@ use crate::plan::naming::{Naming, take_out};
 use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::record::{Noted as _, WorkerRecord, record_file};
+use crate::system::systemd;
 use crate::system::unit_files;
 use crate::system::values::Identity;
 
@@ -44,15 +45,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         plan::announce_unfinished(context);
         return output::print(plan(arguments, context)?);
     }
-    if context.is_elsewhere() {
-        bail!(
-            "`remove` acts on a running system, which `--root` leaves alone\n\
-             hint: `--dry-run` shows what it would do"
-        );
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
+    context.ensure_here_unless_shown("remove")?;
+    context.ensure_root()?;
     let journal = plan::begin(context)?;
     let plan = plan(arguments, context)?;
     if !arguments.yes && !confirm(&plan, &arguments.reference)? {
@@ -88,7 +82,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     unit_files::ensure_ours(reference, context)?;
     let mut steps = Vec::new();
     let unit = reference.unit_name();
-    let is_booted = !context.is_elsewhere() && plan::is_booted();
+    let is_booted = systemd::runs(context);
     if is_booted && plan::is_running(&unit)? {
         steps.push(
             UnitStep::Stop {

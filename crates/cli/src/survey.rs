@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::status_file::{self, StatusFile};
-use crate::system::units::{self, Unit};
+use crate::system::systemd::{self, Unit};
 
 /// One instance as seen now. `--json` prints a list of these.
 #[derive(Debug, Serialize)]
@@ -56,7 +56,7 @@ pub(crate) fn survey(settings: &Settings, context: &Context) -> anyhow::Result<V
     let units = if context.is_elsewhere() {
         BTreeMap::new()
     } else {
-        units::query(settings.references())?
+        systemd::query(settings.references())?
     };
     let uptime = uptime();
     let rows = settings.references().map(|reference| {

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
 
 use crate::system::context::Context;
+use crate::system::systemd::running_units;
 use crate::system::unit_files::{UNITS, entries, hand_made, has_extension, read};
 use buildbot_conda_core::unit_text::{self, Setting};
 
@@ -102,7 +101,7 @@ fn add_instances(directory: &Path, context: &Context, unit: &mut HandMade) -> an
         names.entry(unit.file_name.clone()).or_default();
     }
     if !context.is_elsewhere() {
-        for name in running(&unit.file_name)? {
+        for name in running_units(&unit.file_name.replace("@.service", "@*.service"))? {
             // One with a file of its own does not run by the template.
             if template.is_none_or(|prefix| is_instance_of(&name, prefix)) {
                 names.entry(name).or_default().1 = true;
@@ -139,28 +138,4 @@ fn is_instance_of(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix)
         .and_then(|rest| rest.strip_prefix('@'))
         .is_some_and(|rest| rest != ".service" && rest.ends_with(".service"))
-}
-
-/// Units by this file that have processes.
-fn running(file_name: &str) -> anyhow::Result<Vec<String>> {
-    let pattern = file_name.replace("@.service", "@*.service");
-    let output = Command::new("systemctl")
-        .args(["list-units", "--plain", "--no-legend", "--full"])
-        .args([
-            "--state=active,activating,reloading,deactivating",
-            "--",
-            &pattern,
-        ])
-        .env("LC_ALL", "C.UTF-8")
-        .output()
-        .context("run `systemctl list-units`")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("`systemctl list-units` failed: {}", said.trim());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let names = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next());
-    Ok(names.map(str::to_owned).collect())
 }

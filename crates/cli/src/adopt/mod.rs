@@ -22,7 +22,7 @@ use clap::Args;
 
 use crate::output;
 use crate::plan::{self, Plan};
-use crate::system::accounts::find_user;
+use crate::system::accounts;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::{self, UNITS};
 
@@ -216,15 +216,8 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
     bail!("not everything is understood, nothing was changed{text}")
 }
 
-/// The home directory of an account, from the passwd file of the host that is looked at.
+/// The home directory of an account of the host that is looked at.
 fn home(user: &str, context: &Context) -> Option<String> {
-    if !context.is_elsewhere() {
-        let user = find_user(user).ok()?;
-        return user.home.to_str().map(str::to_owned);
-    }
-    let text = std::fs::read_to_string(context.path("/etc/passwd")).ok()?;
-    let line = text
-        .lines()
-        .find(|line| line.split(':').next() == Some(user))?;
-    line.split(':').nth(5).map(str::to_owned)
+    let user = accounts::find(user, context).ok()??;
+    user.home.to_str().map(str::to_owned)
 }

@@ -10,7 +10,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::{InstanceName, InstanceRef};
 use buildbot_conda_core::paths;
@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use crate::output;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::systemd;
 use crate::system::unit_files;
 use crate::system::values::Mode;
 
@@ -68,7 +69,8 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         let (plan, _) = plan(verb, context)?;
         return output::print(plan);
     }
-    refuse_what_cannot_be(context)?;
+    context.ensure_here_unless_shown("create")?;
+    context.ensure_root()?;
     let journal = plan::begin(context)?;
     let (plan, closing) = plan(verb, context)?;
     for note in &plan.notes {
@@ -77,19 +79,6 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     plan::carry_out(&plan, &journal, None)?;
     eprintln!("{closing}");
     Ok(ExitCode::SUCCESS)
-}
-
-fn refuse_what_cannot_be(context: &Context) -> anyhow::Result<()> {
-    if context.is_elsewhere() {
-        bail!(
-            "`create` acts on a running system, which `--root` leaves alone\n\
-             hint: `--dry-run` shows what it would do"
-        );
-    }
-    if !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
-    Ok(())
 }
 
 /// The plan, and what to say when it is carried out.
@@ -166,7 +155,7 @@ fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<
         plan::enable(reference, &context.path(unit_files::UNITS), steps);
     }
     // Without systemd, as in an image that is being built, the next boot starts it.
-    if !context.is_elsewhere() && plan::is_booted() {
+    if systemd::runs(context) {
         steps.push(UnitStep::ReloadSystemd.into());
         steps.push(
             UnitStep::Start {

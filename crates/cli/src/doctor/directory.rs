@@ -215,7 +215,7 @@ fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> F
     };
     let main = scene
         .unit(instance)
-        .and_then(crate::system::units::Unit::main_pid);
+        .and_then(crate::system::systemd::Unit::main_pid);
     let PidFile::Of(pid) = found else {
         return left_over(instance, &file, "names no process", scene);
     };

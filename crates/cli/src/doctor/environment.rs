@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use buildbot_conda_core::names::Role;
@@ -14,6 +13,8 @@ use super::inside::{
     Damage, EnvironmentFacts, EnvironmentState, Inside, PythonFacts, Resolution, buildbot,
 };
 use super::scene::Scene;
+use crate::system::accounts;
+use crate::system::context::Context;
 
 /// The last second of the year 9999.
 const LATEST: u64 = 253_402_300_799;
@@ -79,7 +80,10 @@ fn as_owner(instance: &Instance, words: &[&str]) -> Vec<String> {
     if owner == 0 && is_roots(prefix.as_str()) && is_roots(program) {
         return words.iter().map(|word| (*word).to_owned()).collect();
     }
-    match account_of(owner) {
+    match accounts::name_of_user(owner, &Context::default())
+        .ok()
+        .flatten()
+    {
         Some(name) if owner != 0 && name != instance.user.as_str() => {
             let before = ["runuser", "-u", &name, "--"];
             let all = before.iter().chain(words);
@@ -87,17 +91,6 @@ fn as_owner(instance: &Instance, words: &[&str]) -> Vec<String> {
         }
         _ => as_user(instance, words),
     }
-}
-
-fn account_of(uid: u32) -> Option<String> {
-    let output = Command::new("getent")
-        .args(["passwd", &uid.to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let name = text.split(':').next()?.to_owned();
-    (!name.is_empty()).then_some(name)
 }
 
 fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Finding {

@@ -121,7 +121,7 @@ fn port_of(instance: &Instance, purpose: &str, port: u16, scene: &Scene<'_>) -> 
     let unit = instance.reference.unit_name();
     let main = scene
         .unit(instance)
-        .and_then(crate::system::units::Unit::main_pid);
+        .and_then(crate::system::systemd::Unit::main_pid);
     let is_own = listener.pid.is_some() && listener.pid == main
         || listener.unit.as_deref() == Some(unit.as_str());
     if is_own {

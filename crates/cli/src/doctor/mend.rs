@@ -33,9 +33,7 @@ pub(super) fn run(findings: &[Finding], context: &Context) -> anyhow::Result<boo
         eprintln!("nothing that can be mended without a decision of yours");
         return Ok(false);
     }
-    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
-        bail!("only root can mend this\nhint: try again with `sudo`");
-    }
+    context.ensure_root()?;
     for command in &commands {
         eprintln!("{command}");
     }

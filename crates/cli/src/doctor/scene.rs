@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
@@ -12,8 +10,9 @@ use buildbot_conda_core::values::AccountName;
 use buildbot_conda_host::unit_files::UnitFiles;
 
 use super::finding::Check;
+use crate::system::accounts::{self, User};
 use crate::system::context::Context;
-use crate::system::units::{self, Unit};
+use crate::system::systemd::{self, Unit};
 
 /// Asked of systemd, org.freedesktop.systemd1(5).
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,ExecMainStatus,StatusText,\
@@ -31,7 +30,7 @@ pub(super) struct Scene<'a> {
     pub(super) unit_files: UnitFiles,
     /// By the name of the unit; empty where there is no systemd to ask.
     units: BTreeMap<String, Unit>,
-    accounts: BTreeMap<String, Account>,
+    accounts: BTreeMap<String, User>,
     uid: u32,
 }
 
@@ -45,13 +44,6 @@ pub(super) enum Viewer {
     Other,
     /// Whoever it is looks below a root directory.
     Elsewhere,
-}
-
-/// An account of the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Account {
-    pub(super) uid: u32,
-    pub(super) home: PathBuf,
 }
 
 impl<'a> Scene<'a> {
@@ -81,12 +73,12 @@ impl<'a> Scene<'a> {
             uid: rustix::process::geteuid().as_raw(),
         };
         if scene.has_systemd() && !names.is_empty() {
-            scene.units = units::ask(&names, PROPERTIES)?;
+            scene.units = systemd::ask(&names, PROPERTIES)?;
         }
         let users = settings.into_iter().flat_map(Settings::instances);
         for user in users.map(|instance| instance.user.as_str()) {
             if !scene.accounts.contains_key(user)
-                && let Some(account) = find_account(user, context)
+                && let Some(account) = accounts::find(user, context)?
             {
                 scene.accounts.insert(user.to_owned(), account);
             }
@@ -101,7 +93,7 @@ impl<'a> Scene<'a> {
 
     /// Whether there is a running system with systemd to ask, `sd_booted(3)`.
     pub(super) fn has_systemd(&self) -> bool {
-        !self.context.is_elsewhere() && Path::new("/run/systemd/system").is_dir()
+        systemd::runs(self.context)
     }
 
     /// Whether an owner of files counts as root: below a root directory, whoever looks does.
@@ -142,7 +134,7 @@ impl<'a> Scene<'a> {
         self.units.get(&instance.reference.unit_name())
     }
 
-    pub(super) fn account(&self, name: &AccountName) -> Option<&Account> {
+    pub(super) fn account(&self, name: &AccountName) -> Option<&User> {
         self.accounts.get(name.as_str())
     }
 
@@ -156,26 +148,4 @@ impl<'a> Scene<'a> {
             Err(_) => Some(false),
         }
     }
-}
-
-/// From wherever the host has its accounts; below a root directory, from its file.
-fn find_account(name: &str, context: &Context) -> Option<Account> {
-    let text = if context.is_elsewhere() {
-        let passwd = fs::read(context.path("/etc/passwd")).ok()?;
-        String::from_utf8_lossy(&passwd).into_owned()
-    } else {
-        let output = Command::new("getent")
-            .args(["passwd", "--", name])
-            .stdin(Stdio::null())
-            .output()
-            .ok()?;
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let mut accounts = lines.filter(|fields| fields.first() == Some(&name));
-    let fields = accounts.next()?;
-    Some(Account {
-        uid: fields.get(2)?.parse().ok()?,
-        home: PathBuf::from(fields.get(5)?),
-    })
 }

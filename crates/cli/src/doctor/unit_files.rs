@@ -14,7 +14,7 @@ use buildbot_conda_host::unit_files::{Runs, Unit as OnDisk};
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
-use crate::system::units::Unit;
+use crate::system::systemd::Unit;
 
 /// Where an administrator's units are, before the package's.
 const ADMINISTRATORS: &str = "/etc/systemd/system";

@@ -5,7 +5,7 @@ use buildbot_conda_core::settings::Instance;
 use super::finding::{Check, Finding};
 use super::scene::Scene;
 use crate::survey;
-use crate::system::units::Unit;
+use crate::system::systemd::Unit;
 
 pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);

@@ -9,7 +9,7 @@ use super::finding::{Check, Finding};
 use super::inside::{Inside, PythonFacts, Reach, Tac, WorkerInTac};
 use super::scene::Scene;
 use crate::system::status_file::{self, StatusFile};
-use crate::system::units::Unit;
+use crate::system::systemd::Unit;
 
 /// Seconds; routers and firewalls forget a quiet connection some minutes after its last word.
 const LONGEST_KEEPALIVE: f64 = 300.0;

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::builder::{self, Source};
 use super::recovery::locked;
-use super::scene::{ensure_root, store};
+use super::scene::store;
 use super::show;
 use crate::output;
 use crate::system::context::Context;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let name = &arguments.name;
-    ensure_root(context)?;
+    context.ensure_root()?;
     let environment = store(context).environment(name);
     if environment.current()?.is_some() {
         bail!(

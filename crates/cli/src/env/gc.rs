@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::instances;
 use super::recovery::locked;
-use super::scene::{ensure_root, existing, store};
+use super::scene::{existing, store};
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     // Not with a configuration that cannot be read: what it uses would go.
     let settings = context.settings()?;
     settings.check().map_err(InvalidConfiguration::from)?;

@@ -12,7 +12,7 @@ use buildbot_conda_environments::{EnvironmentName, GenerationId};
 use crate::plan;
 use crate::system::context::Context;
 use crate::system::draining;
-use crate::system::units;
+use crate::system::systemd;
 
 /// The instances that are configured to follow the environment, masters first.
 pub(super) fn followers<'s>(settings: &'s Settings, name: &EnvironmentName) -> Vec<&'s Instance> {
@@ -66,10 +66,10 @@ pub(super) fn start(instance: &Instance) -> anyhow::Result<()> {
 /// Whether the main process of a unit has its program from a prefix.
 pub(super) fn runs_from(instance: &Instance, prefix: &Path) -> anyhow::Result<bool> {
     let reference = &instance.reference;
-    let units = units::query(std::iter::once(reference))?;
+    let units = systemd::query(std::iter::once(reference))?;
     let unit = units.get(&reference.unit_name());
     let program = unit
-        .and_then(units::Unit::main_pid)
+        .and_then(systemd::Unit::main_pid)
         .and_then(|pid| fs::read_link(format!("/proc/{pid}/exe")).ok());
     // The kernel names no links.
     let real = prefix.canonicalize();

@@ -16,8 +16,9 @@ use buildbot_conda_environments::{Change, Environment, EnvironmentName, Lock};
 use clap::Args;
 
 use super::instances;
-use super::scene::{ensure_root, existing, store};
+use super::scene::{existing, store};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -30,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     let (environment, _) = existing(&arguments.name, context)?;
     let lock = if arguments.wait {
         store(context)
@@ -184,9 +185,6 @@ impl Guard {
 
     fn stop(&self) {
         // One that is left finds nothing to do.
-        let _ = Command::new("systemctl")
-            .args(["stop", "--", &self.unit])
-            .stderr(Stdio::null())
-            .status();
+        let _ = systemd::stop(&self.unit);
     }
 }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::instances;
 use super::recovery::locked;
-use super::scene::{ensure_root, store};
+use super::scene::store;
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     let name = &arguments.name;
     let environment = store(context).environment(name);
     if !environment.directory().is_dir() {

@@ -9,7 +9,7 @@ use clap::Args;
 use super::change::{self, Change};
 use super::diff;
 use super::recovery::locked;
-use super::scene::{ensure_root, existing, one_of};
+use super::scene::{existing, one_of};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     let name = &arguments.name;
     let (environment, _) = existing(name, context)?;
     let lock = if arguments.dry_run {

@@ -66,11 +66,3 @@ pub(super) fn one_of(environment: &Environment, text: &str) -> anyhow::Result<Ge
     }
     Ok(generation)
 }
-
-/// For verbs that change something.
-pub(super) fn ensure_root(context: &Context) -> anyhow::Result<()> {
-    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
-    Ok(())
-}

@@ -12,7 +12,7 @@ use super::differences::differences;
 use super::look::{Selection, look};
 use super::profile::Profile;
 use super::steps::{self, Wish};
-use super::{credentials, directory, ensure_root};
+use super::{credentials, directory};
 use crate::output;
 use crate::plan;
 use crate::system::context::{Context, InvalidConfiguration};
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
              hint: `--dry-run` shows what it would do"
         );
     }
-    ensure_root(context)?;
+    context.ensure_root()?;
     let profile = directory::read(&arguments.directory)?;
     let name = arguments.directory.join("config.toml");
     let settings = Settings::parse(

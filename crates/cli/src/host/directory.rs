@@ -15,8 +15,9 @@ use buildbot_conda_core::settings::Settings;
 use super::layout::{CONFIGURATION, ENVIRONMENTS, INSTANCES, PRESEED, UNITS, file_of};
 use super::manifest::Manifest;
 use super::profile::Profile;
-use super::{accounts, preseed, system};
+use super::{preseed, system};
 use crate::inside::profile::{self, MANIFEST, Writing};
+use crate::system::accounts;
 use crate::system::context::Context;
 
 /// Bytes; more than any file of a profile has.
@@ -142,7 +143,13 @@ pub(super) fn write(
         profile::write(directory, &writing)?;
         return Ok(changed);
     }
-    let owner = accounts::name_of_user(owner, context)?;
+    let name = accounts::name_of_user(owner, context)?;
+    let owner = name.with_context(|| {
+        format!(
+            "the owner {owner} of `{}` has no account",
+            directory.display()
+        )
+    })?;
     profile::ask(&owner, directory, &writing)?;
     Ok(changed)
 }

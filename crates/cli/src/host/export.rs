@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::look::{Selection, look};
 use super::manifest::{EnvironmentEntry, Kind, Manifest};
-use super::{directory, ensure_root, secrets, system};
+use super::{directory, secrets, system};
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     let before = directory::read_if_any(&arguments.directory)?;
     let settings = context.settings()?;
     settings.check().map_err(InvalidConfiguration::from)?;

@@ -26,7 +26,6 @@ mod verify;
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use clap::Subcommand;
 
 use crate::system::context::Context;
@@ -41,18 +40,11 @@ pub(crate) enum Verb {
     Verify(verify::Arguments),
 }
 
+/// All of it is for root: credentials are for root's eyes alone, and so is whether they are there.
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Export(arguments) => export::run(arguments, context),
         Verb::Apply(arguments) => apply::run(arguments, context),
         Verb::Verify(arguments) => verify::run(arguments, context),
     }
-}
-
-/// Credentials are for root's eyes alone, and so is whether they are there.
-fn ensure_root(context: &Context) -> anyhow::Result<()> {
-    if !context.is_elsewhere() && !rustix::process::geteuid().is_root() {
-        bail!("only root can do this\nhint: call it with sudo");
-    }
-    Ok(())
 }

@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use clap::Args;
 
 use super::differences::differences;
+use super::directory;
 use super::look::{Selection, look};
-use super::{directory, ensure_root};
 use crate::output;
 use crate::system::context::Context;
 
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    ensure_root(context)?;
+    context.ensure_root()?;
     let profile = directory::read(&arguments.directory)?;
     let host = look(&Selection::of(&profile), context)?;
     let differences = differences(&profile, &host);

@@ -32,7 +32,7 @@ pub(crate) use perform::carry_out;
 pub(crate) use recovery::{announce_unfinished, begin, give_up, recover, take_up};
 pub(crate) use step::Step;
 pub(crate) use systemd::{
-    await_connection_if_any as await_connection, is_booted, is_running, start, stop_unit as stop,
+    await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
 pub(crate) use unit_steps::UnitStep;
 pub(crate) use user_steps::UserStep;

@@ -131,8 +131,10 @@ pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyh
 
 /// Whether a master on this host runs, so that a worker can be there at once.
 pub(crate) fn is_running(master: &Instance, context: &Context) -> anyhow::Result<bool> {
-    let is_booted = !context.is_elsewhere() && systemd::is_booted();
-    Ok(is_booted && systemd::is_running(&master.reference.unit_name())?)
+    Ok(
+        crate::system::systemd::runs(context)
+            && systemd::is_running(&master.reference.unit_name())?,
+    )
 }
 
 fn steps(master: &Instance, edit: Edit, context: &Context) -> anyhow::Result<Vec<Step>> {

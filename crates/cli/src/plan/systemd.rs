@@ -1,7 +1,6 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +14,9 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use crate::system::context::Context;
 use crate::system::draining;
 use crate::system::status_file;
+use crate::system::systemd::{self, systemctl};
+
+pub(crate) use crate::system::systemd::{is_booted, is_running};
 
 /// How long a Buildbot may take to act on a signal before systemd ends it all the same.
 const NOTICE: Duration = Duration::from_secs(15);
@@ -47,42 +49,16 @@ pub(super) fn run(mut command: Command) -> anyhow::Result<()> {
     bail!("`{told}` failed: {}", ForeignText::new(said.trim()))
 }
 
-fn systemctl(words: &[&str]) -> Command {
-    let mut command = Command::new("systemctl");
-    command.args(words);
-    command
-}
-
-/// Whether systemd runs this system, as `sd_booted(3)` finds out.
-pub(crate) fn is_booted() -> bool {
-    Path::new("/run/systemd/system").is_dir()
-}
-
 /// Has systemd read units and configuration again.
 pub(super) fn reload() -> anyhow::Result<()> {
-    run(systemctl(&["daemon-reload"]))
-}
-
-/// Whether a unit has processes, or will have.
-pub(crate) fn is_running(unit: &str) -> anyhow::Result<bool> {
-    let state = property(unit, "ActiveState")?;
-    Ok(!matches!(state.as_str(), "inactive" | "failed"))
-}
-
-fn property(unit: &str, name: &str) -> anyhow::Result<String> {
-    let output = systemctl(&["show", "--value", "--property", name, "--", unit])
-        .output()
-        .context("run `systemctl show`")?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    systemctl(&["daemon-reload"]).map(drop)
 }
 
 /// Starts a unit and returns when it serves; one whose conditions do not hold is a failure here.
 pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
-    // What failed before must not count against it.
-    let _ = systemctl(&["reset-failed", "--", unit])
-        .stderr(Stdio::null())
-        .status();
-    if run(systemctl(&["start", "--", unit])).is_err() || !is_running(unit)? {
+    // What failed before must not count against it. Of a unit that systemd has not loaded yet there is nothing to reset.
+    let _ = systemctl(&["reset-failed", "--", unit]);
+    if systemctl(&["start", "--", unit]).is_err() || !is_running(unit)? {
         let reference = unit.parse::<Unit>().ok();
         let why = reference
             .and_then(|unit| why_not(unit.reference()))
@@ -95,10 +71,10 @@ pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
 
 /// Has a master that runs take its configuration. One that does not run reads it when it starts.
 pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
-    if !is_booted() || !is_running(unit)? {
+    if !systemd::is_booted() || !is_running(unit)? {
         return Ok(());
     }
-    if run(systemctl(&["reload", "--", unit])).is_ok() {
+    if systemctl(&["reload", "--", unit]).is_ok() {
         return Ok(());
     }
     // Its words are the last in the journal, once the journal has them.
@@ -159,7 +135,7 @@ pub(super) fn stop(unit: &str, keep_builds: bool) -> anyhow::Result<()> {
     if keep_builds {
         keep_builds_of(unit)?;
     }
-    run(systemctl(&["stop", "--", unit]))?;
+    systemd::stop(unit)?;
     if is_running(unit)? {
         bail!("`{unit}` runs on after `systemctl stop`");
     }
@@ -182,12 +158,13 @@ pub(super) fn stop_after_builds(unit: &Unit) -> anyhow::Result<()> {
 }
 
 fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
-    let group = property(unit, "ControlGroup")?;
+    let found = systemd::one(unit, "Id,ControlGroup,MainPID")?;
+    let group = found.property("ControlGroup");
     let list = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs"));
     // Without a group nothing runs; on an old hierarchy there is the main process at least.
     let list = match list {
         Ok(list) if !group.is_empty() => list,
-        _ => property(unit, "MainPID")?,
+        _ => found.property("MainPID").to_owned(),
     };
     for pid in list.lines().filter_map(|line| line.trim().parse().ok()) {
         let Some(pid) = Pid::from_raw(pid) else {

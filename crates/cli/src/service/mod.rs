@@ -11,9 +11,9 @@ mod unit_file;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::anyhow;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
@@ -21,6 +21,7 @@ use clap::{Args, Subcommand};
 use crate::inside::{self, Make, trial};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::main_process::MainProcess;
+use crate::system::systemd;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -104,18 +105,9 @@ fn through_systemd(
     reference: &InstanceRef,
     context: &Context,
 ) -> anyhow::Result<ExitCode> {
-    if context.is_elsewhere() {
-        bail!("`service {verb}` acts on a running system, which `--root` leaves alone");
-    }
-    let unit = reference.unit_name();
-    let status = Command::new("systemctl")
-        .args([verb, &unit])
-        .status()
-        .context("run `systemctl`")?;
-    if !status.success() {
-        bail!(
-            "`systemctl {verb} {unit}` failed\nhint: `buildbot-conda status {reference}` shows why"
-        );
-    }
+    context.ensure_here(&format!("service {verb}"))?;
+    systemd::systemctl(&[verb, "--", &reference.unit_name()]).map_err(|error| {
+        anyhow!("{error:#}\nhint: `buildbot-conda status {reference}` shows why")
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{anyhow, bail};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Refusal, Settings};
 use buildbot_conda_host::Unusable;
@@ -23,6 +24,28 @@ impl Context {
     /// Whether paths are prefixed, in which case the running system is left alone.
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.root.is_some()
+    }
+
+    /// For what changes something: only root can do that, and below a root directory whoever may write there.
+    pub(crate) fn ensure_root(&self) -> anyhow::Result<()> {
+        if !self.is_elsewhere() && !rustix::process::geteuid().is_root() {
+            bail!("only root can do this\nhint: call it with sudo");
+        }
+        Ok(())
+    }
+
+    /// For what acts on a running system, by the name of its verb.
+    pub(crate) fn ensure_here(&self, verb: &str) -> anyhow::Result<()> {
+        if self.is_elsewhere() {
+            bail!("`{verb}` acts on a running system, which `--root` leaves alone");
+        }
+        Ok(())
+    }
+
+    /// As [`Context::ensure_here`], for a verb that can show its plan anywhere.
+    pub(crate) fn ensure_here_unless_shown(&self, verb: &str) -> anyhow::Result<()> {
+        self.ensure_here(verb)
+            .map_err(|refusal| anyhow!("{refusal}\nhint: `--dry-run` shows what it would do"))
     }
 
     /// One of our absolute paths below the root directory.

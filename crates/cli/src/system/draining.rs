@@ -6,17 +6,16 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use rustix::process::Signal;
 
 use super::context::{Context, InvalidConfiguration};
 use super::main_process::MainProcess;
-use super::units;
+use super::systemd::{self, Unit};
 
 /// How long Buildbot may take to notice that it is to drain. A busy one takes a second or two.
 const NOTICE: Duration = Duration::from_mins(1);
@@ -51,8 +50,8 @@ pub(crate) fn stop_after_builds(reference: &InstanceRef, context: &Context) -> a
 }
 
 pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
-    let (state, pid) = unit(reference)?;
-    if matches!(state.as_str(), "inactive" | "failed" | "skipped") {
+    let (unit, pid) = ask(reference)?;
+    if !unit.is_running()? {
         // A name that nobody has configured is a slip of the pen, not an instance that is down.
         context
             .settings()?
@@ -65,11 +64,11 @@ pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result
     };
     let main = MainProcess::open(&OsString::from(pid.to_string()), context, reference)?;
     // Asked again: between the first answer and the descriptor the process may have been replaced.
-    if unit(reference)?.1 != Some(pid) {
+    if ask(reference)?.1 != Some(pid) {
         bail!("`{reference}` has just been restarted\nhint: try again");
     }
     let Some(status) = main.status() else {
-        if state == "activating" {
+        if unit.state() == "activating" {
             return Ok(Plan::Stop);
         }
         bail!(
@@ -97,12 +96,10 @@ pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result
 }
 
 /// State and main process of the unit as systemd sees it.
-fn unit(reference: &InstanceRef) -> anyhow::Result<(String, Option<u32>)> {
-    let mut units = units::query(std::iter::once(reference))?;
-    let unit = units
-        .remove(&reference.unit_name())
-        .with_context(|| format!("read what systemd says of `{}`", reference.unit_name()))?;
-    Ok((unit.state().to_owned(), unit.main_pid()))
+fn ask(reference: &InstanceRef) -> anyhow::Result<(Unit, Option<u32>)> {
+    let unit = systemd::one(&reference.unit_name(), "Id,ActiveState,MainPID")?;
+    let pid = unit.main_pid();
+    Ok((unit, pid))
 }
 
 /// Whether HUP lets the worker finish its builds; without its tac's consent it would die.
@@ -163,15 +160,7 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
 }
 
 pub(crate) fn stop(reference: &InstanceRef) -> anyhow::Result<()> {
-    let unit = reference.unit_name();
-    let status = Command::new("systemctl")
-        .args(["stop", &unit])
-        .status()
-        .context("run `systemctl`")?;
-    if !status.success() {
-        bail!("`systemctl stop {unit}` failed");
-    }
-    Ok(())
+    systemd::stop(&reference.unit_name())
 }
 
 /// One line about the progress; a terminal that went away does not end a drain.

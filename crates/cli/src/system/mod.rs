@@ -5,8 +5,8 @@
 //! * `accounts`: accounts and groups
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
 //! * `activation`, `checkconfig`: programs of an instance's environment
-//! * `units`: what systemd knows of our units; `unit_files` are those of an administrator, `unit_settings` the rules that
-//!   commands share with a unit
+//! * `systemd`: what systemd says of units and does with them; `unit_files` are those of an administrator,
+//!   `unit_settings` the rules that commands share with a unit
 //! * `values`: modes, owners and identities, in steps and profiles
 //! * `files`: files of root's, written whole or not at all
 //! * `record`: what `create` has noted
@@ -25,7 +25,7 @@ pub(crate) mod main_process;
 pub(crate) mod prompt;
 pub(crate) mod record;
 pub(crate) mod status_file;
+pub(crate) mod systemd;
 pub(crate) mod unit_files;
 pub(crate) mod unit_settings;
-pub(crate) mod units;
 pub(crate) mod values;

@@ -10,7 +10,7 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::unit_text::{self, Setting};
 
-use super::{unit_files, units};
+use super::{systemd, unit_files};
 
 /// What `systemd-run --property` is given so that its command, in the unit `transient`, runs as the instance's account,
 /// in the sandbox, with the environment and the credentials that the instance's own unit has.
@@ -44,7 +44,7 @@ pub(crate) fn properties(instance: &Instance, transient: &str) -> anyhow::Result
 /// The settings of the files that systemd has loaded for a unit, in their order. `None` for one that it has not, or
 /// without our drop-in: nothing of ours runs by that.
 fn loaded(unit: &str) -> anyhow::Result<Option<Vec<Setting>>> {
-    let asked = units::ask(&[unit.to_owned()], "Id,LoadState,FragmentPath,DropInPaths")?;
+    let asked = systemd::ask(&[unit.to_owned()], "Id,LoadState,FragmentPath,DropInPaths")?;
     let Some(found) = asked.get(unit) else {
         return Ok(None);
     };

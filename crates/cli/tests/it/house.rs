@@ -128,13 +128,16 @@ impl Host {
         command
             .args(["--quiet", "--return", "--flush", "--command", script])
             .arg("/dev/null");
-        self.prepare(&mut command);
-        command
-            .env("BINARY", BINARY)
-            .env("ROOT", self.root())
+        self.prepared(&mut command)
             .env("SHELL", "/bin/sh")
             .env("TERM", "xterm-256color");
         command
+    }
+
+    /// A command of the test's own, in which `"$BINARY"` is the command and `"$ROOT"` this root directory.
+    pub(crate) fn prepared<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        self.prepare(command);
+        command.env("BINARY", BINARY).env("ROOT", self.root())
     }
 
     fn prepare(&self, command: &mut Command) {

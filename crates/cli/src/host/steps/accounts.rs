@@ -6,10 +6,10 @@ use anyhow::Context as _;
 use buildbot_conda_core::values::AccountName;
 
 use super::{Draft, Wish};
-use crate::host::accounts;
 use crate::host::differences::Difference;
 use crate::host::manifest::Account;
 use crate::plan::{AccountStep, Step};
+use crate::system::accounts;
 use crate::system::context::Context;
 
 pub(super) fn account(

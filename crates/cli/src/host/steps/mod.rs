@@ -18,6 +18,7 @@ use super::look::Host;
 use super::profile::Profile;
 use crate::plan::{self, Plan, Step, UnitStep};
 use crate::system::context::Context;
+use crate::system::systemd;
 
 /// What shall be, what is, and how far to go.
 pub(super) struct Wish<'a> {
@@ -86,7 +87,7 @@ pub(super) fn plan(wish: &Wish<'_>, context: &Context) -> anyhow::Result<(Plan, 
             Subject::Mode(path) => system::mode(path, difference, wish, context, draft)?,
         }
     }
-    let is_booted = !context.is_elsewhere() && plan::is_booted();
+    let is_booted = systemd::runs(context);
     let mut steps = draft.accounts;
     steps.append(&mut draft.environments);
     let mut stopped = Vec::new();

@@ -1,15 +1,110 @@
-//! What systemd knows of our units: one `systemctl show` for all of them.
+//! systemd, by `systemctl`. What it does not say is an error and never an answer: a unit runs or does not run only when
+//! systemd has said so.
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::InstanceRef;
+
+use super::context::Context;
 
 /// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
                           ExecMainStatus,StatusText,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
+
+/// Whether systemd runs this system, as `sd_booted(3)` finds out.
+pub(crate) fn is_booted() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// Whether there is a systemd to ask about the host that is looked at.
+pub(crate) fn runs(context: &Context) -> bool {
+    !context.is_elsewhere() && is_booted()
+}
+
+/// Runs `systemctl` to its successful end, and gives what it prints.
+///
+/// # Errors
+///
+/// When it cannot be run or fails, with its own words.
+pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("systemctl")
+        .args(words)
+        .stdin(Stdio::null())
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .output()
+        .context("run `systemctl`")?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = ForeignText::lines_of(output.stderr.trim_ascii());
+    let said: Vec<&str> = said.iter().map(ForeignText::as_str).collect();
+    let reason = if said.is_empty() {
+        output.status.to_string()
+    } else {
+        said.join("\n")
+    };
+    bail!("`{}` failed: {reason}", shown(words))
+}
+
+/// The command for people: without options that are always there, and of a long list of units the first alone.
+fn shown(words: &[&str]) -> String {
+    let verb = words.iter().take(1);
+    let mut units = words.iter().skip_while(|word| **word != "--").skip(1);
+    let first = units.next();
+    let more = units.next().map(|_| &"...");
+    let words: Vec<&str> = verb.chain(first).chain(more).copied().collect();
+    format!("systemctl {}", words.join(" "))
+}
+
+/// Whether a unit has processes, or will have.
+///
+/// # Errors
+///
+/// When systemd does not say so.
+pub(crate) fn is_running(unit: &str) -> anyhow::Result<bool> {
+    one(unit, "Id,ActiveState")?.is_running()
+}
+
+/// One unit, with properties of which the first is `Id`.
+///
+/// # Errors
+///
+/// When systemd does not say anything of it.
+pub(crate) fn one(unit: &str, properties: &str) -> anyhow::Result<Unit> {
+    let mut units = ask(&[unit.to_owned()], properties)?;
+    units
+        .pop_first()
+        .map(|(_, found)| found)
+        .with_context(|| format!("systemd says nothing of `{unit}`"))
+}
+
+/// Units that match a pattern and have processes, in systemd's order.
+pub(crate) fn running_units(pattern: &str) -> anyhow::Result<Vec<String>> {
+    let text = systemctl(&[
+        "list-units",
+        "--plain",
+        "--no-legend",
+        "--full",
+        "--state=active,activating,reloading,deactivating",
+        "--",
+        pattern,
+    ])?;
+    let names = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Has systemd stop a unit, and returns when that is done.
+pub(crate) fn stop(unit: &str) -> anyhow::Result<()> {
+    systemctl(&["stop", "--", unit]).map(drop)
+}
 
 /// One unit as systemd sees it. A property that systemd did not print is empty.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +127,24 @@ impl Unit {
             }
             ("", _) => "unknown",
             (state, _) => state,
+        }
+    }
+
+    /// Whether it has processes, or will have.
+    ///
+    /// # Errors
+    ///
+    /// When systemd does not say so.
+    pub(crate) fn is_running(&self) -> anyhow::Result<bool> {
+        match self.property("ActiveState") {
+            "inactive" | "failed" => Ok(false),
+            "active" | "activating" | "deactivating" | "maintenance" | "refreshing"
+            | "reloading" => Ok(true),
+            other => bail!(
+                "systemd does not say whether `{}` runs: its state is `{}`",
+                self.property("Id"),
+                ForeignText::new(other)
+            ),
         }
     }
 
@@ -100,20 +213,9 @@ pub(crate) fn ask(names: &[String], properties: &str) -> anyhow::Result<BTreeMap
     if names.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let output = Command::new("systemctl")
-        .args(["show", "--no-pager", "--property", properties, "--"])
-        .args(names)
-        .env("LC_ALL", "C.UTF-8")
-        .env("TZ", "UTC")
-        .output()
-        .context("run `systemctl show`")?;
-    if !output.status.success() {
-        bail!(
-            "`systemctl show` failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+    let mut words = vec!["show", "--no-pager", "--property", properties, "--"];
+    words.extend(names.iter().map(String::as_str));
+    Ok(parse(&systemctl(&words)?))
 }
 
 /// Blocks of `Name=value` lines, one block for each unit, separated by empty lines.
@@ -161,5 +263,22 @@ mod tests {
         let started = units["c.service"].main_process_started();
         let expected = std::time::UNIX_EPOCH + Duration::from_secs(1_795_968_851);
         assert_eq!(started, Some(expected));
+    }
+    #[test]
+    fn a_unit_runs_or_not_only_when_systemd_has_said_so() {
+        let state = |text: &str| {
+            let units = parse(&format!("Id=a.service\n{text}\n"));
+            units["a.service"]
+                .is_running()
+                .map_err(|error| error.to_string())
+        };
+        for running in ["active", "activating", "deactivating", "reloading"] {
+            assert_eq!(state(&format!("ActiveState={running}")), Ok(true));
+        }
+        assert_eq!(state("ActiveState=inactive"), Ok(false));
+        assert_eq!(state("ActiveState=failed"), Ok(false));
+        for silence in ["", "ActiveState=", "ActiveState=\u{1b}[31m"] {
+            assert!(state(silence).is_err(), "{silence:?}");
+        }
     }
 }
