@@ -1,6 +1,10 @@
 //! `buildbot-conda`: the administrator's command. One file per verb; this one has the grammar and
 //! decides the exit status.
 
+// First, so that its `eprintln!` and `eprint!` are those of all other modules.
+#[macro_use]
+mod output;
+
 mod adopt;
 mod backup;
 mod check;
@@ -17,7 +21,6 @@ mod list;
 mod listing;
 mod logs;
 mod manual;
-mod output;
 mod plan;
 mod recover;
 mod remove;

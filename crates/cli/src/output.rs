@@ -1,5 +1,6 @@
-//! Standard output, which is data: written whole, and quiet about a reader that went away. On a terminal, text for
-//! people is broken between its words.
+//! All that this program prints. Standard output is data, written whole; standard error is for people. A reader that
+//! goes away ends neither, and never keeps a plan from its end: who closes a pipe or loses a connection learns nothing
+//! more, that is all. On a terminal, text for people is broken between its words.
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
@@ -7,6 +8,23 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use buildbot_conda_core::foreign_text::ForeignText;
+
+/// Takes the place of the standard library's macro in the whole program: that one panics when standard error is closed.
+macro_rules! eprintln {
+    () => { $crate::output::say(format_args!("\n")) };
+    ($($words:tt)*) => { $crate::output::say(format_args!("{}\n", format_args!($($words)*))) };
+}
+
+/// As `eprintln!`, without the line's end.
+macro_rules! eprint {
+    ($($words:tt)*) => { $crate::output::say(format_args!($($words)*)) };
+}
+
+/// Writes `text` to standard error, where somebody reads it.
+pub(crate) fn say(text: fmt::Arguments<'_>) {
+    // Whole, so that lines of several threads are not mixed. Nobody is left to report a failure to.
+    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
+}
 
 /// Writes `text` to standard output.
 pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<ExitCode> {

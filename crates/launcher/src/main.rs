@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::parse(env::args_os().skip(1)) {
         Ok(arguments) => arguments,
         Err(usage) => {
-            eprintln!("error: {usage}");
+            notify::say(&format!("error: {usage}"));
             return ExitCode::from(2);
         }
     };

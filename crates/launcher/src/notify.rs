@@ -3,7 +3,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -15,8 +15,8 @@ const STATUS_LENGTH: usize = 1000;
 pub(crate) fn report(message: &str) {
     for line in message.lines() {
         match line.strip_prefix("hint: ") {
-            None => eprintln!("{}error: {line}", level('3')),
-            Some(_) => eprintln!("{}{line}", level('3')),
+            None => say(&format!("{}error: {line}", level('3'))),
+            Some(_) => say(&format!("{}{line}", level('3'))),
         }
     }
     let line = message.lines().collect::<Vec<_>>().join("; ");
@@ -30,7 +30,12 @@ pub(crate) fn report(message: &str) {
 
 /// A warning on stderr.
 pub(crate) fn warn(message: &str) {
-    eprintln!("{}warning: {message}", level('4'));
+    say(&format!("{}warning: {message}", level('4')));
+}
+
+/// A line on stderr. When nobody reads it, the exit status still has to be the right one.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// The journal takes a level in front of each line; a terminal does not.

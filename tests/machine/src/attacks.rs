@@ -78,4 +78,13 @@ const ROWS: &[Row] = &[
             "an_instance_with_a_credential_in_a_place_of_others_gets_no_drop_in",
         ],
     ),
+    by_test(
+        "reader-goes-away",
+        "standard error or output of a command is closed half-way: a pipe to `head`, a lost connection",
+        "the command goes on to its end, with its own exit status",
+        [
+            "crates/cli/tests/it/env.rs",
+            "a_reader_that_went_away_keeps_no_verb_from_its_end",
+        ],
+    ),
 ];

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::house::{Host, Said, write_program};
+use crate::house::{Host, Said, unread, write_program};
 
 /// Makes a generation whose name is the first line of the file, with the package `one` in the version of the second.
 const BUILDER: &str = r#"#!/bin/sh -eu
@@ -99,6 +99,26 @@ fn without_the_program_it_is_said_which_package_has_it() {
         stderr.contains("is of another version than this program\nhint: apt install"),
         "{stderr}"
     );
+}
+
+#[test]
+fn a_reader_that_went_away_keeps_no_verb_from_its_end() {
+    let host = host_with_two();
+    host.write("third", "333333333333\n3\n");
+    // Both print something on each stream, before and after the change.
+    for (line, serves) in [
+        ("env rollback ci --json", FIRST),
+        ("env update ci --file third --json", "333333333333"),
+    ] {
+        let mut command = host.command();
+        command
+            .args(line.split(' '))
+            .current_dir(host.root())
+            .stdout(unread())
+            .stderr(unread());
+        let status = command.status().unwrap();
+        assert_eq!((status.code(), current(&host).as_str()), (Some(0), serves));
+    }
 }
 
 #[test]

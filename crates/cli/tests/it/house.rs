@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, Permissions};
-use std::io::Write as _;
+use std::io::{PipeWriter, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -223,6 +223,12 @@ pub(crate) fn write_program(path: &Path, text: &str) {
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);
     assert!(shell.wait().unwrap().success());
+}
+
+/// The writing end of a pipe whose reader has gone.
+pub(crate) fn unread() -> PipeWriter {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    writer
 }
 
 /// What a run said.

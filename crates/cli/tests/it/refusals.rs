@@ -4,7 +4,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use crate::house::{CONFIGURATION, Host, Said, said};
+use crate::house::{CONFIGURATION, Host, Said, said, unread};
 
 fn refusal(status: i32, message: &str) -> Said {
     said(status, "", message)
@@ -71,6 +71,16 @@ fn a_configuration_that_cannot_be_read_stops_every_verb_with_its_place() {
         assert_eq!(host.run(words), expect, "{words:?}");
     }
     assert_eq!(host.read(CONFIGURATION), "[master\n");
+}
+
+#[test]
+fn a_reader_that_went_away_changes_no_exit_status() {
+    let host = Host::configured("[master\n");
+    for words in READERS {
+        let mut command = host.command();
+        command.args(words).stdout(unread()).stderr(unread());
+        assert_eq!(command.status().unwrap().code(), Some(78), "{words:?}");
+    }
 }
 
 #[test]
