@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::lock::Lock;
 use super::{AWAY, CONFIGURATION, Failure, Master};
-use crate::system::children::{self, Stream};
+use crate::system::children::{self, Stopped, Stream};
 use buildbot_conda_core::foreign_text::ForeignText;
 
 const PROGRAM: &str = concat!(include_str!("tables.py"), include_str!("inspect.py"));
@@ -126,7 +126,7 @@ impl Facts {
             Failure::new(CONFIGURATION, text)
         };
         match outcome {
-            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Err(Stopped::Late(_)) => {
                 return Err(failed("the configuration does not come to an end"));
             }
             Err(error) => return Err(failed(&error.to_string())),

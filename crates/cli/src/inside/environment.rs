@@ -28,9 +28,16 @@ pub(crate) fn make(owner: &str, wanted: &Prefix) -> anyhow::Result<()> {
         return make_prefix(wanted);
     }
     let input = serde_json::to_string(wanted).context("write what is to be made")?;
-    as_user::call(owner, None, &["environment"], &wanted.path, &input)
-        .map(drop)
-        .with_context(|| format!("make `{}` as `{owner}`", wanted.path.display()))
+    as_user::call_within(
+        as_user::LONG,
+        owner,
+        None,
+        &["environment"],
+        &wanted.path,
+        &input,
+    )
+    .map(drop)
+    .with_context(|| format!("make `{}` as `{owner}`", wanted.path.display()))
 }
 
 /// As the owner: makes what stands on standard input.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::database::Master;
 use crate::database::facts::{Facts, Relation};
-use crate::output::{self, harmless};
+use crate::output;
 use crate::system::activation;
 use crate::system::as_user;
 use crate::system::checkconfig::{Checked, checkconfig};
@@ -56,19 +56,14 @@ pub(crate) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outc
         prefix.into(),
     ];
     let limit = instance.start_timeout.saturating_add(PATIENCE);
-    let output = as_user::looking(instance, &words, limit)?
-        .stdin(Stdio::null())
-        .output()
-        .context("run a command as the service user")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        let lines: Vec<String> = said.lines().map(harmless).collect();
-        let text = lines.join("\n");
+    let answer = as_user::ask(instance, &words, limit)?;
+    if !answer.is_success {
+        let text = answer.said.join("\n");
         let text = text.trim().trim_start_matches("error: ");
         bail!("`{reference}` would not run from it: {text}");
     }
     // It ran code of the service user, and may say anything: only what is understood is used.
-    serde_json::from_slice(&output.stdout)
+    serde_json::from_slice(&answer.stdout)
         .map_err(|_| anyhow!("`{reference}` would not run from it: it gives no answer"))
 }
 

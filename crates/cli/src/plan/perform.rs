@@ -3,17 +3,15 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, anyhow, bail};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::Plan;
 use super::file_steps::FileStep;
 use super::journal::{Begun, Journal};
 use super::step::{Step, Undo};
 use super::unit_steps::UnitStep;
+use crate::system::interrupt;
 use crate::system::values::Mode;
 
 /// Does every step. When one fails, what was done before is rolled back, unless something is gone by then: then the
@@ -29,19 +27,20 @@ pub(crate) fn carry_out(
     journal: &Journal,
     record: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let interrupted = watch_signals()?;
-    carry_out_until(plan, journal, record, &interrupted)
+    // A signal does not end this process in the middle of a step; it is looked for between them.
+    let _hold = interrupt::Hold::new()?;
+    carry_out_until(plan, journal, record, interrupt::is_noted)
 }
 
 fn carry_out_until(
     plan: &Plan,
     journal: &Journal,
     record: Option<&Path>,
-    interrupted: &AtomicBool,
+    is_interrupted: impl Fn() -> bool,
 ) -> anyhow::Result<()> {
     let mut begun = Begun::new(&plan.title);
     for (place, step) in plan.steps.iter().enumerate() {
-        let outcome = if interrupted.load(Ordering::Relaxed) {
+        let outcome = if is_interrupted() {
             Err(anyhow!("interrupted"))
         } else {
             step.undo()
@@ -85,16 +84,6 @@ fn write_record(path: &Path, begun: &mut Begun, journal: &Journal) -> anyhow::Re
     step.perform()
 }
 
-/// A signal does not end this process in the middle of a step; it is looked for between them.
-fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))
-            .context("watch for signals")?;
-    }
-    Ok(interrupted)
-}
-
 /// Writes down how a step is rolled back before it begins.
 fn note(mut undo: Vec<Step>, begun: &mut Begun, journal: &Journal) -> anyhow::Result<()> {
     undo.append(&mut begun.undo);
@@ -109,6 +98,8 @@ fn note(mut undo: Vec<Step>, begun: &mut Begun, journal: &Journal) -> anyhow::Re
 ///
 /// When a step fails.
 pub(super) fn complete(mut begun: Begun, journal: &Journal) -> anyhow::Result<()> {
+    // What came before counts no more; another signal ends what a step waits for.
+    interrupt::forget();
     let mut reasons = Vec::new();
     while let Some(step) = begun.remaining.first().cloned() {
         journal.write(&begun)?;
@@ -172,6 +163,8 @@ fn after_failure(error: &anyhow::Error, begun: Begun, journal: &Journal) -> anyh
 
 /// Does the steps that roll something back, all of them, whichever fail. Those of root's own stay in the journal.
 pub(super) fn roll_back(mut begun: Begun, journal: &Journal) -> anyhow::Result<Left> {
+    // What has brought us here must not end what rolls it back.
+    interrupt::forget();
     journal.write(&begun)?;
     let mut left = Left::default();
     let mut steps = Vec::new();

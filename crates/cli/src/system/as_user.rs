@@ -1,31 +1,55 @@
-//! Becoming the service user. Root reads only what root wrote: whatever looks at the master's files
-//! or runs its code is this program again, as the service user, with the unit's sandbox and
-//! credentials, in a clean environment.
+//! The one way in which root has something done by a service user: this program once more, as that user, in a clean
+//! environment, followed by root's process.
+//!
+//! Root reads only what root wrote; whatever looks at the user's files, runs his code or writes in his directories is a
+//! process of his own. What he may do with such a process must not reach root:
+//!
+//! * it is in a session of its own, so there is no terminal that it could type into (TIOCSTI), and no `^C` but root's
+//! * it has three descriptors: what root hands over, and two pipes, from which root takes only so many bytes
+//! * it has a time, and a signal to root's process ends it, whatever it does (a stopped process, for instance)
+//! * nothing of it is left afterwards: systemd ends all of a unit; without systemd, what loses its parent becomes a child
+//!   of root's process, which ends it
+//!
+//! What looks at or changes a service runs under the rules of its unit where systemd runs.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, lchown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::AccountName;
+use rustix::process::{Pid, Signal, WaitOptions};
 
-use super::accounts::find_user;
-use super::children::{self, Stream};
-use super::unit_settings;
-use crate::output::{self, harmless};
+use super::accounts::{User, find_user};
+use super::children::{self, Bounds, Input, Lines, Stopped, Stream};
+use super::{interrupt, unit_settings};
+use crate::output;
 use crate::system::context::Context;
 
-/// Bytes of what is said as the service user.
-const MOST_SAID: u64 = 8 << 20;
-/// Counts the units of commands, so that each has a name of its own.
-static COMMANDS: AtomicUsize = AtomicUsize::new(0);
+/// Bytes that root takes from each stream.
+const MOST_SAID: usize = 8 << 20;
+/// What a look at some files, or a change of them, may take: the largest environment is verified within it.
+const SHORT: Duration = Duration::from_mins(15);
+/// What a backup of a large database, or an environment over a slow line, may take.
+pub(crate) const LONG: Duration = Duration::from_hours(24);
+/// How long systemd lets a command end by itself before it kills it, in seconds.
+const GRACE: u32 = 10;
+/// How long a process that was killed is waited for. One that the kernel keeps is left to it.
+const LAST_BREATH: Duration = Duration::from_secs(2);
+/// Generations of orphans that are ended; whoever has more than that makes new ones faster than they are ended.
+const MOST_ORPHANS: usize = 1000;
+
+/// One without systemd at a time: orphans of two could not be told apart.
+static ALONE: Mutex<()> = Mutex::new(());
+static UNITS: AtomicU32 = AtomicU32::new(0);
 
 /// Runs this command line as the service user unless this process is that already, and gives its
 /// exit status; `None` says that the work is this process's own.
@@ -36,37 +60,26 @@ pub(crate) fn hand_over(
     hand_over_with(instance, context, None)
 }
 
-/// As [`hand_over`]. A file that perhaps root alone can read is handed over with it, as standard input: the command
-/// line then has one word more, which says so.
+/// As [`hand_over`]. A file can be handed over with it, as standard input: the command line then has one word more, which
+/// says so.
 pub(crate) fn hand_over_with(
     instance: &Instance,
     context: &Context,
     input: Option<(&str, &File)>,
 ) -> anyhow::Result<Option<ExitCode>> {
-    // Below a root directory, whoever runs this plays the service user.
-    if context.is_elsewhere() {
+    if !is_for_another(instance, context)? {
         return Ok(None);
-    }
-    let user = instance.user.as_str();
-    let uid = ask_id("-u", user)?;
-    let own = rustix::process::geteuid();
-    if own.as_raw() == uid {
-        return Ok(None);
-    }
-    if !own.is_root() {
-        bail!("only root and `{user}` can do this\nhint: call it with sudo");
     }
     let mut words: Vec<OsString> = own_arguments().collect();
     let input = match input {
-        None => Stdio::null(),
+        None => Input::Empty,
         Some((word, file)) => {
             words.push(word.into());
-            file.try_clone().context("hand over a file")?.into()
+            Input::Handed(file.try_clone().context("hand over a file")?.into())
         }
     };
-    // sd_booted(3)
-    let command = if Path::new("/run/systemd/system").is_dir() {
-        let mut command = through_systemd(instance)?;
+    let mut job = Job::of(instance, LONG)?;
+    if let Way::Systemd { command, .. } = &mut job.way {
         let state = format!("buildbot-conda/instances/{}", instance.reference);
         for property in [
             &format!("StateDirectory={state}"),
@@ -74,53 +87,278 @@ pub(crate) fn hand_over_with(
         ] {
             command.arg("--property").arg(property);
         }
-        command.arg("--").arg(paths::CLI).args(words);
-        command
     } else {
-        make_state_directory(instance, uid)?;
-        through_setpriv(instance, words.into_iter())?
-    };
-    relay(command, input).map(Some)
+        make_state_directory(instance, &job.user)?;
+    }
+    relay(job, &words, input).map(Some)
 }
 
-/// A command line by which root has this program run as the service user to look at something, for
-/// at most `limit`; nothing is made or changed for it.
-pub(crate) fn looking(
+/// Whether root's process has to hand over what it is to do for an instance: the service user's own does it itself, and
+/// below a root directory, whoever runs this plays the service user.
+///
+/// # Errors
+///
+/// When there is no such account, or this process may not do it.
+pub(crate) fn is_for_another(instance: &Instance, context: &Context) -> anyhow::Result<bool> {
+    if context.is_elsewhere() {
+        return Ok(false);
+    }
+    let user = account_of(instance)?;
+    let own = rustix::process::geteuid();
+    if own.as_raw() == user.uid {
+        return Ok(false);
+    }
+    if !own.is_root() {
+        bail!(
+            "only root and `{}` can do this\nhint: call it with sudo",
+            user.name
+        );
+    }
+    Ok(true)
+}
+
+fn account_of(instance: &Instance) -> anyhow::Result<User> {
+    find_user(instance.user.as_str())
+        .map_err(|error| anyhow!("{error}\nhint: make it, or set `user` in the configuration"))
+}
+
+/// What a command of the service user has answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) is_success: bool,
+    /// Whatever the user wants: data to be understood, never words to be obeyed.
+    pub(crate) stdout: Vec<u8>,
+    /// Lines of standard error, without control characters.
+    pub(crate) said: Vec<String>,
+}
+
+/// Has this program run as the service user of an instance to look at something, for at most `limit`, under the rules of
+/// its unit; nothing is made or changed for it.
+///
+/// # Errors
+///
+/// When there is no answer.
+pub(crate) fn ask(
     instance: &Instance,
     words: &[OsString],
     limit: Duration,
-) -> anyhow::Result<Command> {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return through_setpriv(instance, words.iter().cloned());
-    }
-    let mut command = through_systemd(instance)?;
-    command
-        .arg("--property")
-        .arg(format!("RuntimeMaxSec={}", limit.as_secs()));
-    command.arg("--").arg(paths::CLI).args(words);
-    Ok(command)
+) -> anyhow::Result<Answer> {
+    answer(Job::of(instance, limit)?, words, Input::Empty)
 }
 
-fn ask_id(option: &str, user: &str) -> anyhow::Result<u32> {
-    let output = Command::new("id")
-        .args([option, "--", user])
-        .output()
-        .context("run `id`")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    match text.trim().parse() {
-        Ok(number) if output.status.success() => Ok(number),
-        _ => bail!("no account `{user}`\nhint: make it, or set `user` in the configuration"),
+/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
+pub(crate) fn call(
+    user: &str,
+    group: Option<&str>,
+    words: &[&str],
+    path: &Path,
+    input: &str,
+) -> anyhow::Result<String> {
+    call_within(SHORT, user, group, words, path, input)
+}
+
+/// As [`call`], for what takes longer.
+pub(crate) fn call_within(
+    limit: Duration,
+    user: &str,
+    group: Option<&str>,
+    words: &[&str],
+    path: &Path,
+    input: &str,
+) -> anyhow::Result<String> {
+    let user = find_user(user)?;
+    let job = Job::in_session(user, group, limit);
+    let mut all: Vec<OsString> = vec!["service".into(), "make".into()];
+    all.extend(words.iter().map(Into::into));
+    all.extend(["--".into(), path.into()]);
+    let answer = answer(job, &all, Input::Text(input.as_bytes().to_owned()))?;
+    if answer.is_success {
+        return String::from_utf8(answer.stdout).context("read an answer, which is no text");
     }
+    let said = answer.said.join("\n");
+    Err(anyhow!(
+        "{}",
+        said.strip_prefix("error: ").unwrap_or(&said).to_owned()
+    ))
+}
+
+/// A command as another user, before its last words.
+struct Job {
+    user: User,
+    way: Way,
+    limit: Duration,
+}
+
+enum Way {
+    /// A unit for the time of one command.
+    Systemd { command: Command, unit: String },
+    /// A session of its own.
+    Session(Command),
+}
+
+impl Job {
+    /// Under the rules of the instance's unit, where systemd runs (`sd_booted(3)`).
+    fn of(instance: &Instance, limit: Duration) -> anyhow::Result<Self> {
+        let user = account_of(instance)?;
+        if !Path::new("/run/systemd/system").is_dir() {
+            let group = instance.group.as_ref().map(AccountName::as_str);
+            return Ok(Self::in_session(user, group, limit));
+        }
+        let number = UNITS.fetch_add(1, Ordering::Relaxed);
+        let unit = format!(
+            "buildbot-conda-command-{}-{number}.service",
+            std::process::id()
+        );
+        let mut command = through_systemd(instance, &unit)?;
+        for property in [
+            format!("RuntimeMaxSec={}", limit.as_secs()),
+            format!("TimeoutStopSec={GRACE}"),
+        ] {
+            command.arg("--property").arg(property);
+        }
+        Ok(Self {
+            user,
+            way: Way::Systemd { command, unit },
+            limit,
+        })
+    }
+
+    /// Without any rules, in a session of its own.
+    fn in_session(user: User, group: Option<&str>, limit: Duration) -> Self {
+        let mut command = Command::new("setsid");
+        command.args(drop_rights(&user, group));
+        command.args(["--reset-env", "--no-new-privs"]);
+        // Nobody goes on with what is taken back when this process is killed.
+        command.args(["--pdeathsig=KILL", "--", "env", "LANG=C.UTF-8"]);
+        Self {
+            user,
+            way: Way::Session(command),
+            limit,
+        }
+    }
+
+    /// Runs it with these last words of the command line.
+    fn run(
+        self,
+        words: &[OsString],
+        input: Input,
+        heard: impl FnMut(Stream, &[u8]),
+    ) -> anyhow::Result<ExitStatus> {
+        let bounds = Bounds {
+            // What systemd ends at the limit says so itself.
+            time: Some(
+                self.limit
+                    .saturating_add(2 * Duration::from_secs(GRACE.into())),
+            ),
+            printed: MOST_SAID,
+            interruptible: true,
+        };
+        let hold = interrupt::Hold::new()?;
+        let uid = self.user.uid;
+        let result = match self.way {
+            Way::Systemd { mut command, unit } => {
+                command.arg("--").arg(paths::CLI).args(words);
+                children::follow(
+                    command,
+                    input,
+                    &bounds,
+                    |child| end_unit(child, &unit),
+                    heard,
+                )
+            }
+            Way::Session(mut command) => {
+                command.arg(paths::CLI).args(words).current_dir("/");
+                let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+                rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+                    .context("become the parent of orphans")?;
+                let bounds = Bounds {
+                    time: Some(self.limit),
+                    ..bounds
+                };
+                let result = children::follow(command, input, &bounds, children::end, heard);
+                end_orphans(uid);
+                result
+            }
+        };
+        if matches!(result, Err(Stopped::Interrupted)) {
+            hold.give_way();
+        }
+        result.with_context(|| format!("run a command as `{}`", self.user.name))
+    }
+}
+
+/// `setpriv(1)` up to where its options for a clean environment would be.
+pub(crate) fn drop_rights(user: &User, group: Option<&str>) -> [OsString; 4] {
+    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
+    [
+        "setpriv".into(),
+        format!("--reuid={}", user.name).into(),
+        format!("--regid={group}").into(),
+        "--init-groups".into(),
+    ]
+}
+
+/// Ends a unit with all of its processes, then the program that waits for it.
+fn end_unit(child: &mut Child, unit: &str) {
+    // Within GRACE; when it cannot be ended, RuntimeMaxSec= is what is left.
+    let _ = Command::new("systemctl")
+        .args(["stop", "--quiet", "--", unit])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    children::wait_until(LAST_BREATH, || {
+        child.try_wait().is_ok_and(|ended| ended.is_some())
+    });
+    children::end(child);
+}
+
+/// Ends the processes of an account that have become children of this one, until there is none: what was started by one
+/// that is ended becomes a child in its turn.
+fn end_orphans(uid: u32) {
+    // Root's own children are awaited elsewhere.
+    if uid == 0 {
+        return;
+    }
+    for _ in 0..MOST_ORPHANS {
+        let orphans = children_of(uid);
+        if orphans.is_empty() {
+            return;
+        }
+        for orphan in orphans {
+            // A child keeps its number until it has been waited for.
+            let _ = rustix::process::kill_process(orphan, Signal::KILL);
+            children::wait_until(LAST_BREATH, || {
+                let ended = rustix::process::waitpid(Some(orphan), WaitOptions::NOHANG);
+                !matches!(ended, Ok(None))
+            });
+        }
+    }
+}
+
+/// The children of this process that run as an account.
+fn children_of(uid: u32) -> Vec<Pid> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let lists = tasks.flatten().filter_map(|task| {
+        // proc_pid_task(5)
+        fs::read_to_string(task.path().join("children")).ok()
+    });
+    let numbers: Vec<i32> = lists
+        .flat_map(|list| {
+            let numbers = list.split_whitespace().map(str::parse);
+            numbers.filter_map(Result::ok).collect::<Vec<_>>()
+        })
+        .collect();
+    let is_of = |number: &i32| {
+        fs::metadata(format!("/proc/{number}")).is_ok_and(|metadata| metadata.uid() == uid)
+    };
+    let pids = numbers.into_iter().filter(is_of);
+    pids.filter_map(Pid::from_raw).collect()
 }
 
 /// A service for the time of one command, under the rules of the instance's own; the command itself
 /// is left to be added.
-fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
-    let unit = format!(
-        "buildbot-conda-command-{}-{}.service",
-        std::process::id(),
-        COMMANDS.fetch_add(1, Ordering::Relaxed)
-    );
+fn through_systemd(instance: &Instance, unit: &str) -> anyhow::Result<Command> {
     let mut command = Command::new("systemd-run");
     command.args([
         "--quiet",
@@ -134,7 +372,7 @@ fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
         "--description=buildbot-conda for {}",
         instance.reference.unit_name()
     ));
-    for property in unit_settings::properties(instance, &unit)? {
+    for property in unit_settings::properties(instance, unit)? {
         command.arg("--property").arg(property);
     }
     for property in [
@@ -147,34 +385,14 @@ fn through_systemd(instance: &Instance) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// Without systemd, as in a container or a rescue system: no sandbox and no credentials.
-fn through_setpriv(
-    instance: &Instance,
-    words: impl Iterator<Item = OsString>,
-) -> anyhow::Result<Command> {
-    let user = instance.user.as_str();
-    let gid = match &instance.group {
-        Some(group) => group.as_str().to_owned(),
-        None => ask_id("-g", user)?.to_string(),
-    };
-    let mut command = Command::new("setpriv");
-    command
-        .args([&format!("--reuid={user}"), &format!("--regid={gid}")])
-        .args(["--init-groups", "--reset-env", "--no-new-privs", "--"])
-        .args(["env", "LANG=C.UTF-8", paths::CLI])
-        .args(words)
-        .current_dir("/");
-    Ok(command)
-}
-
 /// As systemd does for `StateDirectory=`. The parents are root's, so nobody else can put anything
 /// in the way.
-fn make_state_directory(instance: &Instance, uid: u32) -> anyhow::Result<()> {
+fn make_state_directory(instance: &Instance, user: &User) -> anyhow::Result<()> {
     let path = paths::state_directory(&instance.reference);
     let made = || {
         fs::create_dir_all(paths::STATE)?;
         match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => lchown(&path, Some(uid), None),
+            Ok(()) => lchown(&path, Some(user.uid), None),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }
@@ -186,70 +404,36 @@ fn own_arguments() -> impl Iterator<Item = OsString> {
     env::args_os().skip(1)
 }
 
+fn answer(job: Job, words: &[OsString], input: Input) -> anyhow::Result<Answer> {
+    let mut stdout = Vec::new();
+    let mut said = Vec::new();
+    let mut lines = Lines::default();
+    let mut hear = |_, line: &str| said.push(line.to_owned());
+    let status = job.run(words, input, |stream, bytes| match stream {
+        Stream::Stdout => stdout.extend_from_slice(bytes),
+        Stream::Stderr => lines.take(stream, bytes, &mut hear),
+    })?;
+    lines.finish(&mut hear);
+    Ok(Answer {
+        is_success: status.success(),
+        stdout,
+        said,
+    })
+}
+
 /// Passes on what it says, without anything that could steer a terminal.
-fn relay(command: Command, input: Stdio) -> anyhow::Result<ExitCode> {
-    let program = command.get_program().to_string_lossy().into_owned();
+fn relay(job: Job, words: &[OsString], input: Input) -> anyhow::Result<ExitCode> {
     let mut printed = Ok(ExitCode::SUCCESS);
-    let status = children::run_with(command, input, None, |stream, line| match stream {
+    let mut lines = Lines::default();
+    let mut hear = |stream, line: &str| match stream {
         Stream::Stdout => printed = output::print(format_args!("{line}\n")),
         Stream::Stderr => eprintln!("{line}"),
-    })
-    .with_context(|| format!("run `{program}`"))?;
+    };
+    let status = job.run(words, input, |stream, bytes| {
+        lines.take(stream, bytes, &mut hear);
+    })?;
+    lines.finish(&mut hear);
     printed?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(1)))
-}
-
-/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
-pub(crate) fn call(
-    user: &str,
-    group: Option<&str>,
-    words: &[&str],
-    path: &Path,
-    input: &str,
-) -> anyhow::Result<String> {
-    let user = find_user(user)?;
-    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
-    // A session of its own has no terminal that the user could type into (TIOCSTI).
-    let mut child = Command::new("setsid")
-        .arg("setpriv")
-        .args([
-            &format!("--reuid={}", user.name),
-            &format!("--regid={group}"),
-        ])
-        .args(["--init-groups", "--reset-env", "--no-new-privs"])
-        // Nobody goes on with what is taken back when this process is killed.
-        .args(["--pdeathsig=KILL", "--"])
-        .args(["env", "LANG=C.UTF-8", paths::CLI, "service", "make"])
-        .args(words)
-        .arg("--")
-        .arg(path)
-        .current_dir("/")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("run `setsid setpriv`")?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // It may have ended already; then its own words say why.
-        let _ = pipe.write_all(input.as_bytes());
-    }
-    let mut text = String::new();
-    if let Some(pipe) = child.stdout.take() {
-        // It is the user's process: he may have it say anything, to a limit.
-        pipe.take(MOST_SAID)
-            .read_to_string(&mut text)
-            .context("read what `setpriv` says")?;
-    }
-    let output = child.wait_with_output().context("wait for `setpriv`")?;
-    if output.status.success() {
-        return Ok(text);
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let lines: Vec<String> = said.lines().map(harmless).collect();
-    let said = lines.join("\n");
-    Err(anyhow!(
-        "{}",
-        said.strip_prefix("error: ").unwrap_or(&said).to_owned()
-    ))
 }

@@ -4,6 +4,7 @@
 //! * `context`: the root directory of this invocation, and its configuration
 //! * `accounts`: accounts and groups
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
+//! * `interrupt`: signals that ask this program to end
 //! * `activation`, `checkconfig`: programs of an instance's environment
 //! * `systemd`: what systemd says of units and does with them; `unit_files` are those of an administrator,
 //!   `unit_settings` the rules that commands share with a unit
@@ -21,6 +22,7 @@ pub(crate) mod children;
 pub(crate) mod context;
 pub(crate) mod draining;
 pub(crate) mod files;
+pub(crate) mod interrupt;
 pub(crate) mod main_process;
 pub(crate) mod prompt;
 pub(crate) mod record;

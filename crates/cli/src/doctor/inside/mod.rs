@@ -10,14 +10,11 @@ mod directory;
 mod environment;
 mod python;
 
-use std::io::Read as _;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
@@ -27,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::finding::Check;
 use crate::output;
 use crate::system::as_user;
+use crate::system::children::{self, Bounds, Input, Lines, Stream};
 use crate::system::context::Context;
 
 pub(super) use directory::{DirectoryFacts, PidFile};
@@ -36,13 +34,9 @@ pub(super) use environment::{
 pub(super) use python::{Database, MasterFacts, PythonFacts, Reach, Tac, WorkerInTac};
 
 /// More than any answer has, in bytes.
-const LARGEST: u64 = 1 << 20;
+const LARGEST: usize = 1 << 20;
 /// What the looking itself may take, beyond the reading of a configuration.
 const PATIENCE: Duration = Duration::from_mins(3);
-/// How long words are waited for after their process has ended: something it left behind may hold
-/// its pipes open for ever.
-const LAST_WORDS: Duration = Duration::from_secs(2);
-
 /// What was found inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Inside {
@@ -152,16 +146,19 @@ pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyho
     }
     words.push(instance.reference.to_string());
     let words: Vec<_> = words.into_iter().map(Into::into).collect();
-    let mut command = if as_root {
-        as_user::looking(instance, &words, limit)?
+    let (answer, said) = if as_root {
+        let answer = as_user::ask(instance, &words, limit)?;
+        (answer.stdout, answer.said)
     } else {
-        own(&words)
+        heard(own(&words), limit)?
     };
-    let (answer, said) = heard(&mut command, limit)?;
-    serde_json::from_slice(&answer).map_err(|_| {
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        anyhow!("{}", last.unwrap_or("no answer came").to_owned())
-    })
+    serde_json::from_slice(&answer).map_err(|_| anyhow!("{}", last_of(&said, "no answer came")))
+}
+
+/// The last line that says something.
+fn last_of(said: &[String], otherwise: &str) -> String {
+    let last = said.iter().rev().find(|line| !line.trim().is_empty());
+    last.map_or(otherwise, String::as_str).to_owned()
 }
 
 /// As the service user by hand: without whatever his own environment would lead Python to.
@@ -179,49 +176,32 @@ fn own(words: &[std::ffi::OsString]) -> Command {
     command
 }
 
-/// Standard output up to a limit, and the end of standard error, within a time.
-fn heard(command: &mut Command, limit: Duration) -> anyhow::Result<(Vec<u8>, String)> {
+/// Standard output and the lines of standard error, up to a limit and within a time.
+fn heard(command: Command, limit: Duration) -> anyhow::Result<(Vec<u8>, Vec<String>)> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("run `{program}`"))?;
-    let answers = child.stdout.take().map(collect);
-    let words = child.stderr.take().map(collect);
-    // systemd ends the service at its limit; this is for what hangs before or after.
-    let deadline = Instant::now() + limit + PATIENCE;
-    while child.try_wait().context("wait for the answer")?.is_none() {
-        if Instant::now() > deadline {
-            // It may have ended this very moment.
-            let _ = child.kill();
-            let _ = child.wait();
-            bail!("no answer came within {} s", limit.as_secs());
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-    let received = |reader: Option<Receiver<Vec<u8>>>| {
-        let read = reader.and_then(|reader| reader.recv_timeout(LAST_WORDS).ok());
-        read.unwrap_or_default()
+    let bounds = Bounds {
+        time: Some(limit),
+        printed: LARGEST,
+        interruptible: false,
     };
-    let answer = received(answers);
-    Ok((
-        answer,
-        String::from_utf8_lossy(&received(words)).into_owned(),
-    ))
-}
-
-fn collect<R: std::io::Read + Send + 'static>(pipe: R) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What came before a read error is still an answer, or no JSON.
-        let _ = pipe.take(LARGEST).read_to_end(&mut bytes);
-        // Nobody may listen any more.
-        let _ = sender.send(bytes);
-    });
-    receiver
+    let mut answer = Vec::new();
+    let mut said = Vec::new();
+    let mut lines = Lines::default();
+    let mut hear = |_, line: &str| said.push(line.to_owned());
+    let kill = children::end;
+    children::follow(
+        command,
+        Input::Empty,
+        &bounds,
+        kill,
+        |stream, bytes| match stream {
+            Stream::Stdout => answer.extend_from_slice(bytes),
+            Stream::Stderr => lines.take(stream, bytes, &mut hear),
+        },
+    )
+    .with_context(|| format!("run `{program}`"))?;
+    lines.finish(&mut hear);
+    Ok((answer, said))
 }
 
 /// A path of the configuration, below the root directory of this invocation.

@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use buildbot_conda_core::settings::Instance;
 use serde::{Deserialize, Serialize};
 
-use super::heard;
+use super::{heard, last_of};
 use crate::database::facts::{Facts, Relation};
 use crate::database::mark::Mark;
 use crate::database::{Failure, Master};
@@ -124,14 +124,10 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
         .env_clear()
         .envs(&chain.environment)
         .current_dir("/");
-    let (answer, said) = heard(&mut command, LIMIT)?;
+    let (answer, said) = heard(command, LIMIT)?;
     serde_json::from_slice(&answer).map_err(|_| {
-        let last = said.lines().rev().find(|line| !line.trim().is_empty());
-        anyhow!(
-            "`{}`: {}",
-            python.display(),
-            last.unwrap_or("it says nothing")
-        )
+        let last = last_of(&said, "it says nothing");
+        anyhow!("`{}`: {last}", python.display())
     })
 }
 

@@ -81,8 +81,7 @@ fn plan(steps: Vec<Step>) -> Plan {
 }
 
 fn carried_out(steps: Vec<Step>, host: &Host, interrupted: bool) -> anyhow::Result<()> {
-    let interrupted = AtomicBool::new(interrupted);
-    carry_out_until(&plan(steps), &host.journal(), None, &interrupted)
+    carry_out_until(&plan(steps), &host.journal(), None, || interrupted)
 }
 
 #[test]
