@@ -114,6 +114,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    keep_descriptors();
     let arguments = Arguments::parse();
     let context = Context::new(arguments.root);
     let outcome = match arguments.verb {
@@ -145,6 +146,14 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         ExitCode::from(exit_status(&error))
     })
+}
+
+/// Nothing that is started from here on inherits what the caller of this program had open beside the standard streams:
+/// much of it runs as somebody else. The lock of a start goes along, as the runner and the launcher expect.
+fn keep_descriptors() {
+    let lock = std::env::var(database::lock::VARIABLE).ok();
+    let lock: Option<i32> = lock.and_then(|number| number.parse().ok());
+    close_fds::set_fds_cloexec(3, lock.as_slice());
 }
 
 /// 78 when the configuration is at fault, a database's failure has its own, else 1; 2, for usage, is

@@ -1,13 +1,14 @@
 //! `run [--conda-root ROOT] [--env ENV] [REF] -- CMD...`: a command in the activated environment, in
 //! place of this process. What activation means is the `conda` crate's; this file finds out which
-//! environment is meant, and becomes the command; as root, by way of the service user.
+//! environment is meant, and becomes the command. As root, it is run by the service user, or by whoever owns the
+//! environment.
 
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, anyhow};
@@ -53,7 +54,11 @@ struct Place {
 /// Returns only when the command was not started.
 pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let place = place(&arguments, context)?;
-    if let Some((user, group)) = &place.account
+    let account = match &place.account {
+        Some(account) => Some(account.clone()),
+        None => service_user::owner_of(&place.conda_root, context).map(|owner| (owner, None)),
+    };
+    if let Some((user, group)) = &account
         && let Some(status) = service_user::become_user(user, group.as_deref(), context)?
     {
         return Ok(status);
@@ -61,6 +66,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let surroundings = surroundings(context)?;
     let resolved = resolve(&place.target, &place.conda_root, &surroundings)
         .map_err(|error| with_hint(&error, &error.hint()))?;
+    service_user::ensure_only_roots(Path::new(&resolved.prefix), context)?;
     let facts =
         PrefixFacts::read(&resolved.prefix).map_err(|error| with_hint(&error, &error.hint()))?;
     // A root that somebody named counts as it is; a configured one may be missing beside an

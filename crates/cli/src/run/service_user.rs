@@ -1,32 +1,40 @@
 //! Root enters no environment that a service user can write: for root, `run` is this program once
-//! more, as that user, with his groups and a clean environment.
+//! more, as that user, with his groups, a clean environment and a terminal of his own.
 
 use std::env;
-use std::io::{IsTerminal as _, stdin};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::ExitCode;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, bail};
 use buildbot_conda_core::paths;
+use buildbot_conda_host::trusted::Trust;
 
-use crate::system::accounts::{User, find_user};
+use crate::system::accounts::find_user;
+use crate::system::as_user::drop_rights;
 use crate::system::context::Context;
+use crate::system::terminal;
 
 /// What of the caller's environment says something about the terminal and its user's language.
 const KEPT: [&str; 4] = ["COLORTERM", "LANG", "LC_ALL", "TERM"];
 
-/// Goes on as `user` when this process is root's and he is not. Returns only when that is not so,
-/// or the status of a failure.
+/// Whether what this process starts would be root's.
+fn is_root(context: &Context) -> bool {
+    !context.is_elsewhere() && rustix::process::geteuid().is_root()
+}
+
+/// Goes on as `user` when this process is root's and he is not; gives the exit status of that.
 ///
 /// # Errors
 ///
-/// When there is no such account.
+/// When there is no such account, or nothing can be run as him.
 pub(super) fn become_user(
     user: &str,
     group: Option<&str>,
     context: &Context,
 ) -> anyhow::Result<Option<ExitCode>> {
-    if context.is_elsewhere() || !rustix::process::geteuid().is_root() {
+    if !is_root(context) {
         return Ok(None);
     }
     let user = find_user(user)
@@ -34,41 +42,47 @@ pub(super) fn become_user(
     if user.uid == 0 {
         return Ok(None);
     }
-    let mut command = switch(&user, group);
-    command
-        .env_clear()
-        .envs(env::vars_os().filter(|(name, _)| KEPT.iter().any(|kept| name == kept)))
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-        .env("HOME", &user.home)
-        .env("USER", &user.name)
-        .env("LOGNAME", &user.name)
-        .env("SHELL", "/bin/bash")
-        .arg(paths::CLI)
-        .args(env::args_os().skip(1));
-    let program = command.get_program().to_string_lossy().into_owned();
-    let failure = command.exec();
-    eprintln!("error: execute `{program}`: {failure}");
-    Ok(Some(ExitCode::from(super::status_of(&failure))))
+    let status = terminal::run_in_front(drop_rights(&user, group), user.uid, |command| {
+        command
+            .arg("--")
+            .arg(paths::CLI)
+            .args(env::args_os().skip(1))
+            .env_clear()
+            .envs(env::vars_os().filter(|(name, _)| KEPT.iter().any(|kept| name == kept)))
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", &user.home)
+            .env("USER", &user.name)
+            .env("LOGNAME", &user.name)
+            .env("SHELL", "/bin/bash");
+    })?;
+    Ok(Some(ExitCode::from(terminal::code_of(status))))
 }
 
-/// With a terminal, one of its own: into root's he could type (TIOCSTI). Else without any.
-fn switch(user: &User, group: Option<&str>) -> Command {
-    if stdin().is_terminal() {
-        // It is not on the PATH that the command gets.
-        let mut command = Command::new("/usr/sbin/runuser");
-        command.args(["--pty", "--user", &user.name]);
-        command.args(group.iter().flat_map(|group| ["--group", group]));
-        command.arg("--");
-        return command;
+/// The account whose environment root would enter at `root`, a directory that somebody has named; none where this
+/// process enters it itself.
+pub(super) fn owner_of(root: &Path, context: &Context) -> Option<String> {
+    if !is_root(context) {
+        return None;
     }
-    let group = group.map_or_else(|| user.gid.to_string(), str::to_owned);
-    let mut command = Command::new("setsid");
-    command
-        .args(["--wait", "setpriv"])
-        .args([
-            &format!("--reuid={}", user.name),
-            &format!("--regid={group}"),
-        ])
-        .args(["--init-groups", "--"]);
-    command
+    let owner = fs::metadata(root).ok()?.uid();
+    (owner != 0).then(|| owner.to_string())
+}
+
+/// Refuses an environment that others than root can write: its scripts and programs would be run by root.
+pub(super) fn ensure_only_roots(prefix: &Path, context: &Context) -> anyhow::Result<()> {
+    if !is_root(context) {
+        return Ok(());
+    }
+    // As in `/tmp`, others may make names beside those of root.
+    let trust = Trust::of_root(None).and_account(0, Some(0));
+    for part in ["", "bin", "conda-meta", "etc/conda", "etc/conda/activate.d"] {
+        match trust.find(&prefix.join(part)) {
+            Err(untrusted) if !untrusted.is_missing() => bail!(
+                "root would run what others have put into the environment: {untrusted}\n\
+                 hint: run it as the account that owns it, as `sudo -u ACCOUNT buildbot-conda run ...` does"
+            ),
+            _ => {}
+        }
+    }
+    Ok(())
 }

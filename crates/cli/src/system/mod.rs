@@ -4,7 +4,7 @@
 //! * `context`: the root directory of this invocation, and its configuration
 //! * `accounts`: accounts and groups
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
-//! * `interrupt`: signals that ask this program to end
+//! * `interrupt`: signals that ask this program to end; `terminal`: a command of somebody else in front of root
 //! * `activation`, `checkconfig`: programs of an instance's environment
 //! * `systemd`: what systemd says of units and does with them; `unit_files` are those of an administrator,
 //!   `unit_settings` the rules that commands share with a unit
@@ -28,6 +28,7 @@ pub(crate) mod prompt;
 pub(crate) mod record;
 pub(crate) mod status_file;
 pub(crate) mod systemd;
+pub(crate) mod terminal;
 pub(crate) mod unit_files;
 pub(crate) mod unit_settings;
 pub(crate) mod values;
