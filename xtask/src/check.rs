@@ -10,7 +10,7 @@ use crate::tidy::{RULES, Tree};
 /// For cargo: is everything formatted?
 pub(crate) const FORMAT: [&str; 3] = ["fmt", "--all", "--check"];
 /// For cargo: the lints of all crates but that of environments, which has a stage of its own.
-pub(crate) const LINTS: [&str; 8] = [
+const LINTS: [&str; 8] = [
     "clippy",
     "--workspace",
     "--exclude",

@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::prerequisites;
 pub(crate) use command::{output, run_on_stderr};
-pub(crate) use environments::{build as build_environments, check as check_environments};
+pub(crate) use environments::{build as build_environments, check as check_environments, clippy};
 pub(crate) use tools::CARGO_DEB_VERSION;
 
 /// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and

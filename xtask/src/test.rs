@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use buildbot_conda_machine::{Release, forget_faults};
 use rustix::process::setpriority_process;
 
-use crate::check::{FORMAT, LINTS};
+use crate::check::FORMAT;
 use crate::stages::Stages;
 use crate::{deb, faults, interrupted, prerequisites, reproduce};
 use pool::{Job, Pool};
@@ -171,7 +171,10 @@ impl Run<'_> {
             let (built, environments) = mpsc::channel();
             scope.spawn(move || patiently(|| self.build_environments(&built)));
 
-            let Some(Compiled { tests, programs }) = self.compile_tests() else {
+            let Some(Compiled {
+                tests, programs, ..
+            }) = self.compile_tests()
+            else {
                 return;
             };
             let (tests, units): (Vec<Test>, Vec<Test>) = tests
@@ -224,14 +227,20 @@ impl Run<'_> {
     }
 
     fn compile_tests(&self) -> Option<Compiled> {
-        self.stages
-            .attempt("tests are compiled", || programs::compile(self.workspace))
+        let compiled = self
+            .stages
+            .attempt("tests are compiled", || programs::compile(self.workspace));
+        self.stages.attempt("lints", || match &compiled {
+            Some(Compiled { lints, .. }) if lints.is_empty() => Ok(()),
+            Some(Compiled { lints, .. }) => bail!("warnings are errors here\n{lints}"),
+            None => bail!("nothing is known of code that does not compile"),
+        });
+        compiled
     }
 
     fn look_at_code(&self) {
         let run = |words: &[&str]| check(&mut cargo(self.workspace, words));
         self.stages.attempt("format", || run(&FORMAT));
-        self.stages.attempt("lints", || run(&LINTS));
         self.stages
             .attempt("examples in documents", || run(&DOCUMENTS));
     }
@@ -253,6 +262,7 @@ impl Run<'_> {
         self.pool.add([Job {
             part: RUNNER,
             name: "against each Buildbot".to_owned(),
+            usual: 200.0,
             slots,
             work: Box::new(|| programs::run(command)),
         }]);
@@ -266,6 +276,7 @@ impl Run<'_> {
                 .map(|test| Job {
                     part: UNITS,
                     name: test.title(),
+                    usual: 0.1,
                     slots: 2,
                     work: Box::new(move || test.run(|program| Command::new(program))),
                 }),
@@ -292,6 +303,7 @@ impl Run<'_> {
             Job {
                 part,
                 name: test.title(),
+                usual: if part == MACHINES { 60.0 } else { 30.0 },
                 // Machines wait for Buildbot more than they compute; dpkg does not.
                 slots: if part == MACHINES { 1 } else { 2 },
                 work: Box::new(move || {

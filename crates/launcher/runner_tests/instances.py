@@ -5,6 +5,7 @@ import array
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -47,10 +48,17 @@ def buildbot_version(python):
     return tuple(int(part) for part in output.strip().split("."))
 
 
+# Below those that the kernel gives to whoever asks for any port, and others for each process of the tests: nobody takes
+# one between its choice and its use.
+PORTS = itertools.cycle(range(10000 + os.getpid() % 100 * 200, 10200 + os.getpid() % 100 * 200))
+
+
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    while True:
+        port = next(PORTS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(condition, what, patience=PATIENCE):

@@ -52,7 +52,7 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
 /// When one of them fails.
 pub(crate) fn check(workspace: &Path) -> Result<()> {
     // clippy stands in for the compiler, for our own crates alone: `cargo clippy` would check all the others anew.
-    let driver = driver(workspace)?;
+    let driver = clippy(workspace)?;
     run_on_stderr(
         command(workspace, &["build", "--all-targets"])?
             .env("RUSTC_WORKSPACE_WRAPPER", driver)
@@ -65,8 +65,12 @@ pub(crate) fn check(workspace: &Path) -> Result<()> {
     run_on_stderr(command(workspace, &["test"])?.env("BUILDBOT_CONDA_ENV", program))
 }
 
-/// `clippy-driver` beside the compiler in use.
-fn driver(workspace: &Path) -> Result<PathBuf> {
+/// `clippy-driver` beside the compiler in use, which can stand in for it.
+///
+/// # Errors
+///
+/// When `rustc` does not say where it is.
+pub(crate) fn clippy(workspace: &Path) -> Result<PathBuf> {
     let sysroot = super::output(
         Command::new("rustc")
             .current_dir(workspace)

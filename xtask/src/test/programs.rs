@@ -1,6 +1,7 @@
 //! The test programs of the workspace, compiled all at once, and the tests in them, one by one: each runs as a process
 //! of its own, so that what it says and takes is known, and the long ones can come first.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -9,16 +10,17 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::pool::Finished;
+use crate::deb;
 
-/// Compiles every test but those of the crate of environments, with the features that the lints see.
+/// Compiles every test but those of the crate of environments.
 const COMPILE: [&str; 7] = [
     "test",
     "--no-run",
     "--workspace",
     "--exclude",
     "buildbot-conda-env",
-    "--tests",
-    "--message-format=json-render-diagnostics",
+    "--all-targets",
+    "--message-format=json",
 ];
 
 /// One of the programs that tests call.
@@ -45,22 +47,32 @@ pub(crate) struct Test {
 /// What compiling the tests makes.
 pub(crate) struct Compiled {
     pub(crate) tests: Vec<Test>,
+    /// What the lints have to say about our own code, for people; nothing when all is well.
+    pub(crate) lints: String,
     /// The directory of our own programs, which black boxes and the tests of the runner call.
     pub(crate) programs: PathBuf,
 }
 
-/// Compiles and lists them.
+/// Compiles and lists them. clippy stands in for the compiler of our own crates, so that lints take no second one; what it
+/// finds keeps no test from running.
 ///
 /// # Errors
 ///
 /// When they cannot be compiled or do not list their tests.
 pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
     let output = super::cargo(workspace, &COMPILE)
+        .env("RUSTC_WORKSPACE_WRAPPER", deb::clippy(workspace)?)
+        // What is denied is shown as well, and nothing is left uncompiled for it.
+        .env(
+            "CLIPPY_ARGS",
+            "--cap-lints__CLIPPY_HACKERY__warn__CLIPPY_HACKERY__",
+        )
         .stderr(Stdio::inherit())
         .output()
         .context("start cargo")?;
-    ensure!(output.status.success(), "compile the tests");
     let messages = String::from_utf8_lossy(&output.stdout);
+    let lints = remarks(&messages)?;
+    ensure!(output.status.success(), "compile the tests\n{lints}");
     let mut tests = Vec::new();
     for program in programs(&messages)? {
         let program = Arc::new(program);
@@ -80,7 +92,11 @@ pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
         }
     }
     let programs = directory_of(LAUNCHER, &messages)?;
-    Ok(Compiled { tests, programs })
+    Ok(Compiled {
+        tests,
+        lints,
+        programs,
+    })
 }
 
 impl Test {
@@ -129,13 +145,42 @@ fn names(list: &str) -> impl Iterator<Item = String> {
         .map(str::to_owned)
 }
 
-/// cargo's messages (The Cargo Book, "External tools", artifact messages) about tests, or about all else.
-fn artifacts(messages: &str, of_tests: bool) -> Result<Vec<Value>> {
+/// cargo's messages (The Cargo Book, "External tools") for which a reason is given.
+fn messages_of(reason: &str, messages: &str) -> Result<Vec<Value>> {
     let lines = messages.lines().filter(|line| line.starts_with('{'));
-    let artifacts = lines.map(|line| serde_json::from_str(line).context("read a message of cargo"));
-    let mut artifacts: Vec<Value> = artifacts.collect::<Result<_>>()?;
+    let parsed = lines.map(|line| serde_json::from_str(line).context("read a message of cargo"));
+    let mut parsed: Vec<Value> = parsed.collect::<Result<_>>()?;
+    parsed.retain(|message| message["reason"] == reason);
+    Ok(parsed)
+}
+
+/// What was made, as tests or as all else.
+fn artifacts(messages: &str, of_tests: bool) -> Result<Vec<Value>> {
+    let mut artifacts = messages_of("compiler-artifact", messages)?;
     artifacts.retain(|message| message["profile"]["test"] == Value::Bool(of_tests));
     Ok(artifacts)
+}
+
+/// Warnings and errors as the compiler shows them, each once: a file may be in several programs. cargo has none of
+/// dependencies, and repeats ours when nothing is compiled.
+fn remarks(messages: &str) -> Result<String> {
+    let remarks: BTreeSet<String> = messages_of("compiler-message", messages)?
+        .iter()
+        .map(|message| &message["message"])
+        .filter(|message| {
+            ["warning", "error"]
+                .iter()
+                .any(|level| message["level"] == *level)
+        })
+        // The last one only counts the others, and has no place.
+        .filter(|message| {
+            message["spans"]
+                .as_array()
+                .is_some_and(|spans| !spans.is_empty())
+        })
+        .filter_map(|message| message["rendered"].as_str().map(str::to_owned))
+        .collect();
+    Ok(remarks.into_iter().collect())
 }
 
 /// Where the program `name` is, which is no test.
@@ -194,6 +239,19 @@ mod tests {
         let directory = directory_of("xtask", messages).expect("it is there");
         assert_eq!(directory, Path::new("/w/target/debug"));
         assert!(directory_of("create", messages).is_err());
+    }
+
+    #[test]
+    fn remarks_are_shown_once_and_their_number_is_none() {
+        let remark = r#"{"reason":"compiler-message","message":{"level":"warning","rendered":"warning: unused","spans":[{"line_start":1}]}}"#;
+        let number = r#"{"reason":"compiler-message","message":{"level":"warning","rendered":"warning: 1 warning emitted","spans":[]}}"#;
+        let note = r#"{"reason":"compiler-message","message":{"level":"note","rendered":"note: x","spans":[{"line_start":1}]}}"#;
+        let messages = [remark, number, note, remark].join("\n");
+        assert_eq!(
+            remarks(&messages).expect("they can be read"),
+            "warning: unused"
+        );
+        assert_eq!(remarks(number).expect("they can be read"), "");
     }
 
     #[test]

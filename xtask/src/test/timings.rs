@@ -21,8 +21,6 @@ const OF_MACHINES: &str = "target/timings/machine.tsv";
 /// The part of a line for what happens within a test begins with this.
 const WITHIN: &str = "within ";
 
-/// For a test that nobody has seen yet: early, so that it is not the last one.
-const UNKNOWN: f64 = 60.0;
 /// How many of the slowest are printed.
 const SHOWN: usize = 40;
 /// What takes less does not matter for the order, and is not committed.
@@ -57,10 +55,10 @@ impl Timings {
         }
     }
 
-    /// The seconds that something will probably take.
-    pub(crate) fn expected(&self, part: &str, name: &str) -> f64 {
+    /// The seconds that something has taken.
+    pub(crate) fn known(&self, part: &str, name: &str) -> Option<f64> {
         let key = (part.to_owned(), name.to_owned());
-        self.known.get(&key).copied().unwrap_or(UNKNOWN)
+        self.known.get(&key).copied()
     }
 
     /// Notes what something took.
@@ -188,10 +186,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_counts_and_what_is_unknown_comes_early() {
+    fn the_last_line_counts() {
         let timings = Timings::of("machine\tone\t12.5\nnot a line\nmachine\tone\t3.25\n");
-        assert!((timings.expected("machine", "one") - 3.25).abs() < f64::EPSILON);
-        assert!((timings.expected("package", "one") - UNKNOWN).abs() < f64::EPSILON);
+        assert_eq!(timings.known("machine", "one"), Some(3.25));
+        assert_eq!(timings.known("package", "one"), None);
     }
 
     #[test]
