@@ -4,10 +4,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
@@ -117,6 +119,35 @@ impl DebianRoot {
         root
     }
 
+    /// A system in which apt has installed the package under test. That is done once for each package and kept: who wants
+    /// to see it calls [`Self::install`].
+    #[track_caller]
+    pub fn installed(release: Release) -> Self {
+        Self::installed_with_programs(release, &[])
+    }
+
+    /// As [`Self::installed`], with these packages of Debian's as well.
+    #[track_caller]
+    pub fn installed_with_programs(release: Release, packages: &[&str]) -> Self {
+        let fresh = Self::with_programs(release, packages);
+        let mut hasher = DefaultHasher::new();
+        fs::read(Package::path())
+            .expect("the package can be read")
+            .hash(&mut hasher);
+        let name = format!("{INSTALLED}{:016x}", hasher.finish());
+        let name = [&[name.as_str(), release.code_name()], packages].concat();
+        let tree = kept(&name.join("+"), |tree| {
+            fresh.install();
+            copy(&fresh.upper(), tree);
+        });
+        let mut lower = vec![Arc::new(Tree::Base(tree))];
+        lower.extend(fresh.lower);
+        Self {
+            lower,
+            scratch: Arc::new(Tree::scratch()),
+        }
+    }
+
     /// A system like this one, which must not change any more; there may be many.
     #[track_caller]
     #[must_use]
@@ -133,18 +164,12 @@ impl DebianRoot {
     #[track_caller]
     #[must_use]
     pub fn snapshot(&self) -> Self {
-        let copy = Self {
+        let snapshot = Self {
             lower: self.lower.clone(),
             scratch: Arc::new(Tree::scratch()),
         };
-        // Whiteouts and the overlay's own attributes are part of it.
-        let status = Command::new("cp")
-            .arg("--archive")
-            .arg(self.upper().join("."))
-            .arg(copy.upper())
-            .status();
-        assert!(status.expect("cp runs").success(), "copy a root");
-        copy
+        copy(&self.upper(), &snapshot.upper());
+        snapshot
     }
 
     /// The directory with what was written since the system was made or forked, as overlayfs keeps it.
@@ -272,44 +297,82 @@ impl DebianRoot {
     }
 }
 
-/// The base tree of a release, made at its first use and kept in the target directory.
+/// What the names of trees with the package installed begin with.
+const INSTALLED: &str = "installed-";
+/// After this time without use such a tree is removed: its package is no longer the one under test.
+const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
+
+/// The base tree of a release, made at its first use.
 fn base(release: Release, packages: &[&str]) -> PathBuf {
+    let name = [&[release.code_name()], packages].concat().join("+");
+    kept(&name, |tree| make_base(release, packages, tree))
+}
+
+/// A tree in the target directory, made by one process while others wait, and kept.
+fn kept(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debian-roots");
     fs::create_dir_all(&directory).expect("the target directory is ours");
-    let name = [&[release.code_name()], packages].concat().join("+");
-    let tree = directory.join(&name);
+    let tree = directory.join(name);
     let lock =
         File::create(directory.join(format!("{name}.lock"))).expect("the target directory is ours");
     flock(&lock, FlockOperation::LockExclusive).expect("a local file can be locked");
+    lock.set_modified(SystemTime::now())
+        .expect("the target directory is ours");
     if !tree.is_dir() {
-        make_base(release, packages, &tree);
+        let unfinished = directory.join(format!("{name}.unfinished"));
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).expect("the target directory is ours");
+        }
+        make(&unfinished);
+        fs::rename(&unfinished, &tree).expect("the target directory is ours");
+        sweep(&directory);
     }
     tree
 }
 
-fn make_base(release: Release, packages: &[&str], tree: &Path) {
-    let unfinished = tree.with_extension("unfinished");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).expect("the target directory is ours");
+/// Removes trees of packages that nobody has tested for long. Best effort: what stays is removed by a later run.
+fn sweep(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_lock = path
+            .extension()
+            .is_some_and(|extension| extension == "lock");
+        let is_ours = entry.file_name().to_string_lossy().starts_with(INSTALLED);
+        let used = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = used.is_ok_and(|used| used.elapsed().is_ok_and(|unused| unused > KEPT_FOR));
+        if is_lock && is_ours && is_old {
+            let _ = fs::remove_dir_all(path.with_extension(""));
+            let _ = fs::remove_file(path);
+        }
     }
+}
+
+/// Copies what an overlay has written, whiteouts and the overlay's own attributes included.
+#[track_caller]
+fn copy(upper: &Path, destination: &Path) {
+    fs::create_dir_all(destination).expect("the destination is ours");
+    let status = Command::new("cp")
+        .arg("--archive")
+        .arg(upper.join("."))
+        .arg(destination)
+        .status();
+    assert!(status.expect("cp runs").success(), "copy a root");
+}
+
+fn make_base(release: Release, packages: &[&str], tree: &Path) {
     let packages = [&["adduser", "debconf", "systemd", "bsdutils"], packages].concat();
     let include = format!("--include={}", packages.join(","));
     let arguments: [&OsStr; 4] = [
         "--variant=minbase".as_ref(),
         include.as_ref(),
         release.code_name().as_ref(),
-        unfinished.as_os_str(),
+        tree.as_os_str(),
     ];
     let status = Command::new("mmdebstrap")
         .args(arguments)
         .status()
         .expect("mmdebstrap runs; `apt install mmdebstrap`");
-    assert!(
-        status.success(),
-        "mmdebstrap {}: {status}",
-        release.code_name()
-    );
-    fs::rename(&unfinished, tree).expect("the target directory is ours");
+    assert!(status.success(), "mmdebstrap {release}: {status}");
 }
 
 /// For several roots at once, each of which may take some hundred megabytes; containers often have 64 there.

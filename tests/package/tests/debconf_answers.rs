@@ -298,8 +298,7 @@ fn answers_outlive_a_removal_and_not_a_purge(release: Release) {
 }
 
 fn the_database_of_answers_holds_no_secrets(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.must(
         "umask 077; echo top-secret-1 >/etc/buildbot-conda/credentials/worker-password\n\
          printf '[master.environment]\\nTOKEN = \"top-secret-2\"\\n' >>/etc/buildbot-conda/config.toml",

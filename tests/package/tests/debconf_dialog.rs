@@ -57,8 +57,7 @@ fn apt_asks_one_question_before_it_unpacks(release: Release) {
 }
 
 fn every_question_is_asked_in_order_and_its_answer_acted_on(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     root.must("sed -i 's/^conda-root.*/conda-root = \"\\/opt\\/conda\"   # mine/' /etc/buildbot-conda/config.toml");
     let mut terminal = Terminal::run(&root, "dpkg-reconfigure --priority=low buildbot-conda");
     answer(&mut terminal, PATH, "/opt/conda", "/opt/mini  forge");
@@ -101,8 +100,7 @@ fn every_question_is_asked_in_order_and_its_answer_acted_on(release: Release) {
 }
 
 fn going_back_leads_to_the_question_before(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     let mut terminal = Terminal::run(&root, "dpkg-reconfigure --priority=low buildbot-conda");
     answer(&mut terminal, PATH, "/home/bb/anaconda3", "/opt/first");
     accept(&mut terminal, ENVIRONMENT);
@@ -153,8 +151,7 @@ fn going_back_leads_to_the_question_before(release: Release) {
 }
 
 fn a_wrong_answer_is_explained_and_asked_for_again(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     let mut terminal = Terminal::run(&root, "dpkg-reconfigure --priority=low buildbot-conda");
     for (question, offered, wrong, complaint) in [
         (
@@ -201,8 +198,7 @@ fn a_wrong_answer_is_explained_and_asked_for_again(release: Release) {
 }
 
 fn an_answer_given_on_an_upgrade_survives_until_postinst(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     // As if this version were the first that asks.
     root.must("echo PURGE | debconf-communicate buildbot-conda");
     let mut terminal = Terminal::run(
@@ -228,8 +224,7 @@ fn an_answer_given_on_an_upgrade_survives_until_postinst(release: Release) {
 }
 
 fn a_terminal_that_goes_away_ends_the_questions(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     root.must("sed -i 's/anaconda3/mine/' /etc/buildbot-conda/config.toml");
     let before = root.text(CONFIGURATION);
     for guard in ["", "trap '' HUP\n"] {
@@ -247,8 +242,7 @@ fn a_terminal_that_goes_away_ends_the_questions(release: Release) {
 }
 
 fn input_that_ends_changes_nothing(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     root.must("sed -i 's/anaconda3/mine/; s/\"buildbot\"/\"ci\"/; s/^user = \"bb\"/user = \"root\"/' /etc/buildbot-conda/config.toml");
     root.must("systemctl disable buildbot-worker.service");
     let before = root.text(CONFIGURATION);
@@ -265,8 +259,7 @@ fn input_that_ends_changes_nothing(release: Release) {
 }
 
 fn german_french_and_spanish_are_spoken(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     for (language, path, complaint, environment, services, worker) in [
         (
             "de",

@@ -15,8 +15,7 @@ on_each_release! {
 }
 
 fn every_way_to_write_a_text_is_read_back_and_left_alone(release: Release) {
-    let installed = DebianRoot::new(release);
-    installed.install();
+    let installed = DebianRoot::installed(release);
     for (line, value) in [
         (
             "conda-root = \"/opt/a \\\"b\\\" \\\\c\"   # why",
@@ -47,8 +46,7 @@ fn every_way_to_write_a_text_is_read_back_and_left_alone(release: Release) {
 }
 
 fn what_is_left_out_has_the_default_and_stays_left_out(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     // No worker: its directory is nobody's.
     let text = "# mine\n[master]\nlog = \"both\"\n";
     root.write(CONFIGURATION, text);
@@ -67,8 +65,7 @@ fn what_is_left_out_has_the_default_and_stays_left_out(release: Release) {
 }
 
 fn texts_beyond_the_reader_are_left_alone(release: Release) {
-    let installed = DebianRoot::new(release);
-    installed.install();
+    let installed = DebianRoot::installed(release);
     for text in [
         "[defaults]\nconda-root = \"/opt/\\u00e9\"\nconda-env = \"\"\"x\"\"\"\n",
         "defaults.conda-root = \"/dotted\"\ndefaults.conda-env = \"dotted\"\n",
@@ -83,8 +80,7 @@ fn texts_beyond_the_reader_are_left_alone(release: Release) {
 }
 
 fn a_preseed_after_the_first_installation_changes_nothing(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     let before = root.text(CONFIGURATION);
     root.preseed("conda-path", "/too/late");
     root.preseed("user", "too-late");
@@ -97,8 +93,7 @@ fn a_preseed_after_the_first_installation_changes_nothing(release: Release) {
 }
 
 fn a_broken_configuration_does_not_break_an_upgrade(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     let text = "[defaults]\nconda-root = \"/opt/conda\"\n[worker@gpu]\n= what\n";
     root.write(CONFIGURATION, text);
     let talk = root.install().talk();
@@ -114,8 +109,7 @@ fn a_broken_configuration_does_not_break_an_upgrade(release: Release) {
 }
 
 fn nothing_in_the_file_is_executed(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.write(
         CONFIGURATION,
         "[defaults]\nconda-root = \"/$(touch /owned)`touch /owned`\"\nconda-env = '$(touch /owned);touch /owned'\n\

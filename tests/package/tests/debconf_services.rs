@@ -46,8 +46,7 @@ fn enabled(root: &DebianRoot) -> Vec<&'static str> {
 }
 
 fn what_systemctl_says_is_read_back(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     for (command, value) in [
         ("disable buildbot-worker", "master"),
         ("disable buildbot-master", ""),
@@ -66,8 +65,7 @@ fn what_systemctl_says_is_read_back(release: Release) {
 }
 
 fn an_answer_enables_and_disables_and_is_recorded(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     let record = format!("cd {RECORD}; find . -name 'buildbot-*' | sort; cat buildbot-*.dsh-also");
     let fresh = root.must(&record);
     for (services, expected) in [
@@ -96,8 +94,7 @@ fn an_answer_enables_and_disables_and_is_recorded(release: Release) {
 }
 
 fn an_administrators_links_masks_and_presets_are_respected(release: Release) {
-    let installed = DebianRoot::new(release);
-    installed.install();
+    let installed = DebianRoot::installed(release);
 
     // Started by another target than the package's.
     let root = installed.fork();

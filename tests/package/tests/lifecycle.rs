@@ -101,8 +101,7 @@ fn a_group_that_exists_outlives_an_interruption(release: Release) {
 }
 
 fn units_are_valid(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     let outcome = root.run(
         "cd /usr/lib/systemd/system && systemd-analyze verify --man=no \
          buildbot-master.service buildbot-worker.service buildbot-master@.service buildbot-worker@.service",
@@ -112,8 +111,7 @@ fn units_are_valid(release: Release) {
 }
 
 fn reinstallation_changes_nothing(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.must("printf '# mine\\n' >>/etc/buildbot-conda/config.toml; chmod 0600 /etc/buildbot-conda/config.toml");
     root.must(
         "chmod 0750 /etc/buildbot-conda; touch -d 2001-01-01 /etc/buildbot-conda/config.toml",
@@ -188,8 +186,7 @@ fn an_interrupted_configuration_is_finished_with_the_answers_given(release: Rele
 }
 
 fn a_disabled_unit_stays_disabled(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.must("systemctl disable buildbot-worker.service");
     root.install();
     assert!(root.has(MASTER_LINK));
@@ -216,8 +213,7 @@ fn hand_made_units_are_reported_and_left_alone(release: Release) {
 }
 
 fn removal_keeps_configuration_and_enablement(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.must("sed -i 's/\"buildbot\"/\"other\"/' /etc/buildbot-conda/config.toml");
     root.must("echo secret >/etc/buildbot-conda/credentials/password");
     let before = root.text(CONFIGURATION);
@@ -230,8 +226,7 @@ fn removal_keeps_configuration_and_enablement(release: Release) {
 }
 
 fn purge_removes_what_the_package_made_and_nothing_else(release: Release) {
-    let root = DebianRoot::new(release);
-    root.install();
+    let root = DebianRoot::installed(release);
     root.must("install -D /dev/null /home/bb/master/buildbot.tac");
     root.must("echo secret >/etc/buildbot-conda/credentials/password");
     root.must("install -D /dev/null /var/lib/buildbot-conda/instances/master/state.sqlite");

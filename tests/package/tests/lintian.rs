@@ -109,8 +109,7 @@ fn piuparts_passes(release: Release) {
 }
 
 fn fish_offers_verbs_and_options(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
-    root.install();
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     let verbs = root.must("fish --command 'complete --do-complete \"buildbot-conda \"'");
     for verb in ["list", "status", "service"] {
         assert!(verbs.contains(&format!("{verb}\t")), "{verbs}");
