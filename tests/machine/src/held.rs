@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 pub fn held_configuration(count: usize) -> String {
     let more = format!(
         r#"
-hold = 'until test -e {WORKER}/released || test -e "{WORKER}/released-$0"; do sleep 0.5; done'
+hold = 'until test -e {WORKER}/released || test -e "{WORKER}/released-$0"; do sleep 0.1; done'
 held = ["held%d" % number for number in range({count})]
 c["builders"] += [
     util.BuilderConfig(

@@ -36,14 +36,19 @@ pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
 pub use package::{environments_package, latest_package};
-pub use prepared::{CHANNEL, installed, set_up, without_conda};
+pub use prepared::{
+    CHANNEL, LOCK, OTHER_LOCK, attached, installed, layer, managed, set_up, with_running_master,
+    without_conda,
+};
 pub use process::Output;
 pub use programs::{with_packages, with_programs};
 pub use release::Release;
 pub use rest::{Build, Rest};
 pub use root::{debian_root, systemd_version};
 pub use scenarios::Scenarios;
-pub use stage::{CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, scripted};
+pub use stage::{
+    CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, held_script, scripted,
+};
 pub use tree::{Layers, machines_directory};
 pub use unit::Unit;
 

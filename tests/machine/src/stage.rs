@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    Build, MASTER, Machine, Outcome, Output, Release, Rest, WORKER, master_configuration, set_up,
+    Build, MASTER, Machine, Outcome, Output, Release, Rest, WORKER, attached, master_configuration,
+    with_running_master,
 };
 
 /// The plain master's unit.
@@ -28,17 +29,14 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Both set up, neither running.
+    /// Both set up with one build done, neither running.
     ///
     /// # Errors
     ///
     /// When it does not come about, or a command for it fails.
     pub fn new(release: Release) -> Result<Self> {
-        let stage = Self {
-            machine: Machine::boot(set_up(release)?)?,
-        };
-        stage.write_master_configuration(&scripted())?;
-        Ok(stage)
+        let machine = Machine::boot(attached(release)?)?;
+        Ok(Self { machine })
     }
 
     /// Both running, the worker attached.
@@ -47,7 +45,9 @@ impl Stage {
     ///
     /// When it does not come about, or a command for it fails.
     pub fn running(release: Release) -> Result<Self> {
-        let stage = Self::new(release)?;
+        let machine = Machine::boot(with_running_master(release)?)?;
+        let stage = Self { machine };
+        // The worker second: one that comes first tries again after some seconds.
         stage.start()?;
         Ok(stage)
     }
@@ -206,6 +206,36 @@ impl Stage {
         Ok(request)
     }
 
+    /// Asks for a build that runs until [`Stage::release_builds`], and returns its request's number once it runs.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come about, or a command for it fails.
+    pub fn begin_held_build(&self) -> Result<u64> {
+        self.hold_builds()?;
+        self.begin_build(&held_script())
+    }
+
+    /// Has builds of [`held_script`] wait from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come about, or a command for it fails.
+    pub fn hold_builds(&self) -> Outcome {
+        self.machine.run(&["rm", "-f", RELEASED])?.succeeded()?;
+        Ok(())
+    }
+
+    /// Lets held builds end, their retries included.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come about, or a command for it fails.
+    pub fn release_builds(&self) -> Outcome {
+        self.machine.run(&["touch", RELEASED])?.succeeded()?;
+        Ok(())
+    }
+
     /// Waits until a step of a build runs: something else than Python is in the worker's control group.
     ///
     /// # Errors
@@ -281,6 +311,14 @@ impl Stage {
             self.machine.journal(unit)?
         ))
     }
+}
+
+/// What held builds wait for, in a directory that every sandbox lets them see.
+const RELEASED: &str = "/home/bb/worker/builds-are-released";
+
+/// The shell script of a held build.
+pub fn held_script() -> String {
+    format!("until test -e {RELEASED}; do sleep 0.1; done")
 }
 
 /// The usual configuration, whose builder `slow` runs the shell script that a build asks for.

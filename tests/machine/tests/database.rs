@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
     Environment, LATER, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, SOON, Stage,
-    Version, fault, on_each_release, scripted, set_up,
+    Version, WORKER_UNIT, fault, layer, on_each_release, scripted, set_up,
 };
 
 on_each_release! {
@@ -23,14 +23,28 @@ const STATE: &str = "/var/lib/buildbot-conda/instances/master";
 const UPGRADING: &str = "grep --no-messages -lzx upgrade-master /proc/[0-9]*/cmdline";
 const MARK: &str = "/var/lib/buildbot-conda/instances/master/upgrade-in-progress";
 
-/// A master and a worker with one finished build in a database of the older Buildbot, both stopped, and the
+/// A master and a worker with one finished build in a database of the older Buildbot, the master stopped, and the
 /// environment of the older Buildbot still configured.
 fn older(release: Release) -> Result<Stage> {
     let environment = Environment::install(Version::V3_11_9, OLD)?;
-    let layers = set_up(release)?.with(environment.tree().to_path_buf());
-    let stage = Stage {
-        machine: Machine::boot(layers)?,
-    };
+    let below = set_up(release)?.with(environment.tree().to_path_buf());
+    let layers = layer(
+        "older",
+        release,
+        below,
+        &[include_str!("database.rs")],
+        |machine| {
+            let stage = make_older(Stage { machine })?;
+            Ok(stage.machine)
+        },
+    )?;
+    let machine = Machine::boot(layers)?;
+    let stage = Stage { machine };
+    stage.systemctl(&["start", WORKER_UNIT])?;
+    Ok(stage)
+}
+
+fn make_older(stage: Stage) -> Result<Stage> {
     stage.machine.run(&["rm", "-r", MASTER])?.succeeded()?;
     let create = ["create-master", "--quiet", "--relocatable", MASTER];
     let buildbot = format!("{OLD}/bin/buildbot");
@@ -42,7 +56,6 @@ fn older(release: Release) -> Result<Stage> {
     stage.configure("master", &format!("conda-env = \"{OLD}\""))?;
     stage.start()?;
     stage.build("true")?;
-    stage.systemctl(&["stop", MASTER_UNIT])?;
     Ok(stage)
 }
 

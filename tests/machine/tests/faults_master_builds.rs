@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    HeldBuilds, MASTER, Machine, Outcome, Release, Rest, Unit, fault, held_configuration,
+    HeldBuilds, MASTER, Machine, Outcome, Release, Rest, Unit, attached, fault, held_configuration,
     lever_configuration, master_configuration, on_each_release, pull_lever, set_up,
 };
 
@@ -21,7 +21,7 @@ const ATTACHED: Duration = Duration::from_mins(1);
 
 /// A machine whose master and worker run, with `count` held builders and a lever.
 fn running(release: Release, count: usize, settings: &str) -> anyhow::Result<Machine> {
-    let machine = Machine::boot(set_up(release)?)?;
+    let machine = Machine::boot(attached(release)?)?;
     let held = held_configuration(count);
     let lever = lever_configuration();
     let lever = lever

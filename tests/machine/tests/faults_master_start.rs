@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
-    MASTER, Machine, Outcome, PREFIX, Release, Rest, Unit, fault, master_configuration,
+    MASTER, Machine, Outcome, PREFIX, Release, Rest, Scenarios, Unit, fault, master_configuration,
     on_each_release, set_up,
 };
 
@@ -33,12 +33,13 @@ fn ensure_fails_once(machine: &Machine, words: &[&str]) -> Outcome {
 /// The same with another `exit` status, and with `shown` on the status line.
 fn ensure_fails_with(machine: &Machine, exit: u8, shown: &str, words: &[&str]) -> Outcome {
     let master = Unit::master(machine);
+    let before = machine.journal_cursor()?;
     let begun = Instant::now();
     let page = master.fail("start")?;
     ensure!(begun.elapsed() < BOUND, "it took {:?}", begun.elapsed());
     master.ensure_failed_once(exit)?;
     let status = master.status_text()?;
-    let journal = master.journal()?;
+    let journal = machine.journal_after("buildbot-master.service", &before)?;
     ensure!(
         status.contains(shown) && status.chars().count() <= 300,
         "the status line is not short, or does not contain `{shown}`: `{status}`\n{page}\n{journal}"
@@ -58,8 +59,16 @@ fn ensure_refuses(machine: &Machine, text: &str, words: &[&str]) -> Outcome {
 fn a_configuration_that_cannot_work_fails_once_in_buildbots_words(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     let good = master_configuration();
+    let mut scenarios = Scenarios::new(|| {
+        machine.write_file(CONFIGURATION, &good, "0600", "bb")?;
+        machine.run(&["systemctl", "reset-failed"])?.succeeded()?;
+        Ok(())
+    });
+    let mut show = |row: &str, show: &dyn Fn() -> Outcome| {
+        scenarios.run(row, || fault(row, release, show));
+    };
 
-    fault("broken-master-cfg", release, || {
+    show("broken-master-cfg", &|| {
         let unknown_key = format!("{good}c['mistake'] = True\n");
         let words = ["Unknown BuildmasterConfig key mistake", "master.cfg"];
         ensure_refuses(&machine, &unknown_key, &words)?;
@@ -71,12 +80,12 @@ fn a_configuration_that_cannot_work_fails_once_in_buildbots_words(release: Relea
             &format!("{good}c = [\n"),
             &["was never closed", "master.cfg"],
         )
-    })?;
-    fault("missing-plugin", release, || {
+    });
+    show("missing-plugin", &|| {
         let view = good.replace(r#""plugins": {}"#, r#""plugins": {"no_such_view": {}}"#);
         ensure_refuses(&machine, &view, &["no_such_view", "is it installed?"])
-    })?;
-    fault("system-exit", release, || {
+    });
+    show("system-exit", &|| {
         ensure_refuses(
             &machine,
             &format!("{good}raise SystemExit\n"),
@@ -87,8 +96,8 @@ fn a_configuration_that_cannot_work_fails_once_in_buildbots_words(release: Relea
             &format!("{good}raise SystemExit(0)\n"),
             &["SystemExit"],
         )
-    })?;
-    fault("exit-in-configuration", release, || {
+    });
+    show("exit-in-configuration", &|| {
         let exit = "import os\nos._exit(0)\n";
         ensure_refuses(
             &machine,
@@ -104,15 +113,16 @@ fn a_configuration_that_cannot_work_fails_once_in_buildbots_words(release: Relea
         let left = machine.shell("for p in /proc/[0-9]*; do readlink $p/exe || true; done")?;
         ensure!(!left.stdout.contains("python"), "something is left: {left}");
         Ok(())
-    })?;
-    fault("long-error", release, || {
+    });
+    show("long-error", &|| {
         let keys = "for number in range(500):\n    c['wrong%d' % number] = 1\n";
         ensure_refuses(&machine, &format!("{good}{keys}"), &["wrong0", "wrong499"])
-    })?;
-    fault("privileged-port", release, || {
+    });
+    show("privileged-port", &|| {
         let port = good.replace("tcp:8010:", "tcp:80:");
         ensure_refuses(&machine, &port, &["80", "Permission denied"])
-    })
+    });
+    scenarios.finish()
 }
 
 fn files_that_are_odd_or_not_there_fail_once(release: Release) -> Outcome {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use buildbot_conda_machine::{
     CONFIGURATION, LATER, MASTER_UNIT, Outcome, Release, SOON, Stage, WORKER, WORKER_UNIT, fault,
-    on_each_release, scripted,
+    held_script, on_each_release, scripted,
 };
 
 on_each_release! {
@@ -87,19 +87,23 @@ fn a_restart_and_a_stop_lose_no_build(release: Release) -> Outcome {
     let stage = Stage::running(release)?;
 
     fault("worker-restart", release, || {
-        let request = stage.begin_build(WORK)?;
+        let request = stage.begin_held_build()?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
+        stage.release_builds()?;
         stage.ensure_success(request)
     })?;
 
     fault("worker-stop", release, || {
         // What a build leaves in a session of its own is gone after a stop, too.
-        let request = stage.begin_build(&format!("setsid sleep 1234 >/dev/null 2>&1 & {WORK}"))?;
+        stage.hold_builds()?;
+        let held = held_script();
+        let request = stage.begin_build(&format!("setsid sleep 1234 >/dev/null 2>&1 & {held}"))?;
         stage.systemctl(&["stop", WORKER_UNIT])?;
         let left = stage.machine.shell(
             "for line in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$line 2>/dev/null || true; echo; done",
         )?;
         ensure!(!left.stdout.contains("sleep 1234"), "{left}");
+        stage.release_builds()?;
         stage.systemctl(&["start", WORKER_UNIT])?;
         stage.ensure_success(request)
     })?;
@@ -111,9 +115,10 @@ fn a_crash_loses_no_build(release: Release) -> Outcome {
 
     fault("worker-killed", release, || {
         for signal in ["KILL", "SEGV"] {
-            let request = stage.begin_build(WORK)?;
+            let request = stage.begin_held_build()?;
             let pid = stage.main_pid(WORKER_UNIT)?;
             stage.signal(WORKER_UNIT, signal)?;
+            stage.release_builds()?;
             stage.ensure_success(request)?;
             ensure!(stage.main_pid(WORKER_UNIT)? != pid);
         }
@@ -165,7 +170,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
 
     fault("worker-reload-crash", release, || {
         stage.rest().wait_for_worker("example", SOON)?;
-        let request = stage.begin_build(WORK)?;
+        let request = stage.begin_held_build()?;
         stage
             .machine
             .shell(&format!(
@@ -179,6 +184,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
             Ok((!status.text().is_empty()).then_some(status))
         })?;
         ensure!(status.text() != "0", "the reload has succeeded");
+        stage.release_builds()?;
         stage.ensure_success(request)
     })?;
 
@@ -187,7 +193,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
         stage.systemctl(&["restart", WORKER_UNIT])?;
         stage.rest().wait_for_worker("example", SOON)?;
         let pid = stage.main_pid(WORKER_UNIT)?;
-        let request = stage.begin_build(WORK)?;
+        let request = stage.begin_held_build()?;
         let reload = stage.machine.run(&["systemctl", "reload", WORKER_UNIT])?;
         ensure!(reload.status != 0, "{reload}");
         let told = stage.told(WORKER_UNIT)?;
@@ -199,6 +205,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
             drain.status == 1 && drain.stderr.contains("allow_shutdown = 'signal'"),
             "{drain}"
         );
+        stage.release_builds()?;
         stage.ensure_success(request)?;
         ensure!(stage.rest().builds_of(request)?.len() == 1);
         ensure!(stage.main_pid(WORKER_UNIT)? == pid);
@@ -247,8 +254,9 @@ fn a_frozen_worker_is_replaced(release: Release) -> Outcome {
 
     fault("worker-hang", release, || {
         let pid = stage.main_pid(WORKER_UNIT)?;
-        let request = stage.begin_build(WORK)?;
+        let request = stage.begin_held_build()?;
         stage.signal(WORKER_UNIT, "STOP")?;
+        stage.release_builds()?;
         stage.ensure_success(request)?;
         stage.machine.wait_until("it is replaced", SOON, || {
             let now = stage.property(WORKER_UNIT, "MainPID")?;
@@ -349,8 +357,7 @@ fn a_drain_lets_builds_finish_and_leaves_the_service_down(release: Release) -> O
         Ok(())
     };
     let ensure_down = |unit: &str| {
-        // Longer than the unit's RestartSec=: one that is going to be restarted has been by then.
-        std::thread::sleep(Duration::from_secs(6));
+        // One that is going to be restarted is `activating` until then.
         ensure!(stage.property(unit, "ActiveState")? == "inactive");
         ensure!(stage.property(unit, "Result")? == "success");
         Ok(())

@@ -4,18 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    MASTER, Machine, Outcome, PREFIX, Release, Rest, fault, installed, latest_package,
+    MASTER, Machine, Outcome, PREFIX, Release, Rest, Scenarios, fault, installed, latest_package,
     on_each_release, set_up,
 };
 
 on_each_release! {
     installing_with_nothing_set_up_succeeds_and_skips_both_units,
     an_empty_directory_skips_the_unit,
-    start_returns_when_the_web_api_answers,
-    the_main_process_is_the_environments_python_and_the_only_one,
-    the_journal_and_the_status_line_tell_what_buildbot_does,
-    a_build_has_what_activation_sets_and_nothing_of_systemds,
-    a_script_of_the_environment_leaves_no_shell_behind,
+    both_start_build_and_say_what_they_do,
     a_reboot_and_a_power_cut_bring_both_back_with_the_worker_attached,
 }
 
@@ -87,20 +83,37 @@ fn an_empty_directory_skips_the_unit(release: Release) -> Outcome {
     Ok(())
 }
 
-fn start_returns_when_the_web_api_answers(release: Release) -> Outcome {
-    fault("master-start", release, || start_the_master(release))
+/// One machine for all that a first start is good for, and a second one with a script in the environment.
+fn both_start_build_and_say_what_they_do(release: Release) -> Outcome {
+    let machine = Machine::boot(set_up(release)?)?;
+    let mut scenarios = Scenarios::new(|| Ok(()));
+    scenarios.run("start returns when the web API answers", || {
+        fault("master-start", release, || start_the_master(&machine))
+    });
+    scenarios.run("the only process is the environment's Python", || {
+        ensure_main_processes(&machine)
+    });
+    scenarios.run("journal and status line say what Buildbot does", || {
+        ensure_told(&machine)
+    });
+    scenarios.run("a script leaves no shell behind", || {
+        ensure_script_runs(&machine)
+    });
+    scenarios.run(
+        "a build has what activation sets and nothing of systemd's",
+        || ensure_activated_build(&machine),
+    );
+    scenarios.finish()
 }
 
-fn start_the_master(release: Release) -> Outcome {
-    let machine = Machine::boot(set_up(release)?)?;
-
+fn start_the_master(machine: &Machine) -> Outcome {
     machine
         .run(&["systemctl", "start", UNITS[0]])?
         .succeeded()?;
 
     // Asked once, without any waiting.
     ensure!(
-        Rest::new(&machine).answers(),
+        Rest::new(machine).answers(),
         "the master does not answer:\n{}",
         machine.journal(UNITS[0])?
     );
@@ -131,12 +144,10 @@ fn ensure_only_python(machine: &Machine, unit: &str) -> Outcome {
     Ok(())
 }
 
-fn the_main_process_is_the_environments_python_and_the_only_one(release: Release) -> Outcome {
-    let machine = Machine::boot(set_up(release)?)?;
-    start(&machine)?;
-
+fn ensure_main_processes(machine: &Machine) -> Outcome {
+    start(machine)?;
     for unit in UNITS {
-        ensure_only_python(&machine, unit)?;
+        ensure_only_python(machine, unit)?;
         let user = machine.unit_property(unit, "MainPID")?;
         let user = machine.run(&["stat", "--format=%U", &format!("/proc/{user}")])?;
         ensure!(user.text() == "bb", "`{unit}` belongs to {user}");
@@ -144,11 +155,8 @@ fn the_main_process_is_the_environments_python_and_the_only_one(release: Release
     Ok(())
 }
 
-fn the_journal_and_the_status_line_tell_what_buildbot_does(release: Release) -> Outcome {
-    let machine = Machine::boot(set_up(release)?)?;
-    start(&machine)?;
-    Rest::new(&machine).wait_for_worker("example", ATTACHED)?;
-
+fn ensure_told(machine: &Machine) -> Outcome {
+    Rest::new(machine).wait_for_worker("example", ATTACHED)?;
     for (unit, line, status) in [
         (UNITS[0], "BuildMaster is running", "running"),
         (
@@ -181,19 +189,9 @@ fn variable<'log>(log: &'log str, name: &str) -> Option<&'log str> {
         .find_map(|line| line.trim_start().strip_prefix(name)?.strip_prefix('='))
 }
 
-fn a_build_has_what_activation_sets_and_nothing_of_systemds(release: Release) -> Outcome {
-    let machine = Machine::boot(set_up(release)?)?;
-    let state = r#"{"env_vars": {"FROM_STATE": "it's $HOME \"quoted\""}}"#;
-    machine.write_file(&format!("{PREFIX}/conda-meta/state"), state, "0644", "root")?;
-    let script = format!("{PREFIX}/etc/conda/activate.d/example.sh");
-    machine.write_file(
-        &script,
-        "export FROM_SCRIPT=\"$CONDA_PREFIX\"\n",
-        "0644",
-        "root",
-    )?;
-    start(&machine)?;
-    let rest = Rest::new(&machine);
+/// With variables from a script and from the environment's state.
+fn ensure_activated_build(machine: &Machine) -> Outcome {
+    let rest = Rest::new(machine);
     rest.wait_for_worker("example", ATTACHED)?;
 
     let build = rest.wait_for_build(rest.force("example", &[])?, Duration::from_mins(1))?;
@@ -231,22 +229,25 @@ fn a_build_has_what_activation_sets_and_nothing_of_systemds(release: Release) ->
     Ok(())
 }
 
-fn a_script_of_the_environment_leaves_no_shell_behind(release: Release) -> Outcome {
-    let machine = Machine::boot(set_up(release)?)?;
+/// Restarts both with a script and a state in the environment.
+fn ensure_script_runs(machine: &Machine) -> Outcome {
+    let state = r#"{"env_vars": {"FROM_STATE": "it's $HOME \"quoted\""}}"#;
+    machine.write_file(&format!("{PREFIX}/conda-meta/state"), state, "0644", "root")?;
     let script = format!("{PREFIX}/etc/conda/activate.d/example.sh");
-    machine.write_file(&script, "export FROM_SCRIPT=yes\n", "0644", "root")?;
-
-    start(&machine)?;
+    let text = "export FROM_SCRIPT=\"$CONDA_PREFIX\"\n";
+    machine.write_file(&script, text, "0644", "root")?;
+    machine
+        .run(&[&["systemctl", "restart"], &UNITS[..]].concat())?
+        .succeeded()?;
 
     for unit in UNITS {
-        ensure_only_python(&machine, unit)?;
+        ensure_only_python(machine, unit)?;
         let main = machine.unit_property(unit, "MainPID")?;
         let environment = machine.read_file(&format!("/proc/{main}/environ"))?;
+        let expected = format!("FROM_SCRIPT={PREFIX}");
         ensure!(
-            environment
-                .split('\0')
-                .any(|entry| entry == "FROM_SCRIPT=yes"),
-            "the script of `{unit}` has run"
+            environment.split('\0').any(|entry| entry == expected),
+            "the script of `{unit}` has not run"
         );
     }
     Ok(())
