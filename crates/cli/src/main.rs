@@ -43,6 +43,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::database::Failure;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::search_path;
 
 /// Buildbot from a Conda environment, as honest systemd services
 #[derive(Debug, Parser)]
@@ -114,6 +115,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = search_path::settle() {
+        eprintln!("error: begin again with the system's `PATH`: {error}");
+        return ExitCode::FAILURE;
+    }
     keep_descriptors();
     let arguments = Arguments::parse();
     let context = Context::new(arguments.root);

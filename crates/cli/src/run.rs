@@ -17,6 +17,7 @@ use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::names::InstanceRef;
 
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::search_path;
 
 mod service_user;
 
@@ -169,7 +170,7 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
 
 fn surroundings(context: &Context) -> anyhow::Result<Surroundings> {
     Ok(Surroundings {
-        environment: env::vars_os().collect(),
+        environment: search_path::callers_environment().collect(),
         directory: env::current_dir().context("find the current directory")?,
         home: env::home_dir().map(PathBuf::into_os_string),
         // Only for `~NAME`; without the file there are no such names.

@@ -23,6 +23,8 @@ use crate::read_at_most;
 /// The bits of a mode with which others than the owner can write: the group's, and everybody's.
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
+/// The bit with which everybody can read.
+const OTHERS_READ: u32 = 0o004;
 /// In a directory with this bit, names are changed by the owners of what they name alone.
 const STICKY: u32 = 0o1000;
 /// As many links as Linux itself follows, `path_resolution(7)`.
@@ -157,6 +159,41 @@ impl Trust {
         }
         Ok(())
     }
+}
+
+/// Opens a file by a path that somebody gave to root, for its text to go where others read it. Where others could have
+/// chosen what is there, it must be one that they could read themselves: their own, or one that everybody may read.
+///
+/// # Errors
+///
+/// What the system says, or whose the file is and who could have put it there.
+pub fn open_given(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    // A pipe or a terminal has been opened by the caller, such as `/dev/stdin` or `<(...)` of a shell.
+    if !rustix::process::geteuid().is_root() || !metadata.is_file() {
+        return Ok(file);
+    }
+    let trust = Trust {
+        // In `/tmp`, links are judged by their owners.
+        allows_sticky: true,
+        ..Trust::of_root(None)
+    };
+    let Err(untrusted) = trust.find(path) else {
+        return Ok(file);
+    };
+    let is_theirs = match untrusted.reason {
+        Reason::Owner(owner) => owner == metadata.uid(),
+        Reason::Mode(_) | Reason::System(_) => false,
+    };
+    if is_theirs && metadata.nlink() == 1 || metadata.mode() & OTHERS_READ != 0 {
+        return Ok(file);
+    }
+    Err(io::Error::other(format!(
+        "it {}, where others could have put a link to a file that is not theirs",
+        untrusted.explanation()
+    )))
 }
 
 impl Trusted {
@@ -559,6 +596,31 @@ mod tests {
         }
         mode(&root, "tmp/w", 0o777);
         assert!(find(&of(Some(group)), &root, "/tmp/w/x").contains("(mode 0777)"));
+    }
+
+    #[test]
+    fn a_given_file_may_be_its_owners_but_not_another_one_that_he_has_linked() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let root = tree(&["home/own", "home/open", "shadow", "home/link -> ../shadow"]);
+        mode(&root, "", 0o755);
+        for path in ["home/own", "shadow"] {
+            mode(&root, path, 0o600);
+        }
+        let given = |path: &str| open_given(&root.path().join(path)).map(drop);
+        for path in ["home", "home/own"] {
+            chown(root.path().join(path), Some(1000), None).unwrap();
+        }
+        given("home/own").unwrap();
+        given("home/open").unwrap();
+        let refused = given("home/link").unwrap_err().to_string();
+        assert!(
+            refused.contains("where others could have put a link"),
+            "{refused}"
+        );
+        fs::hard_link(root.path().join("home/own"), root.path().join("home/again")).unwrap();
+        given("home/own").unwrap_err();
     }
 
     #[test]

@@ -87,4 +87,31 @@ const ROWS: &[Row] = &[
             "a_reader_that_went_away_keeps_no_verb_from_its_end",
         ],
     ),
+    by_test(
+        "program-in-front-on-path",
+        "root's `PATH` begins with a directory that has a `systemctl` of its own, as that of a Conda environment may",
+        "root runs the system's programs",
+        [
+            "crates/cli/tests/it/search_path.rs",
+            "root_finds_no_program_in_front_of_the_systems",
+        ],
+    ),
+    by_test(
+        "file-of-root-renamed",
+        "the user moves a file of root, or another name of one, into the instance's directory before `doctor --fix`",
+        "it stays root's: only what everybody may read, and has one name, is given, by descriptor",
+        [
+            "crates/cli/src/service/own.rs",
+            "only_what_he_could_read_anyway_is_given_to_the_user",
+        ],
+    ),
+    by_test(
+        "directory-of-a-third-user",
+        "`create --directory` names a directory of a third user, or one below it",
+        "refused: he could put another `buildbot.tac` there, which would run as the account",
+        [
+            "crates/cli/src/system/own_place.rs",
+            "nobody_else_may_own_or_write_a_directory_on_the_way",
+        ],
+    ),
 ];

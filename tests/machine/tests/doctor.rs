@@ -532,7 +532,7 @@ fn safe_mending(patient: &Patient<'_>) -> Outcome {
     ))?;
     let commands = [
         "chmod 0600 /etc/buildbot-conda/credentials/door",
-        "chown --recursive --no-dereference --from=root bb: /home/bb/master",
+        "buildbot-conda service own master",
     ];
     let checks = ["credentials", "ownership", "unit-enabled"];
     let only = [

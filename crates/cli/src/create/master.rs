@@ -76,7 +76,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     }
     draft.set(&format!("credentials.{MASTER_CREDENTIAL}"), &file)?;
     steps.extend(draft.step(context));
-    steps.extend(plan::give(&instance, &home, context));
+    steps.extend(plan::give(&instance, &home, context)?);
     steps.push(
         UserStep::Fill {
             identity: Identity::of(&instance),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 
 use anyhow::Context as _;
+use buildbot_conda_host::trusted::open_given;
 
 use super::Common;
 use crate::system::prompt::first_line;
@@ -16,7 +17,7 @@ const LENGTH: usize = 32;
 pub(super) fn given(common: &Common) -> anyhow::Result<Option<String>> {
     if let Some(path) = &common.password_file {
         let name = path.display();
-        let file = File::open(path).with_context(|| format!("open `{name}`"))?;
+        let file = open_given(path).with_context(|| format!("open `{name}`"))?;
         return first_line(file)
             .with_context(|| format!("read a password from `{name}`"))
             .map(Some);

@@ -129,7 +129,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let file = secret(common, &reference, &target, &address, context, &mut steps)?;
     draft.set(&format!("credentials.{WORKER_CREDENTIAL}"), &file)?;
     steps.extend(draft.step(context));
-    steps.extend(plan::give(&instance, &home, context));
+    steps.extend(plan::give(&instance, &home, context)?);
     let start = WorkerStart {
         reference: reference.clone(),
         name: name.clone(),

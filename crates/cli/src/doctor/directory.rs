@@ -9,6 +9,7 @@ use buildbot_conda_core::settings::Instance;
 use super::finding::{Check, Finding};
 use super::inside::{DirectoryFacts, Inside, PidFile};
 use super::scene::{Scene, Viewer};
+use crate::system::own_place;
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     let Some(facts) = &inside.directory else {
@@ -28,12 +29,20 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     if !facts.exists || facts.is_empty {
         return vec![not_set_up(instance, facts, scene)];
     }
-    vec![
+    let mut findings = vec![
         tac(instance, facts, scene),
         ownership(instance, facts, scene),
         exposed(instance, facts, scene),
         pid_file(instance, facts, scene),
-    ]
+    ];
+    if let Ok(Some(seen)) = own_place::distrust(instance, scene.context) {
+        let finding = Finding::warning(Check::Directory, reference, seen);
+        findings
+            .push(finding.words(
+                "give that directory to root, or take the right to write there from others",
+            ));
+    }
+    findings
 }
 
 /// As root's, a command line that the service user carries out.
@@ -140,32 +149,23 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
         examples.join(", ")
     );
     let finding = Finding::problem(Check::Ownership, reference, seen);
+    let is_safe = facts.unwritable_can_be_given
+        && !scene.context.is_elsewhere()
+        && own_place::ensure(instance, scene.context).is_ok();
+    if is_safe {
+        return finding.safe([
+            "buildbot-conda",
+            "service",
+            "own",
+            &instance.reference.to_string(),
+        ]);
+    }
     let owner = format!("{user}:");
-    if !facts.unwritable_are_roots {
-        return finding.command(["chown", "--recursive", "--no-dereference", &owner, &path]);
-    }
-    let words = [
-        "chown",
-        "--recursive",
-        "--no-dereference",
-        "--from=root",
-        &owner,
-        &path,
-    ];
-    // chown(1) follows no link below the directory, and the directory's own name is taken as it is; what
-    // lies above must be root's, or somebody could lead root elsewhere.
-    let above = Path::new(&path).ancestors().skip(2);
-    if above.into_iter().all(is_roots_alone) {
-        finding.safe(words)
-    } else {
-        finding.command(words)
-    }
-}
-
-fn is_roots_alone(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|metadata| {
-        metadata.is_dir() && metadata.uid() == 0 && metadata.mode() & 0o022 == 0
-    })
+    finding
+        .command(["chown", "--recursive", "--no-dereference", &owner, &path])
+        .words(format!(
+            "see first that nothing in it is to be kept from `{user}`"
+        ))
 }
 
 fn exposed(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Finding {

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown, lchown,
-};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -19,6 +17,7 @@ use super::step::{Deed, Undo};
 use crate::output::harmless;
 use crate::system::accounts;
 use crate::system::files::{self, Found};
+use crate::system::own_place;
 use crate::system::values::{Mode, Ownership, Principal};
 
 /// Where administrators put units.
@@ -265,7 +264,10 @@ fn create_directory(path: &Path, mode: Mode) -> anyhow::Result<()> {
 fn give_directory(path: &Path, user: &AccountName) -> anyhow::Result<()> {
     let user = accounts::find_user(user.as_str())?;
     create_directory(path, Mode::new(0o755))?;
-    lchown(path, Some(user.uid), Some(user.gid))
+    // It may have been given before a power cut.
+    let found = own_place::trust(Some(&user))?.find(path)?;
+    found
+        .give_to(user.uid, user.gid)
         .with_context(|| format!("give `{}` to `{}`", path.display(), user.name))
 }
 

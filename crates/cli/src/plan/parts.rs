@@ -1,17 +1,17 @@
 //! Steps that the plans of several verbs have.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
+use buildbot_conda_host::trusted::Trust;
 
 use super::{FileStep, Step};
 use crate::system::accounts::account_of;
 use crate::system::context::Context;
+use crate::system::own_place;
 use crate::system::record::{Noted, RECORDS, record_file};
 use crate::system::values::Mode;
 
@@ -47,28 +47,28 @@ pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step
 
 /// A step of root's where the account cannot make its directory itself. Below `home`, it can, and
 /// without an account nobody knows.
-pub(crate) fn give(instance: &Instance, home: &Path, context: &Context) -> Option<Step> {
+///
+/// # Errors
+///
+/// When somebody else could put something in the place of the directory.
+pub(crate) fn give(
+    instance: &Instance,
+    home: &Path,
+    context: &Context,
+) -> anyhow::Result<Option<Step>> {
+    own_place::ensure(instance, context)?;
     let path = Path::new(instance.directory.as_str());
-    let user = account_of(instance, context);
-    if context.is_elsewhere() || (user.is_none() && path.starts_with(home)) {
-        return None;
+    let is_in_new_home = account_of(instance, context).is_none() && path.starts_with(home);
+    if context.is_elsewhere() || is_in_new_home || path.is_dir() {
+        return Ok(None);
     }
-    let parent = path
-        .ancestors()
-        .skip(1)
-        .find(|ancestor| ancestor.is_dir())?;
-    let own = user.as_ref().map(|user| user.uid);
-    let is_his = |metadata: &Metadata| Some(metadata.uid()) == own;
-    let is_roots = parent.ancestors().all(|ancestor| {
-        let found = ancestor.metadata();
-        found.is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
-    });
-    let is_his = parent.metadata().is_ok_and(|found| is_his(&found));
+    let parent = path.ancestors().skip(1).find(|parent| parent.is_dir());
+    let is_roots = parent.is_some_and(|parent| Trust::of_root(None).find(parent).is_ok());
     let step = FileStep::GiveDirectory {
         path: path.to_owned(),
         user: instance.user.clone(),
     };
-    (!path.is_dir() && !is_his && is_roots).then(|| step.into())
+    Ok(is_roots.then(|| step.into()))
 }
 
 /// Notes what was created, for later.

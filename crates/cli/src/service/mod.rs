@@ -4,6 +4,7 @@
 //! The units say where their credentials are; without that somebody calls by hand, and then systemd
 //! is asked to do the whole thing properly.
 
+mod own;
 mod prepare;
 mod reload;
 mod stop;
@@ -32,6 +33,13 @@ pub(crate) enum Verb {
     /// Back up and upgrade the database, then start; what the runner becomes when that is needed
     Prepare {
         /// Instance, such as `master` or `master@nightly`
+        #[arg(value_name = "REF")]
+        reference: InstanceRef,
+    },
+    /// Give the service user what root has left in an instance's directory
+    #[command(hide = true)]
+    Own {
+        /// Instance, such as `master` or `worker@gpu`
         #[arg(value_name = "REF")]
         reference: InstanceRef,
     },
@@ -65,6 +73,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Reload(arguments) => ("reload", arguments),
         Verb::Stop(arguments) => ("stop", arguments),
         Verb::Prepare { reference } => return prepare::run(reference, context),
+        Verb::Own { reference } => return own::run(reference, context),
         Verb::UnitFile { names } => return unit_file::run(names, context),
         Verb::Try(arguments) => return trial::run(arguments, context),
         Verb::Make(make) => return inside::run(make, context),
@@ -86,7 +95,11 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
         Verb::Stop(_) => stop::run(&service)?,
-        Verb::Prepare { .. } | Verb::Make(_) | Verb::Try(_) | Verb::UnitFile { .. } => {
+        Verb::Prepare { .. }
+        | Verb::Make(_)
+        | Verb::Try(_)
+        | Verb::UnitFile { .. }
+        | Verb::Own { .. } => {
             unreachable!("it has returned above")
         }
     }

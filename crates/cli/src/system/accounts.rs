@@ -49,6 +49,16 @@ pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
     find(name, &Context::default())?.ok_or_else(|| anyhow!("no account `{name}`"))
 }
 
+/// Whether the primary group of an account bears its name and has nobody else in it, as Debian makes them.
+pub(crate) fn is_alone_in_group(user: &User) -> anyhow::Result<bool> {
+    let number = user.gid.to_string();
+    let line = entry("group", &number, Field::Number, &Context::default())?.unwrap_or_default();
+    let mut fields = line.split(':');
+    let is_named_so = fields.next() == Some(&user.name);
+    let mut members = fields.nth(2).unwrap_or_default().split(',');
+    Ok(is_named_so && members.all(|member| member.is_empty() || member == user.name))
+}
+
 /// The account as it is now; none in a root directory, or before it is made.
 pub(crate) fn account_of(instance: &Instance, context: &Context) -> Option<User> {
     if context.is_elsewhere() {

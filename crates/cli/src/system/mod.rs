@@ -10,6 +10,7 @@
 //!   `unit_settings` the rules that commands share with a unit
 //! * `values`: modes, owners and identities, in steps and profiles
 //! * `files`: files of root's, written whole or not at all
+//! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
 //! * `record`: what `create` has noted
 //! * `prompt`: secrets that a person types
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
@@ -24,8 +25,10 @@ pub(crate) mod draining;
 pub(crate) mod files;
 pub(crate) mod interrupt;
 pub(crate) mod main_process;
+pub(crate) mod own_place;
 pub(crate) mod prompt;
 pub(crate) mod record;
+pub(crate) mod search_path;
 pub(crate) mod status_file;
 pub(crate) mod systemd;
 pub(crate) mod terminal;

@@ -116,8 +116,23 @@ impl Host {
 
     /// The command for the running system, with this host's programs first on `PATH`.
     pub(crate) fn command_without_root(&self) -> Command {
-        let mut command = Command::new(BINARY);
+        let mut command = self.binary();
         self.prepare(&mut command);
+        command
+    }
+
+    /// The compiled command. Root finds programs in directories of the system alone; this host's are put there, in a
+    /// mount namespace of the command's own.
+    fn binary(&self) -> Command {
+        let programs = self.beside("programs");
+        let has_some = fs::read_dir(&programs).is_ok_and(|mut entries| entries.next().is_some());
+        if !has_some || !rustix::process::geteuid().is_root() {
+            return Command::new(BINARY);
+        }
+        let script = "mount -t overlay -o lowerdir=\"$0\":/usr/bin overlay /usr/bin; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-euc", script]);
+        command.arg(programs).arg(BINARY);
         command
     }
 

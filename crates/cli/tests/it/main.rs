@@ -24,6 +24,7 @@ mod logs;
 mod recorded_activations;
 mod refusals;
 mod repo;
+mod search_path;
 mod systemd;
 mod terminal;
 mod unit_files;

@@ -7,6 +7,7 @@ use crate::house::{Host, Said, said};
 
 /// A running system in namespaces of its own: systemd is there, and the configuration is this host's.
 const LIVE: &str = "set -e
+mount -t overlay -o \"lowerdir=${PATH%%:*}:/usr/bin\" overlay /usr/bin
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system
 mount -t tmpfs -o mode=0755 tmpfs /mnt

@@ -38,8 +38,8 @@ pub(in crate::doctor) struct DirectoryFacts {
     /// What this process cannot write, and how many there are.
     pub(in crate::doctor) unwritable: Vec<PathBuf>,
     pub(in crate::doctor) unwritable_count: usize,
-    /// Whether all of those belong to root.
-    pub(in crate::doctor) unwritable_are_roots: bool,
+    /// Whether all of those belong to root, under one name each, and everybody may read them.
+    pub(in crate::doctor) unwritable_can_be_given: bool,
     /// Files with secrets whose mode lets everybody read them: their names in the directory.
     pub(in crate::doctor) exposed: Vec<String>,
     pub(in crate::doctor) pid_file: Option<PidFile>,
@@ -75,7 +75,7 @@ pub(super) fn look(instance: &Instance, context: &Context) -> DirectoryFacts {
         }
     }
     facts.has_tac = directory.join("buildbot.tac").exists();
-    facts.unwritable_are_roots = true;
+    facts.unwritable_can_be_given = true;
     find_unwritable(&directory, &mut facts);
     facts.exposed = exposed(&directory, instance.reference.role);
     facts.pid_file = pid_file(&directory.join("twistd.pid"));
@@ -119,7 +119,9 @@ fn note_unwritable(path: &Path, own: u32, facts: &mut DirectoryFacts) {
     if rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok() {
         return;
     }
-    facts.unwritable_are_roots &= metadata.uid() == 0;
+    facts.unwritable_can_be_given &= metadata.uid() == 0
+        && metadata.mode() & 0o004 != 0
+        && (metadata.is_dir() || metadata.nlink() == 1);
     facts.unwritable_count += 1;
     if facts.unwritable.len() < MOST_TOLD {
         facts.unwritable.push(path.to_owned());

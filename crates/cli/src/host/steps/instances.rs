@@ -32,7 +32,7 @@ pub(super) fn directory(
         || Path::new("/home").join(entry.user.as_str()),
         |account| PathBuf::from(&account.home),
     );
-    draft.files.extend(give(instance, &home, context));
+    draft.files.extend(give(instance, &home, context)?);
     let mut files = Vec::new();
     for (path, mode) in &entry.files {
         let key = (reference.clone(), path.clone());

@@ -1,0 +1,109 @@
+//! Where an account's own files may be: on a way that nobody can change but root and that account. Whoever else owns a
+//! directory on it can put another `buildbot.tac` in the place of the account's, which then runs it.
+
+use std::path::Path;
+
+use anyhow::bail;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_host::trusted::{Reason, Trust};
+
+use super::accounts::{self, User};
+use super::context::Context;
+
+/// Root, the account, and a group that has nobody else in it. Without an account, which is yet to be made, root alone.
+pub(crate) fn trust(user: Option<&User>) -> anyhow::Result<Trust> {
+    let of_root = Trust::of_root(None);
+    let Some(user) = user else {
+        return Ok(of_root);
+    };
+    let own_group = accounts::is_alone_in_group(user)?.then_some(user.gid);
+    Ok(of_root.and_account(user.uid, own_group))
+}
+
+/// Refuses an instance whose directory, or one above it, belongs to somebody else. One that is not there yet is judged
+/// by those that are.
+pub(crate) fn ensure(instance: &Instance, context: &Context) -> anyhow::Result<()> {
+    let Some(seen) = distrust(instance, context)? else {
+        return Ok(());
+    };
+    let user = instance.user.as_str();
+    bail!(
+        "{seen}\nhint: name a directory that belongs to `{user}` or to root, and so does every one above it"
+    )
+}
+
+/// Who else could put something in the place of the instance's directory.
+pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result<Option<String>> {
+    if context.is_elsewhere() {
+        return Ok(None);
+    }
+    let account = accounts::account_of(instance, context);
+    let directory = instance.directory.as_str();
+    let Err(untrusted) = trust(account.as_ref())?.find(Path::new(directory)) else {
+        return Ok(None);
+    };
+    let (at, user) = (untrusted.at.display(), instance.user.as_str());
+    let reason = match untrusted.reason {
+        Reason::Owner(owner) => format!("belongs to user {owner}, neither to `{user}` nor to root"),
+        Reason::Mode(mode) => {
+            format!("can be written by others than `{user}` and root (mode {mode:04o})")
+        }
+        Reason::System(_) => return Ok(None),
+    };
+    Ok(Some(format!(
+        "`{at}` {reason}, and whoever can write there decides what runs as `{user}` in `{directory}`"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use buildbot_conda_core::settings::Settings;
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_may_own_or_write_a_directory_on_the_way() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let host = tempfile::tempdir().unwrap();
+        let (above, directory) = (host.path().join("a"), host.path().join("a/master"));
+        fs::create_dir_all(&directory).unwrap();
+        fs::set_permissions(host.path(), Permissions::from_mode(0o755)).unwrap();
+        let told = |path: &Path| {
+            let text = format!("[master]\nuser = \"nobody\"\ndirectory = {path:?}\n");
+            let settings = Settings::parse("c", text.as_bytes());
+            let instance = settings.instances().next().unwrap();
+            let told = distrust(instance, &Context::default()).unwrap();
+            told.map(|told| told.replace(host.path().to_str().unwrap(), ""))
+        };
+        let nobody = accounts::find_user("nobody").unwrap().uid;
+        chown(&directory, Some(nobody), None).unwrap();
+        assert_eq!(told(&directory), None);
+        assert_eq!(told(&directory.join("not/there")), None);
+        chown(&above, Some(1001), None).unwrap();
+        let expected = "`/a` belongs to user 1001, neither to `nobody` nor to root, and whoever can write there decides \
+                        what runs as `nobody` in `/a/master`";
+        assert_eq!(told(&directory).unwrap(), expected);
+        assert!(told(&above.join("not/there")).is_some());
+        chown(&above, Some(0), None).unwrap();
+        for (mode, is_good) in [
+            (0o775, false),
+            (0o777, false),
+            (0o1777, true),
+            (0o755, true),
+        ] {
+            fs::set_permissions(&above, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(told(&directory).is_none(), is_good, "{mode:o}");
+        }
+        fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
+        assert!(
+            told(&directory)
+                .unwrap()
+                .starts_with("`/a/master` can be written by others")
+        );
+    }
+}
