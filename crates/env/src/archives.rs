@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::client::Network;
 use crate::input::Wanted;
 use crate::progress::Progress;
+use crate::say;
 
 /// Downloads at a time.
 const AT_ONCE: usize = 6;
@@ -135,7 +136,7 @@ async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::
                 return Err(error.context(format!("download `{told}`, {ATTEMPTS} times")));
             }
             Err(Stopped::Broken(error)) => {
-                eprintln!("warning: download `{told}`: {error:#}; once more");
+                say(&format!("warning: download `{told}`: {error:#}; once more"));
                 tokio::time::sleep(std::time::Duration::from_secs(1 << attempt)).await;
                 attempt += 1;
             }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::limits::Limits;
+
 /// Make a generation of a managed Conda environment, for `buildbot-conda env`
 #[derive(Debug, Parser)]
 #[command(name = "buildbot-conda-env", version)]
@@ -32,6 +34,8 @@ pub(crate) struct Arguments {
     /// Which environment of a `pixi.lock`
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub(crate) environment: String,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
     /// Use what is cached or local, and no network
     #[arg(long)]
     pub(crate) offline: bool,

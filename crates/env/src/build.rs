@@ -23,6 +23,7 @@ use crate::bytecode::{self, Fresh};
 use crate::client::Network;
 use crate::contents::Contents;
 use crate::input::{Input, Wanted};
+use crate::limits::Budget;
 use crate::place::{Kind, Place};
 use crate::progress::Progress;
 use crate::{archives, contents, input, link, safety, solve};
@@ -105,11 +106,11 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     };
     let made = make(&place, &unpacked, &variables, &answer.packages, &progress);
     progress.end();
-    if let Err(error) = made.and_then(|fresh| finish(&place, &target, fresh)) {
-        // Most of all where the disk is full. What other threads still write is left to the caller.
-        let _ = fs::remove_dir_all(&building);
-        return Err(error);
-    }
+    let finished = made.and_then(|mut fresh| {
+        answer.warnings.extend(fresh.warning.take());
+        finish(&place, &target, fresh)
+    });
+    finished?;
     answer.made = true;
     Ok(answer)
 }
@@ -121,14 +122,15 @@ async fn unpack(
     validation: ValidationMode,
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Vec<Contents>> {
+    let budget = Arc::new(Budget::new(&arguments.limits));
     let cache = PackageCache::new_layered([arguments.cache.join("pkgs")], false, validation);
     progress.begin("unpacking", archives.len());
     let mut unpacked = Vec::new();
     let mut tasks = tokio::task::JoinSet::new();
     for archive in archives.iter().cloned() {
-        let (cache, progress) = (cache.clone(), Arc::clone(progress));
+        let (cache, progress, budget) = (cache.clone(), Arc::clone(progress), Arc::clone(&budget));
         tasks.spawn(async move {
-            let contents = contents::unpack(&archive, &cache).await;
+            let contents = contents::unpack(&archive, &cache, &budget).await;
             progress.step(&archive.identifier.to_file_name());
             contents
         });
@@ -137,6 +139,13 @@ async fn unpack(
         unpacked.push(finished.context("unpack a package")??);
     }
     Ok(unpacked)
+}
+
+/// Removes what a failure has left of a generation; what cannot be removed, the caller removes.
+pub(crate) fn discard(arguments: &Arguments) {
+    if !arguments.dry_run {
+        let _ = fs::remove_dir_all(arguments.directory.join(BUILDING));
+    }
 }
 
 /// Where it is in the end.
@@ -237,6 +246,9 @@ fn make(
     let lock = lock_text(packages, input::platform().as_str())?;
     write(&building.join(LOCK_FILE), &lock)?;
     for_everybody(building)?;
+    // From here on it is as it will be, and a Python in it may be run by an account without rights.
+    fs::set_permissions(building, Permissions::from_mode(0o755))
+        .with_context(|| format!("set the mode of `{}`", building.display()))?;
     let Some((python, info)) = &python else {
         return Ok(Fresh::default());
     };
@@ -284,9 +296,6 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
 fn finish(place: &Place, target: &Path, fresh: Fresh) -> anyhow::Result<()> {
     let told = || format!("write `{}`", place.building.display());
     let building = File::open(&place.building).with_context(told)?;
-    building
-        .set_permissions(Permissions::from_mode(0o755))
-        .with_context(told)?;
     syncfs(&building).with_context(told)?;
     if let Some(cache) = fresh.directory() {
         let device = |file: &File| fstat(file).map(|stat| stat.st_dev);

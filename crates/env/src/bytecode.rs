@@ -2,7 +2,9 @@
 //! packages and linked from there as their files are.
 //!
 //! The bytecode of a package depends on its archive and on that of the interpreter, whose checksums name its directory
-//! in the cache, and on nothing else: an import mends the name of the file that it has. Modules of which this is not so,
+//! in the cache, and on nothing else: an import mends the name of the file that it has, and the interpreter is run from
+//! its own package, where no other package can have put a library or a module that it loads. One that needs others to
+//! run compiles for its own environment alone. Modules of which this is not so,
 //! because the prefix is written into them, two packages bring them or they are links, are compiled for each
 //! generation. What a package brings itself is left as it is.
 //!
@@ -24,15 +26,13 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::archives::hex;
-use crate::compile::{self, Module};
+use crate::compile::{self, Module, Outcome, TIME};
 use crate::contents::Contents;
 use crate::parallel;
 use crate::place::{Kind, Place};
 
 /// Changes when bytecode of the same modules is another one than before.
 const RECIPE: &str = "1";
-/// What every file of bytecode is given: `TIME` of `compile.py`, in seconds.
-const TIME: i64 = 315_532_800;
 /// What is in a directory of the cache.
 const INDEX: &str = "index";
 /// Directories of the cache that have no name yet begin like this.
@@ -63,6 +63,8 @@ pub(crate) struct Fresh {
     directory: Option<(PathBuf, File)>,
     keys: Vec<String>,
     cache: PathBuf,
+    /// What could not be done as it should.
+    pub(crate) warning: Option<String>,
 }
 
 /// Gives every module of a linked environment its bytecode.
@@ -94,7 +96,7 @@ pub(crate) fn provide(
     let mut fresh = Fresh::default();
     fresh.cache.clone_from(cache);
     if !missing.is_empty() || !single.is_empty() {
-        let (made, alone) = fresh.make(&missing, &single, place)?;
+        let (made, alone) = fresh.make(&missing, &single, &python.0.directory, place)?;
         found.extend(made);
         found.push(alone);
     }
@@ -202,7 +204,7 @@ fn believed(directory: &Path, kept: &Kept) -> Option<Index> {
         fs::symlink_metadata(directory.join(number.to_string())).is_ok_and(|metadata| {
             metadata.is_file()
                 && metadata.size() == *size
-                && (metadata.mtime(), metadata.mtime_nsec()) == (TIME, 0)
+                && (metadata.mtime(), metadata.mtime_nsec()) == (TIME.cast_signed(), 0)
         })
     };
     let is_whole = index.modules.len() == kept.sources.len() && !index.tag.is_empty();
@@ -291,6 +293,7 @@ impl Fresh {
         &mut self,
         missing: &[&Kept],
         single: &BTreeSet<String>,
+        interpreter: &Path,
         place: &Place,
     ) -> anyhow::Result<(Vec<Found>, Found)> {
         let directory = self.cache.join(format!("{NEW}{}", std::process::id()));
@@ -320,10 +323,21 @@ impl Fresh {
                 });
             }
         }
-        let compiled = compile::compile(place, &modules)?;
+        let mut is_kept = true;
+        let compiled = match compile::compile(interpreter, place.kind, &modules)? {
+            Outcome::Compiled(compiled) => compiled,
+            Outcome::NotStarted(_) => {
+                is_kept = false;
+                match compile::compile(&place.building, place.kind, &modules)? {
+                    Outcome::Compiled(compiled) => compiled,
+                    Outcome::NotStarted(said) => bail!("compile modules: run `bin/python`: {said}"),
+                }
+            }
+        };
         if compiled.tag.is_empty() {
             bail!("this Python has no place for bytecode");
         }
+        self.warning = compiled.warning;
         let mut outcomes = modules.iter().zip(compiled.succeeded);
         let mut found = Vec::new();
         for kept in all {
@@ -346,7 +360,9 @@ impl Fresh {
             fs::write(target.join(INDEX), text).with_context(told)?;
             found.push((target, index));
         }
-        self.keys = missing.iter().map(|kept| kept.key.clone()).collect();
+        if is_kept {
+            self.keys = missing.iter().map(|kept| kept.key.clone()).collect();
+        }
         let alone = found.pop().ok_or_else(|| anyhow!("nothing was compiled"))?;
         Ok((found, alone))
     }
@@ -403,8 +419,8 @@ mod tests {
             sources: sources.iter().map(|&source| source.to_owned()).collect(),
         };
         let file = directory.path().join("0");
-        let write = |text: &str, time: i64| {
-            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time.cast_unsigned());
+        let write = |text: &str, time: u64| {
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(time);
             fs::write(&file, text).unwrap();
             let opened = File::options().write(true).open(&file).unwrap();
             opened.set_modified(time).unwrap();

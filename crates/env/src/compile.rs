@@ -1,19 +1,37 @@
-//! Modules compiled by the environment's own Python, as many processes as there are processors. What becomes of the
-//! bytecode is [`crate::bytecode`]'s business.
+//! Modules compiled by the Python of a package, as many processes as there are processors. It is somebody else's program:
+//! it gets the text of modules, and what comes back is written here, to a limit. What becomes of the bytecode is
+//! [`crate::bytecode`]'s business.
 
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use buildbot_conda_core::foreign_text::ForeignText;
 
-use crate::place::{Kind, Place};
+use crate::place::Kind;
+use crate::sandbox::Sandbox;
 
 /// What Python is told to do.
 const PROGRAM: &str = include_str!("compile.py");
 /// So many modules are worth the start of one more Python.
 const WORTH: usize = 64;
+/// For all of it: the largest environments take a few minutes.
+const LIMIT: Duration = Duration::from_mins(30);
+/// How often the end of a process is looked for.
+const LOOK: Duration = Duration::from_millis(2);
+/// Bytes of bytecode that a module may have whatever its size, and for each byte of its source. Usual is one.
+const ALLOWED: (u64, u64) = (1 << 20, 64);
+/// Bytes of standard error that are kept.
+const MOST_SAID: u64 = 1 << 16;
+/// A constant time stamp, seconds since 1970: a file that was written to later is known by it. 1980, as archives know no
+/// earlier one.
+pub(crate) const TIME: u64 = 315_532_800;
 
 /// One module to be compiled.
 #[derive(Debug, Clone)]
@@ -28,69 +46,68 @@ pub(crate) struct Module {
 }
 
 /// What came of it.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Compiled(Compiled),
+    /// Python did not get as far as to compile anything, for this reason.
+    NotStarted(ForeignText),
+}
+
+/// Bytecode on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Compiled {
     /// The part of the names of bytecode files that the interpreter knows as its own, such as `cpython-311`.
     pub(crate) tag: String,
     /// For each module whether it has bytecode now; what is no valid Python has none.
     pub(crate) succeeded: Vec<bool>,
+    /// What could not be done as it should.
+    pub(crate) warning: Option<String>,
 }
 
-/// Compiles `modules` with the Python of an environment, none of whose own modules has bytecode yet: what the interpreter
-/// has loaded must not depend on it.
+/// Compiles `modules` with the `bin/python` of a directory, none of whose own modules has bytecode yet: what the
+/// interpreter has loaded must not depend on it.
 ///
 /// # Errors
 ///
-/// When Python does not come to its end.
-pub(crate) fn compile(place: &Place, modules: &[Module]) -> anyhow::Result<Compiled> {
+/// When Python does not come to its end, or answers what it should not.
+pub(crate) fn compile(directory: &Path, kind: Kind, modules: &[Module]) -> anyhow::Result<Outcome> {
     let mut compiled = Compiled {
-        tag: String::new(),
         succeeded: vec![false; modules.len()],
+        ..Compiled::default()
     };
-    if modules.is_empty() {
-        return Ok(compiled);
-    }
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let shares = shares(modules, processors.min(modules.len().div_ceil(WORTH)));
-    let python = place.building.join("bin/python");
-    // PEP 552: hash-based, and whether that is checked.
-    let flags = match place.kind {
-        Kind::Generation => "1",
-        Kind::Open => "3",
-    };
-    let told = || format!("run `{}`", python.display());
-    let mut children = Vec::new();
-    for share in &shares {
-        let mut child = start(&python, flags).with_context(told)?;
-        let mut input = child.stdin.take().context("write to Python")?;
-        // When it ends early, its status says more than this.
-        let _ = input.write_all(&fields(modules, share));
-        children.push(child);
-    }
-    for (child, share) in children.into_iter().zip(&shares) {
-        let output = child.wait_with_output().with_context(told)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let last = said.trim().lines().next_back().unwrap_or_default();
-            bail!(
-                "compile modules: `{}`: {} {last}",
-                python.display(),
-                output.status
-            );
-        }
-        let text = String::from_utf8(output.stdout).context("understand Python")?;
-        let mut lines = text.lines();
-        lines
-            .next()
-            .unwrap_or_default()
-            .clone_into(&mut compiled.tag);
-        for line in lines {
-            let place: usize = line.parse().context("understand Python")?;
-            let module = *share.get(place).context("understand Python")?;
-            compiled.succeeded[module] = true;
+    let sandbox = Sandbox::new()?;
+    compiled.warning.clone_from(&sandbox.warning);
+    let end = Instant::now() + LIMIT;
+    let answers: Vec<anyhow::Result<Answer>> = thread::scope(|scope| {
+        let share = |share| {
+            let sandbox = &sandbox;
+            scope.spawn(move || ask(sandbox, directory, kind, modules, share, end))
+        };
+        let threads: Vec<_> = shares.iter().map(|one| share(one.as_slice())).collect();
+        let ends = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        ends.collect()
+    });
+    for (answer, share) in answers.into_iter().zip(&shares) {
+        let answer = answer.context("compile modules")?;
+        let Some(tag) = answer.tag else {
+            return Ok(Outcome::NotStarted(answer.said));
+        };
+        ensure!(
+            compiled.tag.is_empty() || compiled.tag == tag,
+            "compile modules: Python gives its bytecode two names"
+        );
+        compiled.tag = tag;
+        for place in answer.done {
+            compiled.succeeded[share[place]] = true;
         }
     }
-    Ok(compiled)
+    Ok(Outcome::Compiled(compiled))
 }
 
 /// Indices of `modules`, spread over `count` processes so that all have the same to do.
@@ -109,52 +126,345 @@ fn shares(modules: &[Module], count: usize) -> Vec<Vec<usize>> {
     shares.into_iter().map(|(_, share)| share).collect()
 }
 
-fn fields(modules: &[Module], share: &[usize]) -> Vec<u8> {
-    let mut fields = Vec::new();
-    for index in share {
-        let module = &modules[*index];
-        for field in [
-            module.source.as_os_str().as_encoded_bytes(),
-            module.target.as_os_str().as_encoded_bytes(),
-            module.name.as_bytes(),
-        ] {
-            fields.extend_from_slice(field);
-            fields.push(0);
-        }
-    }
-    fields
+/// What one process has answered.
+struct Answer {
+    /// None where it answered nothing.
+    tag: Option<String>,
+    /// Places in its share.
+    done: Vec<usize>,
+    /// The last line of its standard error.
+    said: ForeignText,
 }
 
-fn start(python: &Path, flags: &str) -> std::io::Result<Child> {
-    Command::new(python)
-        // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the same
-        // source gives other bytes each time; there are no other variables, and nothing is imported from a directory.
-        // A warning that is shown would have more modules loaded.
-        .args(["-s", "-S", "-B", "-W", "ignore", "-c", PROGRAM, flags])
-        .env_clear()
-        .envs([
-            ("LC_ALL", "C.UTF-8"),
-            ("PYTHONHASHSEED", "0"),
-            ("PATH", "/usr/bin:/bin"),
-        ])
-        .current_dir("/")
+fn ask(
+    sandbox: &Sandbox,
+    directory: &Path,
+    kind: Kind,
+    modules: &[Module],
+    share: &[usize],
+    end: Instant,
+) -> anyhow::Result<Answer> {
+    // PEP 552: hash-based, and whether that is checked.
+    let flags = match kind {
+        Kind::Generation => "1",
+        Kind::Open => "3",
+    };
+    let count = share.len().to_string();
+    // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the same source
+    // gives other bytes each time; there are no other variables, and nothing is imported from a directory. A warning that
+    // is shown would have more modules loaded.
+    let words = [
+        "-s", "-S", "-B", "-W", "ignore", "-c", PROGRAM, flags, &count,
+    ];
+    let variables = ["LC_ALL=C.UTF-8", "PYTHONHASHSEED=0", "PATH=/usr/bin:/bin"];
+    let mut child = sandbox
+        .command(directory, "bin/python", &variables, words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+        .context("run `setsid`")?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(input), Some(output), Some(error)) = pipes else {
+        bail!("Python has no pipes");
+    };
+    let child = Mutex::new(child);
+    thread::scope(|scope| {
+        let (finished, watched) = mpsc::channel::<()>();
+        let (child, sandbox) = (&child, sandbox);
+        let watch = scope.spawn(move || {
+            let rest = end.saturating_duration_since(Instant::now());
+            let is_late = watched.recv_timeout(rest) == Err(RecvTimeoutError::Timeout);
+            if is_late {
+                stop(child, sandbox);
+            }
+            is_late
+        });
+        let sources = scope.spawn(move || give(input, modules, share));
+        let said = scope.spawn(move || last_line(error));
+        let answer = receive(output, modules, share);
+        if answer.is_err() {
+            stop(child, sandbox);
+        }
+        let status = wait(child);
+        // What it has left may hold the pipes.
+        sandbox.end();
+        drop(finished);
+        if watch.join().unwrap_or_default() {
+            bail!("Python did not finish within {} s", LIMIT.as_secs());
+        }
+        let said = said.join().unwrap_or_default();
+        let (tag, done) = answer?;
+        let status = status.context("wait for Python")?;
+        if tag.is_some() && !status.success() {
+            bail!("Python failed, {status}: {said}");
+        }
+        // One that ends early says itself why, and what is wrong with a source counts only else.
+        match sources.join() {
+            Ok(outcome) if status.success() => outcome?,
+            _ => {}
+        }
+        Ok(Answer { tag, done, said })
+    })
+}
+
+fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn stop(child: &Mutex<Child>, sandbox: &Sandbox) {
+    // It may have ended by itself.
+    let _ = locked(child).kill();
+    sandbox.end();
+}
+
+/// Its own end: others may keep its pipes open.
+fn wait(child: &Mutex<Child>) -> std::io::Result<ExitStatus> {
+    loop {
+        if let Some(status) = locked(child).try_wait()? {
+            return Ok(status);
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+/// For each module the lengths of its name and its text, 16 digits each, and both.
+fn give(mut input: impl Write, modules: &[Module], share: &[usize]) -> anyhow::Result<()> {
+    for index in share {
+        let module = &modules[*index];
+        let text = fs::read(&module.source)
+            .with_context(|| format!("read `{}`", module.source.display()))?;
+        let head = format!("{:016}{:016}{}", module.name.len(), text.len(), module.name);
+        let written = input
+            .write_all(head.as_bytes())
+            .and_then(|()| input.write_all(&text));
+        if written.is_err() {
+            // It reads no more: its status says more than this.
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn last_line(error: impl Read) -> ForeignText {
+    let mut said = Vec::new();
+    let mut error = error.take(MOST_SAID);
+    let _ = error.read_to_end(&mut said);
+    // Whatever it has to say besides is read, so that it does not wait.
+    let _ = std::io::copy(&mut error.into_inner(), &mut std::io::sink());
+    let lines = ForeignText::lines_of(&said);
+    let last = lines.into_iter().rfind(|line| !line.trim().is_empty());
+    last.unwrap_or_default()
+}
+
+/// A line with the tag, then for each module that was compiled a line with its place in the share and the length of its
+/// bytecode, and that. Whatever else comes is refused.
+fn receive(
+    output: ChildStdout,
+    modules: &[Module],
+    share: &[usize],
+) -> anyhow::Result<(Option<String>, Vec<usize>)> {
+    let mut output = BufReader::with_capacity(1 << 16, output);
+    let Some(tag) = line(&mut output)? else {
+        return Ok((None, Vec::new()));
+    };
+    let is_tag = tag
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    ensure!(
+        is_tag,
+        "Python calls its bytecode `{}`",
+        ForeignText::new(&tag)
+    );
+    let mut done: Vec<usize> = Vec::new();
+    while let Some(head) = line(&mut output)? {
+        let numbers = head.split_once(' ');
+        let numbers =
+            numbers.and_then(|(place, length)| Some((place.parse().ok()?, length.parse().ok()?)));
+        let next = done.last().map_or(0, |last| last + 1);
+        let (place, length): (usize, u64) = numbers
+            .filter(|(place, _)| (next..share.len()).contains(place))
+            .with_context(|| format!("Python answers `{}`", ForeignText::new(&head)))?;
+        let module = &modules[share[place]];
+        ensure!(
+            length <= ALLOWED.0 + ALLOWED.1 * module.size,
+            "Python has {length} bytes of bytecode for the {} bytes of `{}`",
+            module.size,
+            module.name
+        );
+        write(&module.target, &mut (&mut output).take(length), length)?;
+        done.push(place);
+    }
+    Ok((Some(tag), done))
+}
+
+fn write(target: &Path, bytecode: &mut impl Read, length: u64) -> anyhow::Result<()> {
+    let shown = || format!("write `{}`", target.display());
+    let mut file = File::create(target).with_context(shown)?;
+    let written = std::io::copy(bytecode, &mut file).with_context(shown)?;
+    ensure!(
+        written == length,
+        "Python stopped in the middle of a module"
+    );
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(TIME))
+        .with_context(shown)
+}
+
+/// A short line, without its end; none at the end of everything.
+fn line(output: &mut BufReader<ChildStdout>) -> anyhow::Result<Option<String>> {
+    let mut bytes = Vec::new();
+    output
+        .take(64)
+        .read_until(b'\n', &mut bytes)
+        .context("read what Python answers")?;
+    match bytes.strip_suffix(b"\n") {
+        Some(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
+        None if bytes.is_empty() => Ok(None),
+        None => Err(anyhow!(
+            "Python answers `{}`",
+            ForeignText::of_bytes(&bytes)
+        )),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    /// What comes of two modules with a program in the place of Python, which has half a second.
+    fn answer(script: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::create_dir(path("bin")).unwrap();
+        fs::write(path("bin/python"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::write(path("source"), "x = 1\n").unwrap();
+        for name in ["", "bin/python"] {
+            fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let modules: Vec<Module> = ["0", "1"]
+            .map(|name| module(&path("source"), &path(name)))
+            .into();
+        let sandbox = Sandbox::new().unwrap();
+        let end = Instant::now() + Duration::from_millis(500);
+        let shares = [0, 1];
+        let asked = ask(
+            &sandbox,
+            directory.path(),
+            Kind::Generation,
+            &modules,
+            &shares,
+            end,
+        );
+        match asked {
+            Ok(Answer {
+                tag: None, said, ..
+            }) => format!("not started: {said}"),
+            Ok(answer) => format!("{} {:?}", answer.tag.unwrap(), answer.done),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    fn module(source: &Path, target: &Path) -> Module {
+        Module {
+            source: source.to_owned(),
+            size: 6,
+            target: target.to_owned(),
+            name: "source".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_bytecode_of_modules_and_nothing_else() {
+        for (script, expect) in [
+            (
+                "cat >/dev/null; echo tag; echo '0 3'; printf abc; echo '1 0'",
+                "tag [0, 1]",
+            ),
+            ("echo tag", "tag []"),
+            ("echo why >&2; exit 3", "not started: why"),
+            (
+                "echo tag; echo '1 1'; printf a; echo why >&2; exit 3",
+                "Python failed, exit status: 3: why",
+            ),
+            (
+                "echo ../../../etc",
+                "Python calls its bytecode `../../../etc`",
+            ),
+            (
+                "printf 'a\\033[2J\\n'",
+                "Python calls its bytecode `a\\u{1b}[2J`",
+            ),
+            ("echo tag; echo '2 0'", "Python answers `2 0`"),
+            ("echo tag; echo '0 0'; echo '0 0'", "Python answers `0 0`"),
+            ("echo tag; echo '-1 0'", "Python answers `-1 0`"),
+            (
+                "echo tag; echo '0 9'; printf abc",
+                "Python stopped in the middle of a module",
+            ),
+            (
+                "echo tag; echo '0 1048961'; exec yes",
+                "Python has 1048961 bytes of bytecode for the 6 bytes of `source`",
+            ),
+            (
+                "exec tr '\\0' x </dev/zero",
+                &format!("Python answers `{}`", "x".repeat(64)),
+            ),
+        ] {
+            assert_eq!(answer(script), expect, "{script}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_end_is_ended_with_all_it_has_left() {
+        let late = "Python did not finish within 1800 s";
+        for (script, expect) in [
+            ("exec sleep 1000", late),
+            ("kill -STOP $$; exec sleep 1000", late),
+            ("sleep 1000 & echo tag; wait", late),
+            ("echo tag; exec >&-; exec sleep 1000", late),
+            ("sleep 1000 >/dev/null 2>&1 & echo tag", "tag []"),
+        ] {
+            let began = Instant::now();
+            assert_eq!(answer(script), expect, "{script}");
+            assert!(began.elapsed() < Duration::from_secs(20), "{script}");
+        }
+    }
+
+    #[test]
+    fn whoever_compiles_has_no_rights_no_network_and_no_terminal() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let seen = answer(
+            "s() { grep $1 /proc/self/status | cut -f2; }\n\
+             test -w bin/python && exit 9; echo x >new && exit 9; (: </dev/tty) 2>/dev/null && exit 9\n\
+             echo \"$(id -u)=$(id -G) $(s NoNewPrivs)$(s CapEff | tr -d 0)$(s CapBnd | tr -d 0) $(grep -c : /proc/net/dev)\"",
+        );
+        let sandbox = Sandbox::new().unwrap();
+        let interfaces = if sandbox.warning.is_none() {
+            " 1`"
+        } else {
+            "`"
+        };
+        let words = seen
+            .strip_prefix("Python calls its bytecode `")
+            .unwrap_or_default();
+        let (user, rest) = words.split_once('=').unwrap_or_default();
+        assert!(
+            user.parse::<u32>().is_ok_and(|user| user >= 61184),
+            "{seen}"
+        );
+        assert!(rest.starts_with(&format!("{user} 1 ")), "{seen}");
+        assert!(rest.ends_with(interfaces), "{seen}");
+    }
 
     #[test]
     fn processes_get_the_same_to_do() {
         let module = |size| Module {
-            source: PathBuf::new(),
             size,
-            target: PathBuf::new(),
-            name: String::new(),
+            ..module(Path::new(""), Path::new(""))
         };
         let modules: Vec<Module> = [1, 9, 2, 3, 3].into_iter().map(module).collect();
         let mut shares = shares(&modules, 2);

@@ -1,13 +1,17 @@
 //! Archives unpacked once for all environments, and what their own descriptions say is in them.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, ensure};
 use rattler_cache::package_cache::PackageCache;
-use rattler_conda_types::package::{IndexJson, LinkJson, PackageFile as _, PathsJson};
+use rattler_conda_types::package::{LinkJson, PackageFile as _, PathsJson};
 use rattler_conda_types::{PackageRecord, RepoDataRecord};
+use rattler_digest::Sha256Hash;
 
 use crate::archives::Archive;
+use crate::limits::{self, Budget};
 
 /// An unpacked package.
 #[derive(Debug)]
@@ -22,10 +26,16 @@ pub(crate) struct Contents {
 
 /// Unpacks an archive, unless it is unpacked already. The record is made of what is in the archive, never of what a
 /// channel says of it, so that the same archives always make the same environment.
-pub(crate) async fn unpack(archive: &Archive, cache: &PackageCache) -> anyhow::Result<Contents> {
+pub(crate) async fn unpack(
+    archive: &Archive,
+    cache: &PackageCache,
+    budget: &Arc<Budget>,
+) -> anyhow::Result<Contents> {
     let name = archive.identifier.to_file_name();
     let told = || format!("unpack `{name}`");
-    let index: IndexJson = rattler_index(archive).await.with_context(told)?;
+    let path = archive.path.clone();
+    let read = tokio::task::spawn_blocking(move || limits::index(&path));
+    let index = read.await.context("read a package")?.with_context(told)?;
     let record = PackageRecord::from_index_json(
         index,
         Some(archive.size),
@@ -44,8 +54,18 @@ pub(crate) async fn unpack(archive: &Archive, cache: &PackageCache) -> anyhow::R
         named == archive.identifier.identifier.to_string(),
         "`{name}` says that it is `{named}`"
     );
+    let (path, budget, sha256) = (archive.path.clone(), Arc::clone(budget), archive.sha256);
+    let fetch = move |destination: PathBuf| {
+        let (path, budget) = (path.clone(), Arc::clone(&budget));
+        async move {
+            let extract = move || extract(&path, &destination, &budget, sha256);
+            let done = tokio::task::spawn_blocking(extract).await;
+            done.map_err(io::Error::other)?
+                .map_err(|error| io::Error::other(format!("{error:#}")))
+        }
+    };
     let unpacked = cache
-        .get_or_fetch_from_path(&archive.path, Some(&record), None)
+        .get_or_fetch(&record, fetch, None)
         .await
         .map_err(|error| anyhow!(error))
         .with_context(told)?;
@@ -73,8 +93,18 @@ pub(crate) async fn unpack(archive: &Archive, cache: &PackageCache) -> anyhow::R
     })
 }
 
-async fn rattler_index(archive: &Archive) -> anyhow::Result<IndexJson> {
-    let path = archive.path.clone();
-    let read = move || rattler_package_streaming::seek::read_package_file(path);
-    Ok(tokio::task::spawn_blocking(read).await??)
+/// Its checksum is seen once more: an archive of a local channel may be another one by now.
+fn extract(
+    archive: &Path,
+    destination: &Path,
+    budget: &Budget,
+    sha256: Sha256Hash,
+) -> anyhow::Result<Option<Sha256Hash>> {
+    budget.check(archive)?;
+    let found = rattler_package_streaming::fs::extract(archive, destination)?.sha256;
+    ensure!(
+        found == sha256,
+        "it has changed since its checksum was found to be right"
+    );
+    Ok(Some(found))
 }

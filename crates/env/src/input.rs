@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
+use buildbot_conda_core::foreign_text::{ForeignText, is_plain};
 use rattler_conda_types::package::CondaArchiveIdentifier;
 use rattler_conda_types::{
     EnvironmentYaml, ExplicitEnvironmentSpec, MatchSpec, PackageArchiveHash, RepoDataRecord, Subdir,
@@ -38,6 +39,25 @@ impl Wanted {
     pub(crate) fn shown(&self) -> String {
         self.public().to_string()
     }
+}
+
+/// Bytes of an address: more than servers take, and less than libraries have room for.
+const LONGEST_ADDRESS: usize = 8192;
+
+/// Refuses what no channel and no package has as its address.
+pub(crate) fn check_address(text: &str) -> anyhow::Result<()> {
+    ensure!(
+        text.len() <= LONGEST_ADDRESS,
+        "`{}...` is too long for an address: it has {} bytes, {LONGEST_ADDRESS} are allowed",
+        ForeignText::new(&text[..text.floor_char_boundary(60)]),
+        text.len()
+    );
+    ensure!(
+        is_plain(text),
+        "`{}` is no address: it has characters that cannot be seen",
+        ForeignText::new(text)
+    );
+    Ok(())
 }
 
 /// An address without what may be secret in it.
@@ -96,6 +116,18 @@ pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
 }
 
 fn explicit(text: &str) -> anyhow::Result<Input> {
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim_end();
+        let is_comment = line.trim_start().starts_with('#');
+        if line.is_empty() || is_comment || line == "@EXPLICIT" {
+            continue;
+        }
+        check_address(line).with_context(|| format!("line {number}"))?;
+        ensure!(
+            !line.contains(char::is_whitespace) && line.contains("://"),
+            "line {number}: `{line}` is not the address of a package"
+        );
+    }
     let list: ExplicitEnvironmentSpec = text.parse()?;
     if let Some(other) = list.platform.filter(|other| *other != platform()) {
         bail!("it is for `{other}`, this machine is `{}`", platform());
@@ -172,6 +204,7 @@ fn locked(lock: &LockFile, environment: &str) -> anyhow::Result<Input> {
 
 /// The archive of a record, which must have a checksum.
 pub(crate) fn wanted(record: &RepoDataRecord) -> anyhow::Result<Wanted> {
+    check_address(record.url.as_str())?;
     let (sha256, md5) = (record.package_record.sha256, record.package_record.md5);
     ensure!(
         sha256.is_some() || md5.is_some(),
@@ -220,6 +253,40 @@ mod tests {
             "read `FILE`: `https://example.org/noarch/a-1-0.conda` has no checksum\n\
              hint: `conda list --explicit --md5` and `buildbot-conda env lock` write them"
         );
+    }
+
+    #[test]
+    fn a_list_has_addresses_of_packages_and_nothing_else() {
+        let sum = "0".repeat(32);
+        for (line, expect) in [
+            (
+                format!("https://x/noarch/a-1-0.conda #{sum}"),
+                "line 2: `https://x/noarch/a-1-0.conda #",
+            ),
+            (
+                format!("https://x/noarch/\ta-1-0.conda#{sum}"),
+                "line 2: `https://x/noarch/ a-1-0.conda#",
+            ),
+            (
+                format!("https://x/\u{1b}[2J/noarch/a-1-0.conda#{sum}"),
+                "line 2: `https://x/\\u{1b}[2J/",
+            ),
+            (
+                format!("https://x/\u{202e}/noarch/a-1-0.conda#{sum}"),
+                "line 2: `https://x/\\u{202e}/",
+            ),
+            (
+                "a-1-0.conda".to_owned(),
+                "line 2: `a-1-0.conda` is not the address of a package",
+            ),
+            (
+                format!("https://x/{}/noarch/a-1-0.conda", "x".repeat(70_000)),
+                "is too long for an address",
+            ),
+        ] {
+            let said = said(&format!("@EXPLICIT\n{line}\n"));
+            assert!(said.contains(expect), "{said}");
+        }
     }
 
     #[test]

@@ -11,18 +11,22 @@ mod bytecode;
 mod client;
 mod compile;
 mod contents;
+mod failure;
 mod input;
+mod limits;
 mod link;
 mod parallel;
 mod place;
 mod progress;
 mod safety;
+mod sandbox;
 mod solve;
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::harmless_lines;
 use clap::Parser as _;
 
 use crate::arguments::Arguments;
@@ -30,13 +34,21 @@ use crate::arguments::Arguments;
 fn main() -> ExitCode {
     // Whoever installs it, everyone may use it, and nobody else may change it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    match failure::caught(|| run(&arguments)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            build::discard(&arguments);
+            say(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// A line, or several, for people: some of it is text of packages and servers.
+pub(crate) fn say(text: &str) {
+    // Nobody is left to report a failure to.
+    let _ = writeln!(std::io::stderr(), "{}", harmless_lines(text));
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// One stage after another.
@@ -47,7 +48,7 @@ impl Progress {
     /// A step is done.
     pub(crate) fn step(&self, what: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(what.to_owned());
+            bar.set_message(ForeignText::new(what).to_string());
             bar.inc(1);
         }
     }

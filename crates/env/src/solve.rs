@@ -83,6 +83,7 @@ fn parsed(channels: &[String], beside: &Path) -> anyhow::Result<Vec<Channel>> {
         channels
     };
     let channel = |text: &String| {
+        input::check_address(text)?;
         let named: NamedChannelOrUrl = text
             .parse()
             .with_context(|| format!("`{text}` is no channel"))?;

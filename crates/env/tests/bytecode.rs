@@ -12,7 +12,6 @@ mod channel;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use channel::{Host, Said, file, link};
 use serde_json::Value;
@@ -21,13 +20,18 @@ const SITE: &str = "lib/python3.11/site-packages";
 
 /// A package with this host's Python, which is not asked for its own modules.
 fn python(version: &'static str) -> (&'static str, &'static str, Vec<Value>) {
-    let output = Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output()
-        .unwrap();
-    let path = String::from_utf8(output.stdout).unwrap();
-    let script = format!("#!/bin/sh\n# {version}\nexec {} \"$@\"\n", path.trim());
+    // Every account can run this one.
+    let script = format!("#!/bin/sh\n# {version}\nexec /usr/bin/python3 \"$@\"\n");
     ("python", version, vec![file("bin/python", &script, 0o755)])
+}
+
+/// The same, with a library that it would load from where it is installed.
+fn linked_python(library: &str) -> (&'static str, &'static str, Vec<Value>) {
+    let script = format!(
+        "#!/bin/sh\nif test -e \"${{0%/*}}/../{library}\"; then PYTHONHASHSEED=1 exec /usr/bin/python3 -OO \"$@\"; fi\n\
+         exec /usr/bin/python3 \"$@\"\n"
+    );
+    ("python", "3.11.1", vec![file("bin/python", &script, 0o755)])
 }
 
 fn module(name: &str, text: &str) -> Value {
@@ -155,6 +159,45 @@ fn what_was_written_to_is_compiled_anew() {
         name.to_string_lossy().starts_with('.')
     });
     assert_eq!(hidden.count(), 0);
+}
+
+#[test]
+fn no_other_package_has_a_say_in_the_bytecode_that_is_kept() {
+    let text = "def f():\n    'a docstring'\n    assert f\n";
+    let host = Host::with(&[
+        linked_python("lib/evil.so"),
+        ("one", "1", vec![module("one.py", text)]),
+        ("evil", "1", vec![file("lib/evil.so", "x", 0o644)]),
+    ]);
+    let with_evil = host.make(&host.lock());
+    let poisoned = fs::read(of(&host, &with_evil, "one")).unwrap();
+    let lock = host.lock();
+    let lines = lock.lines().filter(|line| !line.contains("/evil-"));
+    let said = host.make(&(lines.collect::<Vec<_>>().join("\n") + "\n"));
+    let clean = Host::with(&[
+        linked_python("lib/evil.so"),
+        ("one", "1", vec![module("one.py", text)]),
+    ]);
+    let there = clean.make(&clean.lock());
+    let expect = fs::read(of(&clean, &there, "one")).unwrap();
+    assert_eq!(fs::read(of(&host, &said, "one")).unwrap(), expect);
+    assert_eq!(poisoned, expect);
+}
+
+#[test]
+fn a_python_that_needs_other_packages_compiles_for_its_own_environment_alone() {
+    let script =
+        "#!/bin/sh\ntest -e \"${0%/*}/../lib/needed\" || exit 1\nexec /usr/bin/python3 \"$@\"\n";
+    let host = Host::with(&[
+        ("python", "3.11.1", vec![file("bin/python", script, 0o755)]),
+        ("one", "1", vec![module("one.py", "WORD = 'one'\n")]),
+        ("needed", "1", vec![file("lib/needed", "x", 0o644)]),
+    ]);
+    let said = host.make(&host.lock());
+    let one = of(&host, &said, "one");
+    let inode = one.metadata().unwrap().ino();
+    again(&host, &said);
+    assert_ne!(one.metadata().unwrap().ino(), inode);
 }
 
 #[test]

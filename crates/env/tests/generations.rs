@@ -17,7 +17,7 @@ use std::path::Path;
 use std::thread;
 
 use channel::{Host, file, link, mode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn good() -> Host {
     Host::with(&[
@@ -452,5 +452,98 @@ fn a_password_comes_from_where_others_have_it_and_is_never_told() {
         for path in [&netrc, &file] {
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// The program on packages of which one is too much, with these options; nothing of it is left.
+#[track_caller]
+fn too_much(members: Vec<Value>, options: &[&str], reason: &str) {
+    let host = Host::with(&[
+        ("good", "1", vec![file("share/good", "", 0o644)]),
+        ("evil", "1", members),
+    ]);
+    let said = host.run(&host.lock(), options);
+    assert!(!said.success);
+    assert!(
+        said.stderr.contains("`evil-1-0.tar.bz2`"),
+        "{}",
+        said.stderr
+    );
+    assert!(said.stderr.contains(reason), "{}", said.stderr);
+    assert_eq!(fs::read_dir(host.path("environment")).unwrap().count(), 0);
+    let left = fs::read_dir(host.path("cache/pkgs")).unwrap();
+    let evil = left.filter(|entry| {
+        let entry = entry.as_ref().unwrap();
+        entry.file_name().to_string_lossy().starts_with("evil") && entry.path().is_dir()
+    });
+    assert_eq!(evil.count(), 0);
+}
+
+#[test]
+fn an_archive_that_becomes_too_much_is_refused_before_it_is_on_disk() {
+    let member = |rest: Value| {
+        let mut member = file("share/evil", "", 0o644);
+        member
+            .as_object_mut()
+            .unwrap()
+            .extend(rest.as_object().unwrap().clone());
+        vec![member]
+    };
+    let zeros = member(json!({ "zeros": 300 << 20 }));
+    too_much(
+        zeros,
+        &[],
+        "become more than 250 times as many\nhint: `--max-ratio`",
+    );
+    let many = member(json!({ "repeat": 20_000 }));
+    too_much(
+        many.clone(),
+        &[],
+        "have more than 10001 files\nhint: `--max-ratio`",
+    );
+    let allowed = ["--max-ratio=1000000", "--max-files=10000"];
+    too_much(
+        many,
+        &allowed,
+        "the packages have more than 10000 files\nhint: `--max-files`",
+    );
+    let large = member(json!({ "zeros": 3 << 20 }));
+    too_much(
+        large,
+        &["--max-size=2"],
+        "have more than 2 MiB when they are unpacked\nhint: `--max-size`",
+    );
+    let long = vec![file(&format!("share/{}", "x".repeat(300)), "", 0o644)];
+    too_much(long, &[], "File name too long");
+    let deep = vec![file(&"x/".repeat(2000), "", 0o644)];
+    too_much(deep, &[], "a path in it has");
+
+    let host = Host::with(&[("good", "1", member(json!({ "repeat": 2000, "zeros": 10 })))]);
+    assert!(host.make(&host.lock()).success);
+}
+
+#[test]
+fn an_address_that_no_library_has_room_for_is_one_error() {
+    let host = Host::with(&[("good", "1", vec![file("share/good", "", 0o644)])]);
+    let long = format!("file:///{}", "x".repeat(70_000));
+    for text in [
+        format!("channels: [{long}]\ndependencies: [good]\n"),
+        format!("channels: [nodefaults]\ndependencies: ['{long}::good']\n"),
+        format!("@EXPLICIT\n{long}/noarch/good-1-0.tar.bz2\n"),
+    ] {
+        let said = host.run(&text, &["--offline"]);
+        assert!(!said.success);
+        let errors = said
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "));
+        assert_eq!(
+            errors.count(),
+            1,
+            "{}",
+            &said.stderr[..said.stderr.len().min(500)]
+        );
+        assert!(!said.stderr.contains("panicked at"));
+        assert_eq!(fs::read_dir(host.path("environment")).unwrap().count(), 0);
     }
 }

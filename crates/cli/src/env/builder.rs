@@ -28,6 +28,15 @@ pub(super) struct Source {
     /// Which environment of a `pixi.lock`
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
+    /// MiB that packages may have when they are unpacked, all together
+    #[arg(long, value_name = "MIB")]
+    max_size: Option<u64>,
+    /// Files that packages may have, all together
+    #[arg(long, value_name = "COUNT")]
+    max_files: Option<u64>,
+    /// How many times the size of its archive a package may have
+    #[arg(long, value_name = "FACTOR")]
+    max_ratio: Option<u64>,
     /// Use what is cached or local, and no network
     #[arg(long)]
     offline: bool,
@@ -84,6 +93,15 @@ pub(super) fn build(
     }
     if let Some(name) = &source.environment {
         command.arg("--environment").arg(name);
+    }
+    for (option, limit) in [
+        ("--max-size", source.max_size),
+        ("--max-files", source.max_files),
+        ("--max-ratio", source.max_ratio),
+    ] {
+        if let Some(limit) = limit {
+            command.arg(option).arg(limit.to_string());
+        }
     }
     if source.offline {
         command.arg("--offline");

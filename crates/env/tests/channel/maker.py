@@ -1,7 +1,7 @@
 """Writes packages and the index of a channel: CHANNEL and a JSON list of packages with their members.
 
 Paths and links go into archives as they are, however evil. A package's `listed` paths and their `kind` are its members'
-unless given; what is `hidden` is not listed.
+unless given; what is `hidden` is not listed. A member can be `repeat`ed, and have so many `zeros` behind its text.
 """
 
 import hashlib
@@ -19,8 +19,9 @@ for package in packages:
     described = {"name": package["name"], "version": package["version"], "build": "0", "build_number": 0}
     described.update(depends=[], subdir="noarch", noarch="generic")
     entries, members = [], []
-    for member in package["members"]:
-        text = member.get("text", "").encode()
+    repeated = [dict(m, path="%s%d" % (m["path"], n)) for m in package["members"] for n in range(m.get("repeat", 0))]
+    for member in [member for member in package["members"] if "repeat" not in member] + repeated:
+        text = member.get("text", "").encode() + bytes(member.get("zeros", 0))
         info = tarfile.TarInfo(member["path"])
         info.mode, info.size = member.get("mode", 0o644), len(text)
         kind = "hardlink"

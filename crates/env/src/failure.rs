@@ -1,0 +1,69 @@
+//! Panics of this program and of the libraries that it is made of: one error like any other, after which nothing is left
+//! half written.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::anyhow;
+
+/// Runs `act`. When it panics, or one of the threads that it waits for, the first panic of all is the error.
+///
+/// # Errors
+///
+/// Those of `act`, and panics.
+pub(crate) fn caught(act: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let first = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&first);
+    panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or("without a message");
+        let place = panic
+            .location()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.get_or_insert_with(|| format!("{message} ({place})"));
+    }));
+    let outcome = panic::catch_unwind(AssertUnwindSafe(act));
+    // The standard library's own.
+    let _ = panic::take_hook();
+    let noted = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (outcome, noted) {
+        (Ok(Ok(())), _) => Ok(()),
+        (Ok(Err(error)), None) => Err(error),
+        (_, noted) => Err(anyhow!(
+            "this program failed where it should not: {}\nhint: nothing was made; please report what it was asked for",
+            noted.unwrap_or_default()
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    /// One after the other, as the hook is the process's.
+    #[test]
+    fn a_panic_is_one_error_wherever_it_happens() {
+        let told = |act: fn() -> anyhow::Result<()>| format!("{:#}", caught(act).unwrap_err());
+        assert_eq!(told(|| bail!("as usual")), "as usual");
+        assert!(caught(|| Ok(())).is_ok());
+        let here = told(|| panic!("here"));
+        assert!(
+            here.starts_with(
+                "this program failed where it should not: here (crates/env/src/failure.rs:"
+            ),
+            "{here}"
+        );
+        let there = told(|| {
+            std::thread::spawn(|| panic!("there"))
+                .join()
+                .map_err(|_| anyhow!("a thread"))
+        });
+        assert!(
+            there.contains("there (crates/env/src/failure.rs:"),
+            "{there}"
+        );
+    }
+}
