@@ -1,9 +1,13 @@
 //! From the settings of a hand-made unit, and what its scripts come to, to settings of ours. What a
 //! host looks like is asked through [`Host`], so that every decision can be tested as a table.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::system::secrets::may_be_secret;
+use buildbot_conda_core::foreign_text::is_plain;
 use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
 use buildbot_conda_core::values::VariableName;
 
 use super::reading::{Found, Reader, Reading, Remark, Target};
@@ -11,14 +15,23 @@ use buildbot_conda_core::unit_text::{Place, Setting, specifiers, variables, word
 
 /// What has to be looked up on the host.
 pub(super) struct Host<'a> {
-    /// The text of a script, or the reason why there is none.
-    pub(super) read: &'a dyn Fn(&str) -> Result<String, String>,
+    /// A script as an account can read it, or the reason why there is none.
+    pub(super) read: &'a dyn Fn(&str, &str) -> Result<Script, String>,
+    /// Whether a unit file is not for everybody to read.
+    pub(super) is_private: &'a dyn Fn(&str) -> bool,
     /// Whether an absolute path is there.
     pub(super) exists: &'a dyn Fn(&str) -> bool,
     /// The home directory of an account.
     pub(super) home: &'a dyn Fn(&str) -> Option<String>,
     /// The installation that the configuration names.
     pub(super) conda_root: String,
+}
+
+/// The text of a script, and whether it is not for everybody to read.
+#[derive(Debug, Clone)]
+pub(super) struct Script {
+    pub(super) text: String,
+    pub(super) is_private: bool,
 }
 
 /// What the administrator says about it.
@@ -38,6 +51,8 @@ pub(super) type Value = (String, String, String);
 pub(super) struct Derived {
     /// Keys in the order in which they are set.
     pub(super) values: Vec<Value>,
+    /// Variables that not everybody may read: name, value, and where it comes from.
+    pub(super) secrets: Vec<Value>,
     /// Lines of the old unit that hold on, by section, with their places.
     pub(super) carried: BTreeMap<String, Vec<(String, Place)>>,
     /// Seen and not taken over.
@@ -61,6 +76,7 @@ const INSTALLATIONS: [&str; 6] = [
 const ENVIRONMENT_HINT: &str = "name it with `--conda-env ENV`";
 const ROOT_HINT: &str = "name it with `--conda-root ROOT`";
 const DIRECTORY_HINT: &str = "name it with `--directory DIR`";
+const SECRET_HINT: &str = "put it into a file for `credentials`, and take it out of there";
 const USER_HINT: &str =
     "name the account that shall run it with `--user USER`, and give it what is in the directory";
 
@@ -108,7 +124,13 @@ pub(super) fn derive(
     }
     environment.extend(reading.exported);
     for (name, found) in environment {
-        variable(&name, found, &mut derived);
+        let file = &found.place.file;
+        let is_private = reading.private.contains(file) || (host.is_private)(file);
+        variable(&name, found, is_private, &mut derived);
+    }
+    if !derived.secrets.is_empty() {
+        let line = format!("EnvironmentFile={}", secrets_file(reference));
+        derived.carry("Service", line, whole);
     }
     derived.left.extend(reading.left);
     sort_out(&unit, &mut derived);
@@ -252,7 +274,16 @@ fn reading(
         "~" => home.to_owned(),
         path => specifiers(path, &unit.name, "/root").unwrap_or_else(|_| path.to_owned()),
     };
-    let reading = Reader::new(host.read, &known, &start).command_line(&command.place, &words);
+    let private = RefCell::new(BTreeSet::new());
+    let read = |path: &str| {
+        let script = (host.read)(user, path)?;
+        if script.is_private {
+            private.borrow_mut().insert(path.to_owned());
+        }
+        Ok(script.text)
+    };
+    let mut reading = Reader::new(&read, &known, &start).command_line(&command.place, &words);
+    reading.private = private.take();
     for remark in &reading.problems {
         problem(&remark.place, remark.text.clone());
     }
@@ -456,8 +487,14 @@ fn guess(name: &str, home: &str, host: &Host<'_>) -> Option<(String, String)> {
         .map(|root| (root, format!("where `{name}` was found")))
 }
 
-/// What activation and systemd set is theirs; the rest goes into the `environment` table.
-fn variable(name: &str, found: Found, derived: &mut Derived) {
+/// Where secret variables of an instance go, read by systemd alone.
+pub(super) fn secrets_file(reference: &InstanceRef) -> String {
+    format!("{}/{reference}.adopted.env", paths::CREDENTIALS)
+}
+
+/// What activation and systemd set is theirs; what may be secret goes where root alone reads it, and the rest into the
+/// `environment` table of the configuration, which everybody can read.
+fn variable(name: &str, found: Found, is_private: bool, derived: &mut Derived) {
     let is_theirs = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "PS1"].contains(&name)
         || name.starts_with("CONDA_")
         || name.starts_with("_CE_");
@@ -472,11 +509,19 @@ fn variable(name: &str, found: Found, derived: &mut Derived) {
         });
         return;
     }
-    derived.values.push((
-        format!("environment.{name}"),
-        found.value,
-        place.to_string(),
-    ));
+    if !is_private && !may_be_secret(name, &found.value) {
+        let key = format!("environment.{name}");
+        derived.values.push((key, found.value, place.to_string()));
+    } else if is_plain(&found.value) {
+        let value = (name.to_owned(), found.value, place.to_string());
+        derived.secrets.push(value);
+    } else {
+        let text =
+            format!("`{name}` may be secret and has characters that no file of variables can have");
+        derived
+            .problems
+            .push((Remark { place, text }, Some(SECRET_HINT)));
+    }
 }
 
 /// Targets that our unit is ordered after, or that mean nothing to it.

@@ -12,7 +12,12 @@ mod shell;
 mod steps;
 mod undo;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -20,13 +25,14 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::unit_text::Setting;
 use clap::Args;
 
+use crate::inside::look::{self, Question};
 use crate::output;
 use crate::plan::{self, Plan};
 use crate::system::accounts;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::{self, UNITS};
 
-use derive::{Derived, Given, Host};
+use derive::{Derived, Given, Host, Script};
 use find::HandMade;
 
 #[derive(Debug, Args)]
@@ -106,8 +112,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         user: arguments.user.clone(),
     };
     let conda_root = settings.defaults().map_err(InvalidConfiguration::from)?;
+    let scripts = Scripts::new(context);
     let host = Host {
-        read: &|path| unit_files::read(&context.path(path)),
+        read: &|user, path| scripts.read(user, path),
+        is_private: &|path| is_private(&context.path(path)),
         exists: &|path| context.path(path).exists(),
         home: &|user| home(user, context),
         conda_root: conda_root.conda_root.as_str().to_owned(),
@@ -214,6 +222,56 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
         return Ok(());
     }
     bail!("not everything is understood, nothing was changed{text}")
+}
+
+/// Scripts as the account of a unit reads them: where its own line leads decides what they are, so root follows none of
+/// it.
+struct Scripts<'a> {
+    context: &'a Context,
+    /// By account and path.
+    known: RefCell<BTreeMap<(String, String), Result<Script, String>>>,
+}
+
+impl<'a> Scripts<'a> {
+    fn new(context: &'a Context) -> Self {
+        let known = RefCell::default();
+        Self { context, known }
+    }
+
+    fn read(&self, user: &str, path: &str) -> Result<Script, String> {
+        let key = (user.to_owned(), path.to_owned());
+        let mut known = self.known.borrow_mut();
+        let answer = known.entry(key).or_insert_with(|| self.ask(user, path));
+        answer.clone()
+    }
+
+    fn ask(&self, user: &str, path: &str) -> Result<Script, String> {
+        if self.context.is_elsewhere() {
+            let path = self.context.path(path);
+            let text = unit_files::read(&path)?;
+            let is_private = is_private(&path);
+            return Ok(Script { text, is_private });
+        }
+        let name = path.trim_start_matches('/').to_owned();
+        let answer = look::ask(
+            user,
+            "/",
+            &Question::Files(vec![name.clone()]),
+            self.context,
+        );
+        let mut answer = answer.map_err(|error| format!("{error:#}"))?;
+        let (text, mode) = answer
+            .files
+            .remove(&name)
+            .ok_or_else(|| format!("`{user}` finds no text file there"))?;
+        let is_private = mode.bits() & 0o004 == 0;
+        Ok(Script { text, is_private })
+    }
+}
+
+/// Whether a file is not for everybody to read.
+fn is_private(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.mode() & 0o004 == 0)
 }
 
 /// The home directory of an account of the host that is looked at.

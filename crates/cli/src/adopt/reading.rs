@@ -1,7 +1,7 @@
 //! What a command line and the scripts behind it come to: which Buildbot they start, in which
 //! environment, where, with which variables. Scripts are data here, nothing of them is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use buildbot_conda_core::names::Role;
 
@@ -48,6 +48,8 @@ pub(super) struct Reading {
     pub(super) start: Option<Found<(Role, String)>>,
     /// Variables that the scripts export.
     pub(super) exported: BTreeMap<String, Found>,
+    /// Scripts that not everybody may read.
+    pub(super) private: BTreeSet<String>,
     /// What keeps the whole from being understood.
     pub(super) problems: Vec<Remark>,
     /// What was seen and is not taken over.
@@ -94,6 +96,7 @@ impl<'a> Reader<'a> {
             words: words.iter().map(|word| Word::plain(word)).collect(),
             conditional: false,
             background: false,
+            unknown: None,
         };
         self.command(&command, &place.file);
         let is_silent = self.reading.problems.is_empty();
@@ -127,6 +130,10 @@ impl<'a> Reader<'a> {
             file: file.to_owned(),
             line: command.line,
         };
+        if let Some(what) = command.unknown {
+            self.problem(place, &format!("{what} is not understood here"));
+            return;
+        }
         let words = self.assignments(command, &place);
         let Some((first, rest)) = words.split_first() else {
             return;
@@ -155,6 +162,9 @@ impl<'a> Reader<'a> {
             "activate" if first.known().contains('/') => self.source(command, &words, &place),
             "eval" => self.eval(rest, &place),
             "conda" | "mamba" | "micromamba" => self.conda(command, first, rest, &place),
+            "alias" | "unalias" | "coproc" | "enable" | "let" | "mapfile" | "readarray" => {
+                self.problem(place, &format!("`{name}` is not understood here"));
+            }
             "sudo" | "su" | "runuser" | "setpriv" | "chroot" | "start-stop-daemon" => self.problem(
                 place,
                 &format!(

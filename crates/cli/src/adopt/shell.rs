@@ -1,6 +1,6 @@
 //! Shell scripts as commands and words, as far as that can be said without running them: quotes,
 //! variables whose value is known, `$(dirname "$0")`, nesting of conditions. Whatever needs a shell
-//! stays unknown, with its text.
+//! stays unknown, with its text; what changes how a script is read and is not known here is named.
 
 use std::collections::BTreeMap;
 
@@ -39,6 +39,8 @@ pub(super) struct Command {
     pub(super) conditional: bool,
     /// The script goes on without waiting for it.
     pub(super) background: bool,
+    /// It has something that is not understood here.
+    pub(super) unknown: Option<&'static str>,
 }
 
 /// What words may refer to.
@@ -59,6 +61,10 @@ pub(super) struct Script<'t> {
     depth: usize,
     /// The next command stands behind `||`.
     is_alternative: bool,
+    /// Ends of here-documents that begin with the next line, and whether tabs in front of them are taken off.
+    documents: Vec<(String, bool)>,
+    /// What has been seen of the present command that is not understood.
+    unknown: Option<&'static str>,
 }
 
 impl<'t> Script<'t> {
@@ -68,13 +74,19 @@ impl<'t> Script<'t> {
             line: 1,
             depth: 0,
             is_alternative: false,
+            documents: Vec::new(),
+            unknown: None,
         }
     }
 
     /// The next command; words of the shell's own grammar are taken off it.
     pub(super) fn next(&mut self, scope: &Scope) -> Option<Command> {
         loop {
-            let (command, end) = self.simple(scope)?;
+            let (mut command, end) = self.simple(scope)?;
+            command.unknown = self.unknown.take();
+            if command.unknown.is_some() {
+                return Some(command);
+            }
             let conditional = self.depth > 0 || self.is_alternative;
             self.is_alternative = end == "||";
             let mut command = Command {
@@ -112,7 +124,8 @@ impl<'t> Script<'t> {
         loop {
             self.blanks();
             let Some(&next) = self.rest.peek() else {
-                return (!words.is_empty()).then(|| (command(line, words), ""));
+                let is_something = !words.is_empty() || self.unknown.is_some();
+                return is_something.then(|| (command(line, words), ""));
             };
             if words.is_empty() {
                 line = self.line;
@@ -124,7 +137,7 @@ impl<'t> Script<'t> {
                     if end == "&" && self.rest.peek() == Some(&'>') {
                         continue;
                     }
-                    if !words.is_empty() || end == "||" {
+                    if !words.is_empty() || end == "||" || self.unknown.is_some() {
                         return Some((command(line, words), end));
                     }
                 }
@@ -132,6 +145,16 @@ impl<'t> Script<'t> {
                 '<' | '>' => self.redirection(scope),
                 '(' | ')' => {
                     self.rest.next();
+                    if next == '(' && words.last().is_some_and(|word| word.raw.ends_with('=')) {
+                        self.unknown = Some("an array");
+                        self.up_to(')', &mut String::new());
+                        continue;
+                    }
+                    if next == '(' && words.is_empty() && self.rest.peek() == Some(&'(') {
+                        self.unknown = Some("arithmetic in `((`");
+                        self.up_to(')', &mut String::new());
+                        continue;
+                    }
                     if next == '(' && !words.is_empty() {
                         // `name()`: a function.
                         self.rest.next_if_eq(&')');
@@ -179,6 +202,7 @@ impl<'t> Script<'t> {
         let first = self.rest.next();
         if first == Some('\n') {
             self.line += 1;
+            self.skip_documents();
             return ";";
         }
         let doubled = first.filter(|&first| self.rest.next_if_eq(&first).is_some());
@@ -191,14 +215,51 @@ impl<'t> Script<'t> {
 
     /// What is read from or written to does not matter.
     fn redirection(&mut self, scope: &Scope) {
-        while self
+        let mut signs = String::new();
+        while let Some(sign) = self
             .rest
             .next_if(|&next| matches!(next, '<' | '>' | '&' | '|'))
-            .is_some()
-        {}
+        {
+            signs.push(sign);
+        }
+        if self.rest.peek() == Some(&'(') {
+            self.unknown = Some("process substitution");
+            self.rest.next();
+            self.up_to(')', &mut String::new());
+            return;
+        }
+        let strips = signs == "<<" && self.rest.next_if_eq(&'-').is_some();
         self.blanks();
+        if signs == "<<" {
+            let end = self.word(scope);
+            let end = end.raw.replace(['"', '\'', '\\'], "");
+            self.documents.push((end, strips));
+            return;
+        }
         if !matches!(self.rest.peek(), None | Some('\n' | ';')) {
             self.word(scope);
+        }
+    }
+
+    /// Here-documents are data of the commands before them.
+    fn skip_documents(&mut self) {
+        for (end, strips) in std::mem::take(&mut self.documents) {
+            while self.rest.peek().is_some() {
+                let mut text = String::new();
+                while let Some(next) = self.rest.next_if(|&next| next != '\n') {
+                    text.push(next);
+                }
+                self.rest.next();
+                self.line += 1;
+                let text = if strips {
+                    text.trim_start_matches('\t')
+                } else {
+                    &text
+                };
+                if text == end {
+                    break;
+                }
+            }
         }
     }
 
@@ -220,6 +281,10 @@ impl<'t> Script<'t> {
                 (end, Some(begin)) if end == begin => quote = None,
                 (other, Some('\'')) => push(&mut value, &other.to_string()),
                 ('\\', _) => self.escaped(quote, &mut raw, &mut value),
+                ('$', None) if matches!(self.rest.peek(), Some('\'' | '"')) => value = None,
+                ('{', None) => {
+                    value = None;
+                }
                 ('$', _) => {
                     let part = self.dollar(&mut raw, scope);
                     match part {
@@ -369,6 +434,7 @@ fn command(line: usize, words: Vec<Word>) -> Command {
         words,
         conditional: false,
         background: false,
+        unknown: None,
     }
 }
 
@@ -400,7 +466,10 @@ mod tests {
                 .collect();
             let mark = if command.conditional { " if" } else { "" };
             let mark = if command.background { " &" } else { mark };
-            told.push(format!("{}{mark}: {}", command.line, words.join("|")));
+            let words = command
+                .unknown
+                .map_or_else(|| words.join("|"), str::to_owned);
+            told.push(format!("{}{mark}: {words}", command.line));
         }
         told
     }
@@ -436,6 +505,26 @@ mod tests {
                 "7 if: exit|1",
                 "8 &: end",
                 "9: last",
+            ]
+        );
+    }
+
+    #[test]
+    fn here_documents_are_data_and_what_is_not_known_is_named() {
+        let text = "cat <<EOF >x\nbuildbot start m\n\tEOF\nEOF\nmail <<-'E' <<F; a\nb\n\tE\nc\nF\nd <<<word\n\
+                    A=(x\n y)\n. <(hook)\n((n++))\ne $'f' {g,h}\nlast";
+        assert_eq!(
+            commands(text),
+            [
+                "1: cat",
+                "5: mail",
+                "5: a",
+                "10: d",
+                "11: an array",
+                "13: process substitution",
+                "14: arithmetic in `((`",
+                "15: e|?|?",
+                "16: last",
             ]
         );
     }

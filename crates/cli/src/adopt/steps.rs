@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Settings;
 
-use super::derive::Derived;
+use super::derive::{Derived, Value, secrets_file};
 use super::find::{HandMade, Instance};
 use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable};
 use crate::system::context::{Context, InvalidConfiguration};
@@ -76,6 +77,18 @@ pub(super) fn plan(
         }
     }
     for (_, instance, derived) in derived {
+        if !derived.secrets.is_empty() {
+            directory(&context.path(paths::CREDENTIALS), 0o700, &mut plan.steps);
+            plan.steps.push(
+                FileStep::Write {
+                    path: context.path(&secrets_file(&instance.reference)),
+                    text: variables(&derived.secrets),
+                    mode: Mode::new(0o600),
+                    secret: true,
+                }
+                .into(),
+            );
+        }
         if let Some(text) = carried(&derived.carried) {
             let drop_ins = units.join(format!("{}.d", instance.reference.unit_name()));
             directory(&drop_ins, 0o755, &mut plan.steps);
@@ -154,6 +167,12 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
     for (key, value, from) in &derived.values {
         notes.push(format!("  {key} = {value:?} ({from})"));
     }
+    for (name, _, from) in &derived.secrets {
+        notes.push(format!(
+            "  {name} may be secret, and goes to `{}` ({from})",
+            secrets_file(&instance.reference)
+        ));
+    }
     for (line, place) in derived.carried.values().flatten() {
         notes.push(format!("  holds on: `{line}` ({place})"));
     }
@@ -170,6 +189,24 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
             derived.answered.join(", ")
         ));
     }
+}
+
+/// As systemd reads it, systemd.exec(5), `EnvironmentFile=`.
+fn variables(secrets: &[Value]) -> String {
+    let mut text = String::from(
+        "# What `buildbot-conda adopt` found in units and scripts and not everybody may read.\n",
+    );
+    for (name, value, _) in secrets {
+        let _ = write!(text, "{name}=\"");
+        for character in value.chars() {
+            if "\"\\`$".contains(character) {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push_str("\"\n");
+    }
+    text
 }
 
 fn carried(

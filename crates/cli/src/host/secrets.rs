@@ -9,32 +9,7 @@ use buildbot_conda_core::unit_text::logical_lines;
 
 use super::layout::file_of;
 use super::profile::Profile;
-
-/// Parts of names of what is secret.
-const WORDS: [&str; 9] = [
-    "password",
-    "passwd",
-    "passphrase",
-    "secret",
-    "token",
-    "apikey",
-    "api_key",
-    "private_key",
-    "credential",
-];
-/// Ends of names of what only says where a secret is.
-const ENDS: [&str; 10] = [
-    "_file",
-    "_path",
-    "_dir",
-    "_name",
-    "_names",
-    "_env",
-    "_var",
-    "_url",
-    "_directory",
-    "_provider",
-];
+use crate::system::secrets::{has_password, is_secret};
 
 /// Calls that take a secret by its place, counted from 0; a name's end is enough.
 const PLACES: [(&str, usize); 7] = [
@@ -143,43 +118,9 @@ pub(super) fn find_values(profile: &Profile, values: &BTreeMap<String, String>) 
     found
 }
 
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
-}
-
 /// A path only says where something is.
 fn is_literal(value: &str) -> bool {
     !value.is_empty() && !value.starts_with('/') && !value.starts_with('%')
-}
-
-/// `https://somebody:something@host`, or a key as it stands in its file.
-fn has_password(text: &str) -> bool {
-    if text.contains("PRIVATE KEY-----") {
-        return true;
-    }
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once("://") {
-        let authority = after
-            .split(['/', ' ', '"', '\''])
-            .next()
-            .unwrap_or_default();
-        let user = authority.rsplit_once('@').map(|(user, _)| user);
-        let password = user.and_then(|user| user.split_once(':'));
-        if password.is_some_and(|(_, password)| !password.is_empty() && !is_template(password)) {
-            return true;
-        }
-        rest = after;
-    }
-    false
-}
-
-/// A program or a shell fills it in. Any other `%` is of a percent-encoded character, and `$` is one as any.
-fn is_template(password: &str) -> bool {
-    password.starts_with('$')
-        || ["{", "%(", "%s"]
-            .iter()
-            .any(|begin| password.contains(begin))
 }
 
 fn line_of(text: &str, name: &str) -> usize {

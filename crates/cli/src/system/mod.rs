@@ -29,6 +29,7 @@ pub(crate) mod own_place;
 pub(crate) mod prompt;
 pub(crate) mod record;
 pub(crate) mod search_path;
+pub(crate) mod secrets;
 pub(crate) mod status_file;
 pub(crate) mod systemd;
 pub(crate) mod terminal;

@@ -548,3 +548,67 @@ fn a_step_that_fails_takes_everything_back() {
     );
     assert_eq!(files(&host), before);
 }
+
+#[test]
+fn what_may_be_secret_does_not_become_readable() {
+    let host = host_with_master();
+    let text = MASTER_UNIT.replace("TZ=UTC", "TZ=UTC API_KEY=unit-word");
+    write_unit(&host, "buildbot-master.service", &text);
+    let script = "#!/bin/bash\n. ./variables.sh\nexport DB_PASS='a \"b\\$' LEVEL=3\n";
+    host.write(
+        "home/builder/start-master.sh",
+        &MASTER_SCRIPT.replace("#!/bin/bash\n", script),
+    );
+    let before = files(&host);
+    let said = host.run(&["adopt", "--dry-run"]).to_string();
+    assert!(
+        !said.contains("unit-word") && !said.contains("a \"b"),
+        "{said}"
+    );
+    assert_eq!(host.run(&["adopt"]).status, Some(0));
+    let path = "etc/buildbot-conda/credentials/master.adopted.env";
+    let secrets = fs::read_to_string(host.path(path)).unwrap();
+    assert!(secrets.contains("API_KEY=\"unit-word\"\n"), "{secrets}");
+    assert!(
+        secrets.contains("DB_PASS=\"a \\\"b\\\\\\$\"\n"),
+        "{secrets}"
+    );
+    assert_eq!(host.mode(path), 0o600);
+    let line = format!("EnvironmentFile=/{path}\n");
+    for (name, text) in files(&host) {
+        // What was put aside is root's alone.
+        if name != path && !name.starts_with("var/backups") {
+            assert!(
+                !text.contains("unit-word") && !text.contains("a \"b"),
+                "{name}"
+            );
+        }
+        assert_eq!(
+            text.contains(&line),
+            name.ends_with("50-adopted.conf"),
+            "{name}"
+        );
+    }
+    let configuration = fs::read_to_string(host.path(CONFIGURATION)).unwrap();
+    assert!(configuration.contains("LEVEL") && !configuration.contains("DB_PASS"));
+
+    assert_eq!(host.run(&["adopt", "--undo"]).status, Some(0));
+    assert_eq!(files(&host), before);
+
+    // Whatever a script exports that not everybody may read.
+    host.set_mode("home/builder/start-master.sh", 0o700);
+    assert_eq!(host.run(&["adopt"]).status, Some(0));
+    let secrets = fs::read_to_string(host.path(path)).unwrap();
+    assert!(secrets.contains("LEVEL=\"3\"\n"), "{secrets}");
+}
+
+#[test]
+fn a_secret_that_no_file_of_variables_can_have_is_refused_with_its_place() {
+    let host = host_with_master();
+    let script = MASTER_SCRIPT.replace("ulimit -n 4096", "export TOKEN='a\nb'");
+    host.write("home/builder/start-master.sh", &script);
+    let said = host.run(&["adopt", "--dry-run"]);
+    assert_eq!(said.status, Some(1));
+    let place = "/home/builder/start-master.sh:3: `TOKEN` may be secret and has characters";
+    assert!(said.stderr.contains(place), "{said}");
+}

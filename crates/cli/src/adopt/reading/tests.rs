@@ -188,6 +188,14 @@ fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
     );
     problem("true\n", "unit:7: it is not seen to start Buildbot");
     problem(
+        "A=(x y)\nbuildbot start m\n",
+        "/home/bb/start.sh:1: an array is not understood here",
+    );
+    problem(
+        "alias buildbot=false\nbuildbot start m\n",
+        "/home/bb/start.sh:1: `alias` is not understood here",
+    );
+    problem(
         "bash other.sh\n",
         "/home/bb/start.sh:1: read `/home/bb/other.sh`: no such file",
     );
