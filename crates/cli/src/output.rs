@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use buildbot_conda_core::foreign_text::ForeignText;
+use buildbot_conda_core::foreign_text::{ForeignText, harmless_lines};
 
 /// Takes the place of the standard library's macro in the whole program: that one panics when standard error is closed.
 macro_rules! eprintln {
@@ -22,8 +22,14 @@ macro_rules! eprint {
 
 /// Writes `text` to standard error, where somebody reads it.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
+    // Whatever error or note has foreign text in it.
+    control(&harmless_lines(&text.to_string()));
+}
+
+/// The same for what a terminal shall obey: nothing of it is anybody else's.
+pub(crate) fn control(text: &str) {
     // Whole, so that lines of several threads are not mixed. Nobody is left to report a failure to.
-    let _ = io::stderr().lock().write_all(text.to_string().as_bytes());
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes `text` to standard output.

@@ -56,6 +56,8 @@ def take_lock(journal, handed=None):
     if not (stat.S_ISREG(os.fstat(fd).st_mode) or stat.S_ISDIR(os.fstat(fd).st_mode)):
         os.close(fd)
         raise Refusal(CONFIGURATION, "`%s` is not a regular file" % os.path.abspath(LOCK))
+    if is_for_others(os.fstat(fd)):
+        fd = replace_lock(fd)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -75,6 +77,39 @@ def take_lock(journal, handed=None):
         pass  # a full disk, or the directory itself: the lock holds all the same
     os.register_at_fork(after_in_child=lambda: close_quietly(fd))
     return fd
+
+
+def is_for_others(status):
+    """Whether an account beside ours can open a lock file; whoever can open it can hold its lock."""
+    return stat.S_ISREG(status.st_mode) and (status.st_mode & 0o077 or status.st_uid != os.geteuid())
+
+
+def replace_lock(fd):
+    """A new lock file in the place of one that others can open, so that a lock of theirs has no effect. It is locked
+    before it has its name: of several processes that do this, one is the first."""
+    import fcntl
+
+    new = LOCK + ".new"
+    try:
+        other = os.open(new, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError:
+        return fd  # no file can be made here: the one that there is has to do
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not is_for_others(os.fstat(other)) and is_for_others(os.lstat(LOCK)):
+            os.rename(new, LOCK)
+            os.close(fd)
+            return other
+        os.unlink(new)
+    except OSError:
+        pass  # another process is at it, and has the lock
+    os.close(other)
+    try:
+        other = os.open(LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return fd
+    os.close(fd)
+    return other
 
 
 def close_quietly(fd):

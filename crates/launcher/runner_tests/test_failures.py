@@ -219,6 +219,22 @@ def test_lock_that_is_no_file_exits_78(python, make, tmp_path, kind):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_lock_that_another_account_can_hold_has_no_effect(python, make):
+    import fcntl
+
+    master = make.master(python)
+    lock = master.directory / ".buildbot-conda.lock"
+    lock.touch()
+    for mode in (0o644, 0o606):
+        lock.chmod(mode)
+        with open(lock) as foreign:
+            fcntl.flock(foreign, fcntl.LOCK_EX)
+            master.start().ready()
+            assert lock.stat().st_mode & 0o7777 == 0o600
+            assert lock.read_text() == "%d\n" % master.process.pid
+            assert master.stop() == 0
+
+
 def test_upstream_commands_see_the_running_master(python, make):
     master = make.master(python).start().ready()
     done = master.buildbot("upgrade-master", str(master.directory))

@@ -4,18 +4,20 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use buildbot_conda_host::lock::{self, FlockOperation};
 use rustix::io::{Errno, FdFlags};
 
 use super::{AWAY, CONFIGURATION, Failure};
 
 /// Name of the lock file.
 const NAME: &str = ".buildbot-conda.lock";
+/// A holder that is not named.
+const UNKNOWN: &str = "an unknown PID";
 /// The number of a lock descriptor that is handed on by exec.
 pub(crate) const VARIABLE: &str = "BUILDBOT_CONDA_LOCK";
 
@@ -43,12 +45,18 @@ impl Lock {
     /// 69 with the PID of the holder, or of a Buildbot that was started without us.
     pub(crate) fn take(directory: &Path) -> Result<Self, Failure> {
         let path = directory.join(NAME);
-        let (file, is_directory) = open(directory, &path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(in_use(directory, &holder(file))),
-            Err(error) => return Err(Failure::io("lock", &path, &error.into())),
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(not_regular(&path));
         }
+        let (file, is_directory) = match lock::take(&path, FlockOperation::NonBlockingLockExclusive)
+        {
+            Ok(file) => (file, false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                return Err(in_use(directory, &holder(&path)));
+            }
+            // As the runner: where no file can be made, the directory itself is locked.
+            Err(_) => (take_directory(directory)?, true),
+        };
         let lock = Self {
             number: file.as_raw_fd(),
             file: Some(file),
@@ -87,35 +95,23 @@ impl Lock {
 
 /// The PID of whoever has the lock now; nothing is taken or changed.
 pub(crate) fn holder_of(directory: &Path) -> Option<String> {
-    let file = File::open(directory.join(NAME)).ok()?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Some(holder(file)),
-        _ => foreign_buildbot(directory).map(|pid| format!("PID {pid}")),
+    let path = directory.join(NAME);
+    if lock::is_held(&path) {
+        return Some(holder(&path));
     }
+    foreign_buildbot(directory).map(|pid| format!("PID {pid}"))
 }
 
-fn open(directory: &Path, path: &Path) -> Result<(File, bool), Failure> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    for access in [OFlags::RDWR | OFlags::CREATE, OFlags::RDONLY] {
-        match rustix::fs::open(path, flags | access, Mode::RUSR | Mode::WUSR) {
-            Ok(file) => {
-                let file = File::from(file);
-                if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
-                    return Ok((file, false));
-                }
-                return Err(not_regular(path));
-            }
-            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(not_regular(path)),
-            Err(_) => {}
-        }
+fn take_directory(directory: &Path) -> Result<File, Failure> {
+    let file = File::open(directory).map_err(|error| Failure {
+        status: CONFIGURATION,
+        ..Failure::io("open", directory, &error)
+    })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(Errno::WOULDBLOCK) => Err(in_use(directory, UNKNOWN)),
+        Err(error) => Err(Failure::io("lock", directory, &error.into())),
     }
-    // As the runner: where no file can be made, the directory itself is locked.
-    File::open(directory)
-        .map(|file| (file, true))
-        .map_err(|error| Failure {
-            status: CONFIGURATION,
-            ..Failure::io("open", directory, &error)
-        })
 }
 
 fn not_regular(path: &Path) -> Failure {
@@ -123,13 +119,15 @@ fn not_regular(path: &Path) -> Failure {
     Failure::new(CONFIGURATION, text)
 }
 
-fn holder(file: File) -> String {
+fn holder(path: &Path) -> String {
     let mut text = String::new();
     // Unreadable or empty: it is held all the same.
-    let _ = file.take(32).read_to_string(&mut text);
+    if let Ok(Some((file, _))) = buildbot_conda_host::open(path) {
+        let _ = file.take(32).read_to_string(&mut text);
+    }
     match text.trim().parse::<u32>() {
         Ok(pid) => format!("PID {pid}"),
-        Err(_) => "an unknown PID".to_owned(),
+        Err(_) => UNKNOWN.to_owned(),
     }
 }
 

@@ -178,11 +178,11 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
     let is_told = std::io::stderr().is_terminal();
     for group in scene.instances.chunks(lanes) {
         if is_told {
-            eprint!(
+            output::control(&format!(
                 "\rexamining, {} of {} instances done",
                 results.len(),
                 scene.instances.len()
-            );
+            ));
         }
         thread::scope(|scope| {
             let looks: Vec<_> = group
@@ -199,7 +199,7 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
     }
     if is_told && !results.is_empty() {
         // Back, and nothing to the end of the line.
-        eprint!("\r\u{1b}[K");
+        output::control("\r\u{1b}[K");
     }
     results
 }

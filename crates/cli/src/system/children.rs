@@ -403,7 +403,7 @@ mod tests {
         let expect = [
             (Stream::Stdout, "a"),
             (Stream::Stderr, "e"),
-            (Stream::Stdout, "bc "),
+            (Stream::Stdout, "bc\\u{1b}"),
             (Stream::Stdout, &long),
             (Stream::Stdout, "end"),
         ];
