@@ -1,17 +1,22 @@
 //! `restore REF [BACKUP]`: a backup takes the place of a stopped master's database, which is itself
 //! kept as a backup; `--list` shows which there are.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::AccountName;
+use buildbot_conda_host::trusted::Trust;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use crate::database::backups::{self, Backup, BackupName};
+use crate::database::backups::{self, Backup, BackupName, LONGEST_START};
 use crate::database::facts::Facts;
 use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
@@ -19,7 +24,7 @@ use crate::database::progress::Progress;
 use crate::database::{Failure, Master, perform, plan};
 use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::{output, table};
+use crate::{inside, output, table};
 
 /// What says that a backup is on standard input.
 const STDIN: &str = "--from-stdin";
@@ -57,20 +62,21 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     let master = Master::new(instance, context)?;
-    // Read by whoever calls this, and written by the service user.
-    let foreign = match arguments.backup.as_deref() {
-        Some(path) if path.contains('/') => Some(Foreign::at(Path::new(path), arguments)?),
-        _ => None,
-    };
-    let input = foreign.as_ref().map(|foreign| (STDIN, &foreign.file));
-    if let Some(status) = as_user::hand_over_with(instance, context, input)? {
-        return Ok(status);
+    let elsewhere = Elsewhere::of(arguments, &master)?;
+    if as_user::is_for_another(instance, context)? {
+        let file = elsewhere.as_ref().map(|found| found.open_for(instance));
+        let file = file.transpose()?;
+        let input = file.as_ref().map(|file| (STDIN, file));
+        let status = as_user::hand_over_with(instance, context, input)?;
+        return status.context("find an account to restore as");
     }
+    let foreign = elsewhere.map(|found| Foreign::open(found, arguments));
+    let foreign = foreign.transpose()?;
     if arguments.list {
         return list(&backups::list(&master.state)?, arguments.json);
     }
     let chosen = match &foreign {
-        None => choose(arguments.backup.as_deref(), &master)?,
+        None => choose(wanted_name(arguments), &master)?,
         Some(foreign) => foreign.name.clone(),
     };
     if arguments.dry_run {
@@ -98,7 +104,81 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// A backup that is not among the master's own.
+/// The path of a backup that is not among the master's own.
+struct Elsewhere<'a> {
+    path: &'a Path,
+    name: BackupName,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// The path that was given, if there was one. One of the master's own backups, as `backup` prints it, is as good as
+    /// its name.
+    fn of(arguments: &'a Arguments, master: &Master<'_>) -> anyhow::Result<Option<Self>> {
+        let Some(path) = arguments
+            .backup
+            .as_deref()
+            .filter(|path| path.contains('/'))
+        else {
+            return Ok(None);
+        };
+        let path = Path::new(path);
+        let name: BackupName = file_name(path).parse()?;
+        let is_own = name.path(&master.state) == path;
+        Ok((!is_own).then_some(Self { path, name }))
+    }
+
+    /// Opens it for the service user, whose process reads it: as he can, or else by root where nobody but root can have
+    /// chosen what is there, and where it begins as a backup does.
+    fn open_for(&self, instance: &Instance) -> anyhow::Result<File> {
+        let user = instance.user.as_str();
+        let group = instance.group.as_ref().map(AccountName::as_str);
+        let path = std::path::absolute(self.path).context("find the current directory")?;
+        let refusal = match inside::open::as_account(user, group, &path) {
+            Ok(file) => return Ok(file),
+            Err(refusal) => refusal,
+        };
+        let untrusted = |untrusted| {
+            anyhow!(
+                "{refusal:#}; and not for root to hand over: {untrusted}\n\
+                 hint: let `{user}` read it, or copy it to where root alone can write, such as `/root`"
+            )
+        };
+        let found = Trust::of_root(None).find(&path).map_err(|error| {
+            if error.is_missing() {
+                anyhow!("file `{}` not found", path.display())
+            } else {
+                untrusted(error)
+            }
+        })?;
+        let shown_path = || format!("read `{}`", path.display());
+        ensure!(
+            found.metadata().is_file(),
+            "`{}` is not a regular file",
+            path.display()
+        );
+        let file = found.open().with_context(shown_path)?;
+        let mut start = [0; LONGEST_START];
+        let length = file.read_at(&mut start, 0).with_context(shown_path)?;
+        ensure!(
+            self.name.kind().begins_with(&start[..length]),
+            "{}",
+            backups::no_backup(&self.name)
+        );
+        Ok(file)
+    }
+}
+
+fn file_name(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// The backup that was asked for, by its name.
+fn wanted_name(arguments: &Arguments) -> Option<&str> {
+    let wanted = arguments.backup.as_deref()?;
+    Some(wanted.rsplit_once('/').map_or(wanted, |(_, name)| name))
+}
+
+/// A backup from elsewhere, open.
 struct Foreign {
     name: BackupName,
     file: File,
@@ -107,26 +187,31 @@ struct Foreign {
 }
 
 impl Foreign {
-    fn at(path: &Path, arguments: &Arguments) -> anyhow::Result<Self> {
-        let told = || format!("read `{}`", path.display());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let name: BackupName = name.parse()?;
+    /// Opened by this process, or by whoever has called it.
+    fn open(found: Elsewhere<'_>, arguments: &Arguments) -> anyhow::Result<Self> {
+        let Elsewhere { path, name } = found;
+        let shown_path = || format!("read `{}`", path.display());
         let file = if arguments.from_stdin {
+            let stdin = std::io::stdin();
             File::from(
-                std::io::stdin()
+                stdin
                     .as_fd()
                     .try_clone_to_owned()
-                    .with_context(told)?,
+                    .with_context(shown_path)?,
             )
         } else {
             // Without waiting for somebody at the other end of a pipe.
-            let found = buildbot_conda_host::open(path).with_context(told)?;
+            let found = buildbot_conda_host::open(path).with_context(shown_path)?;
             found
-                .with_context(|| format!("no file `{}`", path.display()))?
+                .with_context(|| format!("file `{}` not found", path.display()))?
                 .0
         };
-        let metadata = file.metadata().with_context(told)?;
-        ensure!(metadata.is_file(), "`{}` is no file", path.display());
+        let metadata = file.metadata().with_context(shown_path)?;
+        ensure!(
+            metadata.is_file(),
+            "`{}` is not a regular file",
+            path.display()
+        );
         let size = metadata.len();
         Ok(Self { name, file, size })
     }

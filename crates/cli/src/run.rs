@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let place = place(&arguments, context)?;
     let account = match &place.account {
         Some(account) => Some(account.clone()),
-        None => service_user::owner_of(&place.conda_root, context).map(|owner| (owner, None)),
+        None => service_user::owner_of(&place.conda_root, context)?.map(|owner| (owner, None)),
     };
     if let Some((user, group)) = &account
         && let Some(status) = service_user::become_user(user, group.as_deref(), context)?

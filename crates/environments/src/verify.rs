@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,13 @@ fn wrong(prefix: &Path, entry: &Entry) -> Option<&'static str> {
     {
         return Some("changed");
     }
-    match (expected, File::open(&path).and_then(sha256)) {
+    // Looked at once more when it is open: whoever owns it may have put a pipe there meanwhile.
+    let file = match buildbot_conda_host::open(&path) {
+        Ok(Some((file, opened))) if opened.is_file() => file,
+        Ok(_) => return Some("changed"),
+        Err(_) => return Some("unreadable"),
+    };
+    match (expected, sha256(file)) {
         (Some(expected), Ok(found)) => (*expected != found).then_some("changed"),
         (None, Ok(_)) => None,
         (_, Err(_)) => Some("unreadable"),

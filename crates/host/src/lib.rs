@@ -6,7 +6,6 @@
 
 mod credentials;
 pub mod lock;
-pub mod systemd;
 pub mod trusted;
 pub mod unit_files;
 

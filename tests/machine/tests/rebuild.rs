@@ -68,7 +68,7 @@ fn a_fresh_host_becomes_the_one_that_was_exported(release: Release) -> Outcome {
     second.write_file(strange, "not a database", "0600", "root")?;
     let refused = call(&second, &["restore", "master", strange])?;
     ensure!(
-        refused.status == 1 && refused.stderr.contains("is no `SQLite` database"),
+        refused.status == 1 && refused.stderr.contains("is not a `SQLite` database"),
         "{refused}"
     );
     call(&second, &["restore", "master", &carried])?.succeeded()?;

@@ -19,6 +19,8 @@ use super::{Failure, Master, SCHEMA};
 const KEPT: usize = 5;
 /// How every database begins: <https://www.sqlite.org/fileformat.html#the_database_header>.
 const SQLITE: &[u8; 16] = b"SQLite format 3\0";
+/// Bytes with which a backup says what it is.
+pub(crate) const LONGEST_START: usize = SQLITE.len();
 /// Space that is left free beyond a backup, in bytes.
 const RESERVE: u64 = 16 << 20;
 
@@ -54,6 +56,16 @@ impl FileKind {
             "mysql" => Some(Self::Sql),
             _ => None,
         }
+    }
+
+    /// Whether a file of this kind can begin with these bytes, at least [`LONGEST_START`] of them where it has so many.
+    pub(crate) fn begins_with(self, start: &[u8]) -> bool {
+        let starts: &[&[u8]] = match self {
+            Self::Sqlite => &[SQLITE],
+            Self::PgDump => &[b"PGDMP"],
+            Self::Sql => &[b"-- MySQL dump", b"-- MariaDB dump", b"/*M!", b"/*!"],
+        };
+        starts.iter().any(|known| start.starts_with(known))
     }
 
     fn extension(self) -> &'static str {
@@ -300,23 +312,33 @@ pub(crate) fn take_in(
         let text = format!("there is a backup `{name}` already");
         return Err(Failure::new(1, text).hint(format!("`restore REF {name}` restores that one")));
     }
+    let mut start = Vec::new();
+    let begun = source
+        .by_ref()
+        .take(LONGEST_START as u64)
+        .read_to_end(&mut start);
+    begun.map_err(|error| Failure::new(1, format!("read the backup: {error}")))?;
+    if !name.kind().begins_with(&start) {
+        return Err(Failure::new(1, no_backup(name)));
+    }
     let partial = begin(state, size)?;
     let mut copy = || {
         let mut file = File::options().write(true).open(&partial)?;
-        let mut start = [0; SQLITE.len()];
-        let has_start = name.kind() != FileKind::Sqlite
-            || (source.read_exact(&mut start).is_ok() && start == *SQLITE);
-        if name.kind() == FileKind::Sqlite {
-            file.write_all(&start)?;
-        }
-        io::copy(&mut source, &mut file)?;
-        Ok(has_start)
+        file.write_all(&start)?;
+        io::copy(&mut source, &mut file)
     };
-    let is_one = copy().map_err(|error| Failure::io("write", &partial, &error))?;
-    if !is_one {
-        return Err(Failure::new(1, format!("`{name}` is no `SQLite` database")));
-    }
+    copy().map_err(|error| Failure::io("write", &partial, &error))?;
     complete(partial, name, state)
+}
+
+/// What is said of a file that does not begin as its name says.
+pub(crate) fn no_backup(name: &BackupName) -> String {
+    let what = match name.kind() {
+        FileKind::Sqlite => "`SQLite` database",
+        FileKind::PgDump => "dump by `pg_dump`",
+        FileKind::Sql => "dump by `mysqldump`",
+    };
+    format!("`{name}` is not a {what}")
 }
 
 /// Removes the oldest beyond those that are kept; never one of `needed`.

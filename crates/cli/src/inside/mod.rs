@@ -4,6 +4,7 @@
 //! * `fill`: the directory of an instance is filled or cleared
 //! * `put`: one file of such a directory
 //! * `worker_list`: the list of workers in a master's configuration
+//! * `open`: a file is opened, and handed to root's process
 //! * `look`: what is in a directory or an environment
 //! * `environment`: an environment at a prefix of its own
 //! * `profile`: the files of a profile of a host
@@ -12,6 +13,7 @@
 pub(crate) mod environment;
 pub(crate) mod fill;
 pub(crate) mod look;
+pub(crate) mod open;
 pub(crate) mod profile;
 pub(crate) mod put;
 pub(crate) mod trial;
@@ -41,6 +43,8 @@ pub(crate) enum Make {
     SeeList { path: PathBuf },
     /// Change the list of workers in it as standard input says
     EditList { path: PathBuf },
+    /// Open a file and hand it over by the socket that standard input is
+    Open { path: PathBuf },
     /// Answer what standard input asks about a directory, for `host`
     Look { directory: PathBuf },
     /// Write a file of a directory as standard input says, for `host apply`
@@ -61,6 +65,7 @@ pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
             output::print(text)?;
         }
         Make::EditList { path } => worker_list::apply_edit(path)?,
+        Make::Open { path } => open::hand_over(path)?,
         Make::Look { directory } => look::answer(directory)?,
         Make::Put { directory } => put::put_as_user(directory)?,
         Make::Environment { .. } => environment::make_as_owner()?,

@@ -7,11 +7,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::paths;
 use buildbot_conda_host::trusted::Trust;
 
-use crate::system::accounts::find_user;
+use crate::system::accounts::{find_user, name_of_user};
 use crate::system::as_user::drop_rights;
 use crate::system::context::Context;
 use crate::system::terminal;
@@ -60,12 +60,25 @@ pub(super) fn become_user(
 
 /// The account whose environment root would enter at `root`, a directory that somebody has named; none where this
 /// process enters it itself.
-pub(super) fn owner_of(root: &Path, context: &Context) -> Option<String> {
+///
+/// # Errors
+///
+/// When it belongs to a number that no account has.
+pub(super) fn owner_of(root: &Path, context: &Context) -> anyhow::Result<Option<String>> {
     if !is_root(context) {
-        return None;
+        return Ok(None);
     }
-    let owner = fs::metadata(root).ok()?.uid();
-    (owner != 0).then(|| owner.to_string())
+    let Ok(metadata) = fs::metadata(root) else {
+        // It is said later what is wrong with it.
+        return Ok(None);
+    };
+    if metadata.uid() == 0 {
+        return Ok(None);
+    }
+    let name = name_of_user(metadata.uid(), context)?;
+    let shown = root.display();
+    let name = name.with_context(|| format!("`{shown}` belongs to no account of this host"))?;
+    Ok(Some(name))
 }
 
 /// Refuses an environment that others than root can write: its scripts and programs would be run by root.

@@ -11,7 +11,6 @@ mod stop;
 mod unit_file;
 
 use std::env;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -91,7 +90,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     let service = Service {
         instance,
         main: MainProcess::open(&pid, context, &arguments.reference)?,
-        credentials: credentials_of(&pid, credentials),
+        credentials: Some(credentials.as_path()).filter(|directory| directory.is_dir()),
     };
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
@@ -107,18 +106,11 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The directory of credentials as the main process sees it: a sandboxed command of the unit is shown none by systemd 257.
-fn credentials_of(pid: &OsStr, directory: &Path) -> Option<PathBuf> {
-    let inside = directory.strip_prefix("/").ok()?;
-    let seen = Path::new("/proc").join(pid).join("root").join(inside);
-    (!pid.is_empty() && seen.is_dir()).then_some(seen)
-}
-
 /// One unit's instance and process, as a command of the unit sees them.
 struct Service<'a> {
     instance: &'a Instance,
     main: MainProcess,
-    credentials: Option<PathBuf>,
+    credentials: Option<&'a Path>,
 }
 
 fn through_systemd(

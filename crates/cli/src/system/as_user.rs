@@ -15,6 +15,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -166,12 +167,27 @@ pub(crate) fn call_within(
     path: &Path,
     input: &str,
 ) -> anyhow::Result<String> {
-    let user = find_user(user)?;
-    let job = Job::in_session(user, group, limit);
+    let job = Job::in_session(find_user(user)?, group, limit);
+    make(job, words, path, Input::Text(input.as_bytes().to_owned()))
+}
+
+/// As [`call`], with a socket as standard input.
+pub(crate) fn call_with(
+    user: &str,
+    group: Option<&str>,
+    words: &[&str],
+    path: &Path,
+    input: OwnedFd,
+) -> anyhow::Result<String> {
+    let job = Job::in_session(find_user(user)?, group, SHORT);
+    make(job, words, path, Input::Handed(input.into()))
+}
+
+fn make(job: Job, words: &[&str], path: &Path, input: Input) -> anyhow::Result<String> {
     let mut all: Vec<OsString> = vec!["service".into(), "make".into()];
     all.extend(words.iter().map(Into::into));
     all.extend(["--".into(), path.into()]);
-    let answer = answer(job, &all, Input::Text(input.as_bytes().to_owned()))?;
+    let answer = answer(job, &all, input)?;
     if answer.is_success {
         return String::from_utf8(answer.stdout).context("read an answer, which is no text");
     }

@@ -128,12 +128,12 @@ fn what_is_no_backup_is_not_restored() {
     let elsewhere = elsewhere.to_str().unwrap();
     let Said { status, stderr, .. } = host.run(&["restore", "master", elsewhere]);
     assert_eq!(status, Some(1));
-    assert!(stderr.contains("no file `"), "{stderr}");
+    assert!(stderr.contains("` not found"), "{stderr}");
     let made = std::process::Command::new("mkfifo").arg(elsewhere).status();
     assert!(made.unwrap().success());
     let Said { status, stderr, .. } = host.run(&["restore", "master", elsewhere]);
     assert_eq!(status, Some(1));
-    assert!(stderr.contains("is no file"), "{stderr}");
+    assert!(stderr.contains("is not a regular file"), "{stderr}");
     let Said { status, stderr, .. } = host.run(&["restore", "master", missing]);
     assert_eq!(
         (status, stderr),
