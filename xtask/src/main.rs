@@ -6,7 +6,6 @@ mod deb;
 mod demo;
 mod faults;
 mod interrupted;
-mod matrix;
 mod pictures;
 mod prerequisites;
 mod repo;

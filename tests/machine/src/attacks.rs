@@ -114,4 +114,58 @@ const ROWS: &[Row] = &[
             "nobody_else_may_own_or_write_a_directory_on_the_way",
         ],
     ),
+    by_test(
+        "terminal-of-root",
+        "a command of the service user opens root's terminal, or a descriptor that root's shell had open, where systemd does not run",
+        "it has a session of its own and three descriptors: no terminal, nothing of root's",
+        [
+            "tests/package/tests/service_user.rs",
+            "commands_have_no_terminal_and_no_descriptor_of_roots",
+        ],
+    ),
+    by_test(
+        "stopped-command",
+        "the service user stops (SIGSTOP) the process that root waits for, and has started others in sessions of their own",
+        "`^C`, TERM and HUP end root's command at once, and nothing of the user's is left",
+        [
+            "tests/package/tests/service_user.rs",
+            "a_stopped_command_is_ended_by_a_signal_with_all_that_it_has_started",
+        ],
+    ),
+    by_test(
+        "endless-output",
+        "a process of the service user prints without end into a pipe of root's",
+        "it is ended at 8 MiB, and root's memory does not grow",
+        [
+            "tests/package/tests/service_user.rs",
+            "a_command_that_prints_without_end_is_ended",
+        ],
+    ),
+    by_test(
+        "terminal-of-run",
+        "`run` by root has its input redirected, and the command reads what root types next",
+        "each stream that is a terminal is replaced by a terminal of the command's own, others are passed on as they are",
+        [
+            "tests/package/tests/service_user.rs",
+            "what_root_runs_on_a_terminal_has_another_one",
+        ],
+    ),
+    by_test(
+        "activation-scripts-of-others",
+        "`run --conda-root` by root names a Conda with `activate.d` scripts of somebody else",
+        "it runs as the owner of that Conda; where only a part is somebody else's, it is refused",
+        [
+            "tests/package/tests/service_user.rs",
+            "roots_run_enters_no_environment_of_others",
+        ],
+    ),
+    by_test(
+        "restore-through-a-link",
+        "the path of a backup that root restores leads to `/etc/shadow` by a link in a directory of the service user",
+        "root opens nothing that the user can have chosen, and hands over nothing that does not begin as a backup",
+        [
+            "tests/package/tests/service_user.rs",
+            "restore_opens_nothing_that_the_service_user_has_chosen",
+        ],
+    ),
 ];

@@ -613,13 +613,24 @@ mod tests {
     fn has_test(text: &str, name: &str) -> bool {
         let function = format!("fn {name}()");
         let method = format!("def {name}(");
+        let of_release = format!("fn {name}(release: Release)");
         let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
         lines.iter().enumerate().any(|(number, line)| {
             let above = lines[..number].iter().rev();
             let mut attributes = above.take_while(|line| line.starts_with("#["));
             let is_rust = line.starts_with(&function) && attributes.any(|line| *line == "#[test]");
+            // By `on_each_release!`, which makes tests of functions that it lists.
+            let is_rust = is_rust || (line.starts_with(&of_release) && is_listed(&lines, name));
             is_rust || (name.starts_with("test_") && line.starts_with(&method))
         })
+    }
+
+    fn is_listed(lines: &[&str], name: &str) -> bool {
+        let from = lines
+            .iter()
+            .skip_while(|line| !line.starts_with("on_each_release! {"));
+        let mut list = from.take_while(|line| !line.starts_with('}'));
+        list.any(|line| line.strip_suffix(',') == Some(name))
     }
 
     #[test]
@@ -638,10 +649,13 @@ mod tests {
 
     #[test]
     fn a_function_that_is_not_run_shows_nothing() {
-        let text = "#[test]\n#[cfg(unix)]\nfn shown() {}\n\nfn helper() {}\n// fn said()\ndef test_it(tmp):";
+        let text = "on_each_release! {\n    listed,\n}\n#[test]\n#[cfg(unix)]\nfn shown() {}\n\nfn helper() {}\n\
+                    // fn said()\ndef test_it(tmp):\nfn listed(release: Release) {}\nfn left(release: Release) {}";
         for (name, expect) in [
             ("shown", true),
             ("test_it", true),
+            ("listed", true),
+            ("left", false),
             ("helper", false),
             ("said", false),
             ("show", false),

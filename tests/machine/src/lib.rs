@@ -25,7 +25,6 @@ mod rest;
 mod root;
 mod scenarios;
 mod stage;
-mod system;
 mod timings;
 mod tree;
 mod unit;
@@ -50,7 +49,6 @@ pub use scenarios::Scenarios;
 pub use stage::{
     CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, held_script, scripted,
 };
-pub use system::System;
 pub use tree::{Layers, machines_directory};
 pub use unit::Unit;
 
