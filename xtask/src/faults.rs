@@ -13,14 +13,15 @@ use buildbot_conda_machine::{
     Release, Row, Shown, TABLES, Table, Verdict, systemd_version, verdict,
 };
 
-use crate::interrupted;
 use crate::test::timings;
+use crate::{interrupted, matrix};
 
 /// What to do with the tables of the last run.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Write them into `docs/faults.md` and `docs/attacks.md` instead of printing them, where every row must be held, and
-    /// the moments at which dpkg was interrupted into `docs/interrupted.md`, and the seconds of tests into `tests/seconds.tsv`
+    /// the moments at which dpkg was interrupted into `docs/interrupted.md`, the matrix into
+    /// `docs/matrix.md`, and the seconds of tests into `tests/seconds.tsv`
     #[arg(long)]
     record: bool,
 }
@@ -33,6 +34,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
             write(workspace, table)?;
         }
         interrupted::record(workspace)?;
+        matrix::record(workspace)?;
         return timings::record(workspace);
     }
     print(&Release::ALL)

@@ -6,6 +6,7 @@ mod deb;
 mod demo;
 mod faults;
 mod interrupted;
+mod matrix;
 mod pictures;
 mod prerequisites;
 mod repo;

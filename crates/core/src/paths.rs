@@ -41,6 +41,12 @@ pub fn status_file(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/status.json")
 }
 
+/// `/run/buildbot-conda/REFERENCE/reload`: a reload waits for a new start in the process whose number it holds. The runner
+/// has the name, too.
+pub fn reload_mark(reference: &InstanceRef) -> String {
+    format!("{RUN}/{reference}/reload")
+}
+
 /// `/var/lib/buildbot-conda/instances/REFERENCE`, mode 0700, the instance's user.
 pub fn state_directory(reference: &InstanceRef) -> String {
     format!("{STATE}/{reference}")

@@ -240,7 +240,7 @@ fn a_named_instance_finds_its_own_directories_and_credentials() {
     for line in [
         "Command Line: /usr/libexec/buildbot-conda/launcher master nightly",
         "Command Line: /usr/bin/buildbot-conda service reload master@nightly --credentials \
-         /proc/${MAINPID}/root/run/credentials/buildbot-master@nightly.service",
+         /run/credentials/buildbot-master@nightly.service",
         "RuntimeDirectory: buildbot-conda/master@nightly",
         "StateDirectory: buildbot-conda/instances/master@nightly",
     ] {

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::paths;
-use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::settings::{Hardening, Settings};
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::systemd::{STRICT_SYSTEMD, too_old_for_strict};
 use buildbot_conda_host::unit_files::{Runs, UnitFiles};
 
 use crate::arguments::Arguments;
@@ -42,6 +43,7 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
 
 fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<DropIn> {
     let unit_files = UnitFiles::list(arguments.root(), Some(&arguments.early));
+    let too_old_for_strict = too_old_for_strict(arguments.root());
     let mut drop_ins = Vec::new();
     for instance in settings.instances() {
         match unit_files.of(&instance.reference).runs {
@@ -54,6 +56,15 @@ fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<Dr
                 ));
                 continue;
             }
+        }
+        if let Some(version) =
+            too_old_for_strict.filter(|_| instance.hardening == Hardening::Strict)
+        {
+            report.problem(&format!(
+                "{}: {}: `hardening = \"strict\"` needs systemd {STRICT_SYSTEMD}, and this host has {version}",
+                settings.file(),
+                instance.reference
+            ));
         }
         match DropIn::of(instance) {
             Ok(drop_in) => drop_ins.push(drop_in),

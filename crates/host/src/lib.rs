@@ -6,6 +6,7 @@
 
 mod credentials;
 pub mod lock;
+pub mod systemd;
 pub mod trusted;
 pub mod unit_files;
 

@@ -2,7 +2,7 @@
 
 import os
 
-from .names import HANDED_LOCK, PREPARED, SYSTEMD_VARIABLES, USAGE
+from .names import HANDED_ENVIRONMENT, HANDED_LOCK, PREPARED, SYSTEMD_VARIABLES, USAGE
 
 
 class Refusal(Exception):
@@ -64,3 +64,24 @@ def take_environment():
         import twisted.internet.endpoints  # noqa: F401
     names = SYSTEMD_VARIABLES + [HANDED_LOCK, PREPARED]
     return {name: os.environ.pop(name) for name in names if name in os.environ}
+
+
+def inherited_environment():
+    """What systemd gave to the launcher, as a dict of bytes; call it before `take_environment`.
+
+    A next start in this process begins from it, and not from what activation and the configuration have made of it.
+    Without a launcher it is the environment of this process.
+    """
+    found = dict(os.environb)
+    descriptor = os.environ.pop(HANDED_ENVIRONMENT, "")
+    mark = HANDED_ENVIRONMENT.encode() + b"\0"
+    try:
+        with open(int(descriptor), "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), 1 << 24, 0)
+        if data.startswith(mark):  # an activation script may have closed it and opened something else
+            found = dict(entry.split(b"=", 1) for entry in data[len(mark) :].split(b"\0") if b"=" in entry)
+    except (OSError, OverflowError, ValueError):
+        pass
+    for name in (HANDED_ENVIRONMENT, HANDED_LOCK, PREPARED):
+        found.pop(name.encode(), None)
+    return found

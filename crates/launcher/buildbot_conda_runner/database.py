@@ -2,12 +2,11 @@
 which brings an older one up to date, and one back that an unfinished update has made newer."""
 
 import os
-import signal
 import sys
 
 from .arguments import Refusal
-from .lock import remove_pid_file
-from .names import CLI, HANDED_LOCK, NOTICE, PREPARED, SCHEMA, UNFINISHED_UPDATE, UPGRADE_MARK, WARNING
+from .handover import become, below
+from .names import CLI, NOTICE, PREPARED, SCHEMA, UNFINISHED_UPDATE, UPGRADE_MARK, WARNING
 from .report import replace_file
 
 
@@ -82,22 +81,4 @@ class Database:
     def _prepare(self):
         """Become `buildbot-conda service prepare`, which upgrades the database and then starts this
         instance anew: the same process and lock all along. Returns only why that failed."""
-        command = [CLI]
-        if self.options.root:
-            command = [os.path.join(self.options.root, CLI[1:]), "--root", self.options.root]
-        command += ["service", "prepare", self.options.reference]
-        environment = dict(os.environ)
-        environment.update(self.variables)
-        environment.pop(PREPARED, None)
-        lock = self.runner.lock
-        environment[HANDED_LOCK] = str(lock)
-        signal.setitimer(signal.ITIMER_REAL, 0)  # it would outlive the exec
-        remove_pid_file()  # upstream's own upgrade would take us for a running master
-        # They stay pending until the runner that follows has handlers for them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGUSR1))
-        try:
-            os.set_inheritable(lock, True)
-            os.execve(command[0], command, environment)
-        except OSError as error:
-            os.set_inheritable(lock, False)
-            return "cannot run `%s`: %s" % (command[0], error.strerror)
+        return become(self.runner, below(self.options, CLI) + ["service", "prepare", self.options.reference])

@@ -39,18 +39,21 @@ def stamp(path):
     return info.st_ino, info.st_mtime_ns, info.st_size
 
 
-class Remembered(machinery.SourceFileLoader):
-    """Has the code of a module at hand, once; in all else it is Python's own loader."""
+def remembering(name, path, take):
+    """Python's own loader of a module, which has the code at hand, once.
 
-    def __init__(self, name, path, take):
-        super().__init__(name, path)
-        self.take = take
+    Not a class of ours: libraries know the loaders of Python by their class or its module, and treat others differently
+    (importlib_resources, below Python 3.10).
+    """
+    loader = machinery.SourceFileLoader(name, path)
 
     # Not `exec_module`, whose frame would stand in the traceback of every failed import.
-    def get_code(self, fullname):
-        take, self.take = self.take, None
-        code = take and take()
-        return code or super().get_code(fullname)
+    def get_code(fullname):
+        loader.__dict__.pop("get_code", None)
+        return take() or loader.get_code(fullname)
+
+    loader.get_code = get_code
+    return loader
 
 
 class Imports:
@@ -107,7 +110,7 @@ class Imports:
         if place is None:
             loader = machinery.ExtensionFileLoader(name, origin)
         else:
-            loader = Remembered(name, origin, lambda: self._code(*place))
+            loader = remembering(name, origin, lambda: self._code(*place))
         spec = machinery.ModuleSpec(name, loader, origin=origin, is_package=is_package)
         spec.has_location = True
         spec.cached = cached
@@ -139,6 +142,10 @@ class Imports:
         except (OSError, ValueError, EOFError, TypeError):
             return None
 
+    def is_in_use(self):
+        """Whether modules may come from the file. A start that fails meanwhile is tried once more without it."""
+        return self.open is not None and bool(self.index)
+
     def worked(self):
         """The start has come to a good end: the next may have the file as well."""
         if self.open is not None:
@@ -163,7 +170,7 @@ class Imports:
 
 def imported():
     """The modules of the environment that were imported from files: name -> spec."""
-    kinds = (machinery.SourceFileLoader, Remembered, machinery.ExtensionFileLoader)
+    kinds = (machinery.SourceFileLoader, machinery.ExtensionFileLoader)
     places = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
     found = {}
     for name, module in list(sys.modules.items()):

@@ -5,11 +5,11 @@ import signal
 import sys
 import time
 
-from . import answers, attachment
+from . import answers, attachment, credentials
 from .log import event_failure
-from .names import CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
+from .names import AWAY, CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
-from .role import Role, wrap
+from .role import Role, tolerate_second_stop, wrap
 from .text import one_line
 from .watching import diagnose_hang
 
@@ -41,6 +41,9 @@ class Master(Role):
     def attach(self):
         master = self.master
         attachment.mend()
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if directory and credentials.is_needed(self.report.status["buildbot"]):
+            credentials.mend(directory)
         wrap(master, "startService", failed=self._start_ended)
         wrap(master, "stopService", before=self._stopping)
         wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
@@ -51,6 +54,7 @@ class Master(Role):
 
     def reactor_started(self):
         self.runner.stop_at_once_on_signals()  # the reactor has put its own handlers in place
+        tolerate_second_stop()
 
     # Starting
 
@@ -101,8 +105,8 @@ class Master(Role):
         )
 
     def _not_compared(self, failure):
-        # Versions before 4 take a file that is no database for an old one.
-        if is_damage(failure.value):
+        # Versions before 4 take a file that is no database for an old one, and 2 one that it cannot reach.
+        if is_damage(failure.value) or exit_status(failure.value) == AWAY:
             self.errors.insert(0, failure.value)
 
     def _start_ended(self, error):
@@ -157,10 +161,12 @@ class Master(Role):
             return
         self.state = "running"
         self.errors.clear()
-        url = getattr(self.master.config, "buildbotURL", None)
-        message = "running: Buildbot %s%s" % (self.report.status["buildbot"], ", %s" % url if url else "")
-        self.announcement = message
+        self.announcement = self._serving()
         self._announce()
+
+    def _serving(self):
+        url = getattr(self.master.config, "buildbotURL", None)
+        return "running: Buildbot %s%s" % (self.report.status["buildbot"], ", %s" % url if url else "")
 
     def _announce(self):
         """Say that the start has succeeded, once the configuration on disk has been read.
@@ -198,7 +204,7 @@ class Master(Role):
         self.runner.stop_vouching()
         reason = one_line("; ".join(error_text(error) for error in self.errors) + self.place)
         message = {
-            "complete": "running: configuration update complete",
+            "complete": self._serving() + "; configuration update complete",
             "aborted": "running on the previous configuration, the new one was refused: " + reason,
             "partial": "running, but the new configuration is only partly in effect: " + reason,
         }[outcome]

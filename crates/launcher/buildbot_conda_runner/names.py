@@ -3,6 +3,8 @@
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 LOCK = ".buildbot-conda.lock"
 CLI = "/usr/bin/buildbot-conda"
+LAUNCHER = "/usr/libexec/buildbot-conda/launcher"
+RELOAD_MARK = "reload"  # in the run-time directory: a reload waits for the end of the process whose PID it holds
 UPGRADE_MARK = "upgrade-in-progress"
 UNFINISHED_UPDATE = ".changing"  # beside the generations of a managed environment
 PID_FILE = "twistd.pid"
@@ -23,6 +25,8 @@ SYSTEMD_VARIABLES = (
 # What `service prepare` hands on when it has brought the database up to date and starts anew: the
 # number of the lock's descriptor, and that there is no use in preparing again.
 HANDED_LOCK, PREPARED = "BUILDBOT_CONDA_LOCK", "BUILDBOT_CONDA_PREPARED"
+# From the launcher: a descriptor of the environment that it was given, and in that the fingerprint of the drop-in.
+HANDED_ENVIRONMENT, DROP_IN = "BUILDBOT_CONDA_ENVIRONMENT", "BUILDBOT_CONDA_DROP_IN"
 
 # syslog(3) priorities.
 CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7

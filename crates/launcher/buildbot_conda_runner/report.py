@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+from .names import DROP_IN, RELOAD_MARK
 from .text import one_line, to_bytes
 
 
@@ -14,7 +15,7 @@ class Report:
     No failure in here may end a healthy Buildbot: a full disk or a vanished socket is ignored.
     """
 
-    def __init__(self, options, variables):
+    def __init__(self, options, variables, inherited):
         self.pid = os.getpid()
         self.address = variables.get("NOTIFY_SOCKET", "")
         if self.address.startswith("@"):
@@ -28,6 +29,8 @@ class Report:
             "role": options.role,
             "state": "starting",
             "since": time.time(),
+            "begun": time.time(),  # the process may start again under the same number
+            "drop_in": inherited.get(DROP_IN.encode(), b"").decode("ascii", "replace") or None,
             "pid": self.pid,
             "buildbot": None,
             "message": "starting",
@@ -35,6 +38,22 @@ class Report:
             "worker": None,
         }
         self.sent = None
+
+    def is_reload_awaited(self):
+        """Whether `service reload` waits for the end of this start and for the next one in the same process."""
+        try:
+            with open(os.path.join(self.directory, RELOAD_MARK), "rb") as file:
+                return bool(self.directory) and int(file.read(32)) == self.pid
+        except (OSError, ValueError):
+            return False
+
+    def withdraw_reload(self):
+        """A stop was asked for, or the next start begins."""
+        if self.directory:
+            try:
+                os.unlink(os.path.join(self.directory, RELOAD_MARK))
+            except OSError:
+                pass
 
     def notify(self, *lines):
         """Send one datagram to systemd; says whether it went out."""

@@ -45,6 +45,25 @@ def stop_reactor():
         pass
 
 
+def tolerate_second_stop():
+    """Let a reactor that is stopping be told so again.
+
+    The clean shutdown of a master and its handler of TERM both stop the reactor; the one that comes later would fail with
+    a traceback in the log.
+    """
+    from twisted.internet import error, reactor
+
+    original = reactor.stop
+
+    def stop():
+        try:
+            return original()
+        except error.ReactorNotRunning:
+            return None
+
+    reactor.stop = stop
+
+
 class Role:
     """What master and worker share; `service` is the Runner that owns this."""
 

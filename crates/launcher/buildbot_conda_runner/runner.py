@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 
-from .arguments import Options, Refusal, take_environment
+from .arguments import Options, Refusal, inherited_environment, take_environment
 from .database import Database
+from .handover import become, below
 from .imports import Imports
 from .journal import Journal
 from .lock import remove_pid_file, take_lock, write_pid_file
@@ -18,6 +19,9 @@ from .names import (
     CRITICAL,
     ERROR,
     HANDED_LOCK,
+    LAUNCHER,
+    NOTICE,
+    PREPARED,
     STOP_PATIENCE,
     TAC,
     UNEXPECTED,
@@ -35,8 +39,13 @@ class Runner:
 
     def __init__(self, options):
         self.options = options
+        self.inherited = inherited_environment()
         self.variables = take_environment()
-        self.report = Report(options, self.variables)
+        self.umask = os.umask(0o077)
+        os.umask(self.umask)
+        self.lock = self.imports = None
+        self.is_too_late = False
+        self.report = Report(options, self.variables, self.inherited)
         self.journal = Journal(options, self.variables.get("JOURNAL_STREAM"))
         self.minder = Minder()
         self.database = Database(self)
@@ -56,6 +65,7 @@ class Runner:
 
     def stop_at_once(self, _number, _frame):
         """TERM and INT during a start: no build runs yet, and a configuration may never return."""
+        self.report.withdraw_reload()
         self.hard_exit(0, "stopped during the start")
 
     def stop_at_once_on_signals(self):
@@ -72,8 +82,15 @@ class Runner:
     # The end
 
     def finish(self, code, reason, hint=None):
-        """Tell everybody how this ended; returns the exit status."""
+        """Report how this ended, and return the exit status; does not return when a reload waits for a new start."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        if not code and self.report.is_reload_awaited():
+            code, reason = UNEXPECTED, self.start_again("starting again")
+        if code and self.may_be_due_to_imports():
+            self.journal.write(NOTICE, "the start failed, trying once more without the remembered imports: " + reason)
+            prepared = {PREPARED: self.variables[PREPARED]} if PREPARED in self.variables else {}
+            why = self.start_again("starting again without the remembered imports", **prepared)
+            self.journal.write(WARNING, why)
         if code:
             text = reason if hint is None else "%s\nhint: %s" % (reason, hint)
             self.journal.write(ERROR, text)
@@ -81,9 +98,24 @@ class Runner:
         remove_pid_file()
         return code
 
+    def may_be_due_to_imports(self):
+        """Whether this start has failed while it made use of what is remembered; the file is not found by the next."""
+        return not self.is_started and not self.is_too_late and self.imports is not None and self.imports.is_in_use()
+
+    def start_again(self, message, **variables):
+        """Become the launcher. Returns only why that failed.
+
+        From systemd 259 on a unit must not pass through its end during a reload, so the process stays.
+        """
+        self.report.withdraw_reload()
+        self.report.change("starting", message)
+        role, _, name = self.options.reference.partition("@")
+        words = [role, name] if name else [role]
+        return become(self, below(self.options, LAUNCHER) + words, **variables)
+
     def hard_exit(self, code, reason, hint=None):
         """End this process now, from any thread."""
-        self.finish(code, reason, hint)
+        code = self.finish(code, reason, hint)
         for stream in (sys.__stdout__, sys.__stderr__):
             try:
                 stream.flush()
@@ -112,7 +144,9 @@ class Runner:
         """Say so, and see to it that the stop comes to an end: some versions of Buildbot wait for
         ever for a worker that left at the wrong moment. Builds are not lost by an end like that."""
         self.start_is_over()
-        self.report.change("stopping", "stopping", ["STOPPING=1"])
+        # systemd would stop the unit after a reload in which it was told of an end.
+        tags = [] if self.report.is_reload_awaited() else ["STOPPING=1"]
+        self.report.change("stopping", "stopping", tags)
         self.minder.after("deadline", STOP_PATIENCE, self._stop_too_late)
 
     def _stop_too_late(self):
@@ -128,6 +162,7 @@ class Runner:
         self.minder.after("deadline", seconds, lambda: self.hard_exit(*self.role.outcome()))
 
     def too_late(self):
+        self.is_too_late = True
         code, why, text = diagnose_hang()
         reason = "the start did not come to an end within %g s: %s" % (self.options.start_timeout, why)
         self.journal.write(ERROR, "stack at that moment:\n" + text)
@@ -358,7 +393,7 @@ class Runner:
         self.stop_vouching()
         # Threads of the configuration may keep the interpreter from ending.
         code, reason, hint = self.role.outcome()
-        self.finish(code, reason, hint)
+        code = self.finish(code, reason, hint)
         self.minder.after("deadline", 10, lambda: self.real_exit(code))
         return code
 

@@ -228,6 +228,7 @@ class Worker(Role):
 
         def stop(*_):
             self.asked = True
+            self.report.withdraw_reload()
             reactor.callFromThread(self._stop)
 
         signal.signal(signal.SIGTERM, stop)

@@ -53,6 +53,13 @@ def buildbot_version(python):
 PORTS = itertools.cycle(range(10000 + os.getpid() % 100 * 200, 10200 + os.getpid() % 100 * 200))
 
 
+def umask():
+    """Of this process, which those that it starts have, too."""
+    found = os.umask(0o022)
+    os.umask(found)
+    return found
+
+
 def free_port():
     while True:
         port = next(PORTS)
@@ -178,6 +185,17 @@ class Instance:
                 command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
         return self
+
+    def launcher(self):
+        """Constants with a launcher that starts the runner again, and shows what it was given."""
+        launcher = self.run / "launcher"
+        launcher.write_text(
+            '#!/bin/sh\necho "launched with $*, FRESH=$FRESH, umask $(umask)"\n'
+            "exec '%s' '%s' %s '%s' --reference %s\n"
+            % (self.python, RUNNER, self.role, self.directory, self.name)
+        )
+        launcher.chmod(0o755)
+        return {"LAUNCHER": str(launcher)}
 
     def signal(self, number):
         self.process.send_signal(number)

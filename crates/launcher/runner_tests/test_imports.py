@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 
 import pytest
-from instances import wait_until
+from instances import free_port, wait_until
 
 LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
 
@@ -229,6 +229,26 @@ def test_full_disk_leaves_no_file(tree, tmp_path):
     (tree.state / "bytecode" / "imports.new").symlink_to("/dev/full")
     assert tree.start()[0] == "pqrs"
     assert list((tree.state / "bytecode").iterdir()) == []
+
+
+USES_IMPORTS = "import sys\nif any(type(finder).__name__ == 'Imports' for finder in sys.meta_path):\n    %s\n"
+
+
+@pytest.mark.parametrize("how", ["raise RuntimeError('of the imports')", "import os; os._exit(0)"])
+def test_start_that_fails_with_the_imports_is_tried_once_more_without_them(python, make, how):
+    worker = make.worker(python, free_port())
+    tac, file = worker.directory / "buildbot.tac", worker.state / "bytecode" / "imports"
+    tac.write_text(USES_IMPORTS % how + tac.read_text())
+    for launched in (0, 1):
+        worker.start(**worker.launcher()).ready()
+        assert worker.log().count("launched with worker") == launched
+        wait_until(file.exists, "`%s`" % file)
+        assert worker.stop() == 0
+    # What fails in any case does so with its own reason, after one more attempt.
+    tac.write_text("raise RuntimeError('in any case')\n")
+    assert worker.start(**worker.launcher()).wait() == 78
+    assert "RuntimeError: in any case" in worker.status()
+    assert worker.log().count("launched with worker") == 2
 
 
 def test_master_and_worker_start_again_from_what_they_remember(python, make):

@@ -21,7 +21,13 @@ def test_master_reports_from_its_start_to_its_stop(python, make):
     assert stat.S_IMODE(os.stat(master.run / "status.json").st_mode) == 0o644
     assert (master.directory / "twistd.pid").read_text() == str(master.process.pid)
     assert (master.state / "last-version").read_text().strip() == status["buildbot"]
+    # As a stop by systemd does it: a clean shutdown, and TERM while that goes on.
+    worker = make.worker(python, master).start()
+    worker.attached()
+    master.signal(signal.SIGUSR1)
     assert master.stop() == 0
+    assert "Traceback" not in master.log(), master.log()
+    assert worker.stop() == 0
     assert any("STOPPING=1" in lines for lines in master.messages())
     assert not (master.directory / "twistd.pid").exists()
     status = master.status_file()

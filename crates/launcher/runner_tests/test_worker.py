@@ -5,7 +5,7 @@ import signal
 import socket
 import time
 
-from instances import free_port, wait_until
+from instances import free_port, umask, wait_until
 
 LEAKS = (
     "NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID "
@@ -111,6 +111,59 @@ def test_hup_during_the_start_drains_a_worker_that_allows_it(python, make):
     tac.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n" + tac.read_text())
     assert worker.start().wait() == 0
     assert any("READY=1" in lines for lines in worker.messages())
+
+
+def test_reload_lets_the_build_finish_and_starts_again_in_the_same_process(python, make):
+    master = make.master(python, command="touch running; sleep 3").start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal")
+    tac = worker.directory / "buildbot.tac"
+    tac.write_text("import os\nos.environ['FRESH'] = 'no'\nos.umask(0o077)\n" + tac.read_text())
+    worker.start(env={"FRESH": "yes"}, **worker.launcher()).attached()
+    before = worker.status_file()
+    for number in (1, 2):
+        master.force()
+        wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+        (worker.run / "reload").write_text("%d" % worker.process.pid)
+        worker.signal(signal.SIGHUP)
+        assert master.finished(number) == 0
+        wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.tell)
+        worker.attached()
+        after = worker.status_file()
+        assert (after["pid"], after["state"]) == (before["pid"], "running")
+        assert not (worker.run / "reload").exists()
+        (worker.directory / "b1" / "build" / "running").unlink()
+        # The next one is an end, as nobody waits for more.
+        if number == 1:
+            before = after
+            worker.signal(signal.SIGHUP)
+            assert worker.wait() == 0
+            worker.start(env={"FRESH": "yes"}, **worker.launcher()).attached()
+            before = worker.status_file()
+    assert worker.log().count("launched with worker, FRESH=yes, umask %04o" % umask()) == 2
+    # systemd would stop the unit after the reload.
+    assert not any("STOPPING=1" in lines for lines in worker.messages())
+    assert worker.stop() == 0
+
+
+def test_stop_during_a_reload_is_a_stop(python, make):
+    master = make.master(python, command="touch running; sleep 60").start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal")
+    worker.start(**worker.launcher()).attached()
+    master.force()
+    wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+    (worker.run / "reload").write_text("%d" % worker.process.pid)
+    worker.signal(signal.SIGHUP)
+    worker.wait_status("^draining: ")
+    assert worker.stop() == 0
+    assert "launched with" not in worker.log() and not (worker.run / "reload").exists()
+
+
+def test_reload_without_a_launcher_is_a_failure(python, make):
+    worker = make.worker(python, free_port(), allow_shutdown="signal").start(LAUNCHER="/nonexistent").ready()
+    (worker.run / "reload").write_text("%d" % worker.process.pid)
+    worker.signal(signal.SIGHUP)
+    assert worker.wait() == 1
+    assert worker.status() == "cannot run `/nonexistent`: No such file or directory"
 
 
 def test_refused_worker_says_so_and_recovers(python, make):

@@ -5,11 +5,13 @@
 //! doubtful is refused with status 78 and one clear message, on the status line and in the journal.
 
 mod arguments;
+mod handover;
 mod notify;
 mod program;
 mod refusal;
 
 use std::env;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
@@ -39,10 +41,17 @@ fn become_buildbot(arguments: &Arguments) -> Refusal {
         notify::warn(warning);
     }
     let command = &program.command_line;
-    let source = Command::new(&command.program)
+    let mut process = Command::new(&command.program);
+    process
         .args(&command.arguments)
         .env_clear()
-        .envs(&command.environment)
+        .envs(&command.environment);
+    let environment = match handover::environment() {
+        Ok(environment) => environment,
+        Err(source) => return Refusal::Handover { source },
+    };
+    let source = process
+        .env(handover::VARIABLE, environment.as_raw_fd().to_string())
         .exec();
     Refusal::Exec {
         program: command.program.clone().into(),

@@ -13,8 +13,9 @@ use buildbot_conda_conda::{
 use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTIAL};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
-use buildbot_conda_core::settings::{Instance, Word as _};
+use buildbot_conda_core::settings::{Hardening, Instance, Word as _};
 use buildbot_conda_host::below;
+use buildbot_conda_host::systemd::too_old_for_strict;
 
 use crate::arguments::Arguments;
 use crate::refusal::Refusal;
@@ -40,10 +41,11 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     let instance = settings.instance(&arguments.reference)?;
     let mut warnings: Vec<String> = changed_since(instance, inherited)?.into_iter().collect();
     check_credentials(instance, inherited)?;
+    check_hardening(instance, arguments.root.as_deref())?;
     check_directory(instance)?;
     let prefix = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
-    check_buildbot(&prefix, instance.reference.role)?;
+    check_buildbot(&prefix, instance)?;
     let conda_root = conda_root(instance)?;
     let options = Options {
         target: Some(instance.conda_env.to_string().into()),
@@ -130,6 +132,15 @@ fn conda_root(instance: &Instance) -> Result<Option<Root>, Refusal> {
         .map_err(|source| Refusal::Prefix { source })
 }
 
+/// Before anything is looked for: an older systemd hides it.
+fn check_hardening(instance: &Instance, root: Option<&Path>) -> Result<(), Refusal> {
+    if instance.hardening != Hardening::Strict {
+        return Ok(());
+    }
+    let instance = instance.reference.to_string();
+    too_old_for_strict(root).map_or(Ok(()), |version| Err(Refusal::Strict { version, instance }))
+}
+
 fn check_directory(instance: &Instance) -> Result<(), Refusal> {
     let path = PathBuf::from(instance.directory.as_str());
     match path.metadata() {
@@ -166,7 +177,7 @@ fn create_command(instance: &Instance) -> String {
 }
 
 /// Python and Buildbot must be in the environment: what `PATH` would find instead is another one.
-fn check_buildbot(prefix: &Path, role: Role) -> Result<(), Refusal> {
+fn check_buildbot(prefix: &Path, instance: &Instance) -> Result<(), Refusal> {
     let executable = |path: &Path| {
         path.metadata()
             .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
@@ -174,9 +185,10 @@ fn check_buildbot(prefix: &Path, role: Role) -> Result<(), Refusal> {
     if !executable(&prefix.join("bin/python")) {
         return Err(Refusal::NoPython {
             prefix: prefix.to_owned(),
+            how: how_to_install("python", prefix, instance),
         });
     }
-    let (package, module) = match role {
+    let (package, module) = match instance.reference.role {
         Role::Master => ("buildbot", "buildbot"),
         Role::Worker => ("buildbot-worker", "buildbot_worker"),
     };
@@ -188,7 +200,19 @@ fn check_buildbot(prefix: &Path, role: Role) -> Result<(), Refusal> {
     Err(Refusal::NoBuildbot {
         prefix: prefix.to_owned(),
         package,
+        how: how_to_install(package, prefix, instance),
     })
+}
+
+/// The end of a hint: a command of the conda that is there, or none.
+fn how_to_install(package: &str, prefix: &Path, instance: &Instance) -> String {
+    let conda = Path::new(instance.conda_root.as_str()).join("bin/conda");
+    if conda.exists() {
+        let (conda, prefix) = (conda.display(), prefix.display());
+        format!(": `{conda} install --prefix {prefix} --channel conda-forge {package}`")
+    } else {
+        " with the program that made it, such as micromamba or pixi".to_owned()
+    }
 }
 
 /// Whether `lib/python3.*/site-packages` has the module.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use buildbot_conda_conda as conda;
 use buildbot_conda_core::settings;
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::systemd::STRICT_SYSTEMD;
 use thiserror::Error;
 
 /// Every refusal ends the launcher with status 78.
@@ -41,20 +42,28 @@ pub(crate) enum Refusal {
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]
     Activation { source: conda::Refusal },
+    #[error(
+        "`hardening = \"strict\"` needs systemd {STRICT_SYSTEMD}, and this host has {version}\n\
+         hint: `buildbot-conda set {instance} hardening standard`, or upgrade the system"
+    )]
+    Strict { version: u32, instance: String },
+    #[error("keep the environment for a later start: {source}")]
+    Handover { source: io::Error },
     #[error("look at `{}`: {source}\nhint: the account that runs the instance needs access to it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(
-        "no executable `{}`\nhint: install Python into the environment: `conda install --prefix {} python`",
-        prefix.join("bin/python").display(), prefix.display()
+        "no executable `{}`\nhint: install Python into the environment{how}",
+        prefix.join("bin/python").display()
     )]
-    NoPython { prefix: PathBuf },
+    NoPython { prefix: PathBuf, how: String },
     #[error(
-        "no `{package}` in the environment `{}`\nhint: install it: `conda install --prefix {} -c conda-forge {package}`",
-        prefix.display(), prefix.display()
+        "no `{package}` in the environment `{}`\nhint: install it{how}",
+        prefix.display()
     )]
     NoBuildbot {
         prefix: PathBuf,
         package: &'static str,
+        how: String,
     },
     #[error(
         "no directory `{}`\nhint: set `directory` in the configuration to where `buildbot.tac` is",

@@ -276,17 +276,18 @@ fn an_environment_without_python_is_refused() {
     fs::remove_file(host.path("conda/envs/buildbot/bin/python")).unwrap();
     host.refuses(
         "error: no executable `{root}/conda/envs/buildbot/bin/python`\n\
-         hint: install Python into the environment: `conda install --prefix {root}/conda/envs/buildbot python`\n",
+         hint: install Python into the environment with the program that made it, such as micromamba or pixi\n",
     );
 }
 
 #[test]
 fn an_environment_without_buildbot_is_refused() {
     let host = Host::new();
+    host.executable("conda/bin/conda", "");
     fs::remove_file(host.path("conda/envs/buildbot/bin/buildbot")).unwrap();
     host.refuses(
         "error: no `buildbot` in the environment `{root}/conda/envs/buildbot`\n\
-         hint: install it: `conda install --prefix {root}/conda/envs/buildbot -c conda-forge buildbot`\n",
+         hint: install it: `{root}/conda/bin/conda install --prefix {root}/conda/envs/buildbot --channel conda-forge buildbot`\n",
     );
     host.write(
         "conda/envs/buildbot/lib/python3.11/site-packages/buildbot/__init__.py",
@@ -424,6 +425,31 @@ fn a_unit_of_another_account_is_refused() {
         said.contains("as `someone`, but the configuration says `bb`"),
         "{said}"
     );
+}
+
+#[test]
+fn the_environment_from_before_activation_is_handed_over() {
+    let host = Host::new();
+    host.executable(
+        "conda/envs/buildbot/bin/python",
+        "#!/bin/sh\n\
+         tr '\\0' '\\n' </proc/self/fd/\"$BUILDBOT_CONDA_ENVIRONMENT\"\n",
+    );
+    let output = host
+        .launcher()
+        .arg("master")
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("ODD", "a=b c")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let expected = [
+        "BUILDBOT_CONDA_ENVIRONMENT",
+        "ODD=a=b c",
+        "PATH=/usr/bin:/bin",
+    ];
+    assert_eq!(lines(&output), expected);
 }
 
 #[test]

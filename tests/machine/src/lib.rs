@@ -25,6 +25,7 @@ mod rest;
 mod root;
 mod scenarios;
 mod stage;
+mod system;
 mod timings;
 mod tree;
 mod unit;
@@ -49,6 +50,7 @@ pub use scenarios::Scenarios;
 pub use stage::{
     CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, held_script, scripted,
 };
+pub use system::System;
 pub use tree::{Layers, machines_directory};
 pub use unit::Unit;
 

@@ -41,10 +41,31 @@ const MAX_AGE: Duration = Duration::from_hours(5 * 24);
 ///
 /// What mmdebstrap said. `BUILDBOT_CONDA_MIRROR` names another mirror than Debian's own.
 pub fn debian_root(release: Release) -> Result<PathBuf> {
+    let recipe = Recipe {
+        suite: release.code_name(),
+        ..Recipe::default()
+    };
+    special_root(release.code_name(), &recipe)
+}
+
+/// What a root is made of.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Recipe {
+    pub(crate) suite: &'static str,
+    /// Another suite of Debian's archive.
+    pub(crate) also: Option<&'static str>,
+    /// Packages that come from that one, and their priority in `apt_preferences(5)`.
+    pub(crate) pinned: Option<(&'static str, u32)>,
+    /// A directory of mmdebstrap's hooks.
+    pub(crate) hooks: Option<&'static str>,
+}
+
+/// The root of that `name`, made by a recipe.
+pub(crate) fn special_root(name: &str, recipe: &Recipe) -> Result<PathBuf> {
     let mirror = std::env::var("BUILDBOT_CONDA_MIRROR").unwrap_or_default();
-    let key = cache::key(&[include_str!("root.rs"), &mirror]);
-    cache::entry(&format!("root-{release}"), &key, MAX_AGE, |path| {
-        make(release, &mirror, path)
+    let key = cache::key(&[include_str!("root.rs"), &mirror, &format!("{recipe:?}")]);
+    cache::entry(&format!("root-{name}"), &key, MAX_AGE, |path| {
+        make(name, recipe, &mirror, path)
     })
 }
 
@@ -66,8 +87,11 @@ pub fn systemd_version(release: Release) -> Result<String> {
     Ok(version.context("find systemd's version")?.to_owned())
 }
 
-fn make(release: Release, mirror: &str, path: &Path) -> Result<()> {
-    eprintln!("making a {release} root from Debian's archive");
+/// Debian's own mirror.
+const ARCHIVE: &str = "http://deb.debian.org/debian";
+
+fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
+    eprintln!("making a root for {name} from Debian's archive");
     let mut command = Command::new("mmdebstrap");
     command
         .args([
@@ -77,10 +101,25 @@ fn make(release: Release, mirror: &str, path: &Path) -> Result<()> {
             "--quiet",
         ])
         .arg(format!("--include={}", PACKAGES.join(",")))
-        .args([release.code_name()])
-        .arg(path);
-    if !mirror.is_empty() {
-        command.arg(mirror);
+        // A suite that moves on is refused by a mirror that is some days behind.
+        .arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    if let Some(hooks) = recipe.hooks {
+        command.arg(format!("--hook-dir={hooks}"));
+    }
+    if let (Some((packages, priority)), Some(suite)) = (recipe.pinned, recipe.also) {
+        command.arg(format!(
+            "--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\"; printf 'Package: %s\\nPin: release n=%s\\nPin-Priority: %s\\n' \
+             '{packages}' {suite} {priority} >\"$1/etc/apt/preferences.d/matrix\""
+        ));
+    }
+    command.arg(recipe.suite).arg(path);
+    let archive = if mirror.is_empty() { ARCHIVE } else { mirror };
+    if let Some(also) = recipe.also {
+        for suite in [recipe.suite, also] {
+            command.arg(format!("deb {archive} {suite} main"));
+        }
+    } else if !mirror.is_empty() || recipe.suite == "sid" {
+        command.arg(archive);
     }
     process::run(&mut command, b"", Duration::from_mins(10))?.succeeded()?;
 

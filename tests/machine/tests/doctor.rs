@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
     CONFIGURATION, LATER, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, Rest, SOON,
-    WORKER, WORKER_UNIT, on_each_release, set_up,
+    Scenarios, WORKER, WORKER_UNIT, on_each_release, set_up,
 };
 use serde_json::Value;
 
@@ -31,6 +31,9 @@ struct Found {
 type Expected<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 struct Patient<'machine>(&'machine Machine);
+
+/// What a scenario is about, and its rounds.
+type Theme = (&'static str, fn(&Patient<'_>) -> Outcome);
 
 impl Patient<'_> {
     fn shell(&self, script: &str) -> Result<String> {
@@ -64,26 +67,15 @@ impl Patient<'_> {
         let mut checks: Vec<&str> = expected.iter().map(|(check, ..)| *check).collect();
         checks.dedup();
         let found = self.look(&checks)?;
-        for (check, instance, severity, seen) in expected {
-            let is_it = |found: &&Found| {
-                found.check == *check
-                    && found.instance.as_deref().unwrap_or_default() == *instance
-                    && found.severity == *severity
-                    && found.seen.contains(seen)
-            };
-            let found_it = found.iter().find(is_it);
-            let found_it = found_it.with_context(|| {
-                format!("after `{broken}`: no {check} of `{instance}` with `{seen}` in {found:#?}")
-            })?;
-            ensure!(
-                !found_it.commands.is_empty() || found_it.has_words && !repair.is_empty(),
-                "nothing mends {found_it:?}"
-            );
-        }
-        self.carry_out(&found)?;
-        self.shell(repair)?;
-        self.ensure_clean(&checks)
-            .with_context(|| format!("after `{broken}` was mended"))
+        let named = ensure_named(&found, expected, !repair.is_empty());
+        // What comes next finds the machine in order, whatever was said.
+        let fixed = self.carry_out(&found).and_then(|()| {
+            self.shell(repair)?;
+            self.ensure_clean(&checks)
+        });
+        named
+            .and(fixed)
+            .with_context(|| format!("after `{broken}`"))
     }
 
     fn carry_out(&self, found: &[Found]) -> Outcome {
@@ -106,6 +98,26 @@ impl Patient<'_> {
     }
 }
 
+/// Each that is expected is there, with a way out.
+fn ensure_named(found: &[Found], expected: &[Expected<'_>], is_repaired: bool) -> Outcome {
+    for (check, instance, severity, seen) in expected {
+        let is_it = |found: &&Found| {
+            found.check == *check
+                && found.instance.as_deref().unwrap_or_default() == *instance
+                && found.severity == *severity
+                && found.seen.contains(seen)
+        };
+        let found_it = found.iter().find(is_it);
+        let found_it = found_it
+            .with_context(|| format!("no {check} of `{instance}` with `{seen}` in {found:#?}"))?;
+        ensure!(
+            !found_it.commands.is_empty() || found_it.has_words && is_repaired,
+            "nothing mends {found_it:?}"
+        );
+    }
+    Ok(())
+}
+
 fn found(finding: &Value) -> Option<Found> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let severity = text(&finding["severity"])?;
@@ -126,15 +138,23 @@ fn what_is_broken_is_named_and_mended_by_what_was_printed(release: Release) -> O
     let patient = Patient(&machine);
     prepare(&patient)?;
     a_host_that_was_set_up_by_hand(&patient)?;
-    host(&patient)?;
-    units(&patient)?;
-    files(&patient)?;
-    environment(&patient)?;
-    buildbot(&patient)?;
-    connection(&patient)?;
-    safe_mending(&patient)?;
-    others_than_root(&patient)?;
-    patient.ensure_clean(&[])
+    patient.shell("cp -p /home/bb/master/master.cfg /home/bb/good.cfg")?;
+    let themes: [Theme; 8] = [
+        ("host", host),
+        ("units", units),
+        ("files", files),
+        ("environment", environment),
+        ("Buildbot", buildbot),
+        ("connection", connection),
+        ("safe commands", safe_mending),
+        ("others than root", others_than_root),
+    ];
+    let mut scenarios = Scenarios::new(|| Ok(()));
+    for (name, theme) in themes {
+        scenarios.run(name, || theme(&patient));
+    }
+    scenarios.run("all is in order", || patient.ensure_clean(&[]));
+    scenarios.finish()
 }
 
 /// The environment is the service user's, with records that he can read, and has a `conda` that brings back what was
@@ -281,7 +301,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         "cp /usr/lib/systemd/system/buildbot-worker.service /etc/systemd/system; systemctl daemon-reload",
-        &[("unit-file", "worker", "warning", "is a copy")],
+        &[("unit-file", "worker", "warning", "in the place of the package's unit")],
         "",
     )?;
     patient.round(
@@ -324,7 +344,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
         "",
     )?;
     patient.round(
-        "systemctl stop buildbot-master; cp -p /home/bb/master/master.cfg /home/bb/good.cfg; \
+        "systemctl stop buildbot-master; \
          echo 'import nowhere_at_all' >>/home/bb/master/master.cfg; ! systemctl start buildbot-master; \
          cp -p /home/bb/good.cfg /home/bb/master/master.cfg",
         &[("unit-state", "master", "problem", "nowhere_at_all")],

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use buildbot_conda_machine::{
-    CHANNEL, Channel, Machine, Outcome, Output, Release, Rest, Unit, Version, on_each_release,
-    without_conda,
+    CHANNEL, Channel, LOCK, Machine, OTHER_LOCK, Outcome, Output, Release, Rest, Unit, Version,
+    managed, on_each_release,
 };
 
 on_each_release! {
@@ -18,31 +18,15 @@ on_each_release! {
 const LIMIT: Duration = Duration::from_mins(4);
 /// Where the environment is used.
 const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
-const LOCK: &str = "/root/lock.txt";
-const OTHER: &str = "/root/other.txt";
 
 fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run_within(LIMIT, &[&["buildbot-conda"], words].concat())
 }
 
-/// A machine with the environment `buildbot` and a second lock, which has another setuptools.
+/// A machine with the environment `buildbot`, a master and a worker, both running.
 fn with_environment(release: Release) -> anyhow::Result<Machine> {
-    let machine = Machine::boot(without_conda(release)?)?;
-    let lock = Channel::made()?.lock(Version::V4_3_0, CHANNEL)?;
-    let older = Channel::made()?.lock(Version::V3_11_9, CHANNEL)?;
-    let of = |text: &str| {
-        text.lines()
-            .find(|line| line.contains("/setuptools-"))
-            .map(str::to_owned)
-    };
-    let (new, old) = (
-        of(&lock).context("find setuptools")?,
-        of(&older).context("find setuptools")?,
-    );
-    ensure!(new != old, "the second lock is the first");
-    machine.write_file(LOCK, &lock, "0644", "root")?;
-    machine.write_file(OTHER, &lock.replace(&new, &old), "0644", "root")?;
-    call(&machine, &["env", "create", "buildbot", "--file", LOCK])?.succeeded()?;
+    let machine = Machine::boot(managed(release)?)?;
+    Rest::new(&machine).wait_for_worker("worker", LIMIT)?;
     Ok(machine)
 }
 
@@ -68,12 +52,6 @@ fn prefix_of(machine: &Machine, unit: Unit<'_>) -> anyhow::Result<String> {
     Ok(prefix)
 }
 
-fn create_instances(machine: &Machine) -> Outcome {
-    call(machine, &["create", "master"])?.succeeded()?;
-    call(machine, &["create", "worker"])?.succeeded()?;
-    Ok(())
-}
-
 fn a_host_without_conda_gets_an_environment_and_updates_it_while_it_builds(
     release: Release,
 ) -> Outcome {
@@ -87,7 +65,6 @@ fn a_host_without_conda_gets_an_environment_and_updates_it_while_it_builds(
         foreign.text().is_empty(),
         "others than root can write: {foreign}"
     );
-    create_instances(&machine)?;
     let rest = Rest::new(&machine);
     let build = rest.wait_for_build(rest.force("hello", &[])?, LIMIT)?;
     let log = rest.log(&build, "hello")?;
@@ -118,7 +95,7 @@ END"#,
 
     let [master, worker] = [Unit::master(&machine), Unit::worker(&machine)];
     machine
-        .shell(&format!("setsid -f sh -c 'buildbot-conda env update buildbot --file {OTHER} >/root/talk 2>&1; echo $? >/root/status'"))?
+        .shell(&format!("setsid -f sh -c 'buildbot-conda env update buildbot --file {OTHER_LOCK} >/root/talk 2>&1; echo $? >/root/status'"))?
         .succeeded()?;
     // It begins once more, before the worker is restarted or after.
     machine.wait_until("the build runs again", LIMIT, || exists(begun))?;
@@ -186,7 +163,6 @@ END"#,
 fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     let machine = with_environment(release)?;
     let first = current(&machine)?;
-    create_instances(&machine)?;
     // All of it in the narrowest sandbox, into which the environment's generations have to be bound.
     for reference in ["master", "worker"] {
         call(&machine, &["set", reference, "hardening", "strict"])?.succeeded()?;

@@ -142,7 +142,15 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
     let stage = Stage::running(release)?;
 
     fault("worker-reload", release, || {
+        let begun = || -> anyhow::Result<serde_json::Value> {
+            let text = stage
+                .machine
+                .read_file("/run/buildbot-conda/worker/status.json")?;
+            let status: serde_json::Value = serde_json::from_str(&text)?;
+            Ok(status["begun"].clone())
+        };
         let pid = stage.main_pid(WORKER_UNIT)?;
+        let before = begun()?;
         let request = stage.begin_build(WORK)?;
         stage.systemctl(&["reload", WORKER_UNIT])?;
         // The builder may be told of the build's end a moment after the worker is.
@@ -151,20 +159,18 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
             stage.rest().builds_of(request)?.len() == 1,
             "the build was interrupted"
         );
-        stage.wait_for_state(WORKER_UNIT, SOON, "active")?;
-        ensure!(
-            stage.main_pid(WORKER_UNIT)? != pid,
-            "the worker is the old one"
-        );
+        ensure!(stage.property(WORKER_UNIT, "ActiveState")? == "active");
+        // From systemd 259 on the process has to stay.
+        ensure!(stage.main_pid(WORKER_UNIT)? == pid, "it is another process");
+        ensure!(begun()? != before, "the worker is the old one");
         stage.build("true")?;
         // With nothing to wait for it is the same.
-        let pid = stage.main_pid(WORKER_UNIT)?;
+        let before = begun()?;
         stage.systemctl(&["reload", WORKER_UNIT])?;
-        stage.wait_for_state(WORKER_UNIT, SOON, "active")?;
-        ensure!(
-            stage.main_pid(WORKER_UNIT)? != pid,
-            "the worker is the old one"
-        );
+        ensure!(stage.property(WORKER_UNIT, "ActiveState")? == "active");
+        // From systemd 259 on the process has to stay.
+        ensure!(stage.main_pid(WORKER_UNIT)? == pid, "it is another process");
+        ensure!(begun()? != before, "the worker is the old one");
         Ok(())
     })?;
 

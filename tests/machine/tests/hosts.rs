@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    CHANNEL, Channel, Machine, Outcome, Output, Release, Rest, Unit, Version, on_each_release,
-    without_conda,
+    Machine, OTHER_LOCK, Outcome, Output, Release, Rest, Unit, managed, on_each_release,
 };
 
 on_each_release! { what_is_changed_is_named_and_mended }
@@ -16,7 +15,6 @@ const LIMIT: Duration = Duration::from_mins(4);
 const PROFILE: &str = "/srv/host";
 const SECRETS: &str = "/root/secrets";
 const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
-const OTHER: &str = "/root/other.txt";
 /// An environment of somebody's, at a place where Conda would have made it.
 const TOOLS: &str = "/home/bb/conda/envs/tools";
 
@@ -114,23 +112,8 @@ fn apply(machine: &Machine) -> anyhow::Result<Output> {
 
 /// A host by commands and by hand, and its profile.
 fn exported(release: Release) -> anyhow::Result<Machine> {
-    let machine = Machine::boot(without_conda(release)?)?;
-    let lock = Channel::made()?.lock(Version::V4_3_0, CHANNEL)?;
-    let older = Channel::made()?.lock(Version::V3_11_9, CHANNEL)?;
-    let line = |lock: &str| {
-        let found = lock.lines().find(|line| line.contains("/setuptools-"));
-        found.context("find setuptools").map(str::to_owned)
-    };
-    let other = lock.replace(&line(&lock)?, &line(&older)?);
-    machine.write_file("/root/lock.txt", &lock, "0644", "root")?;
-    machine.write_file(OTHER, &other, "0644", "root")?;
-    for words in [
-        &["env", "create", "buildbot", "--file", "/root/lock.txt"][..],
-        &["create", "master"],
-        &["create", "worker"],
-    ] {
-        call(&machine, words)?.succeeded()?;
-    }
+    let machine = Machine::boot(managed(release)?)?;
+    Rest::new(&machine).wait_for_worker("worker", LIMIT)?;
     machine
         .shell(
             "mkdir /etc/systemd/system/buildbot-master.service.d
@@ -215,7 +198,11 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     // Another generation serves, and goes again.
     let link = format!("{ENVIRONMENT}/current");
     let wanted = machine.run(&["readlink", &link])?.succeeded()?;
-    call(&machine, &["env", "update", "buildbot", "--file", OTHER])?.succeeded()?;
+    call(
+        &machine,
+        &["env", "update", "buildbot", "--file", OTHER_LOCK],
+    )?
+    .succeeded()?;
     let found = machine.run(&["readlink", &link])?.succeeded()?;
     let (wanted, found) = (wanted.text(), found.text());
     let expected = format!("environment `{link}`: generation {found}, not generation {wanted}");

@@ -27,7 +27,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         usable = facts.state == EnvironmentState::Usable;
         findings.extend(resolution(instance, facts));
         if usable {
-            findings.extend(packages(instance, facts));
+            findings.extend(packages(instance, facts, scene));
             findings.extend(changed(instance, facts, scene));
         }
     }
@@ -43,30 +43,63 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         Some(Err(reason)) => {
             let seen = format!("the environment's Python does not run: {reason}");
             let finding = Finding::problem(Check::Python, reference, seen);
-            findings.push(reinstall(finding, instance, &["python"]));
+            findings.push(reinstall(finding, instance, scene, &["python"]));
         }
-        Some(Ok(facts)) => findings.extend(python(instance, facts)),
+        Some(Ok(facts)) => findings.extend(python(instance, facts, scene)),
     }
     findings
 }
 
-fn conda(instance: &Instance) -> String {
-    format!("{}/bin/conda", instance.conda_root.as_str())
+/// The conda of the instance's installation; environments of micromamba, pixi and rattler have none.
+fn conda(instance: &Instance, scene: &Scene<'_>) -> Option<String> {
+    let path = format!("{}/bin/conda", instance.conda_root.as_str());
+    scene.context.path(&path).exists().then_some(path)
 }
 
-/// Installs packages once more, as the account that owns the environment.
-fn reinstall(finding: Finding, instance: &Instance, packages: &[&str]) -> Finding {
-    let (conda, prefix) = (conda(instance), instance.prefix().to_string());
-    let mut words = vec![
-        conda.as_str(),
+/// Adds the command by which conda makes or changes the environment, as the account that owns it.
+fn by_conda(
+    finding: Finding,
+    instance: &Instance,
+    scene: &Scene<'_>,
+    verb: &str,
+    options: &[&str],
+    packages: &[&str],
+) -> Finding {
+    let Some(conda) = conda(instance, scene) else {
+        return finding.words(format!(
+            "add {} with the program that manages this environment, such as micromamba or pixi",
+            packages
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ));
+    };
+    let prefix = instance.prefix().to_string();
+    let words = [
+        &[conda.as_str(), verb, "--yes", "--prefix", &prefix],
+        options,
+        packages,
+    ]
+    .concat();
+    finding.command(scene.there(as_owner(instance, &words)))
+}
+
+/// Installs packages once more.
+fn reinstall(
+    finding: Finding,
+    instance: &Instance,
+    scene: &Scene<'_>,
+    packages: &[&str],
+) -> Finding {
+    by_conda(
+        finding,
+        instance,
+        scene,
         "install",
-        "--yes",
-        "--prefix",
-        &prefix,
-        "--force-reinstall",
-    ];
-    words.extend(packages);
-    finding.command(as_owner(instance, &words))
+        &["--force-reinstall"],
+        packages,
+    )
 }
 
 /// Root runs nothing that others can write: the owner of the environment does, or where root owns it
@@ -98,12 +131,22 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
     let prefix = instance.prefix();
     let problem = |seen: String| Finding::problem(Check::Environment, reference, seen);
     let (package, _) = buildbot(instance.reference.role);
-    let (conda, prefix_text) = (conda(instance), prefix.to_string());
-    let install = |verb: &str, packages: &[&str]| {
-        let mut words = vec![conda.as_str(), verb, "--yes", "--prefix", &prefix_text];
-        words.extend(["--channel", "conda-forge"]);
-        words.extend(packages);
-        scene.there(as_owner(instance, &words))
+    let install = |finding: Finding, verb: &str, packages: &[&str]| {
+        by_conda(
+            finding,
+            instance,
+            scene,
+            verb,
+            &["--channel", "conda-forge"],
+            packages,
+        )
+    };
+    let elsewhere = match conda(instance, scene) {
+        Some(_) => "or set `conda-root` and `conda-env` to where it is".to_owned(),
+        None => format!(
+            "set `conda-root` and `conda-env` to where it is, or make it with `python` and `{package}` by the program \
+             that makes environments here, such as micromamba or pixi"
+        ),
     };
     match &facts.state {
         EnvironmentState::Usable => Finding::ok(
@@ -111,19 +154,30 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
             reference,
             format!("`{prefix}` has Python and Buildbot"),
         ),
-        EnvironmentState::Missing => problem(format!("there is no environment `{prefix}`"))
-            .command(install("create", &["python", package]))
-            .words("or set `conda-root` and `conda-env` to where it is"),
-        EnvironmentState::NoCondaMeta => problem(format!(
-            "`{prefix}` has no `conda-meta`, so it is no environment"
-        ))
-        .command(install("create", &["python", package]))
-        .words("or set `conda-root` and `conda-env` to where it is"),
-        EnvironmentState::NoPython => {
-            problem(format!("`{prefix}` has no Python")).command(install("install", &["python"]))
-        }
-        EnvironmentState::NoBuildbot => problem(format!("`{prefix}` has no `{package}`"))
-            .command(install("install", &[package])),
+        EnvironmentState::Missing => install(
+            problem(format!("there is no environment `{prefix}`")),
+            "create",
+            &["python", package],
+        )
+        .words(&elsewhere),
+        EnvironmentState::NoCondaMeta => install(
+            problem(format!(
+                "`{prefix}` has no `conda-meta`, so it is no environment"
+            )),
+            "create",
+            &["python", package],
+        )
+        .words(&elsewhere),
+        EnvironmentState::NoPython => install(
+            problem(format!("`{prefix}` has no Python")),
+            "install",
+            &["python"],
+        ),
+        EnvironmentState::NoBuildbot => install(
+            problem(format!("`{prefix}` has no `{package}`")),
+            "install",
+            &[package],
+        ),
         EnvironmentState::Refused(reason, hint) => {
             problem(format!("`{prefix}` cannot be activated: {reason}")).words(hint)
         }
@@ -181,7 +235,7 @@ fn usable(path: &Path) -> Option<String> {
     Some(parsed.to_string())
 }
 
-fn packages(instance: &Instance, facts: &EnvironmentFacts) -> Vec<Finding> {
+fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     if facts.damage.is_empty() && facts.unread > 0 {
         let seen = format!(
@@ -229,7 +283,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts) -> Vec<Finding> {
     if names.is_empty() {
         return vec![finding];
     }
-    vec![reinstall(finding, instance, &names)]
+    vec![reinstall(finding, instance, scene, &names)]
 }
 
 fn is_name(text: &str) -> bool {
@@ -268,7 +322,7 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
     })
 }
 
-fn python(instance: &Instance, facts: &PythonFacts) -> Vec<Finding> {
+fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     let mut findings = Vec::new();
     let told = |failures: &std::collections::BTreeMap<String, String>| {
@@ -291,6 +345,7 @@ fn python(instance: &Instance, facts: &PythonFacts) -> Vec<Finding> {
         findings.push(reinstall(
             finding,
             instance,
+            scene,
             &[missing_package(instance, facts)],
         ));
     }

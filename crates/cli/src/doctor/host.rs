@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Hardening;
+use buildbot_conda_host::systemd::STRICT_SYSTEMD;
 use rustix::process::PidfdFlags;
 
 use super::finding::{Check, Finding};
@@ -19,7 +21,7 @@ const PART: u64 = 20;
 /// ... unless so many bytes are left.
 const PLENTY: u64 = 10 << 30;
 /// What the units need: `LoadCredential=` with `SetCredential=`, `ExtendTimeout`, `%n` in `ExecStop=`.
-const OLDEST_SYSTEMD: u32 = 249;
+const OLDEST_SYSTEMD: u32 = 247;
 
 pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -39,7 +41,7 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         findings.push(clock());
     }
     if scene.wants(Check::System) {
-        findings.extend(system());
+        findings.extend(system(scene));
     }
     if scene.wants(Check::BootTarget) {
         findings.push(boot_target(scene));
@@ -172,7 +174,37 @@ fn room(place: &Path, found: &rustix::fs::StatVfs) -> Finding {
     }
 }
 
-fn system() -> Vec<Finding> {
+/// Instances that ask for a sandbox that this systemd does not have.
+fn hardening(scene: &Scene<'_>, version: Option<u32>) -> Vec<Finding> {
+    let Some(version) = version.filter(|version| *version < STRICT_SYSTEMD) else {
+        return Vec::new();
+    };
+    let strict = scene
+        .instances
+        .iter()
+        .filter(|instance| instance.hardening == Hardening::Strict);
+    strict
+        .map(|instance| {
+            let reference = &instance.reference;
+            let seen = format!("`hardening = \"strict\"` needs systemd {STRICT_SYSTEMD}, and this host has {version}");
+            Finding::problem(Check::System, Some(reference), seen)
+                .command(["buildbot-conda", "set", &reference.to_string(), "hardening", "standard"])
+        })
+        .collect()
+}
+
+/// Whether the dynamic linker would find a library in the usual places.
+fn has_library(name: &str) -> bool {
+    let directories = ["/usr/lib", "/lib"].map(std::fs::read_dir);
+    directories
+        .into_iter()
+        .flatten()
+        .flatten()
+        .flatten()
+        .any(|entry| entry.file_name() == name || entry.path().join(name).exists())
+}
+
+fn system(scene: &Scene<'_>) -> Vec<Finding> {
     let problem = |seen: String| Finding::problem(Check::System, None, seen);
     let mut findings = Vec::new();
     let text = said(&["systemctl", "--version"]).unwrap_or_default();
@@ -200,6 +232,13 @@ fn system() -> Vec<Finding> {
             )
             .words("use Linux 5.3 or later"),
         );
+    }
+    findings.extend(hardening(scene, version));
+    if text.contains("+SECCOMP") && !has_library("libseccomp.so.2") {
+        let seen =
+            "`libseccomp.so.2` is missing, and systemd passes over the filters of system calls";
+        let install = ["apt-get", "install", "libseccomp2"];
+        findings.push(Finding::warning(Check::System, None, seen).command(install));
     }
     if !Path::new("/proc/sys/kernel/seccomp").exists() {
         let seen = "the kernel has no seccomp filters: the units' sandbox is weaker than it says";

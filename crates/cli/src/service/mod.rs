@@ -11,6 +11,7 @@ mod stop;
 mod unit_file;
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -90,7 +91,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     let service = Service {
         instance,
         main: MainProcess::open(&pid, context, &arguments.reference)?,
-        credentials: Some(credentials.as_path()).filter(|directory| directory.is_dir()),
+        credentials: credentials_of(&pid, credentials),
     };
     match verb {
         Verb::Reload(_) => reload::run(&service)?,
@@ -106,11 +107,18 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The directory of credentials as the main process sees it: a sandboxed command of the unit is shown none by systemd 257.
+fn credentials_of(pid: &OsStr, directory: &Path) -> Option<PathBuf> {
+    let inside = directory.strip_prefix("/").ok()?;
+    let seen = Path::new("/proc").join(pid).join("root").join(inside);
+    (!pid.is_empty() && seen.is_dir()).then_some(seen)
+}
+
 /// One unit's instance and process, as a command of the unit sees them.
 struct Service<'a> {
     instance: &'a Instance,
     main: MainProcess,
-    credentials: Option<&'a Path>,
+    credentials: Option<PathBuf>,
 }
 
 fn through_systemd(

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use buildbot_conda_core::dropin::DropIn;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::Role;
 use rustix::process::Signal;
 
@@ -11,6 +13,7 @@ use super::Service;
 use crate::system::checkconfig::{Checked, checkconfig};
 use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 use crate::system::main_process::MainProcess;
+use crate::system::status_file::StatusFile;
 
 /// systemd ends a reload that takes too long, and the runner asks it for more time while there is
 /// reason to; so there is no limit of ours. It only has to be far away.
@@ -61,7 +64,7 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
 
 /// Nothing has been touched when it fails.
 fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
-    match checkconfig(service.instance, service.credentials)? {
+    match checkconfig(service.instance, service.credentials.as_deref())? {
         Checked::Good => Ok(()),
         Checked::Ended(said) => bail!(
             "`buildbot checkconfig` did not come to its end, the old configuration still serves: \
@@ -82,14 +85,78 @@ fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
             service.instance.directory
         );
     }
-    service.main.signal(Signal::HUP)?;
-    // Ends when the worker does; systemd then starts it again.
-    if let Some(message) = service.main.wait_while_draining(NO_LIMIT) {
-        bail!("the worker goes on: {message}\nhint: reload again when its master answers");
+    let before = service.main.status();
+    let begun = before.as_ref().and_then(|status| status.begun);
+    if let Some(in_force) = before.and_then(|status| status.drop_in) {
+        refuse_other_set_up(service, &in_force)?;
     }
-    let ending = service.main.status();
-    if ending.is_some_and(|status| status.state != "stopped") {
+    service.main.request_new_start()?;
+    service.main.signal(Signal::HUP)?;
+    let outcome = service.main.watch(NO_LIMIT, {
+        let mut drains = false;
+        move |status| {
+            if begun.is_some() && status.begun != begun {
+                return is_settled(status).then_some(Outcome::Fresh);
+            }
+            drains |= status.state == "stopping";
+            (drains && status.state == "running").then(|| Outcome::GoesOn(message(status)))
+        }
+    });
+    match outcome {
+        Some(Outcome::Fresh) => Ok(()),
+        Some(Outcome::GoesOn(message)) => {
+            service.main.withdraw_new_start();
+            bail!("the worker goes on: {message}\nhint: reload again when its master answers")
+        }
+        None => ended(service, begun),
+    }
+}
+
+/// What comes of a reload of a worker whose process goes on.
+enum Outcome {
+    /// It has started again.
+    Fresh,
+    /// It does not drain, in the runner's words.
+    GoesOn(ForeignText),
+}
+
+/// What systemd has set up for the process cannot be changed without a new process.
+fn refuse_other_set_up(service: &Service<'_>, in_force: &str) -> anyhow::Result<()> {
+    let instance = service.instance;
+    if DropIn::of(instance).is_ok_and(|drop_in| drop_in.fingerprint() == in_force) {
+        return Ok(());
+    }
+    let reference = &instance.reference;
+    bail!(
+        "the account, time-outs, credentials or sandbox of the worker have changed, and only a new process gets them\n\
+         hint: `buildbot-conda drain {reference}` lets running builds finish, `systemctl start {}` starts it again",
+        reference.unit_name()
+    )
+}
+
+/// Whether a new start is connected to its master, or has shown why it is not.
+fn is_settled(status: &StatusFile) -> bool {
+    let worker = status.worker.as_ref();
+    status.state == "running" && worker.is_some_and(|worker| !worker.pending)
+}
+
+fn message(status: &StatusFile) -> ForeignText {
+    status.message.clone().unwrap_or_default()
+}
+
+fn ended(service: &Service<'_>, begun: Option<f64>) -> anyhow::Result<()> {
+    let Some(status) = service.main.status() else {
+        bail!("the worker has ended");
+    };
+    if begun.is_some() && status.begun != begun {
+        bail!("the worker does not start again: {}", message(&status));
+    }
+    if status.state != "stopped" {
         bail!("the worker ended before its builds were finished; they are retried");
+    }
+    // The runner of an earlier version ends, and systemd starts the worker again.
+    if begun.is_some() {
+        bail!("the worker was stopped meanwhile");
     }
     Ok(())
 }

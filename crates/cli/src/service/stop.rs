@@ -41,6 +41,7 @@ fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
 
 fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
     let Service { main, instance, .. } = service;
+    main.withdraw_new_start();
     if instance.drain.is_zero() {
         return Ok(());
     }

@@ -118,6 +118,7 @@ pub(crate) fn signal_of(role: Role) -> (&'static str, Signal) {
 
 pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Result<()> {
     let begun = Instant::now();
+    main.withdraw_new_start();
     main.signal(signal_of(reference.role).1)?;
     // A reconfiguration may come to its end first.
     let noticed = main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));

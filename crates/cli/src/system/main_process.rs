@@ -2,7 +2,10 @@
 //! got its number meanwhile is never hit, and read about in the runner's status file.
 
 use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +30,7 @@ pub(crate) struct MainProcess {
     /// None when it has ended already.
     descriptor: Option<OwnedFd>,
     status_file: PathBuf,
+    reload_mark: PathBuf,
 }
 
 impl MainProcess {
@@ -54,6 +58,7 @@ impl MainProcess {
             pid: number,
             descriptor,
             status_file: context.path(&paths::status_file(reference)),
+            reload_mark: context.path(&paths::reload_mark(reference)),
         })
     }
 
@@ -94,6 +99,23 @@ impl MainProcess {
                 Err(_) => thread::sleep(LOOK.min(left)),
             }
         }
+    }
+
+    /// Lets the process start again when its builds are finished, instead of ending.
+    pub(crate) fn request_new_start(&self) -> anyhow::Result<()> {
+        self.withdraw_new_start();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        options
+            .open(&self.reload_mark)
+            .and_then(|mut file| write!(file, "{}", self.pid))
+            .with_context(|| format!("write `{}`", self.reload_mark.display()))
+    }
+
+    /// Lets the process end when its builds are finished.
+    pub(crate) fn withdraw_new_start(&self) {
+        // It is there only while a reload goes on.
+        let _ = fs::remove_file(&self.reload_mark);
     }
 
     /// What its runner says now; nothing when the file is about another process.

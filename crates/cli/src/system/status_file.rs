@@ -22,6 +22,12 @@ pub(crate) struct StatusFile {
     pub(crate) state: ForeignText,
     /// The process that wrote it.
     pub(crate) pid: u32,
+    /// When this start began: the same process may start again. Runners of the first versions do not write it.
+    #[serde(default)]
+    pub(crate) begun: Option<f64>,
+    /// Fingerprint of the drop-in that systemd started the process with.
+    #[serde(default)]
+    pub(crate) drop_in: Option<String>,
     /// Version of Buildbot, once known.
     #[serde(default)]
     pub(crate) buildbot: Option<ForeignText>,

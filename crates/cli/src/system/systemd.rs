@@ -14,7 +14,7 @@ use super::context::Context;
 
 /// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
-                          ExecMainStatus,StatusText,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
+                          ExecMainStatus,StatusText,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
 
 /// Whether systemd runs this system, as `sd_booted(3)` finds out.
 pub(crate) fn is_booted() -> bool {
@@ -180,12 +180,14 @@ impl Unit {
             .filter(|bytes| *bytes != u64::MAX)
     }
 
-    /// Time since start-up of the machine at which the unit came into its state.
+    /// Time since start-up of the machine at which the unit came into its state; a reload changes nothing about it.
     pub(crate) fn since(&self) -> Option<Duration> {
-        let microseconds = self
-            .property("StateChangeTimestampMonotonic")
-            .parse()
-            .ok()?;
+        let entered = match self.property("ActiveState") {
+            "active" | "reloading" => self.property("ActiveEnterTimestampMonotonic"),
+            _ => "",
+        };
+        let changed = self.property("StateChangeTimestampMonotonic");
+        let microseconds = entered.parse().or_else(|_| changed.parse()).ok()?;
         (microseconds != 0).then(|| Duration::from_micros(microseconds))
     }
 
@@ -241,7 +243,8 @@ mod tests {
     #[test]
     fn blocks_of_systemctl_become_units() {
         let units = parse(
-            "Id=a.service\nActiveState=active\nMainPID=7\nMemoryCurrent=[not set]\n\
+            "Id=a.service\nActiveState=active\nActiveEnterTimestampMonotonic=1000000\n\
+             StateChangeTimestampMonotonic=9000000\nMainPID=7\nMemoryCurrent=[not set]\n\
              StatusText=x=y\n\nId=b.service\nActiveState=inactive\nMainPID=0\n\
              ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n\
              UnitFileState=disabled\nExecMainStartTimestamp=\n\n\
@@ -254,6 +257,7 @@ mod tests {
             ("active", Some(7), None)
         );
         assert_eq!(a.property("StatusText"), "x=y");
+        assert_eq!(a.since(), Some(Duration::from_secs(1)));
         let b = &units["b.service"];
         assert_eq!((b.state(), b.main_pid()), ("skipped", None));
         assert_eq!(b.since(), Some(Duration::from_millis(1500)));

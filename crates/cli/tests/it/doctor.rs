@@ -46,6 +46,7 @@ fn host() -> Host {
         "usr/bin/buildbot-conda",
         "usr/libexec/buildbot-conda/launcher",
         "usr/lib/systemd/system-generators/buildbot-conda-generator",
+        "opt/conda/bin/conda",
     ] {
         write(&host, program, "", 0o755);
     }
@@ -311,6 +312,17 @@ fn an_environment_is_examined_as_files() {
         "#]],
     );
     fs::remove_dir_all(&prefix).unwrap();
+    fs::remove_file(host.path("opt/conda/bin/conda")).unwrap();
+    check(
+        &examine(&host, &only),
+        &expect![[r#"
+            1
+            problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
+                hint: set `conda-root` and `conda-env` to where it is, or make it with `python` and `buildbot` by the program that makes environments here, such as micromamba or pixi
+            1 problem, no warnings, 0 in order
+        "#]],
+    );
+    write(&host, "opt/conda/bin/conda", "", 0o755);
     check(
         &examine(&host, &only),
         &expect![[r#"
@@ -546,7 +558,7 @@ fn an_old_systemd_and_a_desktop_are_named() {
     let Said { status, stdout, .. } = host.said(host.command_without_root().args(words));
     assert_eq!(status, Some(1));
     for line in [
-        "problem: system: systemd 240 is too old, the units need 249\n",
+        "problem: system: systemd 240 is too old, the units need 247\n",
         "    hint: upgrade to Debian 12 or later\n",
         "warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle \
          machine to sleep\n    buildbot-conda headless on\n",

@@ -1,0 +1,80 @@
+//! The systems of the matrix beside Debian's releases: roots with another systemd, which stand in for Ubuntu's.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::Release;
+use crate::root::{self, Recipe};
+
+/// A system on which the smoke test runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// Bookworm with bullseye's systemd, apt and their company: older than Ubuntu 22.04's.
+    Systemd247,
+    /// Bookworm with the systemd of its backports, beside Ubuntu 24.04's 255.
+    Systemd254,
+    /// Debian unstable: younger than Ubuntu 26.04's 259.
+    Unstable,
+    /// A release that all tests run on.
+    Debian(Release),
+}
+
+impl System {
+    /// Every row of the matrix, oldest systemd first.
+    pub const ALL: [Self; 5] = [
+        Self::Systemd247,
+        Self::Debian(Release::Bookworm),
+        Self::Systemd254,
+        Self::Debian(Release::Trixie),
+        Self::Unstable,
+    ];
+
+    /// Its root, to be used as a layer and never written to.
+    ///
+    /// # Errors
+    ///
+    /// As [`crate::debian_root`].
+    pub fn root(self) -> Result<PathBuf> {
+        let recipe = match self {
+            Self::Debian(release) => return root::debian_root(release),
+            Self::Systemd247 => Recipe {
+                suite: "bookworm",
+                also: Some("bullseye"),
+                pinned: Some((
+                    "systemd systemd-sysv udev libudev1 libsystemd0 libpam-systemd apt libapt-pkg6.0 \
+                     init-system-helpers adduser",
+                    1001,
+                )),
+                // Bullseye's init-system-helpers does not ask for it, and bookworm's packages expect it.
+                hooks: Some("/usr/share/mmdebstrap/hooks/merged-usr"),
+            },
+            Self::Systemd254 => Recipe {
+                suite: "bookworm",
+                also: Some("bookworm-backports"),
+                pinned: Some((
+                    "systemd systemd-sysv udev libudev1 libsystemd0 libsystemd-shared libpam-systemd",
+                    990,
+                )),
+                hooks: None,
+            },
+            Self::Unstable => Recipe {
+                suite: "sid",
+                ..Recipe::default()
+            },
+        };
+        root::special_root(&self.to_string(), &recipe)
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Systemd247 => formatter.write_str("systemd-247"),
+            Self::Systemd254 => formatter.write_str("systemd-254"),
+            Self::Unstable => formatter.write_str("unstable"),
+            Self::Debian(release) => release.fmt(formatter),
+        }
+    }
+}
