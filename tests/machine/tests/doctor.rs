@@ -617,7 +617,7 @@ fn others_than_root(patient: &Patient<'_>) -> Outcome {
         "checkconfig",
     ])?;
     ensure!(
-        output.status == 1 && output.stdout.contains("Python  [2J cannot import"),
+        output.status == 1 && output.stdout.contains(r"Python \u{1b}[2J cannot import"),
         "{output}"
     );
     ensure!(!output.stdout.contains('\u{1b}'), "{output}");
