@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Refusal;
 use clap::Args;
 use tempfile::NamedTempFile;
 
@@ -40,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     let path = context.configuration();
     // Read by the rules for a configuration first: what they refuse is not to be rewritten.
-    context.settings()?;
+    let settings = context.settings()?;
     let file = path.to_string_lossy().into_owned();
     let text = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
     let after =
@@ -48,6 +49,17 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
             other @ EditError::NoTable { .. } => anyhow!(other),
         })?;
+    // What only the host can say of it, such as where a credential is.
+    let mut problems = context.settings_from(&after).problems().to_vec();
+    problems.retain(|new| {
+        settings
+            .problems()
+            .iter()
+            .all(|old| old.reason != new.reason)
+    });
+    if !problems.is_empty() {
+        return Err(InvalidConfiguration::Refused(Refusal::Problems { file, problems }).into());
+    }
     let change = Change {
         before: text,
         after,

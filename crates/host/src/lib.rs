@@ -159,6 +159,12 @@ pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
     Ok(parsed(&path, &content, &trust))
 }
 
+/// What this host's settings would be with another text.
+pub fn settings_from(root: Option<&Path>, text: &str) -> Settings {
+    let path = below(root, paths::CONFIGURATION);
+    parsed(&path, text.as_bytes(), &Trust::of_root(root))
+}
+
 /// The settings of any file, for instance of one that is to become the configuration.
 ///
 /// # Errors

@@ -68,6 +68,11 @@ impl Context {
         UnitFiles::list(self.root.as_deref(), None)
     }
 
+    /// What the settings of this host would be with another text of the configuration.
+    pub(crate) fn settings_from(&self, text: &str) -> Settings {
+        buildbot_conda_host::settings_from(self.root.as_deref(), text)
+    }
+
     /// The settings of a file that may become the configuration of this host.
     pub(crate) fn settings_of(&self, file: &Path) -> Result<Settings, InvalidConfiguration> {
         Ok(buildbot_conda_host::settings_of(

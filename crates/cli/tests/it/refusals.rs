@@ -54,6 +54,18 @@ fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
     let checked = host.run(&["check", candidate.to_str().unwrap()]);
     assert_eq!(checked.status, Some(78));
     assert!(checked.stderr.contains("goes through `/home/bb`"));
+    // Nor does `set` write one down.
+    host.write("etc/buildbot-conda/config.toml", "[master]\n");
+    let expected = refusal(
+        78,
+        "error: /etc/buildbot-conda/config.toml:2:23: master.credentials.key: `/home/bb/key` goes through `/home/bb`, \
+         which can be written by others than root (mode 0777)\n\
+         hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n",
+    );
+    let set = ["set", "master", "credentials.key", "/home/bb/key"];
+    assert_eq!(host.run(&set), expected);
+    assert_eq!(host.read(CONFIGURATION), "[master]\n");
+    host.write("etc/buildbot-conda/config.toml", text);
     let examined = host.run(&["doctor"]).stdout;
     let finding = format!("problem: master: configuration: {reason}\n");
     assert!(examined.contains(&finding), "{examined}");
