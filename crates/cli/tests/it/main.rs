@@ -22,6 +22,7 @@ mod host;
 mod house;
 mod logs;
 mod recorded_activations;
+mod recover;
 mod refusals;
 mod repo;
 mod search_path;

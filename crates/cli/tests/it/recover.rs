@@ -1,50 +1,23 @@
 //! What an interrupted command has left, as far as it can be seen without a running system: `recover --dry-run`, and
 //! `doctor`, which names the command.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test whose host cannot be set up has failed"
-)]
-#![expect(
-    clippy::needless_raw_string_hashes,
-    reason = "expect-test writes its texts so"
-)]
-
-use std::fs;
-use std::process::Command;
-
 use expect_test::{Expect, expect};
-use tempfile::TempDir;
+
+use crate::house::Host;
 
 /// A host whose journal is `text`.
-fn host(text: Option<&str>) -> TempDir {
-    let root = tempfile::tempdir().unwrap();
-    let state = root.path().join("var/lib/buildbot-conda");
-    fs::create_dir_all(&state).unwrap();
-    let etc = root.path().join("etc/buildbot-conda");
-    fs::create_dir_all(&etc).unwrap();
-    fs::write(etc.join("config.toml"), "").unwrap();
+fn host(text: Option<&str>) -> Host {
+    let host = Host::configured("");
+    host.create_directory("var/lib/buildbot-conda");
     if let Some(text) = text {
-        fs::write(state.join("unfinished.json"), text).unwrap();
+        host.write("var/lib/buildbot-conda/unfinished.json", text);
     }
-    root
+    host
 }
 
 #[track_caller]
-fn check(root: &TempDir, words: &[&str], expect: &Expect) {
-    let name = root.path().to_str().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
-        .args(["--root", name])
-        .args(words)
-        .output()
-        .unwrap();
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().replace(name, "");
-    expect.assert_eq(&format!(
-        "status {}\nstdout:\n{}stderr:\n{}",
-        output.status.code().unwrap(),
-        text(&output.stdout),
-        text(&output.stderr)
-    ));
+fn check(host: &Host, words: &[&str], expect: &Expect) {
+    expect.assert_eq(&host.run(words).to_string());
 }
 
 const CREATED: &str = r#"{"version": 1, "title": "create worker gpu", "undo": [
