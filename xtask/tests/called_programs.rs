@@ -22,6 +22,7 @@ const OURS: &[&str] = &[
     "--environment",
     "--file",
     "--from-stdin",
+    "--give-up",
     "--inside",
     "--keep",
     "--log",
