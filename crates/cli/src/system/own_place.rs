@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::bail;
+use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_host::trusted::{Reason, Trust};
 
@@ -39,7 +40,14 @@ pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result
     }
     let account = accounts::account_of(instance, context);
     let directory = instance.directory.as_str();
-    let Err(untrusted) = trust(account.as_ref())?.find(Path::new(directory)) else {
+    let mut trust = trust(account.as_ref())?;
+    if instance.reference.role == Role::Worker {
+        // A worker does what a master says, so its account is trusted with the worker's already.
+        for master in masters(context)? {
+            trust = trust.and_account(master.uid, None);
+        }
+    }
+    let Err(untrusted) = trust.find(Path::new(directory)) else {
         return Ok(None);
     };
     let (at, user) = (untrusted.at.display(), instance.user.as_str());
@@ -53,6 +61,23 @@ pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result
     Ok(Some(format!(
         "`{at}` {reason}, and whoever can write there decides what runs as `{user}` in `{directory}`"
     )))
+}
+
+/// The accounts of the masters of this host.
+fn masters(context: &Context) -> anyhow::Result<Vec<User>> {
+    // A configuration that cannot be read names none.
+    let Ok(settings) = context.settings() else {
+        return Ok(Vec::new());
+    };
+    let masters = settings
+        .instances()
+        .filter(|instance| instance.reference.role == Role::Master);
+    let found = masters.map(|master| accounts::find(master.user.as_str(), context));
+    Ok(found
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
 #[cfg(test)]
