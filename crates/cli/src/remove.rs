@@ -13,13 +13,14 @@ use buildbot_conda_core::edit;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::starter::WORKER_CREDENTIAL;
 use clap::Args;
 
 use crate::output;
-use crate::plan::naming::{Naming, take_out};
+use crate::plan::naming::{Naming, Workers, take_out};
 use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::system::record::{Noted as _, WorkerRecord, record_file};
+use crate::system::record::{Noted as _, Record, WorkerRecord, record_file};
 use crate::system::systemd;
 use crate::system::unit_files;
 use crate::system::values::Identity;
@@ -97,7 +98,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     }
     steps.push(configure(reference, &settings, context)?);
     let naming = match master_of(reference, &settings, context) {
-        Some((master, name)) => take_out(master, &name, context)?,
+        Some((master, name)) => {
+            let workers = workers_of(master, instance, context);
+            take_out(master, &name, &workers, context)?
+        }
         None => Naming::default(),
     };
     let record = record_file(reference, context);
@@ -138,6 +142,20 @@ fn master_of<'a>(
     Some((master, record.worker))
 }
 
+/// Where its master has its name, and the password that is to go there.
+fn workers_of(master: &Instance, worker: &Instance, context: &Context) -> Workers {
+    let record = Record::read(&master.reference, context);
+    if record.is_none_or(|record| record.worker_credential.is_none()) {
+        return Workers::Listed;
+    }
+    let mut credentials = worker.credentials.iter();
+    let password = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
+    let text = password.and_then(|(_, file)| fs::read_to_string(context.path(file.as_str())).ok());
+    Workers::Tabled {
+        password: text.and_then(|text| text.lines().next().map(str::to_owned)),
+    }
+}
+
 fn configure(
     reference: &InstanceRef,
     settings: &Settings,
@@ -174,7 +192,11 @@ fn own_credentials(instance: &Instance, settings: &Settings, context: &Context) 
         .filter(|other| other.reference != instance.reference)
         .flat_map(files)
         .collect();
-    let own = files(instance);
+    let mut own = files(instance);
+    // That of a first worker, which nobody may have made.
+    let record = Record::read(&instance.reference, context);
+    let first = record.and_then(|record| record.worker_credential);
+    own.extend(first.map(|file| format!("{}/{file}", paths::CREDENTIALS)));
     own.difference(&of_others)
         .filter(|file| Path::new(file).parent() == Some(Path::new(paths::CREDENTIALS)))
         .map(|file| context.path(file))

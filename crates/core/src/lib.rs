@@ -20,5 +20,7 @@ pub mod starter;
 pub mod unit;
 pub mod unit_text;
 pub mod values;
+#[cfg(all(feature = "edit", feature = "render"))]
+pub mod worker_table;
 #[cfg(feature = "render")]
 pub mod workers;

@@ -47,6 +47,12 @@ pub fn reload_mark(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/reload")
 }
 
+/// `/run/buildbot-conda/REFERENCE/workers`: where a master listens for workers of this host. Nobody but its account can
+/// make anything there.
+pub fn worker_socket(reference: &InstanceRef) -> String {
+    format!("{RUN}/{reference}/workers")
+}
+
 /// `/var/lib/buildbot-conda/instances/REFERENCE`, mode 0700, the instance's user.
 pub fn state_directory(reference: &InstanceRef) -> String {
     format!("{STATE}/{reference}")

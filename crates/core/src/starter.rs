@@ -14,8 +14,16 @@ const MASTER: &str = include_str!("../templates/master.cfg.tera");
 
 /// Name of the credential by which a worker gets its password.
 pub const WORKER_CREDENTIAL: &str = "password";
-/// Name of the credential by which a master knows the password of its workers.
+/// Name of the credential by which a master of an older starter knows the one password of its workers.
 pub const MASTER_CREDENTIAL: &str = "worker-password";
+/// Name of the credential by which a master knows the password of [`LOGIN`].
+pub const LOGIN_CREDENTIAL: &str = "web-password";
+/// Who may force and stop builds on a master's web pages.
+pub const LOGIN: &str = "admin";
+/// The table of workers in a master's directory, see [`crate::workers`].
+pub const WORKER_TABLE: &str = "workers.toml";
+/// The directory, beside the table, with the password of each worker in a file of its name.
+pub const PASSWORDS: &str = "passwords";
 
 /// Where a worker finds its master, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +32,19 @@ pub struct WorkerStart {
     pub reference: InstanceRef,
     /// The name by which the master knows it.
     pub name: WorkerName,
-    /// The master's address.
-    pub master: Address,
-    /// Whether the connection is TLS, the master's certificate checked.
-    pub tls: bool,
+    /// How it gets there.
+    pub way: Way,
+}
+
+/// The way to a master.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// A socket on this host, by its absolute path.
+    Socket(String),
+    /// TCP.
+    Tcp(Address),
+    /// TLS, with a certificate that this host trusts.
+    Tls(Address),
 }
 
 /// A new master.
@@ -37,10 +54,8 @@ pub struct MasterStart {
     pub reference: InstanceRef,
     /// TCP port of the web pages, on the loopback interface.
     pub web_port: u16,
-    /// TCP port of the workers, on the loopback interface.
-    pub worker_port: u16,
-    /// The one worker that it knows at first, `crate::workers` has the further ones.
-    pub worker: WorkerName,
+    /// TCP port of the workers, on the loopback interface, instead of the socket.
+    pub worker_port: Option<u16>,
 }
 
 /// A worker's name: letters, digits, `_` and `-`, no digit first, at most 50 characters: what of
@@ -135,18 +150,41 @@ impl std::fmt::Display for Address {
     }
 }
 
+impl std::fmt::Display for Way {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(path) => formatter.write_str(path),
+            Self::Tcp(address) | Self::Tls(address) => address.fmt(formatter),
+        }
+    }
+}
+
 /// `buildbot.tac` of a worker.
 pub fn worker_tac(start: &WorkerStart) -> String {
     let mut context = context(&start.reference);
-    let Address { host, port } = &start.master;
-    context.insert("host", &python(host));
-    context.insert("port", port);
     context.insert("name", &python(start.name.as_str()));
     // Endpoints are split at colons, endpoints in Twisted's manual.
-    let host = host.replace(':', "\\:");
-    let connection = start.tls.then(|| python(&format!("tls:{host}:{port}")));
+    let escaped = |text: &str| text.replace(':', "\\:");
+    let connection = match &start.way {
+        Way::Socket(path) => Some(python(&format!("unix:path={}", escaped(path)))),
+        Way::Tls(Address { host, port }) => Some(python(&format!("tls:{}:{port}", escaped(host)))),
+        Way::Tcp(Address { host, port }) => {
+            context.insert("host", &python(host));
+            context.insert("port", port);
+            None
+        }
+    };
     context.insert("connection", &connection);
+    context.insert("tls", &matches!(start.way, Way::Tls(_)));
     render(WORKER, &context)
+}
+
+/// The table of workers of a new master, which knows one.
+pub fn worker_table(worker: &WorkerName) -> String {
+    format!(
+        "# The workers of this master; `master.cfg` says what can stand here.\n\n[{}]\n",
+        worker.as_str()
+    )
 }
 
 /// `master.cfg` of a master.
@@ -156,7 +194,11 @@ pub fn master_cfg(start: &MasterStart) -> String {
     context.insert("title", &python(&start.reference.to_string()));
     context.insert("web_port", &start.web_port);
     context.insert("worker_port", &start.worker_port);
-    context.insert("worker", &python(start.worker.as_str()));
+    let socket = format!("unix:{}:mode=666", paths::worker_socket(&start.reference));
+    let socket = start.worker_port.is_none().then(|| python(&socket));
+    context.insert("socket", &socket);
+    context.insert("user", &python(LOGIN));
+    context.insert("credential", LOGIN_CREDENTIAL);
     // What has to be said so that it is this master.
     let master = match start.reference.name {
         None => String::new(),
@@ -238,8 +280,7 @@ mod tests {
         let mut start = WorkerStart {
             reference: "worker@gpu".parse().unwrap(),
             name: "gpu".parse().unwrap(),
-            master: "[2001:db8::1]:9989".parse().unwrap(),
-            tls: false,
+            way: Way::Tcp("[2001:db8::1]:9989".parse().unwrap()),
         };
         let plain = worker_tac(&start);
         assert!(
@@ -247,7 +288,7 @@ mod tests {
             "{plain}"
         );
         assert!(!plain.contains("connection_string"), "{plain}");
-        start.tls = true;
+        start.way = Way::Tls("[2001:db8::1]:9989".parse().unwrap());
         let tls = worker_tac(&start);
         let expect = r#"connection_string="tls:2001\\:db8\\:\\:1:9989","#;
         assert!(tls.contains(expect), "{tls}");
@@ -256,26 +297,50 @@ mod tests {
             "{tls}"
         );
         assert!(tls.contains("[\"worker@gpu\".credentials]"), "{tls}");
+        start.way = Way::Socket(paths::worker_socket(&"master".parse().unwrap()));
+        let socket = worker_tac(&start);
+        let expect = "connection_string=\"unix:path=/run/buildbot-conda/master/workers\",";
+        assert!(
+            socket.contains(expect) && !socket.contains("certificate"),
+            "{socket}"
+        );
     }
 
     #[test]
-    fn further_workers_find_their_place_in_a_starter() {
-        for reference in ["master", "master@nightly"] {
+    fn a_master_listens_where_nobody_else_can_and_lets_nobody_control_it_unknown() {
+        for (reference, worker_port) in [("master", None), ("master@nightly", Some(9990))] {
             let text = master_cfg(&MasterStart {
                 reference: reference.parse().unwrap(),
                 web_port: 8010,
-                worker_port: 9989,
-                worker: "worker".parse().unwrap(),
+                worker_port,
             });
-            let list = crate::workers::find(&text).unwrap();
-            assert_eq!(list.names().collect::<Vec<_>>(), ["worker"]);
-            let more = list.with(&"gpu".parse().unwrap());
-            assert_eq!(more, text.replace("[\"worker\"]", "[\"worker\", \"gpu\"]"));
-            assert_eq!(
-                text.contains(" --master master@nightly"),
-                reference != "master"
-            );
+            let port = match worker_port {
+                None => "{\"port\": \"unix:/run/buildbot-conda/master/workers:mode=666\"}",
+                Some(_) => "{\"port\": \"tcp:9990:interface=127.0.0.1\"}",
+            };
+            let user = "util.UserPasswordAuth({\"admin\": secret(\"web-password\")})";
+            assert!(text.contains(port) && text.contains(user), "{text}");
+            assert!(text.contains("util.AnyControlEndpointMatcher(role=\"admins\")"));
+            // The names are data.
+            assert_eq!(crate::workers::find(&text), None);
+            let is_named = text.contains(" --master master@nightly");
+            assert_eq!(is_named, reference != "master");
         }
+    }
+
+    /// The runner's tests run it with real Buildbots.
+    #[test]
+    fn the_starter_is_the_one_that_is_tried_with_real_buildbots() {
+        let text = master_cfg(&MasterStart {
+            reference: "master".parse().unwrap(),
+            web_port: 8010,
+            worker_port: None,
+        });
+        assert_eq!(
+            text,
+            include_str!("../../launcher/runner_tests/starter-master.cfg"),
+            "the starter has changed; this is it now:\n{text}"
+        );
     }
 
     #[test]

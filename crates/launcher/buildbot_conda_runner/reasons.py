@@ -1,6 +1,7 @@
 """Why a start failed: the exit status and the words for an exception."""
 
 import errno
+import os
 
 from .names import AWAY, CONFIGURATION, SCHEMA, UNEXPECTED
 from .watching import is_ours, place
@@ -46,8 +47,39 @@ def error_text(error):
         # The rest is the statement and a link to the manual.
         return "database: " + (text.splitlines() or [type(error).__name__])[0]
     if type(error).__name__ == "CannotListenError":
-        return text
+        return text + holder_text(getattr(error, "port", None))
     return "%s: %s" % (type(error).__name__, text) if text else type(error).__name__
+
+
+def holder_text(port):
+    """`; ACCOUNT has the port` where a process of another account than this one listens on a port."""
+    others = port_holders(port) - {os.geteuid()} if isinstance(port, int) else set()
+    return "".join("; the account `%s` has the port" % account_name(uid) for uid in sorted(others))
+
+
+def port_holders(port):
+    """The accounts, by number, whose processes listen on a TCP port; proc_net(5)."""
+    holders = set()
+    for name in ("tcp", "tcp6"):
+        try:
+            with open("/proc/net/" + name) as file:
+                lines = [line.split() for line in file][1:]
+        except OSError:
+            continue
+        # Local address, state (0A listens), account.
+        holders.update(
+            int(fields[7]) for fields in lines if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port
+        )
+    return holders
+
+
+def account_name(uid):
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def error_place(error):

@@ -14,7 +14,7 @@ STRUCTURES = (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef, ast.Lambda)
 
 # Parameters of buildbot_worker.bot.Worker that choose the connection, and what keeps it plain.
 PARAMETERS = {
-    "connection_string": lambda value: not value or str(value).startswith("tcp:"),
+    "connection_string": lambda value: not value or str(value).startswith(("tcp:", "unix:")),
     "protocol": lambda value: value in (None, "pb"),
     "proxy_connection_string": lambda value: not value,
     "useTls": lambda value: not value,
@@ -24,7 +24,7 @@ POSITIONAL = 6
 
 
 def is_plain(path):
-    """Whether the workers of a tac speak Buildbot's own protocol over bare TCP, beyond doubt."""
+    """Whether the workers of a tac speak Buildbot's own protocol over bare TCP or a socket, beyond doubt."""
     try:
         with open(path, "rb") as file:
             return _is_plain(ast.parse(file.read()))

@@ -92,8 +92,11 @@ class Connection:
 
 
 def endpoint_name(endpoint):
-    """`HOST:PORT` of a client endpoint as far as it can be told."""
+    """`HOST:PORT` of a client endpoint, or the path of its socket, as far as it can be known."""
     endpoint = getattr(endpoint, "_wrappedEndpoint", endpoint)
+    path = getattr(endpoint, "_path", None)
+    if path is not None:
+        return os.fsdecode(path)
     host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
     port = getattr(endpoint, "_port", None)
     if host is None or port is None:

@@ -1,16 +1,18 @@
 """Starts that fail: each with an honest exit status, and the reason on the status line."""
 
 import os
+import pwd
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from instances import Instance, wait_until
+from instances import RUNNER, Instance, wait_until
 
 
 def fails(instance, status, *reasons):
@@ -128,6 +130,29 @@ def test_port_in_use_exits_69(python, make, which):
         port = taken.getsockname()[1]
         master = make.master(python, **{which: port}).start()
         fails(master, 69, "Couldn't listen on 127.0.0.1:%d" % port)
+
+
+def test_port_of_another_account_is_named_with_the_account(monkeypatch):
+    sys.path.insert(0, str(RUNNER.parent))
+    from buildbot_conda_runner import reasons
+
+    class CannotListenError(Exception):
+        port = 0
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        error = CannotListenError("Couldn't listen")
+        error.port = taken.getsockname()[1]
+        assert reasons.port_holders(error.port) == {os.geteuid()}
+        # Its own may be a master that is just ending.
+        assert reasons.error_text(error) == "Couldn't listen"
+        own = os.geteuid()
+        monkeypatch.setattr(reasons.os, "geteuid", lambda: own + 1)
+        text = "Couldn't listen; the account `%s` has the port" % pwd.getpwuid(own).pw_name
+        assert reasons.error_text(error) == text
+    error.port = "/run/workers"
+    assert reasons.error_text(error) == "Couldn't listen"
 
 
 def test_unreachable_database_exits_69(python, make):

@@ -210,6 +210,36 @@ def test_port_that_is_no_worker_port_is_noticed(python, make):
     worker.wait_status("(does not answer the login|closed the connection during the login|lost the connection)", 15)
 
 
+TAC_BY_SOCKET = """
+import os
+from buildbot_worker.bot import Worker
+from twisted.application import service
+application = service.Application('buildbot-worker')
+basedir = os.path.abspath(os.path.dirname(__file__))
+worker = Worker(None, None, 'w1', 'secret', basedir, 60, connection_string='unix:path=%s')
+worker.setServiceParent(application)
+"""
+
+
+def test_worker_comes_by_a_socket_and_again_after_the_master_was_killed(python, make, tmp_path):
+    path = tmp_path / "workers"
+    master = make.master(python, extra="\nc['protocols'] = {'pb': {'port': 'unix:%s:mode=666'}}\n" % path)
+    worker = make.worker(python, master)
+    (worker.directory / "buildbot.tac").write_text(TAC_BY_SOCKET % path)
+    worker.start().ready()
+    worker.wait_status("^cannot reach %s, trying again: " % path, patience=15)
+    master.start().ready()
+    worker.wait_status("^connected to %s as w1$" % path, patience=30)
+    # Killed, it leaves its socket behind.
+    master.signal(signal.SIGKILL)
+    master.wait()
+    assert path.is_socket()
+    worker.wait_status("^cannot reach ", patience=15)
+    master.start().ready()
+    worker.wait_status("^connected to %s as w1$" % path, patience=30)
+    assert master.stop() == 0 and worker.stop() == 0
+
+
 def test_exhausted_retries_exit_69(python, make):
     worker = make.worker(python, free_port(), maxretries=2).start().ready()
     assert worker.wait() == 69

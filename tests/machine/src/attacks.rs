@@ -51,6 +51,34 @@ const ROWS: &[Row] = &[
         "state directory, `status.json` and logs are links to files of root, or a pipe",
         "root follows no link, waits for nobody and shows nothing of these files",
     ),
+    on_machines(
+        "starter-without-login",
+        "somebody on the machine forces or stops builds, or controls workers, on the pages of a new master",
+        "everybody reads, nobody controls without the password that was shown once",
+    ),
+    on_machines(
+        "posing-as-the-master",
+        "while a new master restarts, somebody else listens where its workers log in, to give them commands",
+        "nobody but the master's account can make anything there",
+    ),
+    by_test(
+        "passwords-of-other-workers",
+        "a worker logs in under the name of another one of the same master, which it may read the password of",
+        "each worker of a new master has an account and a password of its own",
+        [
+            "crates/cli/src/create/decision/tests.rs",
+            "beside_a_master_each_worker_has_an_account_and_a_password_of_its_own",
+        ],
+    ),
+    by_test(
+        "port-taken",
+        "somebody takes a port of a master, which cannot start any more",
+        "the reason names the account that has it",
+        [
+            "crates/launcher/runner_tests/test_failures.py",
+            "test_port_of_another_account_is_named_with_the_account",
+        ],
+    ),
     by_test(
         "configuration-others-can-write",
         "the configuration, or a directory above it, can be written by others than root",

@@ -197,26 +197,83 @@ impl<'machine> Rest<'machine> {
     ///
     /// When the master does not answer, or refuses.
     pub fn post(self, path: &str, method: &str, parameters: &Value) -> Result<Value> {
-        let body =
-            json!({"id": 1, "jsonrpc": "2.0", "method": method, "params": parameters}).to_string();
-        let text = self.call(
-            &[
-                "--header",
-                "Content-Type: application/json",
-                "--data",
-                &body,
-            ],
-            path,
-        )?;
+        let text = self.control(path, method, parameters)?;
         serde_json::from_str(&text)
             .with_context(|| format!("read the answer to `{method}`: {text}"))
     }
 
+    /// As somebody who is not logged in, and then, where that is not enough, with each password that a master of the
+    /// machine has for its pages.
+    fn control(self, path: &str, method: &str, parameters: &Value) -> Result<String> {
+        let body =
+            json!({"id": 1, "jsonrpc": "2.0", "method": method, "params": parameters}).to_string();
+        let json = [
+            "--header",
+            "Content-Type: application/json",
+            "--data",
+            &body,
+        ];
+        let refused = match self.call(&json, path) {
+            Err(error) if format!("{error:#}").contains("you need to have role") => error,
+            outcome => return outcome,
+        };
+        let script = "cat /etc/buildbot-conda/credentials/web-password*";
+        let passwords = self.machine.shell(script)?.succeeded()?;
+        let login = format!("http://127.0.0.1:{}/auth/login", self.port);
+        for password in passwords.stdout.lines() {
+            let user = format!("admin:{password}");
+            let session = [
+                "--silent",
+                "--noproxy",
+                "*",
+                "--cookie",
+                "",
+                "--user",
+                &user,
+            ];
+            let first = [
+                &["curl"],
+                &session[..],
+                &["--output", "/dev/null", &login, "--next"],
+            ];
+            let options = [&["--cookie", ""], &json[..]].concat();
+            let answer = self.call_after(&first.concat(), &options, path);
+            if answer.is_ok() {
+                return answer;
+            }
+        }
+        Err(refused)
+    }
+
+    /// Whether a control method is refused to somebody who is not logged in.
+    ///
+    /// # Errors
+    ///
+    /// When the master does not answer.
+    pub fn is_closed(self, path: &str, method: &str) -> Result<bool> {
+        let body = json!({"id": 1, "jsonrpc": "2.0", "method": method, "params": {}}).to_string();
+        let json = [
+            "--header",
+            "Content-Type: application/json",
+            "--data",
+            &body,
+        ];
+        match self.call(&json, path) {
+            Err(error) if format!("{error:#}").contains("you need to have role") => Ok(true),
+            Err(error) => Err(error),
+            Ok(_) => Ok(false),
+        }
+    }
+
     fn call(self, options: &[&str], path: &str) -> Result<String> {
+        self.call_after(&["curl"], options, path)
+    }
+
+    /// By one curl, which has done something else before.
+    fn call_after(self, curl: &[&str], options: &[&str], path: &str) -> Result<String> {
         let url = format!("http://127.0.0.1:{}/api/v2/{path}", self.port);
         // `--noproxy`: a proxy of the host's is not reachable from the machine's network.
         let words = [
-            "curl",
             "--silent",
             "--show-error",
             "--fail-with-body",
@@ -229,7 +286,7 @@ impl<'machine> Rest<'machine> {
         ];
         let output = self
             .machine
-            .run_on_network(&[&words[..], options].concat(), CALL_LIMIT)?;
+            .run_on_network(&[curl, &words[..], options].concat(), CALL_LIMIT)?;
         if output.status != 0 {
             bail!("{output}");
         }

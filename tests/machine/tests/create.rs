@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use buildbot_conda_machine::{
     MASTER, MASTER_UNIT, Machine, Outcome, Output, PREFIX, Release, Rest, Unit, WORKER_UNIT,
-    installed, on_each_release,
+    attack, installed, on_each_release,
 };
 
 on_each_release! {
@@ -56,20 +56,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     ensure!(log.contains(&format!("hello from {PREFIX}")), "{log}");
     ensure!(!log.contains("CREDENTIALS"), "{log}");
 
-    // Whose is what, and who may read it.
-    let modes = machine.shell(&format!(
-        "stat -c '%a %U' /etc/buildbot-conda/credentials/worker-password {MASTER}/master.cfg {MASTER}/state.sqlite \
-         /home/bb-worker/worker/buildbot.tac /home/bb-worker/worker/info/host"
-    ))?;
-    ensure!(
-        modes.stdout == "600 root\n600 bb\n600 bb\n600 bb-worker\n644 bb-worker\n",
-        "{modes}"
-    );
-    let leaks = machine.shell(
-        "grep -rlF \"$(cat /etc/buildbot-conda/credentials/worker-password)\" /home/bb/master /home/bb-worker \
-         /etc/buildbot-conda/config.toml /var/lib/buildbot-conda || true",
-    )?;
-    ensure!(leaks.text().is_empty(), "{leaks}");
+    secrets_are_kept_and_nobody_else_is_the_master(&machine, release)?;
     let worker = Unit::worker(&machine).main_pid()?;
     let owner = machine.run(&["stat", "-c", "%U", &format!("/proc/{worker}")])?;
     ensure!(owner.text() == "bb-worker", "{owner}");
@@ -88,7 +75,9 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     .succeeded()?;
     let night = Unit::named(&machine, "buildbot-worker@night.service");
     ensure!(
-        night.status_text()?.contains("localhost:9990"),
+        night
+            .status_text()?
+            .contains("/run/buildbot-conda/master@nightly/workers"),
         "{}",
         night.status_text()?
     );
@@ -112,14 +101,14 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let kept = call(&machine, &["remove", "worker@night", "--yes"])?.succeeded()?;
     ensure!(
         kept.stderr
-            .contains("`/home/bb-worker/worker-night` is kept"),
+            .contains("`/home/bb-worker-night/worker-night` is kept"),
         "{kept}"
     );
     machine
         .run(&[
             "rm",
             "-r",
-            "/home/bb-worker/worker-night",
+            "/home/bb-worker-night/worker-night",
             "/var/lib/buildbot-conda/instances/worker@night",
         ])?
         .succeeded()?;
@@ -140,6 +129,59 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
         "{more:#?}\n{talk}"
     );
     Ok(())
+}
+
+fn secrets_are_kept_and_nobody_else_is_the_master(machine: &Machine, release: Release) -> Outcome {
+    // Whose is what, and who may read it.
+    let modes = machine.shell(&format!(
+        "cd /etc/buildbot-conda/credentials; stat -c '%a %U' web-password password-of-worker {MASTER}/master.cfg \
+         {MASTER}/state.sqlite {MASTER}/passwords {MASTER}/passwords/worker /home/bb-worker/worker/buildbot.tac \
+         /home/bb-worker/worker/info/host"
+    ))?;
+    ensure!(
+        modes.stdout
+            == "600 root\n600 root\n600 bb\n600 bb\n700 bb\n600 bb\n600 bb-worker\n644 bb-worker\n",
+        "{modes}"
+    );
+    let leaks = machine.shell(
+        "for name in web-password password-of-worker; do grep -rlF \"$(cat /etc/buildbot-conda/credentials/$name)\" \
+         /home/bb/master /home/bb-worker /etc/buildbot-conda/config.toml /var/lib/buildbot-conda /var/log; done || true; \
+         journalctl --quiet --grep \"$(cat /etc/buildbot-conda/credentials/web-password)\" || true",
+    )?;
+    ensure!(
+        leaks.text() == format!("{MASTER}/passwords/worker"),
+        "{leaks}"
+    );
+    let rest = Rest::new(machine);
+    attack("starter-without-login", release, || {
+        let closed = [
+            ("forceschedulers/force", "force"),
+            ("builds/1", "rebuild"),
+            ("workers/1", "stop"),
+        ];
+        for (path, method) in closed {
+            ensure!(rest.is_closed(path, method)?, "{path} {method}");
+        }
+        ensure!(rest.worker_connected("worker")?);
+        Ok(())
+    })?;
+    attack("posing-as-the-master", release, || {
+        Unit::master(machine).succeed("stop")?;
+        let bind = "import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])";
+        let words = ["runuser", "-u", "bb-worker", "--", "python3", "-c", bind];
+        for name in ["workers", "other"] {
+            let path = format!("/run/buildbot-conda/master/{name}");
+            let python = format!("{PREFIX}/bin/python3");
+            let words = words.map(|word| if word == "python3" { &python } else { word });
+            let refused = machine.run(&[&words[..], &[&path]].concat())?;
+            ensure!(
+                refused.status == 1 && refused.stderr.contains("rror"),
+                "{refused}"
+            );
+        }
+        Unit::master(machine).succeed("start")?;
+        rest.wait_for_worker("worker", SOON)
+    })
 }
 
 fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
@@ -194,13 +236,12 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         .succeeded()?;
 
     // A worker whose password the master does not know.
-    call(&machine, &["create", "master"])?.succeeded()?;
+    call(&machine, &["create", "master", "--worker-port=9989"])?.succeeded()?;
     let before = state(&machine)?;
     machine.shell("echo other >/root/password")?.succeeded()?;
-    let talk = call(
-        &machine,
-        &["create", "worker", "--password-file", "/root/password"],
-    )?;
+    let elsewhere = "--master=localhost:9989";
+    let given = "--password-file=/root/password";
+    let talk = call(&machine, &["create", "worker", elsewhere, given])?;
     ensure!(
         talk.status == 1 && talk.stderr.contains("error: the master refuses `worker`"),
         "{talk}"
@@ -210,10 +251,15 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     // The same for a further one, which the master has got to know in between, and forgets again.
     let file = format!("{MASTER}/master.cfg");
     let configuration = machine.read_file(&file)?;
-    let words = ["create", "worker", "gpu", "--password-file=/root/password"];
-    let talk = call(&machine, &words)?;
+    let table = format!("{MASTER}/workers.toml");
+    let workers = machine.read_file(&table)?;
+    let strange = configuration.replace("password(name), max", "\"unknown\", max");
+    ensure!(strange != configuration, "{configuration}");
+    machine.write_file(&file, &strange, "0600", "bb")?;
+    let talk = call(&machine, &["create", "worker", "gpu"])?;
     let steps = [
-        format!("as `bb`, add \"gpu\" to `WORKERS` in `{file}`"),
+        format!("as `bb`, write `{MASTER}/passwords/gpu`, mode 0600"),
+        format!("as `bb`, add \"gpu\" to `{table}`"),
         "reload `buildbot-master.service`, which checks its configuration first".to_owned(),
         "error: the master refuses `worker@gpu`".to_owned(),
     ];
@@ -221,9 +267,13 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         talk.status == 1 && steps.iter().all(|step| talk.stderr.contains(step)),
         "{talk}"
     );
-    ensure!(machine.read_file(&file)? == configuration, "{talk}");
+    ensure!(machine.read_file(&table)? == workers, "{talk}");
+    let left = machine.run(&["ls", &format!("{MASTER}/passwords")])?;
+    ensure!(left.text() == "worker", "{left}\n{talk}");
     ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
     ensure_same_but_databases(&machine, &before, &talk)?;
+    machine.write_file(&file, &configuration, "0600", "bb")?;
+    Unit::master(&machine).succeed("reload")?;
 
     // A configuration with a mistake of somebody else's: nothing of it is changed, and nothing hangs on it.
     let mistaken = format!("{configuration}raise ValueError('a mistake')\n");
@@ -255,7 +305,7 @@ fn refuse_a_wrong_password_that_is_typed(machine: &Machine, before: &str) -> Out
         "{talk}"
     );
     ensure_same_but_databases(machine, before, &talk)?;
-    let password = machine.read_file("/etc/buildbot-conda/credentials/worker-password")?;
+    let password = machine.read_file("/etc/buildbot-conda/credentials/password-of-worker")?;
     let talk = type_password(machine, password.trim())?;
     ensure!(
         talk.status == 0 && !talk.stdout.contains(password.trim()),
@@ -353,14 +403,11 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
 
     // While the master checks its configuration with a further worker in it.
     let before = state(&machine)?;
-    let file = format!("{MASTER}/master.cfg");
-    let configuration = machine.read_file(&file)?;
+    let file = format!("{MASTER}/workers.toml");
+    let workers = machine.read_file(&file)?;
     stop_in_activation(&machine, "create worker gpu", MASTER)?;
     let changed = machine.read_file(&file)?;
-    ensure!(
-        changed == configuration.replace("[\"worker\"]", "[\"worker\", \"gpu\"]"),
-        "{changed}"
-    );
+    ensure!(changed == format!("{workers}[gpu]\n"), "{changed}");
     machine.shell("kill -KILL $(cat /root/pid)")?.succeeded()?;
     go_on(&machine, MASTER)?;
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
@@ -369,7 +416,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
             .contains("`buildbot-conda create worker gpu` was interrupted, rolling it back first"),
         "{talk}"
     );
-    ensure!(machine.read_file(&file)? == configuration, "{talk}");
+    ensure!(machine.read_file(&file)? == workers, "{talk}");
     ensure!(configured_workers(&machine)? == ["worker"], "{talk}");
     ensure_same_but_databases(&machine, &before, &talk)?;
     what_is_interrupted_while_data_goes_is_completed(&machine)

@@ -75,8 +75,8 @@ const SERVICES: [Change; 4] = [
         &["unit file `/etc/systemd/system/buildbot-master.service.d/memory.conf`: missing"],
     ),
     (
-        "rm /etc/buildbot-conda/credentials/worker-password",
-        &["credential `worker-password`: missing"],
+        "rm /etc/buildbot-conda/credentials/password-of-worker",
+        &["credential `password-of-worker`: missing"],
     ),
     (
         "systemctl disable --quiet buildbot-worker",
@@ -153,7 +153,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
         "{again}"
     );
     let secret = machine.shell(&format!(
-        "grep -rF \"$(cat {SECRETS}/worker-password)\" {PROFILE}"
+        "grep -rF \"$(cat {SECRETS}/password-of-worker)\" {PROFILE}"
     ))?;
     ensure!(secret.status == 1, "a secret is in the profile: {secret}");
     // A checkout of somebody's is written as somebody.
@@ -211,7 +211,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     // A secret that nobody gives is asked for by its name, before anything is done.
     machine
         .shell(
-            "rm /etc/buildbot-conda/credentials/worker-password
+            "rm /etc/buildbot-conda/credentials/password-of-worker
              chmod 0755 /etc/buildbot-conda/credentials",
         )?
         .succeeded()?;
@@ -219,7 +219,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     ensure!(
         refused.status == 1
             && refused.stderr
-                == "error: credentials are needed, and there is no terminal to ask for them: worker-password\n\
+                == "error: credentials are needed, and there is no terminal to ask for them: password-of-worker\n\
                     hint: `--secrets DIR`, with a file of each name\n",
         "{refused}"
     );

@@ -48,6 +48,7 @@ fn three_commands_of_the_readme_lead_to_a_green_build(release: Release) -> Outco
         .with_environment(&environment)
         .boot()?;
     let mut by_root = Vec::new();
+    let mut password = None;
     for (prompt, command) in typed()? {
         // The environment is there, and the package is built.
         if command.starts_with("conda create ") || command == "cargo xtask deb" {
@@ -55,6 +56,9 @@ fn three_commands_of_the_readme_lead_to_a_green_build(release: Release) -> Outco
         }
         if prompt == '$' {
             // A proxy of the host's is not reachable from the machine's network.
+            // curl asks for the password that was shown, and nobody is at a terminal.
+            let password: &str = password.as_deref().context("be shown a password")?;
+            let command = command.replace("--user admin ", &format!("--user admin:{password} "));
             let script = format!("export no_proxy='*'; {command}");
             machine
                 .run_on_network(&["sh", "-euc", &script], LIMIT)?
@@ -75,6 +79,9 @@ fn three_commands_of_the_readme_lead_to_a_green_build(release: Release) -> Outco
             machine.shell(told)?.succeeded()?;
         }
         ensure!(!output.stderr.contains("error: "), "{output}");
+        let shown = output.stderr.split("with the password `").nth(1);
+        let shown = shown.and_then(|text| text.split('`').next());
+        password = shown.map(str::to_owned).or(password);
         by_root.push(command);
     }
     ensure!(by_root.len() == 3, "{by_root:#?}");

@@ -179,7 +179,7 @@ fn export(machine: &Machine) -> Outcome {
     machine
         .shell(&format!(
             "cp -a /etc/buildbot-conda/credentials {SECRETS}
-             grep -F '{PASSWORD}' {SECRETS}/worker-password
+             grep -F '{PASSWORD}' {SECRETS}/password-of-worker
              ! grep -rF '{PASSWORD}' {PROFILE}"
         ))?
         .succeeded()?;
@@ -311,15 +311,15 @@ current=var/lib/buildbot-conda/envs/buildbot/$(readlink var/lib/buildbot-conda/e
     find etc/buildbot-conda etc/systemd/system/*buildbot* etc/systemd/system/multi-user.target.wants/buildbot* \
         run/systemd/generator* var/lib/buildbot-conda/envs/buildbot/current "$current"
     find opt/conda/envs/tools \( -name conda-meta -o -name __pycache__ \) -prune -o -print
-    for directory in home/bb/master home/bb-worker/*; do
-        echo $directory; for file in buildbot.tac master.cfg; do test ! -e $directory/$file || echo $directory/$file; done
+    for directory in home/bb/master home/bb-worker*/worker*; do
+        echo $directory; for file in buildbot.tac master.cfg workers.toml; do test ! -e $directory/$file || echo $directory/$file; done
     done
 } | sort --unique >/tmp/paths
 tr '\n' '\0' </tmp/paths | xargs -0 stat --format='%N %F %a %U:%G'
 tr '\n' '\0' </tmp/paths | xargs -0 sh -c 'for path; do test ! -f "$path" || printf "%s\0" "$path"; done' sh | xargs -0 sha256sum
 systemctl list-unit-files 'buildbot*' --no-legend | sort
-getent passwd bb bb-worker | cut -d: -f1,6,7
-id --name --groups bb; id --name --groups bb-worker
+getent passwd bb bb-worker bb-worker-tools | cut -d: -f1,6,7
+id --name --groups bb; id --name --groups bb-worker; id --name --groups bb-worker-tools
 "#;
 
 fn manifest(machine: &Machine) -> anyhow::Result<String> {

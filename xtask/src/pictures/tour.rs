@@ -22,7 +22,8 @@ const WIDE: NonZero<u16> = NonZero::new(120).unwrap();
 const BUILT: Duration = Duration::from_mins(2);
 
 /// As the README has it.
-const FORCE: &str = "curl http://localhost:8010/api/v2/forceschedulers/force --json \\\n    \
+const FORCE: &str = "curl --user admin --cookie '' http://localhost:8010/auth/login --next --cookie '' \\\n    \
+    http://localhost:8010/api/v2/forceschedulers/force --json \\\n    \
     '{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"force\", \"params\": {}}'";
 const CONFIGURATION: &str = "/home/bb/master/master.cfg";
 
@@ -85,7 +86,10 @@ fn first_build(terminal: &Terminal<'_>, package: &str) -> Result<Drawing> {
         drawing.shown(&terminal.must(command, &[])?, every_line);
     }
 
-    let forced = terminal.must(FORCE, &[])?;
+    let password = "/etc/buildbot-conda/credentials/web-password";
+    let password = terminal.machine.read_file(password)?;
+    let asked = [("Enter host password for user 'admin':", password.trim())];
+    let forced = terminal.must(FORCE, &asked)?;
     ensure!(forced.text().contains("\"result\""), "{}", forced.text());
     let rest = Rest::new(terminal.machine);
     let build = rest.wait_for_build(1, BUILT)?;
@@ -150,7 +154,7 @@ fn doctor(terminal: &Terminal<'_>) -> Result<Drawing> {
         "A terminal: `buildbot-conda doctor` names two problems and what mends them, and finds nothing after that",
         terminal.columns,
     );
-    let password = "/etc/buildbot-conda/credentials/worker-password";
+    let password = "/etc/buildbot-conda/credentials/password-of-worker";
     terminal
         .machine
         .shell(&format!(

@@ -1,10 +1,15 @@
 //! `create master [NAME]`.
 
+use std::fs;
 use std::net::TcpListener;
 
 use anyhow::bail;
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::starter::{self, MASTER_CREDENTIAL, MasterStart};
+use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::starter::{
+    self, LOGIN, LOGIN_CREDENTIAL, MasterStart, PASSWORDS, WORKER_TABLE, WorkerName,
+};
 use clap::Args;
 
 use super::{Common, Draft, credential, enable_and_start, password, place};
@@ -21,14 +26,15 @@ pub(crate) struct Arguments {
     /// Port of the web pages on this machine; by default 8010, or the next one that is free
     #[arg(long, value_name = "PORT")]
     web_port: Option<u16>,
-    /// Port of the workers on this machine; by default 9989, or the next one that is free
+    /// Port for the workers on this machine, instead of a socket that nobody else can take
     #[arg(long, value_name = "PORT")]
     worker_port: Option<u16>,
 }
 
-/// Upstream's own ports.
+/// Upstream's own port.
 const WEB_PORT: u16 = 8010;
-const WORKER_PORT: u16 = 9989;
+/// The one worker that a new master knows.
+const WORKER: &str = "worker";
 /// How many ports are tried.
 const PORTS: u16 = 100;
 
@@ -49,76 +55,147 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let others = records_of_others(&draft, context);
     let start = MasterStart {
         reference: reference.clone(),
-        web_port: port(arguments.web_port, WEB_PORT, &others, context)?,
-        worker_port: port(arguments.worker_port, WORKER_PORT, &others, context)?,
-        worker: "worker".parse()?,
+        web_port: port(arguments.web_port, &others, context)?,
+        worker_port: match arguments.worker_port {
+            Some(given) => Some(port(Some(given), &others, context)?),
+            None => None,
+        },
     };
+    let secrets = Secrets::new(&reference, common, context)?;
 
     let mut steps = Vec::new();
-    let file = match &reference.name {
-        None => MASTER_CREDENTIAL.to_owned(),
-        Some(name) => format!("{MASTER_CREDENTIAL}-{name}"),
-    };
-    let is_there = context
-        .path(&format!(
-            "{}/{file}",
-            buildbot_conda_core::paths::CREDENTIALS
-        ))
-        .exists();
-    match password::given(common)? {
-        Some(_) if is_there => bail!(
-            "the credential `{file}` is there already\nhint: leave the password out to use it"
-        ),
-        Some(password) => credential(&file, &password, context, &mut steps),
-        // A worker elsewhere may know the one that is there.
-        None if is_there => {}
-        None => credential(&file, &password::generate()?, context, &mut steps),
+    for (file, password) in secrets.new_files() {
+        credential(file, password, context, &mut steps);
     }
-    draft.set(&format!("credentials.{MASTER_CREDENTIAL}"), &file)?;
+    draft.set(&format!("credentials.{LOGIN_CREDENTIAL}"), &secrets.login.0)?;
     steps.extend(draft.step(context));
     steps.extend(plan::give(&instance, &home, context)?);
-    steps.push(
-        UserStep::Fill {
-            identity: Identity::of(&instance),
-            directory: context.path(instance.directory.as_str()),
-            contents: Contents {
-                database: Some(reference.clone()),
-                files: vec![Made {
-                    path: "master.cfg".into(),
-                    text: starter::master_cfg(&start),
-                    mode: Mode::new(0o600),
-                }],
-            },
-        }
-        .into(),
-    );
+    let worker: WorkerName = WORKER.parse()?;
+    let set_up = UserStep::Fill {
+        identity: Identity::of(&instance),
+        directory: context.path(instance.directory.as_str()),
+        contents: Contents {
+            database: Some(reference.clone()),
+            files: files(&start, &worker, &secrets),
+        },
+    };
+    steps.push(set_up.into());
     let record = Record {
         web_port: start.web_port,
         worker_port: start.worker_port,
-        worker: start.worker.as_str().to_owned(),
+        worker: worker.as_str().to_owned(),
+        worker_credential: Some(secrets.worker.0.clone()),
     };
     steps.extend(plan::note(&record, &reference, context)?);
     enable_and_start(&reference, context, &mut steps);
-    let next = match &reference.name {
-        None => "buildbot-conda create worker".to_owned(),
-        Some(_) => format!("buildbot-conda create worker NAME --master {reference}"),
+    let workers = match start.worker_port {
+        Some(port) => format!("localhost:{port}"),
+        None => format!("`{}`", paths::worker_socket(&reference)),
     };
-    let closing = format!(
-        "`{reference}` is at http://localhost:{}/, its `{}/master.cfg` is yours; next: `{next}`",
-        start.web_port, instance.directory
-    );
     let plan = Plan {
         title: format!("create {}", title(&reference)),
         notes: vec![
             place::told(&reference, &instance),
             format!(
-                "web pages at http://localhost:{}/, workers at localhost:{}",
-                start.web_port, start.worker_port
+                "web pages at http://localhost:{}/, workers at {workers}",
+                start.web_port
             ),
         ],
         steps,
     };
-    Ok((plan, closing))
+    Ok((plan, closing(&instance, start.web_port, &secrets)))
+}
+
+/// What is said at the end; the only time that the password is shown.
+fn closing(instance: &Instance, web_port: u16, secrets: &Secrets) -> String {
+    let reference = &instance.reference;
+    let next = match &reference.name {
+        None => "buildbot-conda create worker".to_owned(),
+        Some(_) => format!("buildbot-conda create worker NAME --master {reference}"),
+    };
+    let (file, password) = &secrets.login;
+    let password = match password {
+        Some(password) => format!("the password `{password}`"),
+        None => format!("the password in `{}/{file}`", paths::CREDENTIALS),
+    };
+    format!(
+        "`{reference}` is at http://localhost:{web_port}/, where everybody on this machine can read; to start builds, log \
+         in as `{LOGIN}` with {password}\n\
+         its `{}/master.cfg` is yours; next: `{next}`",
+        instance.directory
+    )
+}
+
+/// The passwords of a new master: that of its web pages, and that of its first worker. Each with its file in the
+/// credentials directory; without a text where one of before is there.
+struct Secrets {
+    login: (String, Option<String>),
+    worker: (String, Option<String>),
+    /// What the first worker logs in with.
+    worker_password: String,
+}
+
+impl Secrets {
+    fn new(reference: &InstanceRef, common: &Common, context: &Context) -> anyhow::Result<Self> {
+        let [login, worker] = match &reference.name {
+            None => [LOGIN_CREDENTIAL.to_owned(), "password-of-worker".to_owned()],
+            Some(name) => [
+                format!("{LOGIN_CREDENTIAL}-{name}"),
+                format!("password-of-first-worker-{name}"),
+            ],
+        };
+        let path = |file: &str| context.path(paths::CREDENTIALS).join(file);
+        let generated = |file: &str| -> anyhow::Result<Option<String>> {
+            if path(file).exists() {
+                return Ok(None);
+            }
+            password::generate().map(Some)
+        };
+        let given = password::given(common)?;
+        if given.is_some() && path(&worker).exists() {
+            bail!(
+                "the credential `{worker}` is there already\nhint: leave the password out to use it"
+            );
+        }
+        let new = match given {
+            Some(given) => Some(given),
+            None => generated(&worker)?,
+        };
+        // A worker elsewhere may know the one that is there.
+        let worker_password = if let Some(password) = &new {
+            password.clone()
+        } else {
+            let text = fs::read_to_string(path(&worker)).unwrap_or_default();
+            text.lines().next().unwrap_or_default().to_owned()
+        };
+        Ok(Self {
+            login: (login.clone(), generated(&login)?),
+            worker: (worker, new),
+            worker_password,
+        })
+    }
+
+    fn new_files(&self) -> impl Iterator<Item = (&str, &str)> {
+        [&self.login, &self.worker]
+            .into_iter()
+            .filter_map(|(file, password)| Some((file.as_str(), password.as_deref()?)))
+    }
+}
+
+fn files(start: &MasterStart, worker: &WorkerName, secrets: &Secrets) -> Vec<Made> {
+    let made = |path: &str, text: String| Made {
+        path: path.into(),
+        text,
+        mode: Mode::new(0o600),
+    };
+    vec![
+        made("master.cfg", starter::master_cfg(start)),
+        made(WORKER_TABLE, starter::worker_table(worker)),
+        made(
+            &format!("{PASSWORDS}/{}", worker.as_str()),
+            format!("{}\n", secrets.worker_password),
+        ),
+    ]
 }
 
 /// `master`, `master nightly`: as it is typed.
@@ -143,11 +220,12 @@ fn records_of_others(draft: &Draft, context: &Context) -> Vec<u16> {
         .references()
         .filter(|other| **other != draft.reference)
         .filter_map(|other| Record::read(other, context))
-        .flat_map(|record| [record.web_port, record.worker_port])
+        .flat_map(|record| [Some(record.web_port), record.worker_port])
+        .flatten()
         .collect()
 }
 
-fn port(given: Option<u16>, first: u16, others: &[u16], context: &Context) -> anyhow::Result<u16> {
+fn port(given: Option<u16>, others: &[u16], context: &Context) -> anyhow::Result<u16> {
     // Elsewhere, nobody listens yet.
     let is_free = |port: u16| {
         !others.contains(&port)
@@ -161,8 +239,11 @@ fn port(given: Option<u16>, first: u16, others: &[u16], context: &Context) -> an
         }
         return Ok(port);
     }
-    match (first..first + PORTS).find(|port| is_free(*port)) {
+    match (WEB_PORT..WEB_PORT + PORTS).find(|port| is_free(*port)) {
         Some(port) => Ok(port),
-        None => bail!("no port from {first} to {} is free", first + PORTS - 1),
+        None => bail!(
+            "no port from {WEB_PORT} to {} is free",
+            WEB_PORT + PORTS - 1
+        ),
     }
 }

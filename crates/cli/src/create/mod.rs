@@ -1,8 +1,11 @@
 //! `create master` and `create worker`: a working instance in one command, or nothing at all.
 //!
-//! `place` decides account and directory, `password` where a worker's password comes from,
-//! and the steps are `crate::plan`'s.
+//! Of a worker `facts` are what there is, and `decision` is what follows from it. `place` settles account and directory
+//! in the configuration, `password` has the passwords that somebody gives or chance makes, and the steps are
+//! `crate::plan`'s.
 
+mod decision;
+mod facts;
 mod master;
 mod password;
 mod place;
@@ -12,7 +15,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use buildbot_conda_core::edit::{self, EditError};
-use buildbot_conda_core::names::{InstanceName, InstanceRef};
+use buildbot_conda_core::names::{InstanceName, InstanceRef, Role};
 use buildbot_conda_core::paths;
 use clap::{Args, Subcommand};
 
@@ -99,6 +102,14 @@ struct Draft {
 }
 
 impl Draft {
+    fn of_worker(wish: &decision::Wish, context: &Context) -> anyhow::Result<Self> {
+        let reference = InstanceRef {
+            role: Role::Worker,
+            name: wish.name.clone(),
+        };
+        Self::new(reference, context)
+    }
+
     fn new(reference: InstanceRef, context: &Context) -> anyhow::Result<Self> {
         // By the rules for a configuration: what they refuse is not to be rewritten.
         let settings = context.settings()?;
@@ -169,15 +180,7 @@ fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<
 /// The credentials directory, as the package makes it, and a secret in it.
 fn credential(file: &str, password: &str, context: &Context, steps: &mut Vec<Step>) {
     let directory = context.path(paths::CREDENTIALS);
-    if !directory.is_dir() {
-        steps.push(
-            FileStep::CreateDirectory {
-                path: directory.clone(),
-                mode: Mode::new(0o700),
-            }
-            .into(),
-        );
-    }
+    plan::directory(&directory, 0o700, steps);
     steps.push(
         FileStep::Write {
             path: directory.join(file),

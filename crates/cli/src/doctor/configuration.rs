@@ -136,23 +136,29 @@ fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> 
         return None;
     }
     let reference = Some(&worker.reference);
-    let mut masters = settings.instances().filter(|other| {
-        other.reference.role == Role::Master
+    // Masters come first.
+    let mut sharing = settings.instances().filter(|other| {
+        other.reference != worker.reference
             && other.user == worker.user
             && scene.is_set_up(other) != Some(false)
     });
-    let Some(master) = masters.next() else {
-        let seen = format!("no master runs as `{}`", worker.user.as_str());
+    let user = worker.user.as_str();
+    let Some(other) = sharing.next() else {
+        let seen = format!("nothing else runs as `{user}`");
         return Some(Finding::ok(Check::SharedAccount, reference, seen));
     };
     if scene.is_set_up(worker) == Some(false) {
         return None;
     }
-    let user = worker.user.as_str();
+    let what = match other.reference.role {
+        Role::Master => {
+            "every build can read and change that master's configuration, secrets and database"
+        }
+        Role::Worker => "a build of the one can read and change what the other has and builds",
+    };
     let seen = format!(
-        "it runs as `{user}`, and so does `{}`: every build can read and change that master's configuration, \
-         secrets and database",
-        master.reference
+        "it runs as `{user}`, and so does `{}`: {what}",
+        other.reference
     );
     let finding = Finding::warning(Check::SharedAccount, reference, seen);
     Some(own_account(finding, worker, scene))

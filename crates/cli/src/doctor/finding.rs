@@ -19,7 +19,7 @@ const LONGEST: usize = 600;
 pub(crate) enum Check {
     /// The configuration can be read, is root's alone, and every key of it is good
     Configuration,
-    /// Master and worker run as accounts of their own
+    /// Every worker runs as an account of its own
     SharedAccount,
     /// The account of an instance exists
     Account,

@@ -234,14 +234,16 @@ fn unreachable(instance: &Instance, target: &str, reach: &Reach, scene: &Scene<'
 
 /// A master of this host that does not run, where the worker looks for one on this host.
 fn stopped_master(target: &str, scene: &Scene<'_>) -> Option<String> {
-    let host = target.rsplit_once(':')?.0.trim_matches(['[', ']']);
-    if !(host == "localhost" || host == "::1" || host.starts_with("127.")) {
+    let is_socket = target.starts_with('/');
+    let host = target.rsplit_once(':').map_or("", |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    if !(is_socket || host == "localhost" || host == "::1" || host.starts_with("127.")) {
         return None;
     }
-    let masters = scene
-        .settings?
-        .instances()
-        .filter(|other| other.reference.role == Role::Master);
+    let masters = scene.settings?.instances().filter(|other| {
+        other.reference.role == Role::Master
+            && (!is_socket || paths::worker_socket(&other.reference) == target)
+    });
     let set_up = masters.filter(|master| scene.is_set_up(master) == Some(true));
     let mut stopped = set_up.filter(|master| {
         scene

@@ -18,7 +18,7 @@ use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
 
 /// What an instance is made of, besides what Buildbot itself writes.
-const MASTER_FILES: [&str; 2] = ["buildbot.tac", "master.cfg"];
+const MASTER_FILES: [&str; 3] = ["buildbot.tac", "master.cfg", "workers.toml"];
 const WORKER_FILES: [&str; 3] = ["buildbot.tac", "info/admin", "info/host"];
 
 #[derive(Debug, Args)]

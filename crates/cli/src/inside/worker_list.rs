@@ -1,4 +1,4 @@
-//! The list of workers in a master's configuration (`buildbot_conda_core::workers`), seen and
+//! The workers that a master's files name (`buildbot_conda_core::workers` and `worker_table`), seen and
 //! changed as the account that owns the file. For root its text is data: it goes through here, and
 //! is not executed, followed or shown.
 
@@ -9,8 +9,9 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::starter::WorkerName;
-use buildbot_conda_core::workers;
+use buildbot_conda_core::starter::{WORKER_TABLE, WorkerName};
+use buildbot_conda_core::worker_table::{self, WorkerTable};
+use buildbot_conda_core::workers::{self, WorkerList};
 use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use crate::system::values::Identity;
 /// Bytes; real ones have some thousands.
 const LARGEST: u64 = 1 << 20;
 /// Beside the file, until it takes its place.
-const STAGE: &str = ".master.cfg.being-made";
+const STAGE: &str = ".workers.being-made";
 
 /// A master's configuration as its account sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +47,48 @@ pub(crate) struct Edit {
     pub(crate) required: bool,
 }
 
+/// The workers that a file names, as far as it is understood: a starter's `workers.toml`, or the list in the
+/// `master.cfg` of an older one.
+pub(crate) enum Names<'a> {
+    List(WorkerList<'a>),
+    Table(WorkerTable<'a>),
+}
+
+fn is_table(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == WORKER_TABLE)
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn read(path: &Path, text: &'a str) -> Option<Self> {
+        if is_table(path) {
+            worker_table::read(text).map(Self::Table)
+        } else {
+            workers::find(text).map(Self::List)
+        }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        match self {
+            Self::List(list) => list.contains(name),
+            Self::Table(table) => table.contains(name),
+        }
+    }
+
+    pub(crate) fn with(&self, name: &WorkerName) -> String {
+        match self {
+            Self::List(list) => list.with(name),
+            Self::Table(table) => table.with(name),
+        }
+    }
+
+    pub(crate) fn without(&self, name: &str) -> Option<String> {
+        match self {
+            Self::List(list) => list.without(name),
+            Self::Table(table) => table.without(name),
+        }
+    }
+}
+
 impl Edit {
     /// What takes it back.
     pub(crate) fn inverse(&self) -> Self {
@@ -68,19 +111,16 @@ impl Edit {
             return Ok(Some(self.after.clone()));
         }
         let path = self.path.display();
-        let list = workers::find(text);
-        if list.is_none() && !self.required {
+        let names = Names::read(&self.path, text);
+        if names.is_none() && !self.required {
             return Ok(None);
         }
-        let Some(list) = list else {
-            bail!(
-                "`{path}` has changed meanwhile, and has no plain list `{}` any more",
-                workers::VARIABLE
-            );
+        let Some(names) = names else {
+            bail!("`{path}` has changed meanwhile, and its workers are not understood any more");
         };
-        Ok(match (list.contains(&self.name), self.present) {
-            (false, true) => Some(list.with(&self.name.parse::<WorkerName>()?)),
-            (true, false) => list.without(&self.name),
+        Ok(match (names.contains(&self.name), self.present) {
+            (false, true) => Some(names.with(&self.name.parse::<WorkerName>()?)),
+            (true, false) => names.without(&self.name),
             (true, true) | (false, false) => None,
         })
     }
@@ -93,12 +133,15 @@ impl fmt::Display for Edit {
         } else {
             ("take", "out of")
         };
+        let file = crate::output::harmless(&self.path.display().to_string());
+        let name = &self.name;
+        if is_table(&self.path) {
+            return write!(formatter, "{verb} \"{name}\" {preposition} `{file}`");
+        }
+        let list = workers::VARIABLE;
         write!(
             formatter,
-            "{verb} \"{}\" {preposition} `{}` in `{}`",
-            self.name,
-            workers::VARIABLE,
-            crate::output::harmless(&self.path.display().to_string())
+            "{verb} \"{name}\" {preposition} `{list}` in `{file}`"
         )
     }
 }

@@ -1,18 +1,20 @@
-//! How a master on this host gets to know a worker, and forgets it: by the list in its starter
-//! configuration, as long as that is one. The file is its account's, and so are the eyes and hands.
+//! How a master on this host gets to know a worker, and forgets it: by the table of workers beside its starter
+//! configuration, or the list in an older one, as long as that is one. The files are their account's, which reads and
+//! changes them.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::starter::WorkerName;
+use buildbot_conda_core::starter::{PASSWORDS, WORKER_TABLE, WorkerName};
 use buildbot_conda_core::workers;
 
 use super::{Step, UnitStep, UserStep, systemd};
-use crate::inside::worker_list::{self, Edit, Seen};
+use crate::inside::put::{Put, Text};
+use crate::inside::worker_list::{self, Edit, Names, Seen};
 use crate::output::harmless;
 use crate::system::context::Context;
-use crate::system::values::Identity;
+use crate::system::values::{Identity, Mode};
 
 /// What a plan gets from it.
 #[derive(Debug, Default)]
@@ -25,6 +27,39 @@ pub(crate) struct Naming {
     pub(crate) is_named: bool,
 }
 
+/// Where a master has the names of its workers.
+#[derive(Debug)]
+pub(crate) enum Workers {
+    /// In the list of an older starter's `master.cfg`; they share a password.
+    Listed,
+    /// In `workers.toml`, with a password each. The one that the worker is to have is handed over, unless the master
+    /// has it already.
+    Tabled { password: Option<String> },
+}
+
+impl Workers {
+    fn file(&self) -> &'static str {
+        match self {
+            Self::Listed => "master.cfg",
+            Self::Tabled { .. } => WORKER_TABLE,
+        }
+    }
+
+    /// What a person has to do where this program cannot.
+    fn instead(&self, name: &str) -> String {
+        match self {
+            Self::Listed => format!(
+                "no plain list `{}` is seen in it; it has to name the worker, \
+                 as by `worker.Worker(\"{name}\", secret(\"worker-password\"))`",
+                workers::VARIABLE
+            ),
+            Self::Tabled { .. } => format!(
+                "it is not understood; the master has to name the worker `{name}`, with the password in its credential"
+            ),
+        }
+    }
+}
+
 /// Has `master` know a worker.
 ///
 /// # Errors
@@ -33,25 +68,30 @@ pub(crate) struct Naming {
 pub(crate) fn add(
     master: &Instance,
     name: &WorkerName,
+    workers: &Workers,
     context: &Context,
 ) -> anyhow::Result<Naming> {
-    let path = configuration(master, context);
-    let told = harmless(&path.display().to_string());
+    let path = file_of(master, workers.file(), context);
+    let shown = harmless(&path.display().to_string());
     let seen = look(master, &path, context);
-    let list = seen.as_ref().and_then(|seen| workers::find(&seen.text));
-    let (Some(seen), Some(list)) = (&seen, list) else {
-        // Whatever it is now, it may name the worker in its own way; the worker will tell.
+    let names = seen
+        .as_ref()
+        .and_then(|seen| Names::read(&path, &seen.text));
+    let (Some(seen), Some(names)) = (&seen, names) else {
+        // Whatever it is now, it may name the worker in its own way; the worker will say so.
         return Ok(Naming {
-            note: Some(format!(
-                "no plain list `{}` is seen in `{told}`; it has to name the worker, \
-                 as by `worker.Worker(\"{}\", secret(\"worker-password\"))`",
-                workers::VARIABLE,
-                name.as_str()
-            )),
+            note: Some(format!("`{shown}`: {}", workers.instead(name.as_str()))),
             ..Naming::default()
         });
     };
-    if list.contains(name.as_str()) {
+    let is_there = names.contains(name.as_str());
+    let password = match workers {
+        Workers::Tabled {
+            password: Some(password),
+        } => Some(put(master, name.as_str(), None, Some(password), context)),
+        _ => None,
+    };
+    if is_there && password.is_none() {
         return Ok(Naming {
             is_named: true,
             ..Naming::default()
@@ -59,11 +99,10 @@ pub(crate) fn add(
     }
     if !seen.is_own {
         bail!(
-            "`{told}` does not name the worker `{0}`, and `{user}` may not change it\n\
-             hint: add \"{0}\" to its `{list}`, then `systemctl reload {unit}`",
+            "`{shown}` does not name the worker `{0}`, and `{user}` may not change it\n\
+             hint: add \"{0}\" to it, then `systemctl reload {unit}`",
             name.as_str(),
             user = master.user.as_str(),
-            list = workers::VARIABLE,
             unit = master.reference.unit_name(),
         );
     }
@@ -71,12 +110,14 @@ pub(crate) fn add(
         path,
         name: name.as_str().to_owned(),
         present: true,
-        after: list.with(name),
+        after: names.with(name),
         before: seen.text.clone(),
         required: true,
     };
+    let mut steps: Vec<Step> = password.into_iter().collect();
+    steps.extend(reloaded(master, (!is_there).then_some(edit), context)?);
     Ok(Naming {
-        steps: steps(master, edit, context)?,
+        steps,
         note: None,
         is_named: true,
     })
@@ -87,19 +128,24 @@ pub(crate) fn add(
 /// # Errors
 ///
 /// When systemd does not say whether the master runs.
-pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyhow::Result<Naming> {
-    let path = configuration(master, context);
-    let told = harmless(&path.display().to_string());
+pub(crate) fn take_out(
+    master: &Instance,
+    name: &str,
+    workers: &Workers,
+    context: &Context,
+) -> anyhow::Result<Naming> {
+    let path = file_of(master, workers.file(), context);
+    let shown = harmless(&path.display().to_string());
     let Some(seen) = look(master, &path, context) else {
         return Ok(Naming::default());
     };
     let left = |why: &str| Naming {
-        note: Some(format!("`{told}` still names the worker `{name}`{why}")),
+        note: Some(format!("`{shown}` still names the worker `{name}`{why}")),
         is_named: true,
         ..Naming::default()
     };
-    let list = workers::find(&seen.text).filter(|list| list.contains(name));
-    let Some(list) = list else {
+    let names = Names::read(&path, &seen.text).filter(|names| names.contains(name));
+    let Some(names) = names else {
         let literals = [format!("\"{name}\""), format!("'{name}'")];
         let is_mentioned = literals.iter().any(|literal| seen.text.contains(literal));
         return Ok(if is_mentioned {
@@ -108,7 +154,7 @@ pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyh
             Naming::default()
         });
     };
-    let Some(after) = list.without(name) else {
+    let Some(after) = names.without(name) else {
         return Ok(left(": its builder needs one"));
     };
     if !seen.is_own {
@@ -123,10 +169,41 @@ pub(crate) fn take_out(master: &Instance, name: &str, context: &Context) -> anyh
         before: seen.text.clone(),
         required: true,
     };
+    let mut steps = reloaded(master, Some(edit), context)?;
+    // One that root does not know stays there: nothing uses it.
+    if let Workers::Tabled {
+        password: Some(password),
+    } = workers
+    {
+        steps.push(put(master, name, Some(password), None, context));
+    }
     Ok(Naming {
-        steps: steps(master, edit, context)?,
+        steps,
         ..Naming::default()
     })
+}
+
+/// The password of a worker, in the file that its master reads it from.
+fn put(
+    master: &Instance,
+    name: &str,
+    before: Option<&String>,
+    after: Option<&String>,
+    context: &Context,
+) -> Step {
+    let text = |password: &String| Text {
+        text: format!("{password}\n"),
+        mode: Mode::new(0o600),
+    };
+    let put = Put {
+        identity: Identity::of(master),
+        directory: context.path(master.directory.as_str()),
+        path: Path::new(PASSWORDS).join(name),
+        before: before.map(text),
+        after: after.map(text),
+        keep: false,
+    };
+    UserStep::Put(put).into()
 }
 
 /// Whether a master on this host runs, so that a worker can be there at once.
@@ -137,30 +214,27 @@ pub(crate) fn is_running(master: &Instance, context: &Context) -> anyhow::Result
     )
 }
 
-fn steps(master: &Instance, edit: Edit, context: &Context) -> anyhow::Result<Vec<Step>> {
+/// A change, if there is one, and the reload by which the master takes it.
+fn reloaded(master: &Instance, edit: Option<Edit>, context: &Context) -> anyhow::Result<Vec<Step>> {
     let unit = master.reference.unit();
-    let mut steps = vec![
-        UserStep::NameWorker {
+    let mut steps = Vec::new();
+    if let Some(edit) = edit {
+        let step = UserStep::NameWorker {
             identity: Identity::of(master),
             unit: unit.clone(),
             edit,
-        }
-        .into(),
-    ];
+        };
+        steps.push(step.into());
+    }
     if is_running(master, context)? {
-        steps.push(
-            UnitStep::Reload {
-                unit,
-                required: true,
-            }
-            .into(),
-        );
+        let required = true;
+        steps.push(UnitStep::Reload { unit, required }.into());
     }
     Ok(steps)
 }
 
-fn configuration(master: &Instance, context: &Context) -> PathBuf {
-    context.path(&format!("{}/master.cfg", master.directory))
+fn file_of(master: &Instance, name: &str, context: &Context) -> PathBuf {
+    context.path(&format!("{}/{name}", master.directory))
 }
 
 /// The configuration as its account sees it, or whoever cannot be that account; none where it

@@ -16,15 +16,20 @@ pub(crate) const RECORDS: &str = "/var/lib/buildbot-conda/created";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) web_port: u16,
-    pub(crate) worker_port: u16,
+    /// TCP port of its workers; none where they come by the socket in its run-time directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_port: Option<u16>,
     /// The worker that its starter configuration names.
     pub(crate) worker: String,
+    /// The credential with that worker's password. One whose workers share a password has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) worker_credential: Option<String>,
 }
 
 /// A created worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WorkerRecord {
-    /// `HOST:PORT` of its master.
+    /// `HOST:PORT` or socket of its master.
     pub(crate) master: String,
     /// The name by which the master knows it.
     pub(crate) worker: String,

@@ -1,6 +1,7 @@
 //! `create` and `remove` as far as they can be seen without a booted machine: plans, refusals, and that neither changes
 //! anything. What they do is for the booted machines.
 
+mod data;
 mod naming;
 
 use expect_test::{Expect, expect};
@@ -58,21 +59,22 @@ fn the_plan_of_a_master_names_everything_that_is_made() {
         &host(),
         &["create", "master", "--dry-run"],
         &expect![[r#"
-        status 0
-        stdout:
-        # `master` by `bb` in `/home/bb/master`, environment `/home/bb/anaconda3/envs/buildbot`
-        # web pages at http://localhost:8010/, workers at localhost:9989
-        create `/etc/buildbot-conda/credentials`
-        write `/etc/buildbot-conda/credentials/worker-password`, mode 0600
-        in `/etc/buildbot-conda/config.toml`:
-            master.credentials.worker-password = "worker-password"
-        as `bb`, set a master up in `/home/bb/master`: `buildbot.tac` and database by Buildbot, `master.cfg`
-        create `/var/lib/buildbot-conda/created`
-        write `/var/lib/buildbot-conda/created/master.json`, mode 0644
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `master` by `bb` in `/home/bb/master`, environment `/home/bb/anaconda3/envs/buildbot`
+            # web pages at http://localhost:8010/, workers at `/run/buildbot-conda/master/workers`
+            create `/etc/buildbot-conda/credentials`
+            write `/etc/buildbot-conda/credentials/web-password`, mode 0600
+            write `/etc/buildbot-conda/credentials/password-of-worker`, mode 0600
+            in `/etc/buildbot-conda/config.toml`:
+                master.credentials.web-password = "web-password"
+            as `bb`, set a master up in `/home/bb/master`: `buildbot.tac` and database by Buildbot, `master.cfg`, `workers.toml`, `passwords/worker`
+            create `/var/lib/buildbot-conda/created`
+            write `/var/lib/buildbot-conda/created/master.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
+            stderr:
+        "#]],
     );
 }
 
@@ -91,22 +93,23 @@ fn a_further_master_has_names_and_a_place_of_its_own() {
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        # `master@nightly` by `ci` in `/home/ci/master-nightly`, environment `/home/bb/anaconda3/envs/buildbot`
-        # web pages at http://localhost:8010/, workers at localhost:9989
-        write `/etc/buildbot-conda/credentials/worker-password-nightly`, mode 0600
-        in `/etc/buildbot-conda/config.toml`:
-            master@nightly.directory = "/home/ci/master-nightly"
-            master@nightly.user = "ci"
-            master@nightly.conda-env = "/home/bb/anaconda3/envs/buildbot"
-            master@nightly.credentials.worker-password = "worker-password-nightly"
-        as `ci`, set a master up in `/home/ci/master-nightly`: `buildbot.tac` and database by Buildbot, `master.cfg`
-        write `/var/lib/buildbot-conda/created/master@nightly.json`, mode 0644
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-master@nightly.service` to `/usr/lib/systemd/system/buildbot-master@.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `master@nightly` by `ci` in `/home/ci/master-nightly`, environment `/home/bb/anaconda3/envs/buildbot`
+            # web pages at http://localhost:8010/, workers at `/run/buildbot-conda/master@nightly/workers`
+            write `/etc/buildbot-conda/credentials/web-password-nightly`, mode 0600
+            write `/etc/buildbot-conda/credentials/password-of-first-worker-nightly`, mode 0600
+            in `/etc/buildbot-conda/config.toml`:
+                master@nightly.directory = "/home/ci/master-nightly"
+                master@nightly.user = "ci"
+                master@nightly.conda-env = "/home/bb/anaconda3/envs/buildbot"
+                master@nightly.credentials.web-password = "web-password-nightly"
+            as `ci`, set a master up in `/home/ci/master-nightly`: `buildbot.tac` and database by Buildbot, `master.cfg`, `workers.toml`, `passwords/worker`
+            write `/var/lib/buildbot-conda/created/master@nightly.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-master@nightly.service` to `/usr/lib/systemd/system/buildbot-master@.service`
+            stderr:
+        "#]],
     );
 }
 
@@ -116,21 +119,21 @@ fn a_worker_beside_a_master_shares_its_password_and_not_its_account() {
         &host_with_master(),
         &["create", "worker", "--dry-run"],
         &expect![[r#"
-        status 0
-        stdout:
-        # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
-        # no plain list `WORKERS` is seen in `/home/bb/master/master.cfg`; it has to name the worker, as by `worker.Worker("worker", secret("worker-password"))`
-        create the account `bb-worker`, home `/home/bb-worker`
-        in `/etc/buildbot-conda/config.toml`:
-            worker.directory = "/home/bb-worker/worker"
-            worker.user = "bb-worker"
-            worker.credentials.password = "worker-password"
-        as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
-        write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
+            # `/home/bb/master/master.cfg`: no plain list `WORKERS` is seen in it; it has to name the worker, as by `worker.Worker("worker", secret("worker-password"))`
+            create the account `bb-worker`, home `/home/bb-worker`
+            in `/etc/buildbot-conda/config.toml`:
+                worker.directory = "/home/bb-worker/worker"
+                worker.user = "bb-worker"
+                worker.credentials.password = "worker-password"
+            as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
+            stderr:
+        "#]],
     );
 }
 
@@ -257,12 +260,12 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
         (
             &["create", "worker", "--master=master@x", "--dry-run"],
             expect![[r#"
-            status 1
-            stdout:
-            stderr:
-            error: `master@x` has no credential `worker-password`
-            hint: name the master with `--master HOST:PORT` or `--master master@NAME`
-        "#]],
+                status 1
+                stdout:
+                stderr:
+                error: `master@x` was not made by `buildbot-conda create master`
+                hint: name the master with `--master HOST:PORT` or `--master master@NAME`
+            "#]],
         ),
         (
             &[

@@ -133,7 +133,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is good
             ok: master: account: `bb` is there
             ok: worker@gpu: account: `builder` is there
-            ok: worker@gpu: shared-account: no master runs as `builder`
+            ok: worker@gpu: shared-account: nothing else runs as `builder`
             ok: package: its files are there
             ok: needrestart: needrestart is not installed
             ok: boot-target: `graphical.target`, and no desktop with it

@@ -31,9 +31,9 @@ const REMOVED: &str = r#"{"version": 2, "title": "remove master", "undo": [], "r
 
 #[test]
 fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
-    let root = host(Some(CREATED));
+    let host = host(Some(CREATED));
     check(
-        &root,
+        &host,
         &["recover", "--dry-run"],
         &expect![[r#"
         status 0
@@ -47,7 +47,7 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
     "#]],
     );
     check(
-        &root,
+        &host,
         &["recover", "--give-up", "--dry-run"],
         &expect![[r#"
             status 0
@@ -61,7 +61,7 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
         "#]],
     );
     check(
-        &root,
+        &host,
         &["recover"],
         &expect![[r#"
         status 1
@@ -72,7 +72,7 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
     "#]],
     );
     check(
-        &root,
+        &host,
         &["doctor", "--only", "unfinished"],
         &expect![[r#"
         status 1
@@ -88,9 +88,9 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
 
 #[test]
 fn what_has_lost_its_data_is_completed() {
-    let root = host(Some(REMOVED));
+    let host = host(Some(REMOVED));
     check(
-        &root,
+        &host,
         &["recover", "--dry-run"],
         &expect![[r#"
         status 0
@@ -105,9 +105,9 @@ fn what_has_lost_its_data_is_completed() {
 
 #[test]
 fn nothing_is_unfinished_on_a_host_in_order() {
-    let root = host(None);
+    let host = host(None);
     check(
-        &root,
+        &host,
         &["recover", "--dry-run"],
         &expect![[r#"
         status 0
@@ -117,7 +117,7 @@ fn nothing_is_unfinished_on_a_host_in_order() {
     "#]],
     );
     check(
-        &root,
+        &host,
         &["doctor", "--only", "unfinished", "--all"],
         &expect![[r#"
             status 0
@@ -131,9 +131,9 @@ fn nothing_is_unfinished_on_a_host_in_order() {
 
 #[test]
 fn the_journal_of_another_version_is_named_with_the_way_out() {
-    let root = host(Some("{\"version\": 7}"));
+    let host = host(Some("{\"version\": 7}"));
     check(
-        &root,
+        &host,
         &["recover", "--dry-run"],
         &expect![[r#"
         status 1
@@ -144,7 +144,7 @@ fn the_journal_of_another_version_is_named_with_the_way_out() {
     "#]],
     );
     check(
-        &root,
+        &host,
         &["doctor", "--only", "unfinished"],
         &expect![[r#"
         status 1

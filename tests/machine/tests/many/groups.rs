@@ -63,7 +63,8 @@ impl Group {
 
     /// The loop that makes it. The plain master's needs to be told nothing.
     pub(crate) fn create(&self) -> String {
-        let (mut master, mut worker) = (String::new(), String::new());
+        // Workers that nobody says anything of have accounts of their own, which takes time for each.
+        let (mut master, mut worker) = (String::new(), format!("--user {}", self.accounts[1]));
         if let Some(name) = self.master {
             let [one, other] = self.accounts;
             master = format!("{name} --user {one} --conda-env {}", self.environment);
@@ -82,8 +83,9 @@ impl Group {
             ""
         };
         format!(
-            "buildbot-conda create master {master}\n{plain}for name in {}; do buildbot-conda create worker $name {worker}; done\n",
-            self.workers.join(" ")
+            "buildbot-conda create master {master} --worker-port {port}\n{plain}for name in {}; do buildbot-conda create worker $name {worker}; done\n",
+            self.workers.join(" "),
+            port = self.worker_port,
         )
     }
 }

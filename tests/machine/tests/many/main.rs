@@ -191,7 +191,7 @@ fn names_agree(machine: &Machine, groups: &[Group]) -> Outcome {
 fn a_worker_of_one_master_is_no_worker_of_another(machine: &Machine, groups: &[Group]) -> Outcome {
     let before = state(machine)?;
     let other = format!("localhost:{}", groups[1].worker_port);
-    let secret = "--password-file=/etc/buildbot-conda/credentials/worker-password";
+    let secret = "--password-file=/etc/buildbot-conda/credentials/password-of-worker";
     let known = groups[1].chosen();
     let name = format!("--worker-name={known}");
     let words = ["create", "worker", "intruder", "--master", &other, secret];
@@ -279,20 +279,20 @@ fn what_a_builder_needs_is_not_removed(machine: &Machine, groups: &[Group]) -> O
 
 fn a_removed_worker_is_forgotten(machine: &Machine, groups: &[Group]) -> Outcome {
     let group = &groups[0];
-    let file = format!("{}/master.cfg", group.master_directory());
+    let file = format!("{}/workers.toml", group.master_directory());
     let before = machine.read_file(&file)?;
     let instance = group.workers[0];
     let (gone, reference) = (name_of(instance), format!("worker@{instance}"));
     let dry = call(machine, &["remove", &reference, "--dry-run"])?.succeeded()?;
     let steps = [
-        format!("as `bb`, take \"{gone}\" out of `WORKERS` in `{file}`"),
+        format!("as `bb`, take \"{gone}\" out of `{file}`"),
         "reload `buildbot-master.service`, which checks its configuration first".to_owned(),
     ];
     ensure!(dry.stdout.contains(&steps.join("\n")), "{dry}");
     call(machine, &["remove", &reference, "--yes", "--data"])?.succeeded()?;
     let after = machine.read_file(&file)?;
     ensure!(
-        after == before.replacen(&format!("\"{gone}\", "), "", 1),
+        after == before.replacen(&format!("[{gone}]\n"), "", 1),
         "{after}"
     );
     ensure!(machine.run(&["stat", "-c", "%a %U:%G", &file])?.text() == "600 bb:bb");

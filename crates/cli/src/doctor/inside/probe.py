@@ -125,7 +125,7 @@ def text(value):
 
 
 def target(arguments):
-    """(host, port, TLS) of a worker; a host of None where it goes through a proxy or a socket."""
+    """(host, port, TLS) of a worker; a host of None where it goes through a proxy, a port of None where it is a socket."""
     described = arguments.get("connection_string")
     if arguments.get("proxy_connection_string"):
         return None, None, False
@@ -137,10 +137,28 @@ def target(arguments):
 
     endpoint = clientFromString(reactor, text(described))
     endpoint = getattr(endpoint, "_wrappedEndpoint", endpoint)
+    path = getattr(endpoint, "_path", None)
+    if path is not None:
+        return os.fsdecode(path), None, False
     host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
     port = getattr(endpoint, "_port", None)
     kind = text(described).partition(":")[0].lower()
-    return (text(host) if host else None), port, kind in ("tls", "ssl")
+    if port is None:
+        return None, None, False
+    return (text(host) if host else None), int(port), kind in ("tls", "ssl")
+
+
+def reach_socket(path):
+    """As `reach`, by a socket: {step, reason}."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(PATIENCE)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            return {"step": "tcp", "reason": error.strerror or "no answer"}
+    return {"step": "greeting", "reason": None}
 
 
 def reach(host, port, tls, protocol):
@@ -148,6 +166,8 @@ def reach(host, port, tls, protocol):
     import socket
     import ssl
 
+    if port is None:
+        return reach_socket(host)
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -194,10 +214,11 @@ def worker(directory, wishes):
         one = {"keepalive": number(arguments.get("keepalive")), "target": None, "reach": None}
         one["allow_shutdown"] = arguments.get("allow_shutdown") and text(arguments["allow_shutdown"])
         host, port, tls = target(arguments)
-        if host is not None and port is not None:
-            one["target"] = ("[%s]:%s" if ":" in host else "%s:%s") % (host, port)
+        if host is not None:
+            name = "[%s]:%s" if ":" in host else "%s:%s"
+            one["target"] = host if port is None else name % (host, port)
             if "connection" in wishes:
-                one["reach"] = reach(host, int(port), tls, arguments.get("protocol", "pb"))
+                one["reach"] = reach(host, port, tls, arguments.get("protocol", "pb"))
         answer["workers"].append(one)
     return answer
 

@@ -1,17 +1,20 @@
 //! What is in instances' directories, done as their users, and what `create` would have noted of them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::starter::{PASSWORDS, WORKER_CREDENTIAL, WORKER_TABLE, WorkerName};
 
 use super::{Draft, Wish};
 use crate::host::manifest::InstanceEntry;
+use crate::host::system;
 use crate::inside::fill::{Contents, Made};
 use crate::inside::put::{Put, Text};
 use crate::plan::{FileStep, Step, UserStep, give};
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::system::record::{RECORDS, record_file};
+use crate::system::record::{RECORDS, WorkerRecord, record_file};
 use crate::system::values::{Identity, Mode};
 
 /// An instance that is not set up gets its directory, with everything that the profile has of it.
@@ -43,6 +46,7 @@ pub(super) fn directory(
             mode: *mode,
         });
     }
+    files.extend(passwords(reference, wish, context)?);
     draft.files.push(
         UserStep::Fill {
             identity: Identity::of(instance),
@@ -56,6 +60,50 @@ pub(super) fn directory(
     );
     draft.begun.insert(reference.clone());
     Ok(())
+}
+
+/// The passwords of a master's workers on this host, which no profile has: the master reads them from files of its own,
+/// and root has them as the workers' credentials.
+fn passwords(
+    master: &InstanceRef,
+    wish: &Wish<'_>,
+    context: &Context,
+) -> anyhow::Result<Vec<Made>> {
+    let mut made = Vec::new();
+    for entry in &wish.profile.manifest.instances {
+        let record = entry.created.clone().map(serde_json::from_value);
+        let Some(Ok(WorkerRecord {
+            worker,
+            instance: Some(instance),
+            ..
+        })) = record
+        else {
+            continue;
+        };
+        let configured = wish.settings.instance(&entry.reference);
+        let configured = configured.map_err(InvalidConfiguration::from)?;
+        let mut credentials = configured.credentials.iter();
+        let password = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
+        let Some((_, file)) = password.filter(|_| instance == master.to_string()) else {
+            continue;
+        };
+        let text = match wish.secrets.get(system::credential_name(file.as_str())) {
+            Some(text) => text.clone(),
+            None => fs::read_to_string(context.path(file.as_str())).unwrap_or_default(),
+        };
+        made.push(Made {
+            path: Path::new(PASSWORDS).join(worker.parse::<WorkerName>()?.as_str()),
+            text,
+            mode: Mode::new(0o600),
+        });
+    }
+    let is_read = wish
+        .profile
+        .manifest
+        .instances
+        .iter()
+        .any(|entry| entry.reference == *master && entry.files.contains_key(WORKER_TABLE));
+    Ok(if is_read { made } else { Vec::new() })
 }
 
 /// A file of an instance that is set up; another one is kept beside it.

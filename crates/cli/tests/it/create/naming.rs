@@ -29,21 +29,21 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         &host,
         &CREATE,
         &expect![[r#"
-        status 0
-        stdout:
-        # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
-        create the account `bb-worker`, home `/home/bb-worker`
-        in `/etc/buildbot-conda/config.toml`:
-            worker@gpu.directory = "/home/bb-worker/worker-gpu"
-            worker@gpu.user = "bb-worker"
-            worker@gpu.credentials.password = "worker-password"
-        as `bb-worker`, set a worker up in `/home/bb-worker/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
-        write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
-        as `bb`, add "gpu" to `WORKERS` in `/home/bb/master/master.cfg`
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
+            create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
+            in `/etc/buildbot-conda/config.toml`:
+                worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
+                worker@gpu.user = "bb-worker-gpu"
+                worker@gpu.credentials.password = "worker-password"
+            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
+            as `bb`, add "gpu" to `WORKERS` in `/home/bb/master/master.cfg`
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            stderr:
+        "#]],
     );
     // Under a name that is there nothing needs to be added.
     let words = [&CREATE[..], &["--worker-name=worker"]].concat();
@@ -51,20 +51,20 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
-        create the account `bb-worker`, home `/home/bb-worker`
-        in `/etc/buildbot-conda/config.toml`:
-            worker@gpu.directory = "/home/bb-worker/worker-gpu"
-            worker@gpu.user = "bb-worker"
-            worker@gpu.credentials.password = "worker-password"
-        as `bb-worker`, set a worker up in `/home/bb-worker/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
-        write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
+            create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
+            in `/etc/buildbot-conda/config.toml`:
+                worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
+                worker@gpu.user = "bb-worker-gpu"
+                worker@gpu.credentials.password = "worker-password"
+            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            stderr:
+        "#]],
     );
 }
 
@@ -75,21 +75,21 @@ fn a_list_that_is_none_any_more_is_left_to_its_owner() {
         &host,
         &CREATE,
         &expect![[r#"
-        status 0
-        stdout:
-        # `worker@gpu` by `bb-worker` in `/home/bb-worker/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
-        # no plain list `WORKERS` is seen in `/home/bb/master/master.cfg`; it has to name the worker, as by `worker.Worker("gpu", secret("worker-password"))`
-        create the account `bb-worker`, home `/home/bb-worker`
-        in `/etc/buildbot-conda/config.toml`:
-            worker@gpu.directory = "/home/bb-worker/worker-gpu"
-            worker@gpu.user = "bb-worker"
-            worker@gpu.credentials.password = "worker-password"
-        as `bb-worker`, set a worker up in `/home/bb-worker/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
-        write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
-        create `/etc/systemd/system/multi-user.target.wants`
-        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
+            # `/home/bb/master/master.cfg`: no plain list `WORKERS` is seen in it; it has to name the worker, as by `worker.Worker("gpu", secret("worker-password"))`
+            create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
+            in `/etc/buildbot-conda/config.toml`:
+                worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
+                worker@gpu.user = "bb-worker-gpu"
+                worker@gpu.credentials.password = "worker-password"
+            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            stderr:
+        "#]],
     );
 }
 
@@ -105,12 +105,12 @@ fn a_list_that_the_masters_account_may_not_change_is_refused_before_anything_is_
         &host,
         &CREATE,
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        error: `/home/bb/master/master.cfg` does not name the worker `gpu`, and `bb` may not change it
-        hint: add "gpu" to its `WORKERS`, then `systemctl reload buildbot-master.service`
-    "#]],
+            status 1
+            stdout:
+            stderr:
+            error: `/home/bb/master/master.cfg` does not name the worker `gpu`, and `bb` may not change it
+            hint: add "gpu" to it, then `systemctl reload buildbot-master.service`
+        "#]],
     );
     host.set_mode("home/bb/master", 0o700);
 }

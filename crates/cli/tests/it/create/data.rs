@@ -1,0 +1,168 @@
+//! A master whose workers are data: how a worker gets into its table, with a password of its own, and out of it.
+
+use expect_test::expect;
+
+use super::{STARTER, check, host};
+use crate::house::{CONFIGURATION, Host};
+
+const CREATE: [&str; 4] = ["create", "worker", "gpu", "--dry-run"];
+
+/// A host after `create master`, with this table of workers.
+fn host_with_table(table: &str) -> Host {
+    let host = host();
+    let text = STARTER.replace(
+        "\"/home/bb/master\"\n",
+        "\"/home/bb/master\"\ncredentials = { web-password = \"web-password\" }\n",
+    );
+    host.write(CONFIGURATION, &text);
+    for name in ["web-password", "password-of-worker"] {
+        host.write(&format!("etc/buildbot-conda/credentials/{name}"), "x\n");
+    }
+    host.write("home/bb/master/buildbot.tac", "");
+    host.write("home/bb/master/master.cfg", "");
+    host.write("home/bb/master/workers.toml", table);
+    host.write(
+        "var/lib/buildbot-conda/created/master.json",
+        "{\"web_port\":8010,\"worker\":\"worker\",\"worker_credential\":\"password-of-worker\"}\n",
+    );
+    host
+}
+
+#[test]
+fn the_first_worker_has_the_password_that_its_master_was_made_with() {
+    check(
+        &host_with_table("[worker]\n"),
+        &["create", "worker", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at /run/buildbot-conda/master/workers
+            create the account `bb-worker`, home `/home/bb-worker`
+            in `/etc/buildbot-conda/config.toml`:
+                worker.directory = "/home/bb-worker/worker"
+                worker.user = "bb-worker"
+                worker.credentials.password = "password-of-worker"
+            as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
+            stderr:
+        "#]],
+    );
+}
+
+#[test]
+fn a_further_worker_gets_an_account_a_password_and_a_table() {
+    check(
+        &host_with_table("[worker]\n"),
+        &CREATE,
+        &expect![[r#"
+        status 0
+        stdout:
+        # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at /run/buildbot-conda/master/workers
+        create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
+        write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
+        in `/etc/buildbot-conda/config.toml`:
+            worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
+            worker@gpu.user = "bb-worker-gpu"
+            worker@gpu.credentials.password = "password-of-worker-gpu"
+        as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+        write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
+        as `bb`, write `/home/bb/master/passwords/gpu`, mode 0600
+        as `bb`, add "gpu" to `/home/bb/master/workers.toml`
+        create `/etc/systemd/system/multi-user.target.wants`
+        link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+        stderr:
+    "#]],
+    );
+}
+
+#[test]
+fn a_table_that_is_not_understood_is_left_to_its_owner() {
+    check(
+        &host_with_table("workers = [\"worker\"]\n"),
+        &CREATE,
+        &expect![[r#"
+            status 0
+            stdout:
+            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at /run/buildbot-conda/master/workers
+            # `/home/bb/master/workers.toml`: it is not understood; the master has to name the worker `gpu`, with the password in its credential
+            create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
+            write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
+            in `/etc/buildbot-conda/config.toml`:
+                worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
+                worker@gpu.user = "bb-worker-gpu"
+                worker@gpu.credentials.password = "password-of-worker-gpu"
+            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
+            create `/etc/systemd/system/multi-user.target.wants`
+            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
+            stderr:
+        "#]],
+    );
+}
+
+#[test]
+fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
+    let host = host_with_table("[worker]\n[gpu]\n");
+    let text = "[master]\ndirectory = \"/home/bb/master\"\ncredentials = { web-password = \"web-password\" }\n\
+                [\"worker@gpu\"]\ndirectory = \"/srv/gpu\"\n\
+                credentials = { password = \"password-of-worker-gpu\" }\n";
+    host.write(CONFIGURATION, text);
+    host.write(
+        "etc/buildbot-conda/credentials/password-of-worker-gpu",
+        "y\n",
+    );
+    host.write(
+        "var/lib/buildbot-conda/created/worker@gpu.json",
+        "{\"master\":\"/run/buildbot-conda/master/workers\",\"worker\":\"gpu\",\"instance\":\"master\"}\n",
+    );
+    let words = ["remove", "worker@gpu", "--dry-run"];
+    check(
+        &host,
+        &words,
+        &expect![[r#"
+        status 0
+        stdout:
+        # `/etc/buildbot-conda/credentials/password-of-worker-gpu` is kept
+        in `/etc/buildbot-conda/config.toml`:
+            without ["worker@gpu"]
+        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
+        as `bb`, take "gpu" out of `/home/bb/master/workers.toml`
+        as `bb`, remove `/home/bb/master/passwords/gpu`
+        stderr:
+    "#]],
+    );
+    host.write("home/bb/master/workers.toml", "[gpu]\n");
+    check(
+        &host,
+        &words,
+        &expect![[r#"
+        status 0
+        stdout:
+        # `/home/bb/master/workers.toml` still names the worker `gpu`: its builder needs one
+        # `/etc/buildbot-conda/credentials/password-of-worker-gpu` is kept
+        in `/etc/buildbot-conda/config.toml`:
+            without ["worker@gpu"]
+        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
+        stderr:
+    "#]],
+    );
+    // A password that nobody uses goes with its master.
+    let words = ["remove", "master", "--data", "--dry-run"];
+    check(
+        &host,
+        &words,
+        &expect![[r#"
+        status 0
+        stdout:
+        in `/etc/buildbot-conda/config.toml`:
+            without [master]
+        remove `/var/lib/buildbot-conda/created/master.json`
+        remove `/etc/buildbot-conda/credentials/password-of-worker`
+        remove `/etc/buildbot-conda/credentials/web-password`
+        as `bb`, remove `/home/bb/master`
+        stderr:
+    "#]],
+    );
+}

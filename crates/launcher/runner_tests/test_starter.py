@@ -1,0 +1,93 @@
+"""The configuration that a new master begins with, as the command line writes it: who may control it, and which workers
+it takes. The command line's own tests see to it that this file is what it writes."""
+
+import http.cookiejar
+import json
+import signal
+import urllib.request
+
+from instances import HERE, free_port
+
+WORKER_TAC = """
+import os
+from buildbot_worker.bot import Worker
+from twisted.application import service
+application = service.Application('buildbot-worker')
+basedir = os.path.abspath(os.path.dirname(__file__))
+worker = Worker(None, None, %r, %r, basedir, 60, connection_string='unix:path=%s')
+worker.setServiceParent(application)
+"""
+
+
+def starter(python, make, tmp_path):
+    """A master with the worker `worker` in its table, and where its socket is."""
+    master = make.master(python)
+    master.www, socket = free_port(), tmp_path / "workers"
+    text = (HERE / "starter-master.cfg").read_text()
+    text = text.replace("/run/buildbot-conda/master/workers", str(socket)).replace("8010", str(master.www))
+    (master.directory / "master.cfg").write_text(text)
+    (master.directory / "workers.toml").write_text("[worker]\n")
+    (master.directory / "passwords").mkdir(mode=0o700)
+    (master.directory / "passwords" / "worker").write_text("first\n")
+    (tmp_path / "web-password").write_text("shown once\n")
+    master.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).ready()
+    return master, socket
+
+
+def control(opener, port, path, method):
+    """What a master answers to a control method: its error's words, or none."""
+    body = json.dumps({"id": 1, "jsonrpc": "2.0", "method": method, "params": {}}).encode()
+    url = "http://127.0.0.1:%d/api/v2/%s" % (port, path)
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    try:
+        answer = json.load(opener.open(request, timeout=30))
+    except urllib.error.HTTPError as error:
+        answer = json.load(error)
+    return answer.get("error", {}).get("message")
+
+
+def test_everybody_reads_and_nobody_controls_without_the_password(python, make, tmp_path):
+    master, _ = starter(python, make, tmp_path)
+    nobody = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    assert master.rest("builders/hello")["builders"]
+    paths = {"forceschedulers/force": "force", "workers/1": "stop", "builders/1": "nothing"}
+    for path, method in paths.items():
+        assert "need to have role" in control(nobody, master.www, path, method), path
+
+    passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    passwords.add_password(None, "http://127.0.0.1:%d/" % master.www, "admin", "shown once")
+    jar = http.cookiejar.CookieJar()
+    admin = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPBasicAuthHandler(passwords),
+        urllib.request.HTTPCookieProcessor(jar),
+    )
+    # It redirects to a page that this name of the machine need not have.
+    admin.open("http://127.0.0.1:%d/auth/login" % master.www, timeout=30)
+    assert control(admin, master.www, "forceschedulers/force", "force") is None
+    assert master.stop() == 0
+
+
+def test_workers_are_read_at_every_reload_with_a_password_each(python, make, tmp_path):
+    master, socket = starter(python, make, tmp_path)
+
+    def worker(name, password):
+        made = make(python, "worker", name="worker-" + name)
+        (made.directory / "buildbot.tac").write_text(WORKER_TAC % (name, password, socket))
+        return made.start().ready()
+
+    first = worker("worker", "first")
+    first.wait_status("^connected to .* as worker$", patience=30)
+    # It does not know that of another one, which is known without a password at first.
+    (master.directory / "workers.toml").write_text("[worker]\n[gpu]\nslots = 2\n[gpu.properties]\nfast = true\n")
+    master.signal(signal.SIGHUP)
+    master.wait_log("configuration update complete")
+    further = worker("gpu", "first")
+    further.wait_status("^refused by .*unauthorized login", patience=30)
+    (master.directory / "passwords" / "gpu").write_text("second\n")
+    master.signal(signal.SIGHUP)
+    assert further.stop() == 0
+    (further.directory / "buildbot.tac").write_text(WORKER_TAC % ("gpu", "second", socket))
+    further.start().ready()
+    further.wait_status("^connected to .* as gpu$", patience=60)
+    assert first.stop() == 0 and further.stop() == 0 and master.stop() == 0
