@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use buildbot_conda_machine::{System, machines_directory};
 
 const HEAD: &str = "\
@@ -40,18 +40,25 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
             )
         })?;
     }
-    let mut pairs: Vec<String> = fs::read_dir(&directory)
-        .context("list the rows of the matrix")?
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("pair-"))
-        .map(|entry| fs::read_to_string(entry.path()))
-        .collect::<Result<_, _>>()
-        .context("read the rows of the matrix")?;
+    let path = workspace.join("docs/matrix.md");
+    let page = fs::read_to_string(&path).unwrap_or_default();
+    // What was tried by hand stays until it is tried again.
+    let mut pairs: Vec<String> = page
+        .lines()
+        .filter(|line| line.starts_with("| 3."))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    for entry in fs::read_dir(&directory).context("list the rows of the matrix")? {
+        let entry = entry.context("list the rows of the matrix")?;
+        if entry.file_name().to_string_lossy().starts_with("pair-") {
+            let row = fs::read_to_string(entry.path()).context("read a row of the matrix")?;
+            pairs.push(row);
+        }
+    }
     pairs.sort_by_key(|row| order(row));
-    ensure!(!pairs.is_empty(), "find pairs of Python and Buildbot");
+    pairs.dedup();
     text += PAIRS;
     text.extend(pairs);
-    let path = workspace.join("docs/matrix.md");
     fs::write(&path, text).with_context(|| format!("write `{}`", path.display()))
 }
 
