@@ -196,4 +196,76 @@ const ROWS: &[Row] = &[
             "restore_opens_nothing_that_the_service_user_has_chosen",
         ],
     ),
+    by_test(
+        "python-of-a-package",
+        "the Python of a package, or a program in its place, is run to compile modules",
+        "it has no rights, no network and no terminal, and cannot change a file",
+        [
+            "crates/env/src/compile.rs",
+            "whoever_compiles_has_no_rights_no_network_and_no_terminal",
+        ],
+    ),
+    by_test(
+        "python-that-does-not-end",
+        "the same program does not end, forks, or answers what is no bytecode",
+        "it is ended with all it has left, and nothing is made",
+        [
+            "crates/env/src/compile.rs",
+            "what_does_not_end_is_ended_with_all_it_has_left",
+        ],
+    ),
+    by_test(
+        "bytecode-of-other-environments",
+        "a package brings what the interpreter would load, to change modules of other environments",
+        "the interpreter is run from its own package alone",
+        [
+            "crates/env/tests/bytecode.rs",
+            "no_other_package_has_a_say_in_the_bytecode_that_is_kept",
+        ],
+    ),
+    by_test(
+        "archive-that-fills-the-disk",
+        "a small archive becomes gigabytes or thousands of files",
+        "it is refused before anything of it is on disk",
+        [
+            "crates/env/tests/generations.rs",
+            "an_archive_that_becomes_too_much_is_refused_before_it_is_on_disk",
+        ],
+    ),
+    by_test(
+        "forged-record",
+        "a record of a package has a line break or a terminal's commands in its address",
+        "no lock has it, and no listing obeys it",
+        [
+            "crates/cli/tests/it/env.rs",
+            "records_that_somebody_else_has_written_steer_no_terminal_and_are_in_no_lock",
+        ],
+    ),
+    by_test(
+        "status-that-steers-a-terminal",
+        "`status.json` has escape sequences and characters that turn a line",
+        "no command prints them",
+        [
+            "crates/cli/src/system/status_file.rs",
+            "nothing_in_it_steers_a_terminal",
+        ],
+    ),
+    by_test(
+        "foreign-lock",
+        "another account opens a lock file and holds its lock",
+        "locks can be opened by their owner alone; one that could not is replaced",
+        [
+            "crates/host/src/lock.rs",
+            "a_lock_that_others_can_open_and_hold_has_no_effect",
+        ],
+    ),
+    by_test(
+        "token-in-a-private-script",
+        "a script that `adopt` reads has a token that not everybody may read",
+        "it goes into a file of root's alone, or is refused with its place",
+        [
+            "crates/cli/tests/it/adopt.rs",
+            "what_may_be_secret_does_not_become_readable",
+        ],
+    ),
 ];
