@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::tidy::{RULES, Tree};
+use crate::tidy::RULES;
+use crate::tree::Tree;
 
 /// For cargo: is everything formatted?
 pub(crate) const FORMAT: [&str; 3] = ["fmt", "--all", "--check"];

@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door to everything that is done with this repository. Here is only the grammar.
 
+mod arrows;
 mod bench;
 mod check;
 mod deb;
@@ -14,6 +15,7 @@ mod reproduce;
 mod stages;
 mod test;
 mod tidy;
+mod tree;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,17 +1,19 @@
 //! What holds for the repository as a whole, and no compiler sees: `cargo xtask check` says it at
 //! once, and the same rules are ordinary tests.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::arrows::{no_files_use_each_other_in_a_circle, parts_use_what_the_map_says};
+use crate::tree::Tree;
 
 /// What must hold of the tree.
 type Rule = fn(&Tree) -> Result<()>;
 
 /// Every rule by name.
-pub(crate) const RULES: [(&str, Rule); 7] = [
+pub(crate) const RULES: [(&str, Rule); 9] = [
     ("versions agree", versions_agree),
     (
         "modules open with what they own",
@@ -34,55 +36,15 @@ pub(crate) const RULES: [(&str, Rule); 7] = [
         "the README shows every picture",
         the_readme_shows_every_picture,
     ),
+    (
+        "no files use each other in a circle",
+        no_files_use_each_other_in_a_circle,
+    ),
+    (
+        "parts of the command line use what the map says",
+        parts_use_what_the_map_says,
+    ),
 ];
-
-/// The files that git tracks.
-pub(crate) struct Tree {
-    root: PathBuf,
-    files: Vec<PathBuf>,
-}
-
-impl Tree {
-    /// The tree of the workspace at `root`.
-    ///
-    /// # Errors
-    ///
-    /// When git does not answer.
-    pub(crate) fn of(root: &Path) -> Result<Self> {
-        let output = Command::new("git")
-            .current_dir(root)
-            .args(["ls-files", "-z"])
-            .output()
-            .context("run `git ls-files`")?;
-        ensure!(
-            output.status.success(),
-            "`git ls-files` failed in `{}`",
-            root.display()
-        );
-        let names = String::from_utf8(output.stdout).context("read the names of files")?;
-        let files = names
-            .split('\0')
-            .filter(|name| !name.is_empty())
-            .map(PathBuf::from);
-        Ok(Self {
-            root: root.to_owned(),
-            // A file that was just removed is tracked still.
-            files: files.filter(|file| root.join(file).is_file()).collect(),
-        })
-    }
-
-    fn read(&self, file: impl AsRef<Path>) -> Result<String> {
-        let file = file.as_ref();
-        fs::read_to_string(self.root.join(file))
-            .with_context(|| format!("read `{}`", file.display()))
-    }
-
-    fn with_ending(&self, ending: &str) -> impl Iterator<Item = &PathBuf> {
-        self.files
-            .iter()
-            .filter(move |file| file.extension().is_some_and(|found| found == ending))
-    }
-}
 
 /// The workspace, the package's changelog and the users' changelog speak of the same version.
 fn versions_agree(tree: &Tree) -> Result<()> {

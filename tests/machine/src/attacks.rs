@@ -2,7 +2,7 @@
 //!
 //! A row is shown on booted machines with [`crate::attack`], or by the cheapest test that can see it, which it names.
 
-use crate::faults::{Row, Shown, Table};
+use crate::table::{Row, Shown, Table};
 
 pub(crate) const ATTACKS: Table = Table {
     name: "attack",

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 
+use crate::places::machines_directory;
 use crate::timings;
-use crate::tree::machines_directory;
 
 /// A short name for `inputs`: sixteen hexadecimal digits, the same for the same inputs and compiler.
 pub(crate) fn key(inputs: &[&str]) -> String {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::tree::workspace;
+use crate::places::workspace;
 use crate::{cache, process};
 
 /// The prefix of the environment in a machine: the default of the package's configuration.

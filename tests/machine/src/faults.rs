@@ -1,5 +1,5 @@
 //! The tables of what is promised, and whether a run has shown it. Here are the fault table, which has the events that
-//! services must survive or tell the truth about, and what both tables share; the attack table is in `attacks.rs`.
+//! services must survive or tell the truth about; the attack table is in `attacks.rs`, what both share in `table.rs`.
 //!
 //! A test shows one or more rows with [`fault`] or [`attack`], which leaves a small file per row and release below
 //! `target/faults/`. Which tests run and how the tables are printed is `cargo xtask test`'s business.
@@ -11,47 +11,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::Release;
 use crate::attacks::ATTACKS;
-use crate::tree::workspace;
-
-/// One event and what must happen then.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// Short and stable: words of small letters joined by hyphens.
-    pub id: &'static str,
-    /// What happens to a service, or what an attacker does.
-    pub event: &'static str,
-    /// What an administrator is promised.
-    pub promise: &'static str,
-    /// Who shows it.
-    pub shown: Shown,
-}
-
-/// Where a row is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
-    /// On booted machines of each release, by a test that reports it.
-    OnMachines,
-    /// By a cheaper test, which every run includes and which fails when the promise is broken.
-    ByTest {
-        /// Path in the workspace of the file that has the test.
-        file: &'static str,
-        /// Name of its function.
-        test: &'static str,
-    },
-}
-
-/// Rows that are printed together.
-#[derive(Clone, Copy, Debug)]
-pub struct Table {
-    /// Lower case, such as `fault`.
-    pub name: &'static str,
-    /// Name of the page in `docs`, and what it opens with.
-    pub page: (&'static str, &'static str),
-    /// Headings of events and promises.
-    pub headings: [&'static str; 2],
-    /// In the order in which they are printed.
-    pub rows: &'static [Row],
-}
+use crate::places::workspace;
+use crate::table::{Row, Shown, Table};
 
 /// Every table.
 pub const TABLES: [Table; 2] = [FAULTS, ATTACKS];

@@ -17,6 +17,7 @@ mod instances;
 mod lever;
 mod machine;
 mod package;
+mod places;
 mod prepared;
 mod process;
 mod programs;
@@ -26,17 +27,19 @@ mod root;
 mod scenarios;
 mod stage;
 mod system;
+mod table;
 mod timings;
 mod tree;
 mod unit;
 
 pub use conda::{Channel, Environment, PREFIX, Version, python_with_rattler};
-pub use faults::{Row, Shown, TABLES, Table, Verdict, attack, fault, forget_faults, verdict};
+pub use faults::{TABLES, Verdict, attack, fault, forget_faults, verdict};
 pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
 pub use package::{environments_package, latest_package};
+pub use places::machines_directory;
 pub use prepared::{
     CHANNEL, LOCK, OTHER_LOCK, attached, installed, layer, managed, set_up, with_running_master,
     without_conda,
@@ -51,7 +54,8 @@ pub use stage::{
     CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, held_script, scripted,
 };
 pub use system::System;
-pub use tree::{Layers, machines_directory};
+pub use table::{Row, Shown, Table};
+pub use tree::Layers;
 pub use unit::Unit;
 
 /// What a machine test returns.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use crate::tree::workspace;
+use crate::places::workspace;
 
 /// The package that `BUILDBOT_CONDA_DEB` names, or else the youngest in `target/debian/`.
 ///

@@ -119,6 +119,31 @@ pub fn with_running_master(release: Release) -> Result<Layers> {
     Ok(below.with(top))
 }
 
+impl Stage {
+    /// Both set up with one build done, neither running.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come about, or a command for it fails.
+    pub fn new(release: Release) -> Result<Self> {
+        let machine = Machine::boot(attached(release)?)?;
+        Ok(Self { machine })
+    }
+
+    /// Both running, the worker attached.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come about, or a command for it fails.
+    pub fn running(release: Release) -> Result<Self> {
+        let machine = Machine::boot(with_running_master(release)?)?;
+        let stage = Self { machine };
+        // The worker second: one that comes first tries again after some seconds.
+        stage.start()?;
+        Ok(stage)
+    }
+}
+
 /// Where [`without_conda`] has the channel.
 pub const CHANNEL: &str = "/srv/channel";
 

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{
-    Build, MASTER, Machine, Outcome, Output, Release, Rest, WORKER, attached, master_configuration,
-    with_running_master,
-};
+use crate::{Build, MASTER, Machine, Outcome, Output, Rest, WORKER, master_configuration};
 
 /// The plain master's unit.
 pub const MASTER_UNIT: &str = "buildbot-master.service";
@@ -29,29 +26,6 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Both set up with one build done, neither running.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come about, or a command for it fails.
-    pub fn new(release: Release) -> Result<Self> {
-        let machine = Machine::boot(attached(release)?)?;
-        Ok(Self { machine })
-    }
-
-    /// Both running, the worker attached.
-    ///
-    /// # Errors
-    ///
-    /// When it does not come about, or a command for it fails.
-    pub fn running(release: Release) -> Result<Self> {
-        let machine = Machine::boot(with_running_master(release)?)?;
-        let stage = Self { machine };
-        // The worker second: one that comes first tries again after some seconds.
-        stage.start()?;
-        Ok(stage)
-    }
-
     /// Replaces `master.cfg`.
     ///
     /// # Errors

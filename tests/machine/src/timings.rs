@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::time::Duration;
 
-use crate::tree::workspace;
+use crate::places::workspace;
 
 /// Adds a line. A run does not fail because its seconds cannot be kept.
 pub(crate) fn record(kind: &str, took: Duration, busy: Option<Duration>) {

@@ -8,24 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 
 use crate::cache;
-
-/// Where roots, channels, snapshots and running machines are kept: `target/machine` of the workspace, or what
-/// `BUILDBOT_CONDA_MACHINES` names (an overlay mount must be possible there, which it is not on another overlay).
-pub fn machines_directory() -> PathBuf {
-    match std::env::var_os("BUILDBOT_CONDA_MACHINES") {
-        Some(directory) => PathBuf::from(directory),
-        None => workspace().join("target/machine"),
-    }
-}
-
-/// The workspace that this crate belongs to.
-pub(crate) fn workspace() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors()
-        .nth(2)
-        .expect("the crate lies two levels below the workspace")
-        .to_path_buf()
-}
+use crate::places::machines_directory;
 
 /// Read-only directories that make up a root, topmost first.
 #[derive(Clone, Debug)]

@@ -4,38 +4,29 @@
 //! A step knows how to be done, how to be shown, and by which steps it is rolled back (`step`). The
 //! latter are written to the `journal` before the step begins, so that whatever ends a verb in the
 //! middle, the next one finds what is to be rolled back (`recovery`), or completed once something is
-//! gone for good. Each family of steps has a module: `file_steps`, `unit_steps`, `account_steps`,
-//! `user_steps` and, for environments, `making`. `parts` and `naming` have steps that several verbs
+//! gone for good. Each family of steps has a module below `step`. `parts` and `naming` have steps that several verbs
 //! share, `systemd` talks to systemd.
 
-mod account_steps;
-mod file_steps;
 mod journal;
-mod making;
 pub(crate) mod naming;
 mod parts;
 mod perform;
 mod recovery;
 mod step;
 mod systemd;
-mod unit_steps;
-mod user_steps;
 
 use std::fmt;
 
-pub(crate) use account_steps::AccountStep;
-pub(crate) use file_steps::FileStep;
 pub(crate) use journal::unfinished;
-pub(crate) use making::{EnvironmentStep, How, Making};
 pub(crate) use parts::{directory, enable, give, note};
 pub(crate) use perform::carry_out;
 pub(crate) use recovery::{announce_unfinished, begin, give_up, recover, take_up};
-pub(crate) use step::Step;
+pub(crate) use step::{
+    AccountStep, EnvironmentStep, FileStep, How, Making, Step, UnitStep, UserStep,
+};
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
-pub(crate) use unit_steps::UnitStep;
-pub(crate) use user_steps::UserStep;
 
 /// Steps in their order. What is worth knowing beforehand stands above them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,10 +7,8 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow, bail};
 
 use super::Plan;
-use super::file_steps::FileStep;
 use super::journal::{Begun, Journal};
-use super::step::{Step, Undo};
-use super::unit_steps::UnitStep;
+use super::step::{FileStep, Step, Undo, UnitStep};
 use crate::system::interrupt;
 use crate::system::values::Mode;
 

@@ -1,15 +1,21 @@
 //! One thing that is done to a host, by families: each family has its steps, how they are shown, how
 //! they are rolled back and how they are carried out in a module of its own.
 
+mod accounts;
+mod as_user;
+mod environments;
+mod files;
+mod units;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::account_steps::AccountStep;
-use super::file_steps::FileStep;
-use super::making::EnvironmentStep;
-use super::unit_steps::UnitStep;
-use super::user_steps::UserStep;
+pub(crate) use accounts::AccountStep;
+pub(crate) use as_user::UserStep;
+pub(crate) use environments::{EnvironmentStep, How, Making};
+pub(crate) use files::FileStep;
+pub(crate) use units::UnitStep;
 
 /// One step. Paths are those of this host, a root directory included. In JSON it is its own name with
 /// its values, the family left out: `{"stop": {...}}`.

@@ -3,68 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::instance::{Defaults, Instance};
 use super::problem::{Affects, Position, Problem, Refusal};
 use super::read::{self, Document, Layer, Section};
 use super::{Hardening, Log, Upgrade};
 use crate::dropin::{DropIn, Refused};
 use crate::names::{InstanceRef, Role};
-use crate::values::{
-    AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, ValueError, VariableName,
-    Watchdog,
-};
-
-/// Everything that one instance uses, nothing left open.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// Which.
-    pub reference: InstanceRef,
-    /// The account that runs it.
-    pub user: AccountName,
-    /// Its group; `None` means the account's primary group.
-    pub group: Option<AccountName>,
-    /// The Conda installation.
-    pub conda_root: CondaRoot,
-    /// The environment as written.
-    pub conda_env: CondaEnv,
-    /// Where `buildbot.tac` is.
-    pub directory: AbsolutePath,
-    /// Variables set after activation; those of the instance win over the defaults'.
-    pub environment: BTreeMap<VariableName, String>,
-    /// Credentials by name, with the absolute file each is loaded from.
-    pub credentials: BTreeMap<CredentialName, AbsolutePath>,
-    /// How long a stop waits for running builds.
-    pub drain: Duration,
-    /// A start that has not succeeded by then is ended.
-    pub start_timeout: Duration,
-    /// Where the log goes.
-    pub log: Log,
-    /// Who upgrades the database.
-    pub upgrade: Upgrade,
-    /// The watchdog's interval; `None` when it is off.
-    pub watchdog: Option<Duration>,
-    /// The sandbox.
-    pub hardening: Hardening,
-}
-
-impl Instance {
-    /// The environment's directory.
-    pub fn prefix(&self) -> AbsolutePath {
-        self.conda_env.prefix(&self.conda_root)
-    }
-}
-
-/// What holds where no instance is named.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Defaults {
-    /// The account.
-    pub user: AccountName,
-    /// The Conda installation.
-    pub conda_root: CondaRoot,
-    /// The environment as written.
-    pub conda_env: CondaEnv,
-    /// Variables set after activation.
-    pub environment: BTreeMap<VariableName, String>,
-}
+use crate::values::{AbsolutePath, ValueError, Watchdog};
 
 /// A configuration file, resolved as far as it is good.
 #[derive(Debug, Clone)]

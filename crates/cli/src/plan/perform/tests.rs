@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::super::recovery;
-use super::super::user_steps::UserStep;
+use super::super::step::UserStep;
 use super::*;
 use crate::system::context::Context;
 use crate::system::values::Identity;

@@ -7,9 +7,9 @@ use buildbot_conda_core::names::Unit;
 use buildbot_conda_core::paths;
 use serde::{Deserialize, Serialize};
 
-use super::file_steps::FileStep;
-use super::step::{Deed, Step, Undo};
-use super::systemd;
+use super::files::FileStep;
+use super::{Deed, Step, Undo};
+use crate::plan::systemd;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

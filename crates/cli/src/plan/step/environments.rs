@@ -13,7 +13,7 @@ use buildbot_conda_core::paths;
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
-use super::step::{Deed, Undo};
+use super::{Deed, Undo};
 use crate::inside::environment::{self, Prefix, run};
 
 /// The one step of its family.

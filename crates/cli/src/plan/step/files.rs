@@ -13,7 +13,7 @@ use buildbot_conda_core::values::AccountName;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::step::{Deed, Undo};
+use super::{Deed, Undo};
 use crate::output::harmless;
 use crate::system::accounts;
 use crate::system::files::{self, Found};
@@ -194,7 +194,7 @@ impl Deed for FileStep {
 
 impl FileStep {
     /// Whether it changes what systemd or our generator reads.
-    pub(super) fn is_read_by_systemd(&self) -> bool {
+    pub(in crate::plan) fn is_read_by_systemd(&self) -> bool {
         match self {
             Self::Configure { .. } => true,
             Self::Write { path, .. }

@@ -7,10 +7,10 @@ use std::process::Command;
 use buildbot_conda_core::values::AccountName;
 use serde::{Deserialize, Serialize};
 
-use super::file_steps::remove_directory;
-use super::step::{Deed, Step, Undo};
-use super::systemd;
+use super::files::remove_directory;
+use super::{Deed, Step, Undo};
 use crate::output::harmless;
+use crate::plan::systemd;
 use crate::system::accounts;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

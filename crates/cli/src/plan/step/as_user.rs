@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use buildbot_conda_core::names::Unit;
 use serde::{Deserialize, Serialize};
 
-use super::step::{Deed, Undo};
-use super::unit_steps::UnitStep;
+use super::units::UnitStep;
+use super::{Deed, Undo};
 use crate::inside::fill::{self, Contents};
 use crate::inside::put::{self, Put};
 use crate::inside::worker_list::{self, Edit};
