@@ -68,7 +68,7 @@ fn a_stopped_command_is_ended_by_a_signal_with_all_that_it_has_started(release: 
     ] {
         let outcome = root.run(&format!(
             "rm -f /home/bb/stops
-             setsid env --default-signal=INT buildbot-conda {verb} & pid=$!
+             setsid env --default-signal=INT,HUP buildbot-conda {verb} & pid=$!
              for i in $(seq 600); do [ ! -e /home/bb/stops ] || break; sleep 0.1; done
              kill -{signal} $pid
              for i in $(seq 200); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done

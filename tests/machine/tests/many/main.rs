@@ -149,9 +149,15 @@ fn everything_is_connected_as_it_was_asked_for(machine: &Machine, groups: &[Grou
     let passwords = machine
         .shell("cat /etc/buildbot-conda/credentials/*")?
         .succeeded()?;
+    let files = machine
+        .shell("ls /etc/buildbot-conda/credentials")?
+        .succeeded()?;
+    let (files, distinct) = (lines(&files.stdout), lines(&passwords.stdout));
+    let workers: usize = groups.iter().map(|group| group.workers.len()).sum();
     ensure!(
-        lines(&passwords.stdout).len() == groups.len(),
-        "passwords are alike"
+        distinct.len() == files.len() && files.len() >= groups.len() + workers,
+        "{} passwords in {files:?}",
+        distinct.len()
     );
     Ok(())
 }
