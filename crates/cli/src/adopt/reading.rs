@@ -7,12 +7,19 @@ use buildbot_conda_core::names::Role;
 
 use super::shell::{Command, Scope, Script, Word};
 use buildbot_conda_core::unit_text::{Place, is_name};
+use buildbot_conda_core::values::PATH_MAX;
 
 mod conda;
 mod programs;
 
 /// How many scripts may call each other.
 const DEEPEST: usize = 5;
+/// How many commands may start each other, such as `nice` and `sh -c`.
+const DEEPEST_COMMAND: usize = 40;
+/// How many bytes are read in all, as scripts may call others many times.
+const MOST: usize = 4 << 20;
+/// What a short script counts at least: for each, a process is started.
+const LEAST: usize = 1 << 12;
 
 /// A value and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +73,12 @@ pub(super) struct Reader<'a> {
     /// Where relative paths begin; `None` once that is not known any more.
     directory: Option<String>,
     reading: Reading,
+    /// Scripts that call each other.
     depth: usize,
+    /// Commands that start each other.
+    nesting: usize,
+    /// Bytes of scripts so far.
+    read_so_far: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -86,6 +98,8 @@ impl<'a> Reader<'a> {
             directory: Some(directory.to_owned()),
             reading: Reading::default(),
             depth: 0,
+            nesting: 0,
+            read_so_far: 0,
         }
     }
 
@@ -126,6 +140,9 @@ impl<'a> Reader<'a> {
     }
 
     fn command(&mut self, command: &Command, file: &str) {
+        if self.read_so_far > MOST {
+            return;
+        }
         let place = Place {
             file: file.to_owned(),
             line: command.line,
@@ -134,6 +151,16 @@ impl<'a> Reader<'a> {
             self.problem(place, &format!("{what} is not understood here"));
             return;
         }
+        if self.nesting >= DEEPEST_COMMAND {
+            self.problem(place, "commands start each other too deeply");
+            return;
+        }
+        self.nesting += 1;
+        self.simple(command, file, place);
+        self.nesting -= 1;
+    }
+
+    fn simple(&mut self, command: &Command, file: &str, place: Place) {
         let words = self.assignments(command, &place);
         let Some((first, rest)) = words.split_first() else {
             return;
@@ -175,15 +202,7 @@ impl<'a> Reader<'a> {
             "buildbot" | "buildbot-worker" | "twistd" => self.start(command, &words, &place),
             "bash" | "sh" | "dash" | "zsh" => self.shell(rest, &place),
             _ if is_python(&name) => self.python(command, first, rest, &place),
-            _ if self.is_script(first) => {
-                let arguments = words.iter().map(|word| word.known().to_owned()).collect();
-                self.follow(first.known(), arguments, &place);
-            }
-            // What the unit itself starts decides everything.
-            path if self.depth == 0 && path.rsplit('.').next() == Some("sh") => {
-                self.follow(first.known(), Vec::new(), &place);
-            }
-            _ => self.leave(place, &told(&words)),
+            _ => self.other(&name, &words, &place),
         }
     }
 
@@ -236,22 +255,25 @@ impl<'a> Reader<'a> {
     /// A `bin` of Conda in front of `PATH` says where it is.
     fn path(&mut self, raw: &str, value: Option<&str>, place: &Place) {
         let text = value.unwrap_or(raw).trim_matches(['"', '\'']);
-        let text = match self.scope.variables.get("HOME") {
-            Some(Some(home)) => text.replace("${HOME}", home).replace("$HOME", home),
-            _ => text.to_owned(),
-        };
+        let home = self.scope.variables.get("HOME").cloned().flatten();
         for part in text.split(':') {
             let Some(directory) = part.strip_suffix("/bin").or(part.strip_suffix("/condabin"))
             else {
                 continue;
             };
+            let directory = match &home {
+                Some(home) => directory
+                    .replacen("${HOME}", home, 1)
+                    .replacen("$HOME", home, 1),
+                None => directory.to_owned(),
+            };
             if directory.contains('$') || !directory.starts_with('/') {
                 continue;
             }
-            if ["/usr", "/usr/local"].contains(&directory) || directory.is_empty() {
+            if ["/usr", "/usr/local"].contains(&directory.as_str()) {
                 continue;
             }
-            self.prefix_or_root(directory, place);
+            self.prefix_or_root(&directory, place);
             return;
         }
     }
@@ -320,25 +342,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn is_script(&self, word: &Word) -> bool {
-        let name = word.known();
-        name.contains('/') && (self.read)(&self.absolute(name).unwrap_or_default()).is_ok()
-    }
-
-    fn follow(&mut self, path: &str, arguments: Vec<String>, place: &Place) {
-        let Some(path) = self.absolute(path) else {
-            self.problem(
-                place.clone(),
-                &format!("`{path}` cannot be told without running it"),
-            );
-            return;
-        };
-        match (self.read)(&path) {
-            Ok(text) => self.script(&path, &text, arguments),
-            Err(reason) => self.problem(place.clone(), &format!("read `{path}`: {reason}")),
-        }
-    }
-
     /// A path seen from the current directory, without `.` and doubled slashes.
     fn absolute(&self, path: &str) -> Option<String> {
         let whole = if path.starts_with('/') {
@@ -346,6 +349,9 @@ impl<'a> Reader<'a> {
         } else {
             format!("{}/{path}", self.directory.as_deref()?)
         };
+        if whole.len() > PATH_MAX {
+            return None;
+        }
         let mut parts: Vec<&str> = Vec::new();
         for part in whole.split('/') {
             match part {
@@ -362,7 +368,7 @@ impl<'a> Reader<'a> {
     fn problem(&mut self, place: Place, text: &str) {
         self.reading.problems.push(Remark {
             place,
-            text: text.to_owned(),
+            text: crate::output::harmless(text),
         });
     }
 

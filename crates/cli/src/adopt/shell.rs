@@ -52,6 +52,9 @@ pub(super) struct Scope {
     pub(super) arguments: Vec<String>,
 }
 
+/// How many bytes of variables a script may refer to: each assignment may double what the one before it had.
+const MOST_EXPANDED: usize = 1 << 16;
+
 /// Reads a script command by command: each is given out before the next one is read, so that what
 /// it assigns counts for what follows.
 pub(super) struct Script<'t> {
@@ -65,6 +68,8 @@ pub(super) struct Script<'t> {
     documents: Vec<(String, bool)>,
     /// What has been seen of the present command that is not understood.
     unknown: Option<&'static str>,
+    /// Bytes that came from variables.
+    expanded: usize,
 }
 
 impl<'t> Script<'t> {
@@ -76,6 +81,7 @@ impl<'t> Script<'t> {
             is_alternative: false,
             documents: Vec::new(),
             unknown: None,
+            expanded: 0,
         }
     }
 
@@ -94,23 +100,24 @@ impl<'t> Script<'t> {
                 background: end == "&",
                 ..command
             };
-            let keyword = |command: &Command| command.words.first().map(|word| word.raw.clone());
-            while let Some(word) = keyword(&command) {
-                match word.as_str() {
+            let mut taken = 0;
+            while let Some(word) = command.words.get(taken) {
+                match word.raw.as_str() {
                     "if" | "while" | "until" | "{" | "(" => self.depth += 1,
                     "for" | "case" | "select" | "function" => {
                         // What stands on this line is no command.
                         self.depth += 1;
-                        command.words.clear();
+                        taken = command.words.len();
                         break;
                     }
                     "fi" | "done" | "esac" | "}" | ")" => self.depth = self.depth.saturating_sub(1),
                     "then" | "else" | "elif" | "do" | "!" => {}
                     _ => break,
                 }
-                command.words.remove(0);
+                taken += 1;
                 command.conditional |= self.depth > 0;
             }
+            command.words.drain(..taken);
             if !command.words.is_empty() {
                 return Some(command);
             }
@@ -287,10 +294,7 @@ impl<'t> Script<'t> {
                 }
                 ('$', _) => {
                     let part = self.dollar(&mut raw, scope);
-                    match part {
-                        Some(part) => push(&mut value, &part),
-                        None => value = None,
-                    }
+                    self.expand(&mut value, part.as_deref());
                 }
                 ('`', _) => {
                     self.up_to('`', &mut raw);
@@ -300,16 +304,23 @@ impl<'t> Script<'t> {
                     if raw == "~"
                         && matches!(self.rest.peek(), None | Some('/' | ' ' | '\n' | ';')) =>
                 {
-                    match scope.variables.get("HOME") {
-                        Some(Some(home)) => push(&mut value, home),
-                        _ => value = None,
-                    }
+                    let home = scope.variables.get("HOME");
+                    self.expand(&mut value, home.and_then(Option::as_deref));
                 }
                 ('*' | '?' | '[', None) if raw.len() > 1 => value = None,
                 (other, _) => push(&mut value, &other.to_string()),
             }
         }
         Word { raw, value }
+    }
+
+    /// Adds what a variable stands for, where that is known.
+    fn expand(&mut self, value: &mut Option<String>, part: Option<&str>) {
+        self.expanded = self.expanded.saturating_add(part.map_or(0, str::len));
+        match part.filter(|_| self.expanded <= MOST_EXPANDED) {
+            Some(part) => push(value, part),
+            None => *value = None,
+        }
     }
 
     fn escaped(&mut self, quote: Option<char>, raw: &mut String, value: &mut Option<String>) {

@@ -2,11 +2,49 @@
 
 use buildbot_conda_core::names::Role;
 
-use super::{Found, Reader, Target, told};
+use super::{Found, LEAST, MOST, Reader, Target, told};
 use crate::adopt::shell::{Command, Script, Word};
 use buildbot_conda_core::unit_text::Place;
 
 impl Reader<'_> {
+    /// A script, or a program that nothing is known of.
+    pub(super) fn other(&mut self, name: &str, words: &[Word], place: &Place) {
+        let path = words[0].known();
+        // What the unit itself starts decides everything.
+        let is_needed = self.depth == 0 && name.rsplit('.').next() == Some("sh");
+        if is_needed || path.contains('/') {
+            let arguments = words.iter().map(|word| word.known().to_owned()).collect();
+            match self.look(path) {
+                Ok((file, text)) => return self.script(&file, &text, arguments),
+                Err(reason) if is_needed || self.read_so_far > MOST => {
+                    return self.problem(place.clone(), &reason);
+                }
+                Err(_) => {}
+            }
+        }
+        self.leave(place.clone(), &told(words));
+    }
+
+    pub(super) fn follow(&mut self, path: &str, arguments: Vec<String>, place: &Place) {
+        match self.look(path) {
+            Ok((file, text)) => self.script(&file, &text, arguments),
+            Err(reason) => self.problem(place.clone(), &reason),
+        }
+    }
+
+    /// A script's whole path and its text; the reason when there is none.
+    fn look(&mut self, path: &str) -> Result<(String, String), String> {
+        let Some(path) = self.absolute(path) else {
+            return Err(format!("`{path}` cannot be told without running it"));
+        };
+        let text = (self.read)(&path);
+        self.count(text.as_ref().map_or(0, String::len))?;
+        match text {
+            Ok(text) => Ok((path, text)),
+            Err(reason) => Err(format!("read `{path}`: {reason}")),
+        }
+    }
+
     /// `exec -a NAME CMD`, `nice -n 5 CMD`, `env A=b CMD`.
     pub(super) fn wrapped(&mut self, command: &Command, name: &str, rest: &[Word], file: &str) {
         let mut words = rest;
@@ -68,8 +106,23 @@ impl Reader<'_> {
         }
     }
 
+    /// Counts a text of so many bytes; the reason when there are too many by now, and nothing more is read.
+    fn count(&mut self, bytes: usize) -> Result<(), String> {
+        self.read_so_far += bytes.max(LEAST);
+        if self.read_so_far > MOST {
+            return Err(
+                "the scripts are larger or call each other more often than is read here".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
     /// The text of `-c` has its place where the option stands.
     pub(super) fn inline(&mut self, text: &str, arguments: Vec<String>, place: &Place) {
+        if let Err(reason) = self.count(text.len()) {
+            self.problem(place.clone(), &reason);
+            return;
+        }
         let outer = std::mem::replace(&mut self.scope.arguments, arguments);
         let mut script = Script::new(text);
         while let Some(mut command) = script.next(&self.scope) {

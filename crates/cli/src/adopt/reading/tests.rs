@@ -200,3 +200,33 @@ fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
         "/home/bb/start.sh:1: read `/home/bb/other.sh`: no such file",
     );
 }
+
+#[test]
+fn scripts_that_never_end_are_read_to_an_end() {
+    let doubled = "A=$A$A\n".repeat(64);
+    for (text, expect) in [
+        (
+            "A='sh -c \"$A\"'\nsh -c \"$A\"",
+            "start each other too deeply",
+        ),
+        (
+            "A='sh -c \"$A\"; sh -c \"$A\"'\nsh -c \"$A\"",
+            "more often than is read here",
+        ),
+        (&*"nice ".repeat(50_000), "start each other too deeply"),
+        (&*"./start.sh\n".repeat(100), "more often than is read here"),
+        (
+            &*format!("A=x\n{doubled}cd \"$A\"\nbuildbot start m\n"),
+            "`m` cannot be told without running it",
+        ),
+        (
+            &*format!("{}buildbot start m\n", "{ ".repeat(50_000)),
+            "`buildbot start m` depends on a condition",
+        ),
+    ] {
+        let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
+        let problems = || reading.problems.iter().map(|remark| &remark.text);
+        assert!(problems().any(|text| text.ends_with(expect)), "{expect}");
+        assert!(problems().count() < 2000, "{expect}");
+    }
+}
