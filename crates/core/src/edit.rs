@@ -112,7 +112,7 @@ pub fn take_table(
 
 /// Removes a table with the comment right above it. Comments that an empty line sets apart from it
 /// belong to what is above, and go to what follows.
-fn remove_table(document: &mut DocumentMut, name: &str) {
+pub(crate) fn remove_table(document: &mut DocumentMut, name: &str) {
     let Some(item) = document.remove(name) else {
         return;
     };

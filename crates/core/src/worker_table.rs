@@ -3,6 +3,7 @@
 
 use toml_edit::DocumentMut;
 
+use crate::edit::remove_table;
 use crate::starter::WorkerName;
 
 /// Such a file.
@@ -38,11 +39,11 @@ impl WorkerTable<'_> {
     /// The text without a worker; none where it is not there, or is the only one: Buildbot takes no builder without a
     /// worker.
     pub fn without(&self, name: &str) -> Option<String> {
-        if self.document.len() == 1 {
+        if self.document.len() == 1 || !self.contains(name) {
             return None;
         }
         let mut document = self.document.clone();
-        document.remove(name)?;
+        remove_table(&mut document, name);
         Some(document.to_string())
     }
 }
@@ -62,6 +63,8 @@ mod tests {
         assert_eq!(read(&more).unwrap().without("new").unwrap(), TEXT);
         let less = read(&more).unwrap().without("gpu").unwrap();
         assert_eq!(less, "# mine\n\n[worker]\n[new]\n");
+        let less = table.without("worker").unwrap();
+        assert_eq!(less, TEXT.replace("[worker]\n\n", ""));
         assert_eq!(table.without("new"), None);
     }
 

@@ -3,7 +3,8 @@
 //! every other byte stays. Anything cleverer is the administrator's own and not understood here.
 //!
 //! The form is Python's (The Python Language Reference, "List displays", "String and Bytes
-//! literals"), less than all of it: no escapes, prefixes, triple quotes or literals side by side.
+//! literals"), less than all of it: no escapes, prefixes, triple quotes or literals side by side, and every comma on the
+//! line of the name before it.
 
 use std::ops::Range;
 
@@ -69,6 +70,10 @@ fn read(text: &str, start: usize) -> Option<WorkerList<'_>> {
                 at += rest.find('\n')?;
             }
             ',' if needs_comma => {
+                let name = list.literals.last()?;
+                if text[name.end..at].contains('\n') {
+                    return None;
+                }
                 needs_comma = false;
                 at += 1;
             }
@@ -215,9 +220,12 @@ impl WorkerList<'_> {
             (Some(next), _) if next.start < line_end => literal.start..next.start,
             (None, Some(previous)) if previous.start >= line_start => previous.end..literal.end,
             _ => {
-                let comma = after.trim_start_matches([' ', '\t']);
-                let comma = usize::from(comma.starts_with(','));
-                literal.start..literal.end + comma
+                let behind = after.trim_start_matches([' ', '\t']);
+                let end = match behind.strip_prefix(',') {
+                    Some(behind) => self.text.len() - behind.len(),
+                    None => literal.end,
+                };
+                literal.start..end
             }
         };
         Some(self.replaced(range, ""))
@@ -307,6 +315,12 @@ mod tests {
             "[\"a\",\n           \"b\", \"new\"]",
             "[\"a\",\n           ]",
         );
+        check(
+            "[\"a\",\n    \"b\" ,]",
+            "b",
+            "[\"a\",\n    \"b\", \"new\" ,]",
+            "[\"a\",\n    ]",
+        );
     }
 
     #[test]
@@ -354,6 +368,8 @@ mod tests {
             "[\"a\\x41\"]",
             "[\"a\nb\"]",
             "[\"a\",, \"b\"]",
+            "[\"a\"\n, \"b\"]",
+            "[\"a\"  # x\n,]",
             "[\"a\"",
             "[\"a\"]; x()",
             "(\"a\",)",
