@@ -151,7 +151,7 @@ pub fn words(value: &str) -> Option<Vec<String>> {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
-            (blank, None) if blank.is_whitespace() => words.extend(word.take()),
+            (blank, None) if BLANKS.contains(&blank) => words.extend(word.take()),
             (other, _) => word.get_or_insert_default().push(other),
         }
     }
@@ -166,10 +166,16 @@ fn unescaped(characters: &mut std::str::Chars<'_>) -> Option<char> {
         's' => ' ',
         'x' => {
             let digits: String = characters.take(2).collect();
-            char::from(u8::from_str_radix(&digits, 16).ok()?)
+            char::from(byte(&digits)?)
         }
         other => other,
     })
+}
+
+/// A byte of two hexadecimal digits; a sign is none.
+fn byte(digits: &str) -> Option<u8> {
+    let is_byte = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_byte.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 /// What stands behind `%` in an instance's unit, systemd.unit(5). `Err` has the specifier that is
@@ -235,7 +241,7 @@ fn unescaped_name(name: &str) -> String {
     while let Some(character) = rest.chars().next() {
         let (part, after) = rest.split_at(character.len_utf8());
         let digits = rest.strip_prefix("\\x").and_then(|text| text.get(..2));
-        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+        if let Some(byte) = digits.and_then(byte) {
             bytes.push(byte);
             rest = &rest[4..];
             continue;
@@ -256,7 +262,8 @@ pub fn variables(words: &[String], values: &BTreeMap<String, String>) -> Vec<Str
         match name {
             Some(name) => {
                 let value = values.get(name).map_or("", String::as_str);
-                result.extend(value.split_whitespace().map(str::to_owned));
+                let parts = value.split(BLANKS).filter(|part| !part.is_empty());
+                result.extend(parts.map(str::to_owned));
             }
             None => result.push(braced(word, values)),
         }
@@ -411,6 +418,10 @@ mod tests {
         ];
         assert_eq!(words(text).unwrap(), expect);
         assert_eq!(words("a 'b"), None);
+        assert_eq!(words("a\\x4"), None);
+        assert_eq!(words("a\\x+4"), None);
+        // Not everything that is white is a blank to systemd.
+        assert_eq!(words("a\u{a0}b\u{b}").unwrap(), ["a\u{a0}b\u{b}"]);
     }
 
     #[test]
@@ -424,6 +435,8 @@ mod tests {
         assert_eq!(specifiers("x%", "x.service", ""), Err("% ".to_owned()));
         let filled = specifiers("%I %P %j %t", "buildbot-worker@a-b\\x2dc.service", "");
         assert_eq!(filled.unwrap(), "a/b-c buildbot/worker worker /run");
+        let filled = specifiers("%i %I", "x@a\\x+1.service", "");
+        assert_eq!(filled.unwrap(), "a\\x+1 a\\x+1");
         let values = BTreeMap::from([("A".to_owned(), "x y".to_owned())]);
         let words = ["$A", "${A}/z", "$AB/c", "$$A", "$5"].map(str::to_owned);
         assert_eq!(
