@@ -6,6 +6,7 @@ mod check;
 mod deb;
 mod demo;
 mod faults;
+mod fuzz;
 mod interrupted;
 mod matrix;
 mod pictures;
@@ -40,6 +41,8 @@ enum Verb {
     /// As root: make what the machines of the tests are made of
     #[command(hide = true)]
     Prepare(test::prepare::Arguments),
+    /// Try what must hold for every input, with many more inputs than the tests do
+    Fuzz(fuzz::Arguments),
     /// Build the package and print its path
     Deb(deb::Arguments),
     /// Build the package twice under different conditions, compare, and write its `.buildinfo`
@@ -75,6 +78,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo(arguments) => demo::run(workspace, arguments),
         Verb::Test(arguments) => test::run(workspace, &arguments),
         Verb::Prepare(arguments) => test::prepare::run(&arguments),
+        Verb::Fuzz(arguments) => fuzz::run(workspace, &arguments),
         Verb::Deb(arguments) => deb::run(workspace, &arguments),
         Verb::Reproduce(arguments) => reproduce::run(workspace, &arguments),
         Verb::Faults(arguments) => faults::run(workspace, &arguments),

@@ -13,6 +13,8 @@ pub mod foreign_text;
 pub mod names;
 pub mod paths;
 mod profile;
+#[cfg(test)]
+mod properties;
 pub mod settings;
 #[cfg(feature = "render")]
 pub mod starter;

@@ -10,6 +10,8 @@ mod change;
 mod error;
 mod name;
 mod package;
+#[cfg(test)]
+mod properties;
 mod store;
 mod verify;
 

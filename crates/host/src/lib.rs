@@ -6,6 +6,8 @@
 
 mod credentials;
 pub mod lock;
+#[cfg(test)]
+mod properties;
 pub mod systemd;
 pub mod trusted;
 pub mod unit_files;

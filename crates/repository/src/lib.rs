@@ -17,6 +17,8 @@ mod names;
 mod package;
 mod plan;
 mod present;
+#[cfg(test)]
+mod properties;
 mod publish;
 mod release;
 mod repository;

@@ -7,6 +7,8 @@
 
 mod derive;
 mod find;
+#[cfg(test)]
+mod properties;
 mod reading;
 mod shell;
 mod steps;

@@ -27,7 +27,7 @@ pub(crate) struct StatusFile {
     pub(crate) begun: Option<f64>,
     /// Fingerprint of the drop-in that systemd started the process with.
     #[serde(default)]
-    pub(crate) drop_in: Option<String>,
+    pub(crate) drop_in: Option<ForeignText>,
     /// Version of Buildbot, once known.
     #[serde(default)]
     pub(crate) buildbot: Option<ForeignText>,
@@ -84,7 +84,7 @@ pub(crate) fn read(path: &Path) -> Option<StatusFile> {
 mod tests {
     use super::*;
 
-    fn read_text(text: &str) -> Option<StatusFile> {
+    fn read_text(text: impl AsRef<[u8]>) -> Option<StatusFile> {
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
         std::fs::write(file.path(), text).expect("it can be written");
         read(file.path())
@@ -102,13 +102,13 @@ mod tests {
     fn nothing_in_it_steers_a_terminal() {
         let evil = "\\u001b[2J\\u202e\\u009bx";
         let text = format!(
-            r#"{{"version":1,"state":"{evil}","pid":3,"buildbot":"{evil}","message":"{evil}",
+            r#"{{"version":1,"state":"{evil}","pid":3,"drop_in":"{evil}","buildbot":"{evil}","message":"{evil}",
                 "reconfiguration":{{"number":1,"outcome":"{evil}","message":"{evil}"}},
                 "worker":{{"connection":"{evil}","allow_shutdown":"{evil}"}}}}"#
         );
         let status = read_text(&text).expect("it is a status file");
         let shown = format!("{status:?}") + &serde_json::to_string(&status).expect("JSON");
-        assert_eq!(shown.matches("[2J").count(), 14, "{shown}");
+        assert_eq!(shown.matches("[2J").count(), 16, "{shown}");
         assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{shown}");
     }
 
@@ -124,5 +124,51 @@ mod tests {
         let pipe = directory.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR).expect("a pipe can be made");
         assert!(read(&pipe).is_none());
+    }
+
+    mod properties {
+        use buildbot_conda_core::foreign_text::is_plain;
+        use proptest::prelude::*;
+        use serde_json::json;
+
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn a_status_file_says_what_was_written_and_shows_nothing_hidden(
+                texts in prop::collection::vec(any::<String>(), 9),
+                pid in any::<u32>(),
+                number in any::<u64>(),
+            ) {
+                let text = json!({
+                    "version": 1, "state": texts[0], "pid": pid, "drop_in": texts[1], "buildbot": texts[2],
+                    "message": texts[3], "reconfiguration": {"number": number, "outcome": texts[4], "message": texts[5]},
+                    "worker": {"connection": texts[6], "allow_shutdown": texts[7]}, "new": texts[8],
+                });
+                let status = read_text(text.to_string()).expect("it is a status file");
+                prop_assert_eq!(&status.state, &ForeignText::new(&texts[0]));
+                prop_assert_eq!(status.pid, pid);
+                let shown = serde_json::to_string(&status).expect("JSON");
+                prop_assert!(is_plain(&shown) && is_plain(&format!("{status:?}")), "{}", shown);
+                // Also after another process has handed it on.
+                let again = read_text(&shown).expect("it is a status file");
+                prop_assert_eq!(serde_json::to_string(&again).expect("JSON"), shown);
+            }
+
+            #[test]
+            fn whatever_became_of_a_status_file_shows_nothing_hidden(
+                bytes in any::<Vec<u8>>(),
+                at in any::<prop::sample::Index>(),
+                state in "[ -~]{0,9}",
+            ) {
+                prop_assert!(read_text(&bytes).is_none());
+                let whole = json!({"version": 1, "pid": 3, "state": state, "drop_in": "x"}).to_string();
+                let at = at.index(whole.len());
+                let damaged = [&whole.as_bytes()[..at], &bytes, &whole.as_bytes()[at..]].concat();
+                if let Some(status) = read_text(damaged) {
+                    prop_assert!(is_plain(&serde_json::to_string(&status).expect("JSON")));
+                }
+            }
+        }
     }
 }
