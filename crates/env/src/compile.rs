@@ -77,15 +77,17 @@ pub(crate) fn compile(directory: &Path, kind: Kind, modules: &[Module]) -> anyho
     };
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let shares = shares(modules, processors.min(modules.len().div_ceil(WORTH)));
-    let sandbox = Sandbox::new()?;
-    compiled.warning.clone_from(&sandbox.warning);
+    // An account for each: what one has left is ended by its account.
+    let sandboxes = shares.iter().map(|_| Sandbox::new());
+    let sandboxes: Vec<Sandbox> = sandboxes.collect::<anyhow::Result<_>>()?;
+    compiled.warning = sandboxes.iter().find_map(|one| one.warning.clone());
     let end = Instant::now() + LIMIT;
     let answers: Vec<anyhow::Result<Answer>> = thread::scope(|scope| {
-        let share = |share| {
-            let sandbox = &sandbox;
+        let share = |(share, sandbox)| {
             scope.spawn(move || ask(sandbox, directory, kind, modules, share, end))
         };
-        let threads: Vec<_> = shares.iter().map(|one| share(one.as_slice())).collect();
+        let with_sandbox = shares.iter().map(Vec::as_slice).zip(&sandboxes);
+        let threads: Vec<_> = with_sandbox.map(share).collect();
         let ends = threads.into_iter().map(|thread| {
             thread
                 .join()
@@ -333,8 +335,8 @@ mod tests {
 
     use super::*;
 
-    /// What comes of two modules with a program in the place of Python, which has half a second.
-    fn answer(script: &str) -> String {
+    /// A directory with a program in the place of Python, and a module.
+    fn with_python(script: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         fs::create_dir(path("bin")).unwrap();
@@ -343,6 +345,13 @@ mod tests {
         for name in ["", "bin/python"] {
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).unwrap();
         }
+        directory
+    }
+
+    /// What comes of two modules with a program in the place of Python, which has half a second.
+    fn answer(script: &str) -> String {
+        let directory = with_python(script);
+        let path = |name: &str| directory.path().join(name);
         let modules: Vec<Module> = ["0", "1"]
             .map(|name| module(&path("source"), &path(name)))
             .into();
@@ -458,6 +467,21 @@ mod tests {
         );
         assert!(rest.starts_with(&format!("{user} 1 ")), "{seen}");
         assert!(rest.ends_with(interfaces), "{seen}");
+    }
+
+    #[test]
+    fn a_process_that_has_finished_takes_no_other_one_along() {
+        let directory = with_python("for count; do :; done; [ $count = 1 ] || sleep 0.5; echo tag");
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("large"), "x = 1\n".repeat(500)).unwrap();
+        let large = Module {
+            size: 3000,
+            ..module(&path("large"), &path("0"))
+        };
+        let small = (1..2 * WORTH).map(|name| module(&path("source"), &path(&name.to_string())));
+        let modules: Vec<Module> = [large].into_iter().chain(small).collect();
+        let outcome = compile(directory.path(), Kind::Generation, &modules).unwrap();
+        assert!(matches!(outcome, Outcome::Compiled(found) if found.tag == "tag"));
     }
 
     #[test]
