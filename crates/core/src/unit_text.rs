@@ -42,7 +42,7 @@ pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = Vec::new();
     let mut begun: Option<(usize, String)> = None;
-    for (index, line) in text.lines().enumerate() {
+    for (index, line) in physical_lines(text).enumerate() {
         if line.trim_start_matches(BLANKS).starts_with(['#', ';']) {
             continue;
         }
@@ -60,6 +60,25 @@ pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
     // The last line of a file may end in a backslash, too.
     lines.extend(begun.map(|(number, whole)| (number, whole.trim_matches(BLANKS).to_owned())));
     lines
+}
+
+/// Lines as systemd's `read_line()` ends them: by a line feed, a carriage return, or both in any order, each perhaps with a
+/// NUL behind it, or by a NUL alone.
+fn physical_lines(text: &str) -> impl Iterator<Item = &str> {
+    const ENDS: [&str; 8] = [
+        "\r\n\0", "\n\r\0", "\r\n", "\n\r", "\r\0", "\n\0", "\n", "\r",
+    ];
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.find(['\n', '\r', '\0']).unwrap_or(rest.len());
+        let (line, behind) = rest.split_at(end);
+        let known = ENDS.iter().find_map(|end| behind.strip_prefix(end));
+        rest = known.or(behind.strip_prefix('\0')).unwrap_or_default();
+        Some(line)
+    })
 }
 
 /// The settings of one file, as systemd's `config_parse()` reads it. A line that says nothing is passed over. After a
@@ -341,6 +360,19 @@ mod tests {
         check("a\\\\\nb", &[(1, "a\\\\"), (2, "b")]);
         check("a\\\n\nb", &[(1, "a"), (3, "b")]);
         check("a\\", &[(1, "a")]);
+        check("a\\\r", &[(1, "a")]);
+        check(
+            "a\rb\r\nc\n\rd\0e\n\nf",
+            &[
+                (1, "a"),
+                (2, "b"),
+                (3, "c"),
+                (4, "d"),
+                (5, "e"),
+                (6, ""),
+                (7, "f"),
+            ],
+        );
     }
 
     #[test]
