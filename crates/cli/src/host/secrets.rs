@@ -210,7 +210,9 @@ fn in_python(text: &str) -> Vec<(usize, String)> {
             }
             Word::Name(name)
                 if matches!(name.as_str(), "UserPasswordAuth" | "HTPasswdAuth")
-                    && (is(1, '(') && (is(2, '{') || is(2, '['))) =>
+                    && is(1, '(')
+                    && (has_literal_value(&words[index + 2..])
+                        || has_literal_pair(&words[index + 2..])) =>
             {
                 found.push((*line, name.clone()));
             }
@@ -271,6 +273,19 @@ fn has_literal_pair(words: &[(usize, Word)]) -> bool {
         // The bracket that closes it is the last word.
         Some(((_, Word::Other('[' | '(')), pair)) => has_literal_at(1, pair),
         _ => false,
+    })
+}
+
+/// Whether a dictionary, from its bracket on, has a value that is a literal.
+fn has_literal_value(words: &[(usize, Word)]) -> bool {
+    let Some(((_, Word::Other('{')), pairs)) = words.split_first() else {
+        return false;
+    };
+    arguments(pairs).iter().any(|pair| {
+        let words = pair.iter().map(|(_, word)| word);
+        let value = words.skip_while(|word| **word != Word::Other(':')).skip(1);
+        let mut value = value.filter(|word| **word != Word::Other('('));
+        matches!(value.next(), Some(Word::Text(text)) if is_literal(text))
     })
 }
 
@@ -371,6 +386,13 @@ mod tests {
         check("\"\"\"a\nb\"\"\"\nsecret='x'", &[(3, "secret")]);
         check("db = 'postgresql://u:p@h/d'", &[(1, "address")]);
         check("UserPasswordAuth({'a': 'b'})", &[(1, "UserPasswordAuth")]);
+        check("UserPasswordAuth({'a': secret('web-password')})", &[]);
+        check(
+            "UserPasswordAuth({'a': f('x'), 'b': ('c')})",
+            &[(1, "UserPasswordAuth")],
+        );
+        check("UserPasswordAuth([('a', 'b')])", &[(1, "UserPasswordAuth")]);
+        check("UserPasswordAuth([('a', f('b'))])", &[]);
         check("db = 'postgresql://bb:p%40ss@db/bb'", &[(1, "address")]);
         check("db = 'postgresql://bb:p$ss@db/bb'", &[(1, "address")]);
         check("k = '-----BEGIN RSA PRIVATE KEY-----'", &[(1, "address")]);
