@@ -98,7 +98,9 @@ pub(super) fn bring_back(
         if !change.running.contains(&reference) && !has_strayed()? {
             continue;
         }
-        match bring_one_back(instance, environment, change, is_same_boot) {
+        // While systemd does not answer nothing can be tried, and the note stays for whoever comes next.
+        let is_running = instances::is_running(instance)?;
+        match bring_one_back(instance, environment, change, is_running, is_same_boot) {
             Ok(serves) => is_over &= serves,
             Err(failure) => failures.push(format!("bring `{reference}` back: {failure:#}")),
         }
@@ -122,9 +124,9 @@ fn bring_one_back(
     instance: &Instance,
     environment: &Environment,
     change: &Change,
+    is_running: bool,
     is_same_boot: bool,
 ) -> anyhow::Result<bool> {
-    let is_running = instances::is_running(instance)?;
     let serves = environment.prefix(&change.from);
     if is_running && instances::runs_from(instance, &serves)? {
         return Ok(true);
