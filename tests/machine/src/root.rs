@@ -87,8 +87,24 @@ pub fn systemd_version(release: Release) -> Result<String> {
     Ok(version.context("find systemd's version")?.to_owned())
 }
 
-/// Debian's own mirror.
-const ARCHIVE: &str = "http://deb.debian.org/debian";
+/// Debian's archive as apt of this machine knows it, apt-get(8): a root of several suites needs its address.
+fn archive() -> Result<String> {
+    let words = [
+        "indextargets",
+        "--no-release-info",
+        "--format",
+        "$(REPO_URI)",
+    ];
+    let mut command = Command::new("apt-get");
+    command.args(words).arg("Created-By: Packages");
+    let output = process::run(&mut command, b"", Duration::from_mins(1))?.succeeded()?;
+    let mut addresses = output.stdout.lines();
+    let found = addresses.find(|address| address.trim_end_matches('/').ends_with("/debian"));
+    let found = found.context(
+        "find Debian's archive in the sources of apt\nhint: name one with `BUILDBOT_CONDA_MIRROR`",
+    )?;
+    Ok(found.to_owned())
+}
 
 fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
     eprintln!("making a root for {name} from Debian's archive");
@@ -113,13 +129,20 @@ fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
         ));
     }
     command.arg(recipe.suite).arg(path);
-    let archive = if mirror.is_empty() { ARCHIVE } else { mirror };
+    let archive = || {
+        if mirror.is_empty() {
+            archive()
+        } else {
+            Ok(mirror.to_owned())
+        }
+    };
     if let Some(also) = recipe.also {
+        let archive = archive()?;
         for suite in [recipe.suite, also] {
             command.arg(format!("deb {archive} {suite} main"));
         }
     } else if !mirror.is_empty() || recipe.suite == "sid" {
-        command.arg(archive);
+        command.arg(archive()?);
     }
     process::run(&mut command, b"", Duration::from_mins(10))?.succeeded()?;
 
