@@ -47,6 +47,9 @@ const READ: &[&str] = &[
     "crates/cli/src/adopt/derive",
 ];
 
+/// Modules that are compiled for tests alone.
+const TESTS: &[&str] = &["/tests.rs", "/properties.rs"];
+
 /// The cells of each row of the table whose header begins with `first`.
 fn rows(first: &str) -> Vec<Vec<String>> {
     let header = format!("| {first} |");
@@ -102,8 +105,11 @@ fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
         let name = path.to_string_lossy();
         if path.is_dir() {
             sources(&path, found);
-        } else if name.contains("/src/") && name.ends_with(".rs") && !name.ends_with("/tests.rs") {
-            found.push(path);
+        } else if name.contains("/src/") && name.ends_with(".rs") {
+            let is_test = TESTS.iter().any(|test| name.ends_with(test));
+            if !is_test {
+                found.push(path);
+            }
         }
     }
 }
