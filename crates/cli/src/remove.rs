@@ -77,6 +77,8 @@ fn confirm(plan: &Plan, reference: &InstanceRef) -> anyhow::Result<bool> {
 fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let reference = &arguments.reference;
     let settings = context.settings()?;
+    // The credentials and the master of the instance may belong to an instance whose table cannot be read.
+    settings.check().map_err(InvalidConfiguration::from)?;
     let instance = settings
         .instance(reference)
         .map_err(InvalidConfiguration::from)?;

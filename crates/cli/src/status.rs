@@ -10,7 +10,7 @@ use clap::Args;
 use crate::listing::{self, Options};
 use crate::output;
 use crate::survey::{self, Row};
-use crate::system::context::Context;
+use crate::system::context::{Context, InvalidConfiguration};
 use crate::table;
 
 #[derive(Debug, Args)]
@@ -43,6 +43,10 @@ fn look(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<R
         let wanted = reference.to_string();
         rows.retain(|row| row.instance == wanted);
         if rows.is_empty() {
+            // Unless a problem of the file hides its table.
+            if settings.has_table(reference).is_none() {
+                settings.check().map_err(InvalidConfiguration::from)?;
+            }
             bail!(
                 "no instance `{wanted}` in `{}`\nhint: `buildbot-conda list` names those there are",
                 settings.file()

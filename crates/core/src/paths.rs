@@ -22,6 +22,8 @@ pub const ENVIRONMENTS: &str = "/var/lib/buildbot-conda/envs";
 pub const PACKAGE_CACHE: &str = "/var/cache/buildbot-conda";
 /// What makes managed environments; of the package `buildbot-conda-env`.
 pub const ENVIRONMENT_BUILDER: &str = "/usr/libexec/buildbot-conda/env";
+/// What an environment has that somebody makes without saying what is to be in it.
+pub const ENVIRONMENT_FILE: &str = "/usr/share/buildbot-conda/environment.yml";
 /// Where the package's unit files are.
 pub const UNITS: &str = "/usr/lib/systemd/system";
 /// Where systemd has the generator write on an ordinary boot, systemd.generator(7).

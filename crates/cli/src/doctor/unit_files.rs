@@ -251,7 +251,7 @@ fn reload(instance: &Instance, unit: &Unit) -> Finding {
 /// Units that start at boot without a table in the configuration.
 pub(super) fn look_at_all(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(settings) = scene.settings else {
-        return Vec::new();
+        return vec![unreadable()];
     };
     let wants = scene
         .context
@@ -272,18 +272,34 @@ pub(super) fn look_at_all(scene: &Scene<'_>) -> Vec<Finding> {
 fn without_table(name: &str, settings: &Settings, scene: &Scene<'_>) -> Option<Finding> {
     let stem = name.strip_prefix("buildbot-")?.strip_suffix(".service")?;
     // Units of Debian's own Buildbot are none of these.
-    let reference: Option<InstanceRef> = stem.parse().ok();
     let is_ours = ["master", "worker"].iter().any(|role| {
         stem.strip_prefix(role)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
     });
-    let is_known =
-        reference.is_some_and(|reference| settings.references().any(|known| *known == reference));
-    (is_ours && !is_known).then(|| {
-        let seen = format!("`{name}` starts at boot, but the configuration has no table `{stem}`: it fails with status 78");
-        let finding = Finding::problem(Check::UnitConfigured, None, seen);
-        let now: &[&str] = if scene.has_systemd() { &["--now"] } else { &[] };
-        let words = [&["systemctl", "disable"], now, &[name]].concat();
-        finding.command(scene.there(words))
-    })
+    if !is_ours {
+        return None;
+    }
+    // A name that no instance can have has no table wherever tables can be read.
+    let reference: Option<InstanceRef> = stem.parse().ok();
+    let has_table = match &reference {
+        Some(reference) => settings.has_table(reference),
+        None => settings.check().is_ok().then_some(false),
+    };
+    match has_table {
+        Some(true) => return None,
+        Some(false) => {}
+        None => return Some(unreadable()),
+    }
+    let seen = format!(
+        "`{name}` starts at boot, but the configuration has no table `{stem}`: it fails with status 78"
+    );
+    let now: &[&str] = if scene.has_systemd() { &["--now"] } else { &[] };
+    let words = [&["systemctl", "disable"], now, &[name]].concat();
+    Some(Finding::problem(Check::UnitConfigured, None, seen).command(scene.there(words)))
+}
+
+/// Nothing follows from a configuration that does not show which instances it has.
+fn unreadable() -> Finding {
+    let seen = "which instances there are cannot be read from the configuration";
+    Finding::unseen(Check::UnitConfigured, None, seen)
 }

@@ -8,13 +8,14 @@ use anyhow::Context as _;
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::settings::Settings;
 use buildbot_conda_environments::{Environment, EnvironmentName, LOCK_FILE, packages_of};
+use buildbot_conda_host::Unusable;
 use clap::Args;
 use serde::Serialize;
 
 use super::scene::{existing, store};
 use super::{instances, table};
 use crate::output;
-use crate::system::context::Context;
+use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -47,13 +48,33 @@ struct Row {
     processes: Vec<u32>,
 }
 
+/// The configuration, which names the users of an environment. A host may have environments before it has a configuration;
+/// one that cannot be read does not say that nobody uses them.
+fn configured(context: &Context) -> Option<Settings> {
+    let warn = |why: &dyn std::fmt::Display| {
+        eprintln!("not every instance that uses an environment is known: {why}");
+    };
+    match context.settings() {
+        Ok(settings) => {
+            if let Err(refusal) = settings.check() {
+                warn(&refusal);
+            }
+            Some(settings)
+        }
+        Err(InvalidConfiguration::Unusable(Unusable::Missing(_))) => None,
+        Err(error) => {
+            warn(&error);
+            None
+        }
+    }
+}
+
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let environments = match &arguments.name {
         None => store(context).environments()?,
         Some(name) => vec![existing(name, context)?.0],
     };
-    // A host may have environments before it has a configuration that is good.
-    let settings = context.settings().ok();
+    let settings = configured(context);
     let mut rows = Vec::new();
     for environment in &environments {
         rows.extend(rows_of(environment, settings.as_ref(), context)?);

@@ -111,7 +111,8 @@ impl Settings {
         self.refuse(|affects| match affects {
             Affects::Everything => true,
             Affects::Instance(concerned) => concerned == reference,
-            Affects::NoInstance => false,
+            // A table that names no instance may be meant for one that seems to have none.
+            Affects::NoInstance => !self.instances.contains_key(reference),
         })?;
         match self.instances.get(reference) {
             Some(Some(instance)) => Ok(instance),
@@ -130,6 +131,16 @@ impl Settings {
     /// Every instance that has a table, the bad ones too, in the order of their references.
     pub fn references(&self) -> impl Iterator<Item = &InstanceRef> {
         self.instances.keys()
+    }
+
+    /// Whether an instance has a table; `None` where the file does not show that, because of a problem that concerns more
+    /// than one known instance. Without an answer nothing follows for the units of the host.
+    pub fn has_table(&self, reference: &InstanceRef) -> Option<bool> {
+        if self.instances.contains_key(reference) {
+            return Some(true);
+        }
+        let is_readable = |problem: &Problem| matches!(problem.affects, Affects::Instance(_));
+        self.problems.iter().all(is_readable).then_some(false)
     }
 
     fn refuse(&self, concerns: impl Fn(&Affects) -> bool) -> Result<(), Refusal> {
@@ -361,6 +372,29 @@ mod tests {
         assert_eq!(starter.check(), Ok(()));
         let bare = Settings::parse("config.toml", b"[master]\n[worker]\n");
         assert!(starter.instances().eq(bare.instances()));
+    }
+
+    #[test]
+    fn a_file_that_does_not_show_its_tables_says_nothing_about_them() {
+        let worker = "worker".parse().unwrap();
+        for (text, has_table) in [
+            ("[master]\n", Some(false)),
+            ("[master]\ndirektory = 1\n", Some(false)),
+            ("[worker]\ndirektory = 1\n", Some(true)),
+            ("[master\n[worker]\n", None),
+            ("[master]\n[wroker]\n", None),
+            ("[defaults]\nuser = 7\n[master]\n", None),
+        ] {
+            let settings = Settings::parse("c", text.as_bytes());
+            assert_eq!(settings.has_table(&worker), has_table, "{text}");
+            if has_table.is_none() {
+                let refusal = settings.instance(&worker).unwrap_err();
+                assert!(
+                    matches!(refusal, Refusal::Problems { .. }),
+                    "{text}: {refusal}"
+                );
+            }
+        }
     }
 
     #[test]
