@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::output;
-use crate::survey::Row;
+use crate::survey::{NOT_SET_UP, Row};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -59,10 +59,11 @@ pub(crate) fn show(
     Ok(ExitCode::from(u8::from(options.fail_if_down && down)))
 }
 
-/// An instance that is not to be started at boot is not missed, unless it is asked for by name.
+/// An instance that is not to be started at boot, or that nobody has made yet, is not missed, unless it is asked for by
+/// name.
 fn is_down(state: &str, enabled: Option<bool>, named: bool) -> bool {
     let serves = matches!(state, "active" | "reloading");
-    !serves && (named || enabled != Some(false))
+    !serves && (named || (enabled != Some(false) && state != NOT_SET_UP))
 }
 
 #[cfg(test)]
@@ -77,7 +78,7 @@ mod tests {
             ("active", Some(false), false, false),
             ("failed", Some(true), true, true),
             ("activating", Some(true), true, true),
-            ("skipped", Some(true), true, true),
+            (NOT_SET_UP, Some(true), false, true),
             ("inactive", Some(false), false, true),
             ("unknown", None, true, true),
         ] {

@@ -15,6 +15,9 @@ use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::status_file::{self, StatusFile};
 use crate::system::systemd::{self, Unit};
 
+/// The state of an instance that nobody has made yet: its unit is skipped, and that is no failure.
+pub(crate) const NOT_SET_UP: &str = "not set up";
+
 /// One instance as seen now. `--json` prints a list of these.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
@@ -22,7 +25,7 @@ pub(crate) struct Row {
     pub(crate) instance: String,
     /// `buildbot-worker@gpu.service`.
     pub(crate) unit: String,
-    /// systemd's word, `skipped` when it is not set up, `unknown` without systemd.
+    /// systemd's word, [`NOT_SET_UP`], or `unknown` without systemd.
     pub(crate) state: String,
     /// Whether it is started at boot; none without systemd.
     pub(crate) enabled: Option<bool>,
@@ -82,8 +85,17 @@ fn row(
     let current = status
         .as_ref()
         .filter(|status| unit.main_pid() == Some(status.pid));
+    let is_set_up = match &instance {
+        Ok(instance) if unit.state() == "inactive" => {
+            is_set_up(instance, context).unwrap_or(!unit.was_skipped())
+        }
+        _ => true,
+    };
     let message = match (&instance, unit.property("StatusText")) {
         (Err(refusal), _) => Some(refusal.to_string().into()),
+        (Ok(_), _) if !is_set_up => {
+            Some(format!("`{}` makes it", create_command(reference)).into())
+        }
         (Ok(instance), _) if unit.failed_set_up().is_some() => unit
             .failed_set_up()
             .map(|status| set_up_failure(status, instance).into()),
@@ -93,7 +105,7 @@ fn row(
     Row {
         instance: reference.to_string(),
         unit: reference.unit_name(),
-        state: unit.state().to_owned(),
+        state: if is_set_up { unit.state() } else { NOT_SET_UP }.to_owned(),
         enabled: unit.enabled(),
         seconds: unit
             .since()
@@ -113,6 +125,24 @@ fn row(
         message,
         status,
     }
+}
+
+/// Whether there is something in the directory of an instance, without which its unit is skipped; none where that cannot
+/// be seen.
+pub(crate) fn is_set_up(instance: &Instance, context: &Context) -> Option<bool> {
+    match std::fs::read_dir(context.path(instance.directory.as_str())) {
+        Ok(mut entries) => Some(entries.next().is_some()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// What makes an instance, as it is typed.
+pub(crate) fn create_command(reference: &InstanceRef) -> String {
+    format!(
+        "buildbot-conda create {}",
+        reference.to_string().replace('@', " ")
+    )
 }
 
 /// The prefix that the main process runs from, or that the next start enters: of a managed environment, the generation.

@@ -15,8 +15,9 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     };
     if scene.is_set_up(instance) == Some(false) {
         let seen = format!(
-            "`{}` is empty or missing: not set up, skipped at boot",
-            instance.directory
+            "`{}` is empty or missing: not set up, skipped at boot; `{}` makes it",
+            instance.directory,
+            survey::create_command(&instance.reference)
         );
         let unseen = |check| Finding::unseen(check, reference, seen.clone());
         return vec![unseen(Check::UnitEnabled), unseen(Check::UnitState)];

@@ -14,7 +14,8 @@ use super::context::Context;
 
 /// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
-                          ExecMainStatus,StatusText,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,ConditionResult,UnitFileState";
+                          ExecMainStatus,StatusText,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,ConditionResult,\
+                          ConditionTimestampMonotonic,UnitFileState";
 
 /// Whether systemd runs this system, as `sd_booted(3)` finds out.
 pub(crate) fn is_booted() -> bool {
@@ -116,18 +117,21 @@ impl Unit {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// `active`, `failed`, `activating`, ...; `skipped` when a condition of the unit does not hold.
+    /// `active`, `failed`, `activating`, ...
     pub(crate) fn state(&self) -> &str {
-        match (
-            self.property("ActiveState"),
-            self.property("ConditionResult"),
-        ) {
-            ("inactive", "no") if self.property("StateChangeTimestampMonotonic") != "0" => {
-                "skipped"
-            }
-            ("", _) => "unknown",
-            (state, _) => state,
+        match self.property("ActiveState") {
+            "" => "unknown",
+            state => state,
         }
+    }
+
+    /// Whether its last start was skipped, as a condition of the unit did not hold. The time of its last change of state
+    /// does not show that: it is 0 for a unit that was only ever skipped.
+    pub(crate) fn was_skipped(&self) -> bool {
+        let checked = self.property("ConditionTimestampMonotonic");
+        self.property("ActiveState") == "inactive"
+            && self.property("ConditionResult") == "no"
+            && !matches!(checked, "" | "0")
     }
 
     /// Whether it has processes, or will have.
@@ -246,7 +250,7 @@ mod tests {
             "Id=a.service\nActiveState=active\nActiveEnterTimestampMonotonic=1000000\n\
              StateChangeTimestampMonotonic=9000000\nMainPID=7\nMemoryCurrent=[not set]\n\
              StatusText=x=y\n\nId=b.service\nActiveState=inactive\nMainPID=0\n\
-             ConditionResult=no\nStateChangeTimestampMonotonic=1500000\n\
+             ConditionResult=no\nConditionTimestampMonotonic=7\nStateChangeTimestampMonotonic=1500000\n\
              UnitFileState=disabled\nExecMainStartTimestamp=\n\n\
              Id=c.service\nUnitFileState=enabled\n\
              ExecMainStartTimestamp=Sun 2026-11-29 16:14:11 UTC\n",
@@ -259,7 +263,9 @@ mod tests {
         assert_eq!(a.property("StatusText"), "x=y");
         assert_eq!(a.since(), Some(Duration::from_secs(1)));
         let b = &units["b.service"];
-        assert_eq!((b.state(), b.main_pid()), ("skipped", None));
+        assert_eq!((b.state(), b.main_pid()), ("inactive", None));
+        let skipped = ["a.service", "b.service", "c.service"].map(|name| units[name].was_skipped());
+        assert_eq!(skipped, [false, true, false]);
         assert_eq!(b.since(), Some(Duration::from_millis(1500)));
         let enabled = ["a.service", "b.service", "c.service"].map(|name| units[name].enabled());
         assert_eq!(enabled, [None, Some(false), Some(true)]);
