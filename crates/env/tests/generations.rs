@@ -100,6 +100,27 @@ fn every_format_names_the_same_packages() {
     assert_eq!(host.made().len(), 0);
 }
 
+/// The names are those of conda-forge, which a test cannot ask: a channel that has them and nothing else solves the file.
+#[test]
+fn the_file_that_the_package_ships_is_solved_by_packages_of_its_names() {
+    let shipped = include_str!("../../../debian/environment.yml");
+    let names: Vec<&str> = shipped
+        .lines()
+        .filter_map(|line| line.strip_prefix("  - "))
+        .filter(|name| *name != "conda-forge")
+        .collect();
+    assert!(
+        names.contains(&"buildbot-www") && names.len() > 10,
+        "{names:?}"
+    );
+    let packages: Vec<_> = names.iter().map(|name| (*name, "1", Vec::new())).collect();
+    let host = Host::with(&packages);
+    let said = host.run(shipped, &["--dry-run", "--channel", &host.channel()]);
+    assert!(said.success, "{}", said.stderr);
+    let found = said.answer["packages"].as_array().unwrap();
+    assert_eq!(found.len(), names.len(), "{found:?}");
+}
+
 #[test]
 fn variables_of_an_environment_yml_are_part_of_the_generation() {
     let host = good();

@@ -1,6 +1,6 @@
 //! The program that makes generations: what it is told, and what it answers.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
@@ -13,12 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::system::context::Context;
 
-/// What is in an environment, and where it comes from.
+/// Where what is in an environment comes from.
 #[derive(Debug, Args)]
 pub(super) struct Source {
-    /// What is in it: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
     /// Channel for an `environment.yml` instead of its own: a name, a URL or a directory; may be given again
     #[arg(long = "channel", value_name = "CHANNEL")]
     channels: Vec<String>,
@@ -62,6 +59,7 @@ impl Answer {
 /// Makes the generation, unless it is there already; without a lock it only says what would be in it.
 pub(super) fn build(
     environment: &Environment,
+    file: &Path,
     source: &Source,
     lock: Option<&Lock>,
     context: &Context,
@@ -76,7 +74,7 @@ pub(super) fn build(
     let mut command = Command::new(&program);
     command
         .arg("--file")
-        .arg(&source.file)
+        .arg(file)
         .arg("--directory")
         .arg(environment.directory())
         .arg("--used-as")

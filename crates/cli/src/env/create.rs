@@ -1,5 +1,6 @@
-//! `env create NAME --file FILE`: the first generation of an environment.
+//! `env create NAME [--file FILE]`: the first generation of an environment.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -19,6 +20,10 @@ pub(crate) struct Arguments {
     /// What it is called
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
+    /// What is in it: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`; by default
+    /// `/usr/share/buildbot-conda/environment.yml`, a Buildbot from conda-forge
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
     /// Say which packages it would have, and make nothing
@@ -39,12 +44,16 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
              hint: `buildbot-conda env update {name} --file FILE` changes it"
         );
     }
+    let file = match &arguments.file {
+        Some(file) => file.clone(),
+        None => context.path(paths::ENVIRONMENT_FILE),
+    };
     if arguments.dry_run {
-        let answer = builder::build(&environment, &arguments.source, None, context)?;
+        let answer = builder::build(&environment, &file, &arguments.source, None, context)?;
         return show::print(&answer.packages, arguments.json);
     }
     let lock = locked(&environment, context)?;
-    let answer = builder::build(&environment, &arguments.source, Some(&lock), context)?;
+    let answer = builder::build(&environment, &file, &arguments.source, Some(&lock), context)?;
     let generation = answer.generation()?;
     environment.switch(&generation, &lock)?;
     eprintln!(

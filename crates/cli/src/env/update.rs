@@ -1,5 +1,6 @@
 //! `env update NAME --file FILE`: a new generation, made beside the one that serves.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
@@ -17,6 +18,9 @@ pub(crate) struct Arguments {
     /// Which environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
+    /// What is in it from now on: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
     #[command(flatten)]
     source: Source,
     /// Let running instances go on with the old generation until they are restarted
@@ -42,7 +46,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     // Asked again: what an interrupted command left half done is undone by now.
     let (environment, from) = existing(name, context)?;
     let before = packages_of(&environment.prefix(&from))?;
-    let answer = builder::build(&environment, &arguments.source, lock.as_ref(), context)?;
+    let answer = builder::build(
+        &environment,
+        &arguments.file,
+        &arguments.source,
+        lock.as_ref(),
+        context,
+    )?;
     let to = answer.generation()?;
     let differences = difference(&before, &answer.packages);
     if let Some(lock) = lock.filter(|_| to != from) {

@@ -102,6 +102,38 @@ fn without_the_program_it_is_said_which_package_has_it() {
 }
 
 #[test]
+fn an_environment_without_a_file_of_its_own_is_that_of_the_package() {
+    let host = host();
+    host.write(
+        "usr/share/buildbot-conda/environment.yml",
+        &format!("{FIRST}\n7\n"),
+    );
+    assert_eq!(done(&host, "create ci"), format!("{FIRST}\n"));
+    assert_eq!(current(&host), FIRST);
+    // What it has afterwards is never a matter of course.
+    let said = run(&host, "update ci");
+    assert_eq!(said.status, Some(2), "{said}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_does_not_say_that_nobody_uses_an_environment() {
+    let host = host_with_two();
+    for (text, reason) in [
+        ("[master\n", "config.toml:1:"),
+        ("[mastr]\nconda-env = \"ci\"\n", "mastr"),
+    ] {
+        host.write("etc/buildbot-conda/config.toml", text);
+        let said = run(&host, "list");
+        assert_eq!(said.status, Some(0), "{said}");
+        let warning = "not every instance that uses an environment is known: ";
+        assert!(
+            said.stderr.contains(warning) && said.stderr.contains(reason),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_reader_that_went_away_keeps_no_verb_from_its_end() {
     let host = host_with_two();
     host.write("third", "333333333333\n3\n");
