@@ -15,7 +15,7 @@ use clap::Args;
 use tempfile::NamedTempFile;
 
 use crate::output::{self, harmless};
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::{AS_ROOT, Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]
@@ -94,7 +94,7 @@ impl Change {
             let cause = error.downcast_ref::<io::Error>();
             if cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied) {
                 // Without the name of the temporary file, which says nothing to anybody.
-                anyhow!("write `{file}`: permission denied\nhint: try again with `sudo`")
+                anyhow!("write `{file}`: permission denied\nhint: {AS_ROOT}")
             } else {
                 error.context(format!("write `{file}`"))
             }

@@ -196,8 +196,16 @@ impl PrefixFacts {
     /// [`ReadError`], which names the file at fault. Where conda overlooks something it cannot read, this does not.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let prefix = usable(path)?;
-        if !prefix.is_dir() {
-            return Err(ReadError::Missing { path: prefix });
+        match fs::metadata(&prefix) {
+            Ok(metadata) if metadata.is_dir() => {}
+            // Nobody knows what is there.
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(ReadError::Unreadable {
+                    path: prefix,
+                    source,
+                });
+            }
+            _ => return Err(ReadError::Missing { path: prefix }),
         }
         let mut package_variables = Variables::new();
         for file in entries(&prefix.join("etc/conda/env_vars.d"), Kind::Variables)? {

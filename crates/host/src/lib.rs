@@ -4,6 +4,7 @@
 //! Generator, launcher and command line all read it here, so that they use a file all or none: an
 //! instance must not start from a configuration that its drop-in was not made from.
 
+pub mod access;
 mod credentials;
 pub mod lock;
 #[cfg(test)]

@@ -16,6 +16,8 @@ class Connection:
         self.role, self.worker = role, worker
         self.state, self.message, self.since = "connecting", "connecting", time.time()
         self.target, self.wait = "its master", None
+        # Whether anything has answered at the master's address, be it what it may.
+        self.was_reached = False
         # Whether an attempt is under way of which nothing is known yet.
         self.pending = True
 
@@ -34,6 +36,7 @@ class Connection:
         self._wait_for("no answer from %s for %%d s" % target)
 
     def reached(self):
+        self.was_reached = True
         if self.state != "refused":
             self.change(self.state, "logging in to %s" % self.target, pending=True)
             self._wait_for("%s does not answer the login for %%d s: is it a worker port?" % self.target)
@@ -261,6 +264,7 @@ class Worker(Role):
             "message": one_line(message),
             "since": worst.since,
             "pending": worst.pending,
+            "reached": worst.was_reached,
             "allow_shutdown": self.allow_shutdown(),
         }
         if start:

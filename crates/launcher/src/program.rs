@@ -14,8 +14,10 @@ use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTI
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Hardening, Instance, Word as _};
+use buildbot_conda_host::access::{self, Closed};
 use buildbot_conda_host::below;
 use buildbot_conda_host::systemd::too_old_for_strict;
+use rustix::fs::Access;
 
 use crate::arguments::Arguments;
 use crate::refusal::Refusal;
@@ -44,8 +46,13 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     check_hardening(instance, arguments.root.as_deref())?;
     check_directory(instance)?;
     let prefix = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
-    let facts = PrefixFacts::read(&prefix).map_err(|source| Refusal::Prefix { source })?;
-    check_buildbot(&prefix, instance)?;
+    let facts = PrefixFacts::read(&prefix)
+        .map_err(|source| Refusal::Prefix { source })
+        .and_then(|facts| check_buildbot(&prefix, instance).map(|()| facts))
+        .map_err(|refusal| match access::closed_environment(&prefix) {
+            Some(closed) => closed_to(instance, &prefix, closed),
+            None => refusal,
+        })?;
     let conda_root = conda_root(instance)?;
     let options = Options {
         target: Some(instance.conda_env.to_string().into()),
@@ -141,13 +148,26 @@ fn check_hardening(instance: &Instance, root: Option<&Path>) -> Result<(), Refus
     too_old_for_strict(root).map_or(Ok(()), |version| Err(Refusal::Strict { version, instance }))
 }
 
+/// What its account may not pass is not missing.
+fn closed_to(instance: &Instance, path: &Path, closed: Closed) -> Refusal {
+    Refusal::Closed {
+        user: instance.user.as_str().to_owned(),
+        path: path.to_owned(),
+        closed,
+    }
+}
+
 fn check_directory(instance: &Instance) -> Result<(), Refusal> {
     let path = PathBuf::from(instance.directory.as_str());
+    let refused = |path: PathBuf, source| match access::closed(&path, Access::READ_OK) {
+        Some(closed) => closed_to(instance, &path, closed),
+        None => Refusal::Unreadable { path, source },
+    };
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(Refusal::NoDirectory { path }),
         Err(error) if is_absence(&error) => return Err(Refusal::NoDirectory { path }),
-        Err(source) => return Err(Refusal::Unreadable { path, source }),
+        Err(source) => return Err(refused(path, source)),
     }
     let tac = path.join("buildbot.tac");
     match tac.metadata() {
@@ -156,7 +176,7 @@ fn check_directory(instance: &Instance) -> Result<(), Refusal> {
             create: create_command(instance),
             path,
         }),
-        Err(source) => Err(Refusal::Unreadable { path: tac, source }),
+        Err(source) => Err(refused(tac, source)),
     }
 }
 

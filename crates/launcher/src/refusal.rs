@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use buildbot_conda_conda as conda;
 use buildbot_conda_core::settings;
 use buildbot_conda_host::Unusable;
+use buildbot_conda_host::access::Closed;
 use buildbot_conda_host::systemd::STRICT_SYSTEMD;
 use thiserror::Error;
 
@@ -49,6 +50,15 @@ pub(crate) enum Refusal {
     Strict { version: u32, instance: String },
     #[error("keep the environment for a later start: {source}")]
     Handover { source: io::Error },
+    #[error(
+        "`{user}` cannot read `{}`: {closed}\nhint: give it access there, set `user` to an account that has it, or use \
+         another place", path.display()
+    )]
+    Closed {
+        user: String,
+        path: PathBuf,
+        closed: Closed,
+    },
     #[error("look at `{}`: {source}\nhint: the account that runs the instance needs access to it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(

@@ -161,7 +161,8 @@ fn what_is_broken_is_named_and_mended_by_what_was_printed(release: Release) -> O
 /// put aside.
 fn prepare(patient: &Patient<'_>) -> Outcome {
     let conda = format!(
-        "#!/bin/sh\nset -e\ncd /home/bb/aside\nfor name in *; do [ ! -e \"$name\" ] || mv \"$name\" {PACKAGES}/; done\n"
+        "#!/bin/sh\nset -e\n\
+         if [ \"$1\" = create ]; then [ ! -e {PREFIX} ] || exit 9; mv /home/bb/whole {PREFIX}; fi\ncd /home/bb/aside\nfor name in *; do [ ! -e \"$name\" ] || mv \"$name\" {PACKAGES}/; done\n"
     );
     patient.shell(&format!(
         "chown -R bb: /home/bb/anaconda3; chmod a+r {PREFIX}/conda-meta/*; install -d -o bb /home/bb/aside; \
@@ -442,8 +443,23 @@ fn environment(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("mv {PREFIX}/conda-meta /home/bb/conda-meta"),
-        &[("environment", "master", "problem", "has no `conda-meta`")],
+        &[("environment", "", "problem", "has no `conda-meta`")],
         &format!("mv /home/bb/conda-meta {PREFIX}/conda-meta"),
+    )?;
+    // Several things at once: all commands in their order, each once. The environment that two instances lack is made
+    // once, by a conda that makes none where there is one, and what does not run is started when it can.
+    patient.round(
+        &format!(
+            "systemctl stop {WORKER_UNIT} {MASTER_UNIT}; systemctl disable {MASTER_UNIT}; mv {PREFIX} /home/bb/whole; \
+             ! systemctl start {MASTER_UNIT}"
+        ),
+        &[
+            ("environment", "", "problem", "there is no environment"),
+            ("unit-state", "master", "problem", "has failed"),
+            ("unit-state", "worker", "warning", "is stopped"),
+            ("unit-enabled", "master", "warning", "does not start at boot"),
+        ],
+        "",
     )
 }
 

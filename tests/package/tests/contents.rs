@@ -5,8 +5,8 @@ use std::process::Command;
 
 use buildbot_conda_package_tests::Package;
 
-/// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows.
-const FILES: [(&str, &str); 50] = [
+/// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
+const FILES: [(&str, &str); 52] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -124,7 +124,9 @@ const FILES: [(&str, &str); 50] = [
         "/usr/share/bash-completion/completions/buildbot-conda",
     ),
     ("-rw-r--r--", "/usr/share/buildbot-conda/config.toml"),
+    ("-rw-r--r--", "/usr/share/buildbot-conda/environment.yml"),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/README.Debian"),
+    ("-rw-r--r--", "/usr/share/doc/buildbot-conda/README.md"),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/changelog.gz"),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/copyright"),
     (
@@ -173,6 +175,26 @@ const FILES: [(&str, &str); 50] = [
     ("drwxr-xr-x", "/"),
 ];
 
+/// Where the documents are that the README leads to.
+const DOCUMENTS: &str = "/usr/share/doc/buildbot-conda/docs/";
+
+#[test]
+fn the_readme_leads_to_documents_and_pictures_that_are_in_the_package() {
+    let package = Package::open();
+    let contents = package.contents();
+    let readme = package.text("/usr/share/doc/buildbot-conda/README.md");
+    let links = readme.split("](docs/").skip(1);
+    let paths: BTreeSet<String> = links
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .map(|path| format!("{DOCUMENTS}{path}"))
+        .collect();
+    assert!(paths.len() > 5, "{paths:?}");
+    for path in paths {
+        let entry = contents.get(&path).unwrap_or_else(|| panic!("no `{path}`"));
+        assert_eq!(entry.mode, "-rw-r--r--", "{path}");
+    }
+}
+
 #[test]
 fn the_package_has_exactly_these_files_and_only_their_directories() {
     let contents = Package::open().contents();
@@ -180,6 +202,7 @@ fn the_package_has_exactly_these_files_and_only_their_directories() {
         .iter()
         .filter(|(path, _)| !path.ends_with('/') || *path == "/")
         .filter(|(path, _)| !path.starts_with("/usr/share/man/man1/buildbot-conda-"))
+        .filter(|(path, _)| !path.starts_with(DOCUMENTS))
         .map(|(path, entry)| (entry.mode.as_str(), path.as_str()))
         .collect();
     let mut expected = FILES;
@@ -195,7 +218,7 @@ fn the_package_has_exactly_these_files_and_only_their_directories() {
         .collect();
     let directories: BTreeSet<String> = contents
         .keys()
-        .filter(|path| path.ends_with('/'))
+        .filter(|path| path.ends_with('/') && !path.starts_with(DOCUMENTS))
         .cloned()
         .collect();
     assert_eq!(directories, parents);

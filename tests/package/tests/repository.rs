@@ -260,10 +260,10 @@ fn commands_of(section: &str) -> Vec<String> {
         .split_once(&format!("\n## {section}\n"))
         .unwrap_or_else(|| panic!("README.md has no section `{section}`"));
     let text = rest.split("\n## ").next().unwrap_or_default();
-    let blocks = text.split("```console\n").skip(1);
+    let blocks = text.split("```shell\n").skip(1);
     let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or_default().lines());
     lines
-        .filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("# ")))
+        .map(|line| line.strip_prefix("sudo ").unwrap_or(line))
         .map(str::to_owned)
         .collect()
 }

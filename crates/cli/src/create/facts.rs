@@ -12,6 +12,7 @@ use super::decision::{Facts, Master, Wish, account_name};
 use super::master::configured_user;
 use super::{Common, Draft, place};
 use crate::system::context::Context;
+use crate::system::installations::is_for_everybody;
 use crate::system::record::{Noted as _, Record, WorkerRecord};
 
 pub(super) fn read(
@@ -94,5 +95,5 @@ fn is_open(settings: &Settings, common: &Common, draft: &Draft, context: &Contex
     let prefix =
         place::managed(environment, &prefix, context).unwrap_or_else(|| prefix.as_str().to_owned());
     let is_given = common.conda_root.is_some() || common.conda_env.is_some();
-    is_given || context.is_elsewhere() || place::is_for_everybody(&prefix)
+    is_given || context.is_elsewhere() || is_for_everybody(prefix.as_ref())
 }

@@ -12,7 +12,7 @@ use buildbot_conda_core::starter::{
 };
 use clap::Args;
 
-use super::{Common, Draft, credential, enable_and_start, password, place};
+use super::{Closing, Common, Draft, credential, enable_and_start, password, place};
 use crate::inside::fill::{Contents, Made};
 use crate::plan::{self, Plan, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
@@ -38,7 +38,7 @@ const WORKER: &str = "worker";
 /// How many ports are tried.
 const PORTS: u16 = 100;
 
-pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, String)> {
+pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
     let common = &arguments.common;
     let reference = InstanceRef {
         role: Role::Master,
@@ -92,22 +92,40 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         Some(port) => format!("localhost:{port}"),
         None => format!("`{}`", paths::worker_socket(&reference)),
     };
+    let pages = Pages {
+        port: start.web_port,
+        missing: place::missing(&instance, context),
+    };
     let plan = Plan {
         title: format!("create {}", title(&reference)),
         notes: vec![
             place::told(&reference, &instance),
-            format!(
-                "web pages at http://localhost:{}/, workers at {workers}",
-                start.web_port
-            ),
+            format!("{}, workers at {workers}", pages.announcement()),
         ],
         steps,
     };
-    Ok((plan, closing(&instance, start.web_port, &secrets)))
+    let closing = closing(&instance, &pages, &secrets);
+    Ok((plan, Box::new(move || closing.clone())))
+}
+
+/// The web pages of a new master, which only an environment with `buildbot-www` has.
+struct Pages {
+    port: u16,
+    /// What is missing, and how it is installed.
+    missing: Option<(String, String)>,
+}
+
+impl Pages {
+    fn announcement(&self) -> String {
+        match &self.missing {
+            None => format!("web pages at http://localhost:{}/", self.port),
+            Some((packages, _)) => format!("no web pages, since the environment has no {packages}"),
+        }
+    }
 }
 
 /// What is said at the end; the only time that the password is shown.
-fn closing(instance: &Instance, web_port: u16, secrets: &Secrets) -> String {
+fn closing(instance: &Instance, pages: &Pages, secrets: &Secrets) -> String {
     let reference = &instance.reference;
     let next = match &reference.name {
         None => "buildbot-conda create worker".to_owned(),
@@ -118,9 +136,20 @@ fn closing(instance: &Instance, web_port: u16, secrets: &Secrets) -> String {
         Some(password) => format!("the password `{password}`"),
         None => format!("the password in `{}/{file}`", paths::CREDENTIALS),
     };
+    let Pages { port, missing } = pages;
+    let place = match missing {
+        None => format!(
+            "is at http://localhost:{port}/, where everybody on this machine can read; to start builds, log in as \
+             `{LOGIN}` with {password}"
+        ),
+        Some((packages, how)) => format!(
+            "runs without web pages: the environment has no {packages}; {how}, and after `systemctl restart {}` they are \
+             at http://localhost:{port}/, for `{LOGIN}` with {password}",
+            reference.unit_name()
+        ),
+    };
     format!(
-        "`{reference}` is at http://localhost:{web_port}/, where everybody on this machine can read; to start builds, log \
-         in as `{LOGIN}` with {password}\n\
+        "`{reference}` {place}\n\
          its `{}/master.cfg` is yours; next: `{next}`",
         instance.directory
     )

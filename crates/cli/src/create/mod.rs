@@ -80,12 +80,15 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         eprintln!("{note}");
     }
     plan::carry_out(&plan, &journal, None)?;
-    eprintln!("{closing}");
+    eprintln!("{}", closing());
     Ok(ExitCode::SUCCESS)
 }
 
+/// What to say when a plan is carried out; found out then.
+type Closing = Box<dyn Fn() -> String>;
+
 /// The plan, and what to say when it is carried out.
-fn plan(verb: &Verb, context: &Context) -> anyhow::Result<(Plan, String)> {
+fn plan(verb: &Verb, context: &Context) -> anyhow::Result<(Plan, Closing)> {
     match verb {
         Verb::Master(arguments) => master::plan(arguments, context),
         Verb::Worker(arguments) => worker::plan(arguments, context),

@@ -3,18 +3,20 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
+use buildbot_conda_host::access::closed_environment;
 
 use super::{Common, Draft};
+use crate::inside::access::{self, Obstacle};
 use crate::system::accounts::find_user;
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::{AS_ROOT, Context, InvalidConfiguration};
+use crate::system::installations;
 
 /// Puts account, environment and directory into the draft, and gives the instance as it will be.
 /// `user` is the account unless one is given.
@@ -89,11 +91,24 @@ pub(super) fn managed(
 /// Refuses what would fail later, while nothing is begun.
 pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<()> {
     let prefix = instance.prefix();
+    let user = instance.user.as_str();
+    if let Some(obstacle) = access::obstacle(instance, context)? {
+        bail!(
+            "{}\nhint: {}",
+            obstacle.sentence(user),
+            ways_out(&obstacle, instance, context)
+        );
+    }
+    // Whoever may not look does not say that nothing is there.
+    if !context.is_elsewhere()
+        && let Some(closed) = closed_environment(prefix.as_str().as_ref())
+    {
+        bail!("cannot look at `{prefix}`: {closed}\nhint: {AS_ROOT}");
+    }
     if !context.path(&format!("{prefix}/conda-meta")).is_dir() {
         bail!(
-            "no Conda environment `{prefix}`\n\
-             hint: make it, for instance with `buildbot-conda env create`, or say where it is with `--conda-root` and \
-             `--conda-env`"
+            "no Conda environment `{prefix}`\nhint: {}",
+            ways_to_one(instance, context)
         );
     }
     if !context.path(&format!("{prefix}/bin/python")).exists() {
@@ -119,24 +134,67 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
     bail!("`{name}` is not empty\nhint: {hint}")
 }
 
-/// Whether an account that owns none of it can use an environment: everybody may look into each of
-/// its directories, and read the interpreter.
-pub(super) fn is_for_everybody(prefix: &str) -> bool {
-    let python = Path::new(prefix).join("bin/python");
-    let Ok(real) = python.canonicalize() else {
-        return false;
+/// What an environment lacks that Buildbot's packages do not always bring along: the packages, and how they are installed.
+pub(super) fn missing(instance: &Instance, context: &Context) -> Option<(String, String)> {
+    let prefix = instance.prefix();
+    let packages = installations::missing(&context.path(prefix.as_str()), instance.reference.role);
+    if packages.is_empty() {
+        return None;
+    }
+    let shown: Vec<String> = packages.iter().map(|name| format!("`{name}`")).collect();
+    let conda = format!("{}/bin/conda", instance.conda_root.as_str());
+    let how = if Path::new(prefix.as_str()).starts_with(paths::ENVIRONMENTS) {
+        "add that to its file, and `buildbot-conda env update` installs it".to_owned()
+    } else if context.path(&conda).exists() {
+        let packages = packages.join(" ");
+        format!("`{conda} install --prefix {prefix} --channel conda-forge {packages}` installs it")
+    } else {
+        "install that with the program that made the environment".to_owned()
     };
-    let passable = |path: &Path| {
-        path.ancestors().skip(1).all(|ancestor| {
-            ancestor
-                .metadata()
-                .is_ok_and(|found| found.mode() & 0o001 != 0)
-        })
+    Some((shown.join(" and no "), how))
+}
+
+/// How somebody gets on whose account may not use what was named.
+fn ways_out(obstacle: &Obstacle, instance: &Instance, context: &Context) -> String {
+    let user = instance.user.as_str();
+    let by_owner = match obstacle.owner_beside(user, context) {
+        Some(owner) => format!("`--user {owner}` runs it as the owner; or "),
+        None => String::new(),
     };
-    let readable = real
-        .metadata()
-        .is_ok_and(|found| found.mode() & 0o005 == 0o005);
-    passable(&python) && passable(&real) && readable
+    if obstacle.path == instance.directory.as_str() {
+        return format!("{by_owner}name another directory with `--directory`");
+    }
+    format!(
+        "{by_owner}use an environment that `{user}` can read: {}",
+        ways_to_one(instance, context)
+    )
+}
+
+/// How somebody without an environment gets one: what is there already, or else what makes one.
+fn ways_to_one(instance: &Instance, context: &Context) -> String {
+    let name = installations::managed_name(&instance.conda_env);
+    let program = match instance.reference.role {
+        Role::Master => "buildbot",
+        Role::Worker => "buildbot-worker",
+    };
+    let configured = instance.prefix();
+    let found = installations::candidates(&name, &[program], context);
+    let found = found.iter().find(|found| found.prefix != configured);
+    let there = match found.map(|found| (&found.prefix, &found.only)) {
+        None => String::new(),
+        Some((prefix, None)) => format!("`--conda-env {prefix}` is there; or "),
+        Some((prefix, Some(owner))) => {
+            format!("`--user {owner} --conda-env {prefix}` is there; or ")
+        }
+    };
+    let package = if installations::has_builder(context) {
+        ""
+    } else {
+        " with the package `buildbot-conda-env`"
+    };
+    format!(
+        "{there}make one{package}: `buildbot-conda env create {name}`; or name one with `--conda-root` and `--conda-env`"
+    )
 }
 
 /// The home directory of an account that is there.

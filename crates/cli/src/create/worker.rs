@@ -4,6 +4,7 @@
 use std::fs;
 
 use anyhow::bail;
+use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{self, WORKER_CREDENTIAL, WorkerName, WorkerStart};
@@ -11,13 +12,14 @@ use clap::Args;
 
 use super::decision::{Decision, Master, Secret, Wish, decide};
 use super::master::title;
-use super::{Common, Draft, credential, enable_and_start, facts, password, place};
+use super::{Closing, Common, Draft, credential, enable_and_start, facts, password, place};
 use crate::inside::fill::{Contents, Made};
 use crate::plan::naming::{self, Naming, Workers};
 use crate::plan::{self, AccountStep, Plan, Step, UnitStep, UserStep};
 use crate::system::accounts::account_of;
 use crate::system::context::Context;
 use crate::system::prompt;
+use crate::system::status_file;
 use crate::system::values::{Identity, Mode};
 
 #[derive(Debug, Args)]
@@ -38,7 +40,7 @@ pub(crate) struct Arguments {
     admin: Option<String>,
 }
 
-pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, String)> {
+pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
     let common = &arguments.common;
     let given = password::given(common)?;
     let wish = Wish {
@@ -66,7 +68,18 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         decision.worker.as_str(),
         decision.way
     )];
-    let notes = notes.into_iter().chain(naming.note.clone()).collect();
+    let missing = place::missing(&instance, context);
+    let missing = missing.map(|(packages, how)| {
+        format!(
+            "the environment has no {packages}, which a worker imports and conda-forge's `buildbot-worker` does not bring \
+             along; {how}"
+        )
+    });
+    let notes = notes
+        .into_iter()
+        .chain(naming.note.clone())
+        .chain(missing)
+        .collect();
     let made = Worker {
         decision: &decision,
         instance: &instance,
@@ -78,10 +91,20 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         notes,
         steps: steps(&made, draft, naming, context)?,
     };
-    let reference = &decision.reference;
-    let closing =
-        format!("`{reference}` runs; `buildbot-conda status {reference}` shows what it does");
-    Ok((plan, closing))
+    let reference = decision.reference;
+    Ok((plan, Box::new(move || closing(&reference))))
+}
+
+/// What it does at the end. One that is not at its master is not said to run.
+fn closing(reference: &InstanceRef) -> String {
+    let status = status_file::read(paths::status_file(reference).as_ref());
+    let worker = status.as_ref().and_then(|status| status.worker.as_ref());
+    let state = match worker {
+        Some(worker) if worker.connection == "connected" => "runs",
+        Some(_) => "is started, and not connected to its master yet; it tries again for ever",
+        None => "is set up",
+    };
+    format!("`{reference}` {state}; `buildbot-conda status {reference}` shows what it does")
 }
 
 /// The password that is to be written or handed over. A dry run asks nobody for what is not going to be used.

@@ -22,9 +22,17 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         Check::Secrets,
         Check::PidFile,
     ];
-    if let Some(reason) = &facts.unseen {
-        let unseen = |check| Finding::unseen(check, reference, reason.clone());
-        return checks.into_iter().map(unseen).collect();
+    if let Some(obstacle) = &facts.closed {
+        return match scene.closed(Check::Directory, instance, obstacle) {
+            Ok(problem) => vec![problem.words(format!(
+                "give `{}` access there, or move the directory to where it has access",
+                instance.user.as_str()
+            ))],
+            Err(reason) => checks
+                .into_iter()
+                .map(|check| Finding::unseen(check, reference, reason.clone()))
+                .collect(),
+        };
     }
     if !facts.exists || facts.is_empty {
         return vec![not_set_up(instance, facts, scene)];

@@ -1,20 +1,18 @@
 //! What the facts about an environment and its Python amount to.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
 
-use super::directory::as_user;
 use super::finding::{Check, Finding};
 use super::inside::{
-    Damage, EnvironmentFacts, EnvironmentState, Inside, PythonFacts, Resolution, buildbot,
+    Damage, EnvironmentFacts, EnvironmentState, Inside, MasterFacts, PythonFacts, Resolution,
 };
+use super::prefix::{Prefix, buildbot};
 use super::scene::Scene;
-use crate::system::accounts;
-use crate::system::context::Context;
+use crate::system::record::{Noted as _, Record};
 
 /// The last second of the year 9999.
 const LATEST: u64 = 253_402_300_799;
@@ -43,156 +41,87 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         Some(Err(reason)) => {
             let seen = format!("the environment's Python does not run: {reason}");
             let finding = Finding::problem(Check::Python, reference, seen);
-            findings.push(reinstall(finding, instance, scene, &["python"]));
+            findings.push(Prefix::of(instance, scene).reinstall(finding, &["python"]));
         }
-        Some(Ok(facts)) => findings.extend(python(instance, facts, scene)),
+        Some(Ok(facts)) => {
+            findings.extend(python(instance, facts, scene));
+            findings.extend(pages(instance, facts, inside.master.as_ref(), scene));
+        }
     }
     findings
-}
-
-/// The conda of the instance's installation; environments of micromamba, pixi and rattler have none.
-fn conda(instance: &Instance, scene: &Scene<'_>) -> Option<String> {
-    let path = format!("{}/bin/conda", instance.conda_root.as_str());
-    scene.context.path(&path).exists().then_some(path)
-}
-
-/// Adds the command by which conda makes or changes the environment, as the account that owns it.
-fn by_conda(
-    finding: Finding,
-    instance: &Instance,
-    scene: &Scene<'_>,
-    verb: &str,
-    options: &[&str],
-    packages: &[&str],
-) -> Finding {
-    let Some(conda) = conda(instance, scene) else {
-        return finding.words(format!(
-            "add {} with the program that manages this environment, such as micromamba or pixi",
-            packages
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ));
-    };
-    let prefix = instance.prefix().to_string();
-    let words = [
-        &[conda.as_str(), verb, "--yes", "--prefix", &prefix],
-        options,
-        packages,
-    ]
-    .concat();
-    finding.command(scene.there(as_owner(instance, &words)))
-}
-
-/// Installs packages once more.
-fn reinstall(
-    finding: Finding,
-    instance: &Instance,
-    scene: &Scene<'_>,
-    packages: &[&str],
-) -> Finding {
-    by_conda(
-        finding,
-        instance,
-        scene,
-        "install",
-        &["--force-reinstall"],
-        packages,
-    )
-}
-
-/// Root runs nothing that others can write: the owner of the environment does, or where root owns it
-/// and somebody else the directory above, the service user.
-fn as_owner(instance: &Instance, words: &[&str]) -> Vec<String> {
-    let prefix = instance.prefix();
-    let owner = Path::new(prefix.as_str())
-        .metadata()
-        .map_or(0, |metadata| metadata.uid());
-    let program = words.first().copied().unwrap_or_default();
-    if owner == 0 && is_roots(prefix.as_str()) && is_roots(program) {
-        return words.iter().map(|word| (*word).to_owned()).collect();
-    }
-    match accounts::name_of_user(owner, &Context::default())
-        .ok()
-        .flatten()
-    {
-        Some(name) if owner != 0 && name != instance.user.as_str() => {
-            let before = ["runuser", "-u", &name, "--"];
-            let all = before.iter().chain(words);
-            all.map(|word| (*word).to_owned()).collect()
-        }
-        _ => as_user(instance, words),
-    }
 }
 
 fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
     let prefix = instance.prefix();
+    let shared = Prefix::of(instance, scene);
     let problem = |seen: String| Finding::problem(Check::Environment, reference, seen);
     let (package, _) = buildbot(instance.reference.role);
-    let install = |finding: Finding, verb: &str, packages: &[&str]| {
-        by_conda(
-            finding,
-            instance,
-            scene,
-            verb,
-            &["--channel", "conda-forge"],
-            packages,
-        )
-    };
-    let elsewhere = match conda(instance, scene) {
-        Some(_) => "or set `conda-root` and `conda-env` to where it is".to_owned(),
-        None => format!(
-            "set `conda-root` and `conda-env` to where it is, or make it with `python` and `{package}` by the program \
-             that makes environments here, such as micromamba or pixi"
-        ),
-    };
     match &facts.state {
         EnvironmentState::Usable => Finding::ok(
             Check::Environment,
             reference,
             format!("`{prefix}` has Python and Buildbot"),
         ),
-        EnvironmentState::Missing => install(
-            problem(format!("there is no environment `{prefix}`")),
-            "create",
-            &["python", package],
-        )
-        .words(&elsewhere),
-        EnvironmentState::NoCondaMeta => install(
-            problem(format!(
+        EnvironmentState::Missing => {
+            let finding = problem(format!("there is no environment `{prefix}`"));
+            match elsewhere(facts) {
+                // One cause, one way out: making one here would leave that one unused.
+                Some(other) => there(finding, instance, &other),
+                None => shared.make(finding),
+            }
+        }
+        // Something is there, which `conda create` would remove.
+        EnvironmentState::NoCondaMeta => {
+            let finding = problem(format!(
                 "`{prefix}` has no `conda-meta`, so it is no environment"
-            )),
-            "create",
-            &["python", package],
-        )
-        .words(&elsewhere),
-        EnvironmentState::NoPython => install(
-            problem(format!("`{prefix}` has no Python")),
-            "install",
-            &["python"],
-        ),
-        EnvironmentState::NoBuildbot => install(
-            problem(format!("`{prefix}` has no `{package}`")),
-            "install",
-            &[package],
-        ),
+            ));
+            finding.words(
+                "set `conda-root` and `conda-env` to where the environment is, or move what is there out of the way",
+            )
+        }
+        EnvironmentState::NoPython => {
+            shared.complete(problem(format!("`{prefix}` has no Python")), &["python"])
+        }
+        EnvironmentState::NoBuildbot => {
+            shared.complete(problem(format!("`{prefix}` has no `{package}`")), &[])
+        }
         EnvironmentState::Refused(reason, hint) => {
             problem(format!("`{prefix}` cannot be activated: {reason}")).words(hint)
         }
-        EnvironmentState::Unseen(reason) => {
-            Finding::unseen(Check::Environment, reference, reason.clone())
+        EnvironmentState::Closed(obstacle) => {
+            match scene.closed(Check::Environment, instance, obstacle) {
+                Ok(problem) => shared.use_another(problem),
+                Err(reason) => Finding::unseen(Check::Environment, reference, reason),
+            }
         }
     }
+}
+
+/// Where conda itself would find an environment of this name.
+fn elsewhere(facts: &EnvironmentFacts) -> Option<String> {
+    match facts.resolution.as_ref()? {
+        // A path that cannot stand in the configuration cannot be meant.
+        Resolution::Elsewhere(other) => usable(other),
+        _ => None,
+    }
+}
+
+/// Has the instance run from `prefix`.
+fn there(finding: Finding, instance: &Instance, prefix: &str) -> Finding {
+    let reference = instance.reference.to_string();
+    finding
+        .command(["buildbot-conda", "set", &reference, "conda-env", prefix])
+        .command(["systemctl", "daemon-reload"])
+        .words(format!(
+            "`conda activate {}` takes that one",
+            instance.conda_env
+        ))
 }
 
 fn resolution(instance: &Instance, facts: &EnvironmentFacts) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let (name, prefix) = (&instance.conda_env, instance.prefix());
-    let word = instance.reference.to_string();
-    let set = |value: &str| ["buildbot-conda", "set", &word, "conda-env", value].map(str::to_owned);
-    let is_missing = facts.state == EnvironmentState::Missing;
     Some(match facts.resolution.as_ref()? {
         Resolution::Same => Finding::ok(
             Check::Resolution,
@@ -208,22 +137,17 @@ fn resolution(instance: &Instance, facts: &EnvironmentFacts) -> Option<Finding> 
             let seen = format!("conda itself would resolve no name: {reason}");
             Finding::warning(Check::Resolution, reference, seen).words("mend the file it names")
         }
-        // A path that cannot stand in the configuration cannot be meant.
-        Resolution::Elsewhere(other) => {
-            let other = usable(other)?;
+        Resolution::Elsewhere(_) if facts.state == EnvironmentState::Missing => return None,
+        Resolution::Elsewhere(_) => {
+            let other = elsewhere(facts)?;
             let seen = format!(
                 "`conda activate {name}` would take `{other}`, the service takes `{prefix}`"
             );
-            if is_missing {
-                Finding::problem(Check::Resolution, reference, seen)
-                    .command(set(&other))
-                    .command(["systemctl", "daemon-reload"])
-            } else {
-                Finding::warning(Check::Resolution, reference, seen)
-                    .command(set(prefix.as_str()))
-                    .command(["systemctl", "daemon-reload"])
-                    .words(format!("or with `{other}`, if that is meant"))
-            }
+            let word = instance.reference.to_string();
+            Finding::warning(Check::Resolution, reference, seen)
+                .command(["buildbot-conda", "set", &word, "conda-env", prefix.as_str()])
+                .command(["systemctl", "daemon-reload"])
+                .words(format!("or with `{other}`, if that is meant"))
         }
     })
 }
@@ -283,7 +207,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
     if names.is_empty() {
         return vec![finding];
     }
-    vec![reinstall(finding, instance, scene, &names)]
+    vec![Prefix::of(instance, scene).reinstall(finding, &names)]
 }
 
 fn is_name(text: &str) -> bool {
@@ -342,12 +266,7 @@ fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Fi
             told(&facts.imports)
         );
         let finding = Finding::problem(Check::Python, reference, seen);
-        findings.push(reinstall(
-            finding,
-            instance,
-            scene,
-            &[missing_package(instance, facts)],
-        ));
+        findings.push(with_missing(finding, instance, facts, scene));
     }
     if facts.plugins.is_empty() {
         findings.push(Finding::ok(
@@ -362,28 +281,68 @@ fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Fi
                 .words("install what they lack into the environment, or remove them"),
         );
     }
-    findings.extend(bytecode(instance, facts));
+    findings.extend(bytecode(instance, facts, scene));
     findings
 }
 
-/// The package of the innermost module that cannot be imported; what imports it is not at fault.
-fn missing_package(instance: &Instance, facts: &PythonFacts) -> &'static str {
-    let packages = [
+/// Web pages that are configured, or that the starter configuration would have, and that need a package more.
+fn pages(
+    instance: &Instance,
+    facts: &PythonFacts,
+    master: Option<&MasterFacts>,
+    scene: &Scene<'_>,
+) -> Option<Finding> {
+    if !facts.missing.iter().any(|module| module == "buildbot_www") {
+        return None;
+    }
+    let reference = Some(&instance.reference);
+    let is_configured =
+        |facts: &MasterFacts| facts.ports.iter().any(|(purpose, _)| purpose == "www");
+    let finding = if master.is_some_and(is_configured) {
+        let seen = "the configuration has web pages, and the environment has no `buildbot-www`: a start fails";
+        Finding::problem(Check::Plugins, reference, seen)
+    } else if Record::read(&instance.reference, scene.context).is_some() {
+        let seen = "there are no web pages: the environment has no `buildbot-www`";
+        Finding::warning(Check::Plugins, reference, seen)
+    } else {
+        return None;
+    };
+    Some(Prefix::of(instance, scene).extend(finding, &["buildbot-www"]))
+}
+
+/// Adds what brings back the innermost module that cannot be imported; what imports it is not at fault. What a package
+/// never brought along is installed, and not the package once more.
+fn with_missing(
+    finding: Finding,
+    instance: &Instance,
+    facts: &PythonFacts,
+    scene: &Scene<'_>,
+) -> Finding {
+    let shared = Prefix::of(instance, scene);
+    let packages = |known: &[(&str, &'static str)]| -> Vec<&'static str> {
+        let missing = known
+            .iter()
+            .filter(|(module, _)| facts.imports.contains_key(*module));
+        missing.map(|(_, package)| *package).collect()
+    };
+    let never_brought = packages(&[("msgpack", "msgpack-python"), ("autobahn", "autobahn")]);
+    if !never_brought.is_empty() {
+        return shared.extend(finding, &never_brought);
+    }
+    let brought = packages(&[
         ("ssl", "python"),
         ("sqlite3", "python"),
         ("twisted", "twisted"),
         ("sqlalchemy", "sqlalchemy"),
-    ];
-    let mut missing = packages
-        .iter()
-        .filter(|(module, _)| facts.imports.contains_key(*module));
-    match missing.next() {
-        Some((_, package)) => package,
-        None => buildbot(instance.reference.role).0,
-    }
+    ]);
+    let package = brought.first().copied();
+    shared.reinstall(
+        finding,
+        &[package.unwrap_or(buildbot(instance.reference.role).0)],
+    )
 }
 
-fn bytecode(instance: &Instance, facts: &PythonFacts) -> Option<Finding> {
+fn bytecode(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let found = facts.bytecode?;
     // A few sources are for other versions of Python and are never compiled.
@@ -398,39 +357,16 @@ fn bytecode(instance: &Instance, facts: &PythonFacts) -> Option<Finding> {
         "{} of {} files of Buildbot have no bytecode, and the service cannot write it: every start compiles them",
         found.missing, found.sources
     );
-    let finding = Finding::warning(Check::Bytecode, reference, seen);
+    let mut finding = Finding::warning(Check::Bytecode, reference, seen);
+    let shared = Prefix::of(instance, scene);
     let prefix = instance.prefix().to_string();
+    // Root's, in a directory of somebody else's: nothing that root may run.
+    if let Some(user) = shared.keeper_owns() {
+        let user = format!("{user}:");
+        finding = finding.command(["chown", "--recursive", "--no-dereference", &user, &prefix]);
+    }
     let python = format!("{prefix}/bin/python");
     let library = format!("{prefix}/lib");
-    let compile = [
-        python.as_str(),
-        "-m",
-        "compileall",
-        "-q",
-        "-j",
-        "0",
-        &library,
-    ];
-    let owner = Path::new(&prefix)
-        .metadata()
-        .map_or(0, |metadata| metadata.uid());
-    if owner != 0 || is_roots(&prefix) {
-        return Some(finding.command(as_owner(instance, &compile)));
-    }
-    // Root's, in a directory of the service user's: nothing that root may run.
-    let user = format!("{}:", instance.user.as_str());
-    Some(
-        finding
-            .command(["chown", "--recursive", "--no-dereference", &user, &prefix])
-            .command(as_user(instance, &compile)),
-    )
-}
-
-/// Whether nobody but root decides what is there.
-fn is_roots(prefix: &str) -> bool {
-    let mut parts = Path::new(prefix).ancestors().map(PathBuf::from);
-    parts.all(|path| {
-        path.metadata()
-            .is_ok_and(|metadata| metadata.uid() == 0 && metadata.mode() & 0o022 == 0)
-    })
+    let compile = [&python, "-m", "compileall", "-q", "-j", "0", &library];
+    Some(finding.command(shared.by_keeper(&compile)))
 }

@@ -127,8 +127,10 @@ impl fmt::Display for Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: Check,
-    /// `worker@gpu`; none where it is about the whole host.
+    /// `worker@gpu`; none where it is about the whole host, or about several instances.
     pub(crate) instance: Option<String>,
+    /// Every instance that it is about.
+    pub(crate) instances: Vec<String>,
     pub(crate) severity: Severity,
     /// What was seen, and not too much of it.
     pub(crate) seen: ForeignText,
@@ -161,6 +163,7 @@ impl Finding {
         Self {
             check,
             instance: instance.map(ToString::to_string),
+            instances: instance.iter().map(ToString::to_string).collect(),
             severity,
             seen: shortened(&seen.into()),
             mending: None,
@@ -216,6 +219,38 @@ impl Finding {
     pub(crate) fn words(mut self, words: impl AsRef<str>) -> Self {
         self.mending.get_or_insert_default().words = Some(words.as_ref().into());
         self
+    }
+
+    /// Takes another finding into this one where both have the same cause: it is the host's, or what solves the one solves
+    /// the other. Commands of one report then never come twice, as two accounts or two options might have them.
+    pub(crate) fn absorb(&mut self, other: &Self) -> bool {
+        let is_same = (self.check, self.severity) == (other.check, other.severity)
+            && self.mending == other.mending;
+        let is_hosts = self.instances.is_empty() && other.instances.is_empty();
+        let has_commands = self
+            .mending
+            .as_ref()
+            .is_some_and(|mending| !mending.commands.is_empty());
+        let is_one = match (is_hosts, self.severity >= Severity::Warning) {
+            (true, _) => self.seen == other.seen,
+            (false, true) => self.seen == other.seen || has_commands,
+            (false, false) => false,
+        };
+        if !is_same || !is_one {
+            return false;
+        }
+        if self.seen != other.seen {
+            self.seen = shortened(&format!("{}; {}", self.seen, other.seen));
+        }
+        for instance in &other.instances {
+            if !self.instances.contains(instance) {
+                self.instances.push(instance.clone());
+            }
+        }
+        if self.instances.len() > 1 {
+            self.instance = None;
+        }
+        true
     }
 
     fn add<S: Into<String>>(&mut self, words: impl IntoIterator<Item = S>) {
@@ -293,6 +328,31 @@ mod tests {
             let line = CommandLine(words.iter().map(|word| (*word).to_owned()).collect());
             assert_eq!(line.to_string(), text);
         }
+    }
+
+    #[test]
+    fn findings_with_one_cause_are_one() {
+        let [master, worker]: [InstanceRef; 2] =
+            ["master", "worker"].map(|name| name.parse().unwrap());
+        let problem = |reference, seen| Finding::problem(Check::Environment, Some(reference), seen);
+        let mut one = problem(&master, "a").command(["make", "it"]);
+        assert!(one.absorb(&problem(&worker, "a").command(["make", "it"])));
+        assert!(one.absorb(&problem(&worker, "b").command(["make", "it"])));
+        assert_eq!((one.seen.as_str(), one.instance.as_deref()), ("a; b", None));
+        assert_eq!(one.instances, ["master", "worker"]);
+        for other in [
+            problem(&worker, "a").command(["make", "another"]),
+            problem(&worker, "a"),
+            Finding::warning(Check::Environment, Some(&worker), "a").command(["make", "it"]),
+            Finding::problem(Check::Python, Some(&worker), "a").command(["make", "it"]),
+        ] {
+            assert!(!one.absorb(&other), "{other:?}");
+        }
+        // Two mistakes in one file are two, whatever is to be done afterwards.
+        let mistake = |seen| problem(&master, seen).words("correct it there");
+        assert!(!mistake("line 1").absorb(&mistake("line 2")));
+        let good = |reference| Finding::ok(Check::Account, Some(reference), "`bb` is there");
+        assert!(!good(&master).absorb(&good(&worker)));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! * `inside`: what only the service user may look into, as facts
 //! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or anybody
 //!   can see
+//! * `prefix`: an environment and everybody who runs from it, with the commands that make or change it
 //! * `directory`, `environment`, `master`, `worker`: what the facts from inside amount to
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
@@ -22,6 +23,7 @@ mod listeners;
 mod master;
 mod mend;
 mod package;
+mod prefix;
 mod report;
 mod scene;
 mod secrets;
@@ -121,7 +123,7 @@ fn examine(
 ) -> anyhow::Result<Vec<Finding>> {
     let settings = context.settings();
     if let (Some(reference), Ok(settings)) = (&arguments.reference, &settings)
-        && !settings.references().any(|known| known == reference)
+        && settings.has_table(reference) == Some(false)
     {
         bail!(
             "no instance `{reference}` in `{}`\nhint: `buildbot-conda list` names those there are",
@@ -143,7 +145,6 @@ fn examine(
     for (instance, inside) in scene.instances.iter().zip(inner) {
         findings.extend(secrets::look(instance, &scene));
         findings.extend(unit_files::look(instance, &scene));
-        findings.extend(unit_state::look(instance, &scene));
         match inside {
             None => {}
             Some(Err(reason)) => findings.extend(not_seen(instance, &scene, &reason)),
@@ -155,17 +156,28 @@ fn examine(
             }
         }
     }
+    // The commands are in an order in which they work: what does not run is started when nothing keeps it from running.
+    let states = scene
+        .instances
+        .iter()
+        .flat_map(|instance| unit_state::look(instance, &scene));
+    findings.extend(states);
     findings.retain(|finding| checks.contains(&finding.check));
-    // What is about the host is said once, however many instances show it.
-    let mut told = Vec::new();
-    findings.retain(|finding| {
-        let is_new = finding.instance.is_some() || !told.contains(finding);
-        told.extend((finding.instance.is_none()).then(|| finding.clone()));
-        is_new
-    });
+    let mut findings = merged(findings);
     // Stable: the host first, then the instances in their order.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)
+}
+
+/// Findings with one cause as one.
+fn merged(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut merged: Vec<Finding> = Vec::new();
+    for finding in findings {
+        if !merged.iter_mut().any(|earlier| earlier.absorb(&finding)) {
+            merged.push(finding);
+        }
+    }
+    merged
 }
 
 /// The facts from inside of each instance of the scene; none where there is nothing to ask for.

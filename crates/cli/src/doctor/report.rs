@@ -74,8 +74,9 @@ fn counted(count: usize, noun: &str) -> String {
 
 fn paragraph(finding: &Finding, width: Option<usize>) -> String {
     let mut head = format!("{}: ", finding.severity);
-    if let Some(instance) = &finding.instance {
-        write!(head, "{instance}: ").expect("writing to a string succeeds");
+    if !finding.instances.is_empty() {
+        let instances = finding.instances.join(", ");
+        write!(head, "{instances}: ").expect("writing to a string succeeds");
     }
     write!(head, "{}: {}", finding.check, finding.seen).expect("writing to a string succeeds");
     let mut text = output::fold(&head, 0, 2, width);

@@ -2,14 +2,15 @@
 //! accounts, and who is looking.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AccountName;
 use buildbot_conda_host::unit_files::UnitFiles;
 
-use super::finding::Check;
+use super::finding::{Check, Finding};
+use crate::inside::access::Obstacle;
+use crate::survey;
 use crate::system::accounts::{self, User};
 use crate::system::context::Context;
 use crate::system::systemd::{self, Unit};
@@ -114,6 +115,17 @@ impl<'a> Scene<'a> {
             .collect()
     }
 
+    /// A command of this program for the machine that is looked at.
+    pub(super) fn ours<'w>(&self, words: impl IntoIterator<Item = &'w str>) -> Vec<String> {
+        let mut all = vec!["buildbot-conda".to_owned()];
+        if self.context.is_elsewhere() {
+            let root = self.context.path("/").to_string_lossy().into_owned();
+            all.extend(["--root".to_owned(), root]);
+        }
+        all.extend(words.into_iter().map(str::to_owned));
+        all
+    }
+
     pub(super) fn viewer(&self, instance: &Instance) -> Viewer {
         if self.context.is_elsewhere() {
             Viewer::Elsewhere
@@ -138,14 +150,28 @@ impl<'a> Scene<'a> {
         self.accounts.get(name.as_str())
     }
 
-    /// Whether there is something in the directory, without which a unit is skipped; none where that
-    /// cannot be seen.
-    pub(super) fn is_set_up(&self, instance: &Instance) -> Option<bool> {
-        let directory = self.context.path(instance.directory.as_str());
-        match fs::read_dir(directory) {
-            Ok(mut entries) => Some(entries.next().is_some()),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
-            Err(_) => Some(false),
+    /// What it amounts to that somebody could not look at a place of an instance: a problem where that was its own account,
+    /// and otherwise the reason why nothing is known.
+    pub(super) fn closed(
+        &self,
+        check: Check,
+        instance: &Instance,
+        obstacle: &Obstacle,
+    ) -> Result<Finding, String> {
+        match self.viewer(instance) {
+            Viewer::Root | Viewer::Owner => {
+                let seen = obstacle.sentence(instance.user.as_str());
+                Ok(Finding::problem(check, Some(&instance.reference), seen))
+            }
+            Viewer::Other | Viewer::Elsewhere => Err(format!(
+                "`{}` is closed to this account (mode {:04o})",
+                obstacle.at, obstacle.mode
+            )),
         }
+    }
+
+    /// As [`survey::is_set_up`].
+    pub(super) fn is_set_up(&self, instance: &Instance) -> Option<bool> {
+        survey::is_set_up(instance, self.context)
     }
 }

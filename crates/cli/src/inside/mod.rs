@@ -1,6 +1,7 @@
 //! What is done as the service user, or as the owner of files: hidden verbs of this program, each beside the function by
 //! which root has it called. A question goes in and an answer comes out as JSON; the answer is data, with a limit.
 //!
+//! * `access`: what keeps an account from its environment or directory
 //! * `fill`: the directory of an instance is filled or cleared
 //! * `put`: one file of such a directory
 //! * `worker_list`: the list of workers in a master's configuration
@@ -10,6 +11,7 @@
 //! * `profile`: the files of a profile of a host
 //! * `trial`: whether an instance would run from a generation that does not serve yet
 
+pub(crate) mod access;
 pub(crate) mod environment;
 pub(crate) mod fill;
 pub(crate) mod look;
@@ -30,6 +32,8 @@ use crate::system::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Make {
+    /// Report what keeps this account from what standard input names
+    Access { directory: PathBuf },
     /// Make what stands on standard input in an empty directory
     Fill { directory: PathBuf },
     /// Remove what is in a directory
@@ -57,6 +61,7 @@ pub(crate) enum Make {
 
 pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
     match make {
+        Make::Access { .. } => access::answer()?,
         Make::Fill { directory } => fill::fill_directory(directory, context)?,
         Make::Clear { directory, keep } => fill::clear_directory(directory, *keep)?,
         Make::SeeList { path } => {

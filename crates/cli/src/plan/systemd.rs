@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::system::context::Context;
 use crate::system::draining;
-use crate::system::status_file;
+use crate::system::status_file::{self, WorkerStatus};
 use crate::system::systemd::{self, systemctl};
 
 pub(crate) use crate::system::systemd::{is_booted, is_running};
@@ -238,11 +238,29 @@ impl LogEnd {
 
 /// Waits for what a worker's master says to it; one that says nothing is left to be awaited by the worker.
 pub(crate) fn await_connection_if_any(reference: &InstanceRef) -> anyhow::Result<()> {
-    await_connection(reference, false)
+    await_attempt(reference, false, |_| Ok(()))
 }
 
-/// Waits until a worker says that its master has taken it.
+/// Waits until a worker says that its master has taken it. Where it is not `required`, nothing may answer yet; what
+/// answers and lets nobody log in is no master that will.
 pub(super) fn await_connection(reference: &InstanceRef, required: bool) -> anyhow::Result<()> {
+    await_attempt(reference, required, |status| {
+        if status.is_some_and(|worker| worker.reached) {
+            bail!(
+                "`{reference}` cannot log in at its master\n\
+                 hint: the port has to be one for workers; with `--tls`, this host has to trust its certificate"
+            );
+        }
+        Ok(())
+    })
+}
+
+/// `without` judges a worker that goes on trying.
+fn await_attempt(
+    reference: &InstanceRef,
+    required: bool,
+    without: impl Fn(Option<&WorkerStatus>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let file = paths::status_file(reference);
     let deadline = Instant::now() + CONNECTION;
     loop {
@@ -261,7 +279,7 @@ pub(super) fn await_connection(reference: &InstanceRef, required: bool) -> anyho
             // is there shall have answered: what it refuses must not end as a success.
             Some((_, pending)) if !required && (late || !pending) => {
                 eprintln!("{reference}: {message}");
-                return Ok(());
+                return without(worker);
             }
             _ if late => bail!("`{reference}` does not connect: {message}"),
             _ => thread::sleep(LOOK),

@@ -32,9 +32,7 @@ pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<
     if context.is_elsewhere() {
         bail!("`service own` acts on a running system, which `--root` leaves alone");
     }
-    if !rustix::process::geteuid().is_root() {
-        bail!("only root can give files away\nhint: try again with `sudo`");
-    }
+    context.ensure_root()?;
     let settings = context.settings()?;
     let instance = settings
         .instance(reference)

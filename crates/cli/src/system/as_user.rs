@@ -33,7 +33,7 @@ use super::accounts::{User, find_user};
 use super::children::{self, Bounds, Input, Lines, Stopped, Stream};
 use super::{interrupt, unit_settings};
 use crate::output;
-use crate::system::context::Context;
+use crate::system::context::{AS_ROOT, Context};
 
 /// Bytes that root takes from each stream.
 const MOST_SAID: usize = 8 << 20;
@@ -110,10 +110,7 @@ pub(crate) fn is_for_another(instance: &Instance, context: &Context) -> anyhow::
         return Ok(false);
     }
     if !own.is_root() {
-        bail!(
-            "only root and `{}` can do this\nhint: call it with sudo",
-            user.name
-        );
+        bail!("only root and `{}` can do this\nhint: {AS_ROOT}", user.name);
     }
     Ok(true)
 }

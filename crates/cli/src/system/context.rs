@@ -10,6 +10,9 @@ use buildbot_conda_host::Unusable;
 use buildbot_conda_host::unit_files::UnitFiles;
 use thiserror::Error;
 
+/// The hint for whoever is not allowed to do something.
+pub(crate) const AS_ROOT: &str = "run it again with `sudo`";
+
 /// The root directory of this invocation.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Context {
@@ -29,7 +32,7 @@ impl Context {
     /// For what changes something: only root can do that, and below a root directory whoever may write there.
     pub(crate) fn ensure_root(&self) -> anyhow::Result<()> {
         if !self.is_elsewhere() && !rustix::process::geteuid().is_root() {
-            bail!("only root can do this\nhint: call it with sudo");
+            bail!("only root can do this\nhint: {AS_ROOT}");
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ pub(crate) mod children;
 pub(crate) mod context;
 pub(crate) mod draining;
 pub(crate) mod files;
+pub(crate) mod installations;
 pub(crate) mod interrupt;
 pub(crate) mod main_process;
 pub(crate) mod own_place;

@@ -62,6 +62,9 @@ pub(crate) struct WorkerStatus {
     /// Whether an attempt is under way that has neither failed nor been without an answer for long.
     #[serde(default)]
     pub(crate) pending: bool,
+    /// Whether anything has answered at the address of its master.
+    #[serde(default)]
+    pub(crate) reached: bool,
     /// How its tac lets it be shut down: `signal`, `file`, or not at all.
     #[serde(default)]
     pub(crate) allow_shutdown: Option<ForeignText>,

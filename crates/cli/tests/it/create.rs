@@ -215,6 +215,141 @@ fn what_is_there_already_is_not_touched() {
     );
 }
 
+/// Python packages of the environment, by their directories.
+fn add_modules(host: &Host, modules: &[&str]) {
+    for module in modules {
+        let packages = "home/bb/anaconda3/envs/buildbot/lib/python3.11/site-packages";
+        host.write(&format!("{packages}/{module}"), "");
+    }
+}
+
+#[test]
+fn no_web_pages_are_announced_where_nothing_listens() {
+    let host = host();
+    add_modules(&host, &["buildbot/__init__.py"]);
+    let plan = host.run(&["create", "master", "--dry-run"]).stdout;
+    let expected = "# no web pages, since the environment has no `buildbot-www`, workers at";
+    assert!(
+        plan.contains(expected) && !plan.contains("http://"),
+        "{plan}"
+    );
+    add_modules(&host, &["buildbot_www/__init__.py"]);
+    let plan = host.run(&["create", "master", "--dry-run"]).stdout;
+    assert!(
+        plan.contains("# web pages at http://localhost:8010/, workers at"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn what_conda_forges_worker_does_not_bring_along_is_named_before_the_first_step() {
+    let host = host_with_master();
+    host.write("home/bb/anaconda3/bin/conda", "");
+    add_modules(
+        &host,
+        &["buildbot_worker/msgpack.py", "autobahn/__init__.py"],
+    );
+    let plan = |host: &Host| host.run(&["create", "worker", "--dry-run"]).stdout;
+    let expected = "# the environment has no `msgpack-python`, which a worker imports and conda-forge's `buildbot-worker` \
+                    does not bring along; `/home/bb/anaconda3/bin/conda install --prefix \
+                    /home/bb/anaconda3/envs/buildbot --channel conda-forge msgpack-python` installs it\n";
+    let told = plan(&host);
+    assert!(told.contains(expected), "{told}");
+    add_modules(&host, &["msgpack/__init__.py"]);
+    assert!(!plan(&host).contains("msgpack"), "{}", plan(&host));
+}
+
+#[test]
+fn somebody_without_an_environment_is_led_to_those_that_are_there() {
+    let host = host();
+    std::fs::remove_dir_all(host.path("home/bb/anaconda3")).unwrap();
+    let hint = |host: &Host| {
+        let said = host.run(&["create", "master", "--dry-run"]);
+        assert_eq!(said.status, Some(1), "{said}");
+        let hint = said.stderr.split("hint: ").nth(1).unwrap_or_default();
+        hint.to_owned()
+    };
+    let make = "make one with the package `buildbot-conda-env`: `buildbot-conda env create buildbot`; or name one with \
+                `--conda-root` and `--conda-env`\n";
+    assert_eq!(hint(&host), make);
+    host.write("usr/libexec/buildbot-conda/env", "");
+    let make = make.replace(" with the package `buildbot-conda-env`", "");
+    assert_eq!(hint(&host), make);
+    for prefix in ["opt/miniforge3/envs/buildbot", "opt/conda/envs/other"] {
+        for file in ["conda-meta/history", "bin/python", "bin/buildbot"] {
+            host.write(&format!("{prefix}/{file}"), "");
+            host.set_mode(&format!("{prefix}/{file}"), 0o755);
+        }
+    }
+    let there = "`--conda-env /opt/miniforge3/envs/buildbot` is there; or ";
+    assert_eq!(hint(&host), format!("{there}{make}"));
+}
+
+/// What an account may not pass is found by a process of that account, whatever keeps it out, behind links too.
+#[test]
+fn the_part_of_a_path_that_keeps_an_account_out_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = Host::empty();
+    let binary = host.add_binary();
+    for file in [
+        "home/alice/mc3/conda-meta/history",
+        "home/alice/mc3/bin/python3",
+        "srv/worker/x",
+    ] {
+        host.write(file, "");
+    }
+    host.set_mode("home/alice/mc3/bin/python3", 0o755);
+    host.link("home/alice/mc3/bin/python", "python3");
+    host.link("srv/env/bin/python", "../../../home/alice/mc3/bin/python");
+    host.write("srv/env/conda-meta/history", "");
+    let root = host.root();
+    let find = |prefix: &str, directory: &str| {
+        let question =
+            format!("{{\"prefix\":\"{root}{prefix}\",\"directory\":\"{root}{directory}\"}}");
+        let script = "printf %s \"$1\" | setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$0\" service make access -- /";
+        let mut command = std::process::Command::new("sh");
+        let command = command.args(["-euc", script]).arg(&binary).arg(question);
+        let said = host.said(host.prepared(command));
+        assert_eq!((said.status, said.stderr.as_str()), (Some(0), ""), "{said}");
+        let found: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+        (
+            text("path"),
+            text("at"),
+            found["mode"].as_u64().unwrap_or_default(),
+        )
+    };
+    let nothing = (String::new(), String::new(), 0);
+    let closed = |path: &str, at: &str, mode| (path.to_owned(), at.to_owned(), mode);
+    let [conda, env, worker] = ["/home/alice/mc3", "/srv/env", "/srv/worker"];
+    assert_eq!(find(conda, worker), nothing);
+    assert_eq!(find(env, worker), nothing);
+    assert_eq!(find("/not/there", "/not/there/either"), nothing);
+    for (part, mode, prefix, directory, path) in [
+        ("home/alice", 0o700, conda, worker, conda),
+        ("home/alice", 0o700, env, worker, env),
+        ("home/alice/mc3", 0o750, conda, worker, conda),
+        ("home/alice/mc3/conda-meta", 0o711, conda, worker, conda),
+        ("home/alice/mc3/bin/python3", 0o744, conda, worker, conda),
+        ("srv", 0o700, conda, worker, worker),
+        ("srv/worker", 0o700, env, worker, worker),
+        ("srv/worker", 0o711, env, "/srv/worker/nothing", ""),
+    ] {
+        let before = host.mode(part);
+        host.set_mode(part, mode);
+        let found = find(prefix, directory);
+        host.set_mode(part, before);
+        let expected = if path.is_empty() {
+            nothing.clone()
+        } else {
+            closed(path, &format!("/{part}"), u64::from(mode))
+        };
+        assert_eq!(found, expected, "{part}");
+    }
+}
+
 #[test]
 fn what_cannot_work_is_refused_before_anything_is_done() {
     let host = host_with_master();
@@ -226,7 +361,7 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
                 stdout:
                 stderr:
                 error: no Conda environment `/home/bb/anaconda3/envs/none`
-                hint: make it, for instance with `buildbot-conda env create`, or say where it is with `--conda-root` and `--conda-env`
+                hint: make one with the package `buildbot-conda-env`: `buildbot-conda env create none`; or name one with `--conda-root` and `--conda-env`
             "#]],
         ),
         (
@@ -373,6 +508,25 @@ fn a_hand_made_unit_is_for_adopt() {
         &["create", "worker", "gpu", "--master=h:1", "--dry-run"],
         &expect,
     );
+}
+
+/// Another instance's table may have the credentials that would go along, or the list of workers.
+#[test]
+fn nothing_is_removed_by_a_configuration_that_cannot_be_read_whole() {
+    let host = host_with_master();
+    let text = host.read(CONFIGURATION) + "[\"worker@gpu\"]\ndirektory = \"x\"\n";
+    host.write(CONFIGURATION, &text);
+    for words in [
+        &["remove", "master", "--dry-run"][..],
+        &["remove", "master", "--data", "--dry-run"],
+    ] {
+        let said = host.run(words);
+        assert_eq!(said.status, Some(78), "{said}");
+        assert!(
+            said.stderr.contains("worker@gpu.direktory: unknown key"),
+            "{said}"
+        );
+    }
 }
 
 #[test]

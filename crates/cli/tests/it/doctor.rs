@@ -93,8 +93,9 @@ fn carry_out(host: &Host, words: &[&str]) {
         .filter_map(|line| line.strip_prefix("    "));
     for command in commands.filter(|line| !line.starts_with("hint: ")) {
         let command = command.replace("ROOT", &host.root());
-        let status = Command::new("sh")
-            .args(["-euc", &command])
+        let mut shell = Command::new("sh");
+        let status = host
+            .prepared(shell.args(["-euc", &command]))
             .status()
             .unwrap();
         assert!(status.success(), "{command}");
@@ -113,16 +114,12 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             0
             unseen: clock: that of another machine is not looked at
             unseen: system: that of another machine is not looked at
-            unseen: master: unit-enabled: there is no systemd to ask
-            unseen: master: unit-state: there is no systemd to ask
             unseen: master: ownership: only root and `bb` can tell
             unseen: master: python: the environment's Python was not run
             unseen: master: bytecode: the environment's Python was not run
             unseen: master: checkconfig: Buildbot was not asked
             unseen: master: database: Buildbot was not asked
             unseen: master: ports: Buildbot was not asked
-            unseen: worker@gpu: unit-enabled: there is no systemd to ask
-            unseen: worker@gpu: unit-state: there is no systemd to ask
             unseen: worker@gpu: ownership: only root and `builder` can tell
             unseen: worker@gpu: python: the environment's Python was not run
             unseen: worker@gpu: bytecode: the environment's Python was not run
@@ -130,6 +127,10 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             unseen: worker@gpu: keepalive: `buildbot.tac` was not run
             unseen: worker@gpu: allow-shutdown: `buildbot.tac` was not run
             unseen: worker@gpu: connection: where its master is could not be found out
+            unseen: master: unit-enabled: there is no systemd to ask
+            unseen: master: unit-state: there is no systemd to ask
+            unseen: worker@gpu: unit-enabled: there is no systemd to ask
+            unseen: worker@gpu: unit-state: there is no systemd to ask
             ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is good
             ok: master: account: `bb` is there
             ok: worker@gpu: account: `builder` is there
@@ -271,7 +272,7 @@ fn an_environment_is_examined_as_files() {
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no `buildbot`
-                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge buildbot
+                chroot ROOT/ /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge buildbot buildbot-www buildbot-worker msgpack-python autobahn
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -281,7 +282,7 @@ fn an_environment_is_examined_as_files() {
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no Python
-                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python
+                chroot ROOT/ /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot buildbot-www buildbot-worker msgpack-python autobahn
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -306,8 +307,7 @@ fn an_environment_is_examined_as_files() {
         &expect![[r#"
             1
             problem: master: environment: `/opt/conda/envs/buildbot` has no `conda-meta`, so it is no environment
-                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot
-                hint: or set `conda-root` and `conda-env` to where it is
+                hint: set `conda-root` and `conda-env` to where the environment is, or move what is there out of the way
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -318,7 +318,11 @@ fn an_environment_is_examined_as_files() {
         &expect![[r#"
             1
             problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
-                hint: set `conda-root` and `conda-env` to where it is, or make it with `python` and `buildbot` by the program that makes environments here, such as micromamba or pixi
+                chroot ROOT/ apt-get install buildbot-conda-env
+                buildbot-conda --root ROOT/ env create buildbot
+                buildbot-conda --root ROOT/ set master conda-env /var/lib/buildbot-conda/envs/buildbot/current
+                buildbot-conda --root ROOT/ set worker@gpu conda-env /var/lib/buildbot-conda/envs/buildbot/current
+                hint: or set `conda-root` and `conda-env` to where there is one
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -328,11 +332,96 @@ fn an_environment_is_examined_as_files() {
         &expect![[r#"
             1
             problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
-                chroot ROOT/ runuser -u bb -- /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot
+                chroot ROOT/ /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot buildbot-www buildbot-worker msgpack-python autobahn
                 hint: or set `conda-root` and `conda-env` to where it is
             1 problem, no warnings, 0 in order
         "#]],
     );
+}
+
+/// Without any conda: every command that is printed, one after the other, leads to a host without problems.
+#[test]
+fn all_commands_for_a_host_without_an_environment_lead_to_one() {
+    const BUILDER: &str = "#!/bin/sh -eu\n\
+        while test $# -gt 0; do case $1 in --directory) at=$2/111111111111 ;; esac; shift; done\n\
+        mkdir -p $at/conda-meta $at/bin; echo @EXPLICIT >$at/conda-meta/buildbot-conda.lock\n\
+        for name in python buildbot buildbot-worker; do install -m 0755 /dev/null $at/bin/$name; done\n\
+        echo '{\"generation\":\"111111111111\",\"made\":true,\"packages\":[],\"warnings\":[]}'\n";
+    let host = host();
+    fs::remove_dir_all(host.path("opt/conda")).unwrap();
+    host.add_binary();
+    let only = ["--only", "environment"];
+    let set = "buildbot-conda --root ROOT/ set";
+    let managed = "/var/lib/buildbot-conda/envs/buildbot/current";
+    let problem = "1\nproblem: master, worker@gpu: environment: there is no environment `/opt/conda/envs/buildbot`\n";
+    let hint = "    hint: or set `conda-root` and `conda-env` to where there is one\n1 problem, no warnings, 0 in order\n";
+    let told = examine(&host, &only);
+    let make = format!(
+        "    chroot ROOT/ apt-get install buildbot-conda-env\n    buildbot-conda --root ROOT/ env create buildbot\n    \
+         {set} master conda-env {managed}\n    {set} worker@gpu conda-env {managed}\n"
+    );
+    assert_eq!(told, format!("{problem}{make}{hint}"));
+    host.create_directory("usr/libexec/buildbot-conda");
+    crate::house::write_program(&host.path("usr/libexec/buildbot-conda/env"), BUILDER);
+    carry_out(&host, &only);
+    assert_eq!(
+        examine(&host, &only),
+        "0\nno problems, no warnings, 2 in order\n"
+    );
+
+    // One that is there, and open to everybody, is better than a new one.
+    host.write("etc/buildbot-conda/config.toml", CONFIGURATION);
+    fs::remove_dir_all(host.path("var/lib/buildbot-conda/envs")).unwrap();
+    for file in [
+        "conda-meta/history",
+        "bin/python",
+        "bin/buildbot",
+        "bin/buildbot-worker",
+    ] {
+        write(&host, &format!("opt/miniforge3/{file}"), "", 0o755);
+    }
+    let told = examine(&host, &only);
+    let there = format!(
+        "    {set} master conda-env /opt/miniforge3\n    {set} worker@gpu conda-env /opt/miniforge3\n"
+    );
+    assert_eq!(told, format!("{problem}{there}{hint}"));
+    carry_out(&host, &only);
+    assert_eq!(
+        examine(&host, &only),
+        "0\nno problems, no warnings, 2 in order\n"
+    );
+}
+
+#[test]
+fn nothing_follows_from_a_configuration_that_cannot_be_read() {
+    let host = host();
+    for name in ["master", "worker@gpu"] {
+        let link = format!("etc/systemd/system/multi-user.target.wants/buildbot-{name}.service");
+        write(&host, &link, "", 0o644);
+    }
+    for text in [
+        CONFIGURATION.replace("[master]", "[master"),
+        CONFIGURATION.replace("[master]", "[mastr]"),
+        CONFIGURATION.replace("conda-root", "conda_root"),
+    ] {
+        write(&host, "etc/buildbot-conda/config.toml", &text, 0o644);
+        for reference in [&[][..], &["master"]] {
+            let words = [
+                reference,
+                &["--only", "configuration,unit-configured", "--all"],
+            ]
+            .concat();
+            let said = run(&host, &words);
+            assert_eq!((said.status, said.stderr.as_str()), (Some(1), ""), "{said}");
+            assert!(!said.stdout.contains("systemctl disable"), "{said}");
+            let unseen = "unseen: unit-configured: which instances there are cannot be read from the configuration\n";
+            // The table of `worker@gpu` is seen where others are not.
+            assert!(
+                said.stdout.contains(unseen) || text.contains("conda_root"),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -481,34 +570,40 @@ fn json_has_every_finding_with_its_commands() {
     check(
         &said.stdout,
         &expect![[r#"
-        {
-          "version": 1,
-          "problems": 1,
-          "warnings": 0,
-          "findings": [
             {
-              "check": "credentials",
-              "instance": "master",
-              "severity": "problem",
-              "seen": "`ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0644)",
-              "mending": {
-                "commands": [
-                  "chmod 0600 ROOT/etc/buildbot-conda/credentials/door"
-                ],
-                "words": null,
-                "safe": true
-              }
-            },
-            {
-              "check": "account",
-              "instance": "master",
-              "severity": "ok",
-              "seen": "`bb` is there",
-              "mending": null
+              "version": 1,
+              "problems": 1,
+              "warnings": 0,
+              "findings": [
+                {
+                  "check": "credentials",
+                  "instance": "master",
+                  "instances": [
+                    "master"
+                  ],
+                  "severity": "problem",
+                  "seen": "`ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0644)",
+                  "mending": {
+                    "commands": [
+                      "chmod 0600 ROOT/etc/buildbot-conda/credentials/door"
+                    ],
+                    "words": null,
+                    "safe": true
+                  }
+                },
+                {
+                  "check": "account",
+                  "instance": "master",
+                  "instances": [
+                    "master"
+                  ],
+                  "severity": "ok",
+                  "seen": "`bb` is there",
+                  "mending": null
+                }
+              ]
             }
-          ]
-        }
-    "#]],
+        "#]],
     );
 }
 

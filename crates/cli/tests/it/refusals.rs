@@ -320,7 +320,7 @@ fn only_root_changes_the_running_system() {
         &["drain", "worker"],
         &["env", "gc"],
     ] {
-        let message = "error: only root can do this\nhint: call it with sudo\n";
+        let message = "error: only root can do this\nhint: run it again with `sudo`\n";
         let expect = refusal(1, message);
         assert_eq!(as_nobody(&host, words), expect, "{words:?}");
     }
@@ -337,7 +337,7 @@ fn a_configuration_of_somebody_else_is_read_and_not_changed() {
     assert_eq!(as_nobody(&host, &["--root", &root, "check"]), good);
     let expect = refusal(
         1,
-        "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: try again with `sudo`\n",
+        "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: run it again with `sudo`\n",
     );
     let words = ["--root", &root, "set", "user", "ci"];
     assert_eq!(as_nobody(&host, &words), expect);

@@ -2,7 +2,7 @@
 //! number in `twistd.pid`; nothing else is opened.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _};
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use rustix::fs::{Access, AtFlags, CWD};
 use serde::{Deserialize, Serialize};
 
 use super::place;
+use crate::inside::access::Obstacle;
 use crate::system::context::Context;
 
 /// Entries of a directory tree that are looked at; builds may leave millions.
@@ -28,8 +29,8 @@ const MOST_TOLD: usize = 5;
     reason = "facts that hold or not, each by itself"
 )]
 pub(in crate::doctor) struct DirectoryFacts {
-    /// Why it could not be looked at.
-    pub(in crate::doctor) unseen: Option<String>,
+    /// What keeps this process from looking at it.
+    pub(in crate::doctor) closed: Option<Obstacle>,
     pub(in crate::doctor) exists: bool,
     pub(in crate::doctor) is_empty: bool,
     pub(in crate::doctor) has_tac: bool,
@@ -56,24 +57,20 @@ pub(in crate::doctor) enum PidFile {
 
 pub(super) fn look(instance: &Instance, context: &Context) -> DirectoryFacts {
     let directory = place(&instance.directory, context);
-    let mut facts = DirectoryFacts::default();
+    let mut facts = DirectoryFacts {
+        closed: Obstacle::in_directory(&directory),
+        ..DirectoryFacts::default()
+    };
+    if facts.closed.is_some() {
+        return facts;
+    }
     let metadata = match directory.metadata() {
         Ok(metadata) if metadata.is_dir() => metadata,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            facts.unseen = Some(format!("look at `{}`: {error}", directory.display()));
-            return facts;
-        }
         _ => return facts,
     };
     facts.exists = true;
     facts.owner = metadata.uid();
-    match fs::read_dir(&directory) {
-        Ok(mut entries) => facts.is_empty = entries.next().is_none(),
-        Err(error) => {
-            facts.unseen = Some(format!("list `{}`: {error}", directory.display()));
-            return facts;
-        }
-    }
+    facts.is_empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
     facts.has_tac = directory.join("buildbot.tac").exists();
     facts.unwritable_can_be_given = true;
     find_unwritable(&directory, &mut facts);

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 
 use buildbot_conda_conda::resolve::{ResolveError, Surroundings, resolve};
 use buildbot_conda_conda::{self as conda, PrefixFacts};
-use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::CondaEnv;
 use serde::{Deserialize, Serialize};
 
 use super::{Depth, place};
 use crate::doctor::finding::Check;
+use crate::doctor::prefix::buildbot;
+use crate::inside::access::Obstacle;
 use crate::system::context::Context;
+use crate::system::installations;
 
 /// Packages told of that differ from their files.
 const MOST_TOLD: usize = 20;
@@ -46,8 +48,8 @@ pub(in crate::doctor) enum State {
     NoBuildbot,
     /// The reason, and what to do about it.
     Refused(String, String),
-    /// This process may not look.
-    Unseen(String),
+    /// This process may not enter it.
+    Closed(Obstacle),
 }
 
 /// Where conda finds the environment of this name.
@@ -83,7 +85,7 @@ pub(super) fn look(
     let prefix = place(&instance.prefix(), context);
     let state = state(instance, &prefix);
     let (records, unread) = match state {
-        State::Missing | State::NoCondaMeta | State::Unseen(_) => (Vec::new(), 0),
+        State::Missing | State::NoCondaMeta | State::Closed(_) => (Vec::new(), 0),
         _ => records(&prefix),
     };
     // A name is a matter of the account's own condarc and home, which others do not have.
@@ -105,10 +107,8 @@ pub(super) fn look(
 }
 
 fn state(instance: &Instance, prefix: &Path) -> State {
-    if let Err(error) = prefix.metadata()
-        && error.kind() == ErrorKind::PermissionDenied
-    {
-        return State::Unseen(format!("look at `{}`: {error}", prefix.display()));
+    if let Some(obstacle) = Obstacle::in_environment(prefix) {
+        return State::Closed(obstacle);
     }
     let facts = match PrefixFacts::read(prefix) {
         Ok(facts) => facts,
@@ -135,29 +135,11 @@ fn state(instance: &Instance, prefix: &Path) -> State {
         return State::NoPython;
     }
     let (program, module) = buildbot(instance.reference.role);
-    if prefix.join("bin").join(program).exists() || has_module(prefix, module) {
+    if prefix.join("bin").join(program).exists() || installations::has_module(prefix, module) {
         State::Usable
     } else {
         State::NoBuildbot
     }
-}
-
-/// Package and module of a role.
-pub(in crate::doctor) fn buildbot(role: Role) -> (&'static str, &'static str) {
-    match role {
-        Role::Master => ("buildbot", "buildbot"),
-        Role::Worker => ("buildbot-worker", "buildbot_worker"),
-    }
-}
-
-fn has_module(prefix: &Path, module: &str) -> bool {
-    let entries = fs::read_dir(prefix.join("lib"))
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .map(|entry| entry.path())
-        .any(|path| path.join("site-packages").join(module).is_dir())
 }
 
 fn resolution(instance: &Instance) -> Option<Resolution> {

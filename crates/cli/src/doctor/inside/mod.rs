@@ -28,9 +28,7 @@ use crate::system::children::{self, Bounds, Input, Lines, Stream};
 use crate::system::context::Context;
 
 pub(super) use directory::{DirectoryFacts, PidFile};
-pub(super) use environment::{
-    Damage, EnvironmentFacts, Resolution, State as EnvironmentState, buildbot,
-};
+pub(super) use environment::{Damage, EnvironmentFacts, Resolution, State as EnvironmentState};
 pub(super) use python::{Database, MasterFacts, PythonFacts, Reach, Tac, WorkerInTac};
 
 /// More than any answer has, in bytes.
@@ -52,9 +50,8 @@ impl Inside {
     /// Whether the files alone explain that Buildbot cannot run: then what it says of it adds nothing.
     pub(super) fn says_why_nothing_runs(&self) -> bool {
         let is_usable = |facts: &EnvironmentFacts| facts.state == EnvironmentState::Usable;
-        let has_tac = |facts: &DirectoryFacts| facts.has_tac || facts.unseen.is_some();
         !self.environment.as_ref().is_none_or(is_usable)
-            || !self.directory.as_ref().is_none_or(has_tac)
+            || self.directory.as_ref().is_some_and(|facts| !facts.has_tac)
     }
 }
 

@@ -24,6 +24,10 @@ MODULES = {
     "master": ("ssl", "sqlite3", "twisted", "sqlalchemy", "buildbot.master"),
     "worker": ("ssl", "twisted", "buildbot_worker.bot"),
 }
+# What a module of Buildbot imports that its package does not always bring along; asked where that one fails.
+BESIDE = {"buildbot_worker.bot": ("msgpack", "autobahn")}
+# What Buildbot does without, and somebody misses.
+WANTED = {"master": ("buildbot_www",), "worker": ()}
 # Packages that a start imports much of.
 COMPILED = ("buildbot", "buildbot_worker", "twisted", "sqlalchemy")
 # Seconds for each step on the way to a master.
@@ -44,6 +48,12 @@ def failed_imports(names):
         except BaseException as error:
             failures[name] = told(error)
     return failures
+
+
+def missing(names):
+    import importlib.util
+
+    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def failed_plugins():
@@ -238,12 +248,19 @@ def main():
         "version": "%d.%d.%d" % sys.version_info[:3],
         "prefix": sys.prefix,
         "library": os.path.dirname(os.__file__),
-        "imports": failed_imports(MODULES[role]) if "python" in wishes else {},
+        "imports": {},
+        "missing": [],
         "plugins": {},
         "bytecode": None,
         "tac": None,
         "editable": [],
     }
+    if "python" in wishes:
+        answer["imports"] = failed_imports(MODULES[role])
+        for name in set(BESIDE) & set(answer["imports"]):
+            answer["imports"].update(failed_imports(missing(BESIDE[name])))
+    if "plugins" in wishes:
+        answer["missing"] = missing(WANTED[role])
     if "plugins" in wishes and role == "master":
         answer["plugins"] = failed_plugins()
     if "bytecode" in wishes:

@@ -29,6 +29,9 @@ pub(in crate::doctor) struct PythonFacts {
     pub(in crate::doctor) prefix: String,
     /// Modules that cannot be imported, and why.
     pub(in crate::doctor) imports: BTreeMap<String, String>,
+    /// Modules that Buildbot does without.
+    #[serde(default)]
+    pub(in crate::doctor) missing: Vec<String>,
     /// Entry points that cannot be loaded, and why.
     pub(in crate::doctor) plugins: BTreeMap<String, String>,
     pub(in crate::doctor) bytecode: Option<Bytecode>,
