@@ -28,6 +28,25 @@ const PYTHON: [Prerequisite; 2] = [
     },
 ];
 
+/// What the tests of the runner start, or disturb, beside Buildbot.
+const RUNNER_TESTS: [Prerequisite; 3] = [
+    Prerequisite {
+        package: "openssl",
+        reason: "makes the certificates of masters",
+        probe: &["openssl", "version"],
+    },
+    Prerequisite {
+        package: "iproute2",
+        reason: "makes the network that is cut between a worker and its master",
+        probe: &["ip", "-Version"],
+    },
+    Prerequisite {
+        package: "postgresql",
+        reason: "is the database that goes away and comes back",
+        probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"],
+    },
+];
+
 const MACHINES: [Prerequisite; 3] = [
     Prerequisite {
         package: "mmdebstrap",
@@ -119,7 +138,7 @@ pub(crate) fn for_reproduction() -> Result<()> {
 ///
 /// When something is missing and cannot be installed.
 pub(crate) fn for_python() -> Result<()> {
-    install(PYTHON.iter())
+    install(PYTHON.iter().chain(&RUNNER_TESTS))
 }
 
 /// Sees to what booted machines need.
@@ -147,7 +166,8 @@ pub(crate) fn for_demo() -> Result<()> {
 /// When something is missing and cannot be installed.
 pub(crate) fn for_tests() -> Result<()> {
     let packaging = PACKAGING.iter().chain(&REPRODUCTION);
-    let tests = PYTHON.iter().chain(&MACHINES).chain(&PACKAGE_TESTS);
+    let tests = PYTHON.iter().chain(&RUNNER_TESTS).chain(&MACHINES);
+    let tests = tests.chain(&PACKAGE_TESTS);
     install(packaging.chain(tests))
 }
 

@@ -5,11 +5,11 @@ import signal
 import sys
 import time
 
-from . import answers, attachment, credentials
+from . import answers, attachment, credentials, liveness
 from .log import event_failure
 from .names import AWAY, CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
-from .role import Role, tolerate_second_stop, wrap
+from .role import Role, stop_reactor, tolerate_second_stop, wrap
 from .text import one_line
 from .watching import diagnose_hang
 
@@ -25,12 +25,17 @@ class Master(Role):
         self.state = "starting"  # starting, running, draining, stopping, failed
         self.errors = []  # exceptions since the start or reconfiguration began, in order
         self.load_failed = False  # whether the first of them came from reading master.cfg
-        self.place = ""
+        self.place = self.advice = ""
         self.schema = None  # (older or newer, text) once compared
         self.reloads = 0
         self.master = None
         self.read = None  # what `sources` gave when the configuration was last read
         self.announcement = None  # the message of a start that is put off
+        self.previous = None  # the configuration in effect, while another is read
+        self.router = self.outage = self.serving = None
+        self.away = None  # what is not there, or not to be had, without which there is no serving
+        self.others = ""  # who serves from the same database, once an older schema was found
+        self.certificates = {}  # what `reload.stamps` gave when the ports were opened
 
     def find(self, services):
         for service in services:
@@ -41,15 +46,27 @@ class Master(Role):
     def attach(self):
         master = self.master
         attachment.mend()
+        liveness.mend(sys.modules["twisted.spread.pb"].Broker)
+        by_websocket = sys.modules.get("buildbot.worker.protocols.manager.msgpack")
+        if by_websocket is not None:
+            liveness.mend(by_websocket.BuildbotWebSocketServerProtocol)
+        remember_descriptions()
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory and credentials.is_needed(self.report.status["buildbot"]):
             credentials.mend(directory)
+        keep_beating(getattr(master, "masterHeartbeatService", None))
+        keep_beating(getattr(getattr(master, "db", None), "cleanup_timer", None))
         wrap(master, "startService", failed=self._start_ended)
-        wrap(master, "stopService", before=self._stopping)
-        wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
+        # Whoever waits for the services to stop would not stop the process if that fails.
+        wrap(master, "stopService", before=self._stopping, failed=lambda _: stop_reactor())
+        self.reconfigure = getattr(master, "reconfigServiceWithBuildbotConfig", None)
+        if self.reconfigure is not None:
+            master.reconfigServiceWithBuildbotConfig = self._apply
+            wrap(master, "reconfigServiceWithBuildbotConfig", failed=self.errors.append)
         if not hasattr(master, "config_loader"):
             self.runner.shortcuts.complete()
             return
+        self.load, master.config_loader.loadConfig = master.config_loader.loadConfig, self._load
         wrap(master.config_loader, "loadConfig", self._loading, self._load_failed)
 
     def reactor_started(self):
@@ -78,7 +95,37 @@ class Master(Role):
         self.read = self.sources()
         if self.state == "starting":
             self.report.change(message="starting: reading %s" % self.master.configFileName)
+            setup = self.master.db.setup
+            self.master.db.setup = lambda *words, **named: self._lock(setup(*words, **named))
             wrap(self.master.db, "setup", self._database, self._database_failed)
+
+    def _load(self):
+        new = self.load()
+        if self.state != "starting":
+            from buildbot.config import ConfigErrors
+
+            from . import reload
+
+            self.previous = self.master.config
+            refusals = reload.refusals(self.previous, new)
+            if refusals:
+                raise ConfigErrors(refusals)
+        return new
+
+    def _apply(self, new):
+        if self.previous is None:  # at the start, and where there is no loader to listen to
+            return self.reconfigure(new)
+        from . import reload
+
+        applied = reload.apply(self.master, self.reconfigure, self.previous, new, self.certificates)
+        return applied.addCallback(self._note_certificates)
+
+    def _note_certificates(self, found):
+        from . import reload
+
+        self.certificates = found
+        if any(found.values()):
+            self.report.change(certificates=reload.expiries(self.master.config, found))
 
     def _load_failed(self, error):
         self.load_failed = True
@@ -91,18 +138,40 @@ class Master(Role):
     def _database(self):
         database = self.master.config.db
         url = database.get("db_url") if isinstance(database, dict) else getattr(database, "db_url", None)
-        if not str(url).startswith("sqlite"):
+        self.url = str(url)
+        if not self.url.startswith("sqlite"):
             self.runner.shortcuts.complete()
+            from . import outage
+
+            outage.limit_connections()
+        if self.master.config.mq.get("type") == "wamp":
+            from .router import Router
+
+            self.router = Router(self)
         self.report.change(message="starting: opening the database")
+
+    def _lock(self, setting_up):
+        """Have the database for this master, once it has been set up and before anything is written."""
+        if self.url.startswith("sqlite") or not hasattr(setting_up, "addCallback"):
+            return setting_up
+        from . import serving
+
+        return setting_up.addCallback(lambda found: serving.begin(self).addCallback(lambda _: found))
 
     def _database_failed(self, error):
         self.errors.append(error)
         if exit_status(error) != SCHEMA:
             return None
         model, pool = self.master.db.model, self.master.db.pool
-        return pool.do(lambda connection: compare_schema(connection, model)).addCallbacks(
-            lambda found: setattr(self, "schema", found), self._not_compared
-        )
+
+        def compare(connection):
+            self.schema = compare_schema(connection, model)
+            if not self.url.startswith("sqlite"):
+                from .serving import others
+
+                self.others = others(connection)
+
+        return pool.do(compare).addErrback(self._not_compared)
 
     def _not_compared(self, failure):
         # Versions before 4 take a file that is no database for an old one, and 2 one that it cannot reach.
@@ -127,6 +196,10 @@ class Master(Role):
         if failure is not None and isinstance(failure.value, BaseException):
             if event.get("why") == "error while parsing config file:":
                 self.place = error_place(failure.value)
+                if self.state != "starting":
+                    from . import reload
+
+                    self.advice = reload.credential(failure.value)
             elif event.get("why") in ("while starting BuildMaster", "during reconfig:"):
                 if failure.value not in self.errors:
                     self.errors.append(failure.value)
@@ -151,6 +224,8 @@ class Master(Role):
         elif text.startswith("Waiting for ") and self.state == "draining":
             count = text.split()[2]
             self._drain("finishing %s running build%s, then stopping" % (count, "s"[count == "1" :]))
+        elif self.router is not None and text.startswith("CloseDetails("):
+            self.router.watch(text)
         elif text == "Cancelling clean shutdown" and self.state == "draining":
             self.state, self.asked = "running", False
             self.runner.stop_ticking("drain")
@@ -159,10 +234,27 @@ class Master(Role):
     def _running(self):
         if self.state != "starting":
             return
+        if self.router is not None and not self.router.is_there():
+            self.router.when_there(self._running)
+            return
         self.state = "running"
         self.errors.clear()
+        config = self.master.config
+        if "ssl:" in str((getattr(config, "protocols", None), config.www.get("port"))):
+            from . import reload
+
+            self._note_certificates(reload.stamps(config))
         self.announcement = self._serving()
         self._announce()
+
+    def settled(self):
+        from .outage import Outage
+
+        self.outage = Outage(self)
+
+    def show_serving(self):
+        if self.state == "running":
+            self.report.change(message=self._serving())
 
     def _serving(self):
         url = getattr(self.master.config, "buildbotURL", None)
@@ -188,7 +280,7 @@ class Master(Role):
     def _reload_begun(self):
         self.reloads += 1
         self.errors.clear()
-        self.place = ""
+        self.place = self.advice = ""
         if self.state == "running":
             self._reload("running", "reading the configuration again", "reloading")
             # Reading it happens in a thread, putting it into effect in the reactor, which may be
@@ -202,7 +294,7 @@ class Master(Role):
 
     def _reload_ended(self, outcome):
         self.runner.stop_vouching()
-        reason = one_line("; ".join(error_text(error) for error in self.errors) + self.place)
+        reason = one_line(self.advice + "; ".join(error_text(error) for error in self.errors) + self.place)
         message = {
             "complete": self._serving() + "; configuration update complete",
             "aborted": "running on the previous configuration, the new one was refused: " + reason,
@@ -249,14 +341,27 @@ class Master(Role):
         # A handler that came later than ours has told the master alone.
         self.asked = self.asked or getattr(self.master, "_got_sigterm", False)
         self.state = "stopping"
+        if self.outage is not None:
+            self.outage.give_up()
         self.runner.stopping()
+        if not self.asked:  # whoever began it may have stopped the services alone
+            from twisted.internet import reactor
+
+            reactor.callFromThread(stop_reactor)
         if getattr(self.master, "running", False):
             shutdown = self.master.botmaster.cleanShutdown(stopReactor=False)
             if hasattr(shutdown, "addErrback"):
                 shutdown.addErrback(lambda failure: None)
 
+    def lost_router(self):
+        if self.state == "running":
+            stop_reactor()
+        self._start_failed()
+
     def outcome(self):
         """(exit status, reason, hint) after the reactor has ended."""
+        if self.away and not self.asked:
+            return AWAY, self.away, None
         if self.state != "failed":
             if not self.asked:
                 return UNEXPECTED, "Buildbot was ended from inside, nobody had asked for it", None
@@ -272,6 +377,14 @@ class Master(Role):
         if exit_status(error) == SCHEMA:  # and it could not be compared
             self.schema = ("older", "it needs to be upgraded before this version can run")
             return self._schema_outcome()
+        from . import tls
+
+        lack = tls.lack(error)
+        if lack:
+            return CONFIGURATION, *lack
+        port = getattr(error, "described_port", None)
+        if port is not None:
+            return CONFIGURATION, "the port `%s` cannot be opened: %s" % (port, error_text(error)), None
         code = CONFIGURATION if self.load_failed else exit_status(error)
         hint = None
         if isinstance(error, ImportError):
@@ -289,6 +402,10 @@ class Master(Role):
                 "install the version that wrote it (%s), or go back to a backup of an older schema with "
                 "`buildbot-conda restore %s`; `--list` shows them" % (writer, self.runner.options.reference),
             )
+        if self.others:
+            text = "the database is older than Buildbot %s, and %s still serves from it"
+            hint = "stop that master, or wait until it has the same Buildbot"
+            return AWAY, text % (version, self.others), hint
         return self.runner.database.is_older(
             SCHEMA,
             "the database is older than Buildbot %s: %s" % (version, self.schema[1]),
@@ -299,3 +416,38 @@ class Master(Role):
         """HUP or USR1 that came before Buildbot could take it: hand it on now."""
         if signal.getsignal(number) != self.runner.keep_signal:
             os.kill(os.getpid(), number)
+
+
+def keep_beating(timer):
+    """Let the calls of a TimerService fail: Twisted makes an error of one the last of them."""
+    if timer is None:
+        return
+    call, words, named = timer.call
+
+    def beat():
+        from twisted.internet import defer
+        from twisted.python import log
+
+        return defer.maybeDeferred(call, *words, **named).addErrback(log.err, "it is tried again")
+
+    timer.call = (beat, (), {})
+
+
+def remember_descriptions():
+    """Have an error by which a port is not even tried to be opened know the description of the port."""
+    from twisted.application import strports
+    from twisted.internet.error import CannotListenError
+
+    def remembering(original):
+        def changed(description, *words, **named):
+            try:
+                return original(description, *words, **named)
+            except Exception as error:
+                if not isinstance(error, CannotListenError):
+                    error.described_port = description
+                raise
+
+        return changed
+
+    for name in ("listen", "service"):
+        setattr(strports, name, remembering(getattr(strports, name)))

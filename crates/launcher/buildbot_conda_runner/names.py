@@ -39,3 +39,5 @@ LONGEST_RETRY = 10.0
 # How long Buildbot may take to stop once its builds are finished or given up, in seconds; well
 # below TimeoutStopSec= of the units, which would make a failure of it.
 STOP_PATIENCE = 30
+# The same for a stop that nobody has asked for, which a new start makes good.
+UNASKED_PATIENCE = 10

@@ -16,7 +16,9 @@ def exit_status(error):
     if any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in kinds):
         if names & {"ArgumentError", "NoSuchModuleError"}:
             return CONFIGURATION
-        return AWAY if names & {"OperationalError", "InterfaceError", "TimeoutError"} else UNEXPECTED
+        from .passing import is_outage
+
+        return AWAY if is_outage(error) or names & {"OperationalError", "InterfaceError", "TimeoutError"} else UNEXPECTED
     if names & {"ConfigErrors", "SystemExit", "ImportError", "SyntaxError"}:
         return CONFIGURATION
     if "CannotListenError" in names:

@@ -70,6 +70,10 @@ class Role:
     def __init__(self, runner):
         self.runner, self.report, self.journal = runner, runner.report, runner.journal
         self.asked = False  # somebody wanted this process to stop
+        self.awaited = None  # what a start waits for that is not here
+
+    def settled(self):
+        """A second after the start, when nobody waits for it."""
 
     def extend(self):
         """Ask systemd, while builds finish, not to lose patience; True as long as that goes on."""

@@ -24,6 +24,7 @@ from .names import (
     PREPARED,
     STOP_PATIENCE,
     TAC,
+    UNASKED_PATIENCE,
     UNEXPECTED,
     WARNING,
 )
@@ -147,12 +148,14 @@ class Runner:
         # systemd would stop the unit after a reload in which it was told of an end.
         tags = [] if self.report.is_reload_awaited() else ["STOPPING=1"]
         self.report.change("stopping", "stopping", tags)
-        self.minder.after("deadline", STOP_PATIENCE, self._stop_too_late)
+        patience = STOP_PATIENCE if self.role.asked else UNASKED_PATIENCE
+        self.minder.after("deadline", patience, lambda: self._stop_too_late(patience))
 
-    def _stop_too_late(self):
+    def _stop_too_late(self, patience):
         _, _, text = diagnose_hang()
-        self.journal.write(WARNING, "the stop took more than %d s, ending it at\n%s" % (STOP_PATIENCE, text))
-        self.hard_exit(0, "stopped, though Buildbot did not come to its own end")
+        self.journal.write(WARNING, "the stop took more than %d s, ending it at\n%s" % (patience, text))
+        code, reason, hint = self.role.outcome()
+        self.hard_exit(code, reason + ", though Buildbot did not come to its own end", hint)
 
     def end_soon(self, seconds):
         """The start has failed: stop the reactor, and in `seconds` the process if that hangs."""
@@ -164,6 +167,8 @@ class Runner:
     def too_late(self):
         self.is_too_late = True
         code, why, text = diagnose_hang()
+        if self.role is not None and self.role.awaited:
+            code, why = AWAY, "still waiting for %s" % self.role.awaited
         reason = "the start did not come to an end within %g s: %s" % (self.options.start_timeout, why)
         self.journal.write(ERROR, "stack at that moment:\n" + text)
         self.hard_exit(code, reason)
@@ -262,6 +267,7 @@ class Runner:
         self.shortcuts.remove()
         self.imports.end()
         self.shortcuts.complete(Shortcuts.MENTIONED)
+        self.role.settled()
         # What has survived until here stays, and need not be looked through again and again.
         gc.collect()
         gc.freeze()
@@ -355,6 +361,11 @@ class Runner:
                 name = "buildbot"
             hint = "install `%s` into `%s`, or choose another environment" % (name, sys.prefix)
             return Refusal(CONFIGURATION, "`%s`: %s%s" % (path, error, error_place(error)), hint)
+        from . import tls
+
+        lack = tls.lack(error)
+        if lack:
+            return Refusal(CONFIGURATION, "`%s`: %s" % (path, lack[0]), lack[1])
         if isinstance(error, KeyError) and error.args == ("application",):
             return Refusal(CONFIGURATION, "`%s` does not define `application`" % path)
         import traceback

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import time
 
+from . import liveness
 from .names import AWAY, LONGEST_RETRY, TAC, WARNING
 from .role import Role, stop_reactor
 from .text import one_line
@@ -18,13 +20,16 @@ class Connection:
         self.target, self.wait = "its master", None
         # Whether anything has answered at the master's address, be it what it may.
         self.was_reached = False
+        self.refusal = None  # "login" or "tls", while the state is "refused"
+        self.handshake = None  # of TLS, from the begin of an attempt
+        self.is_logging_in = False
         # Whether an attempt is under way of which nothing is known yet.
         self.pending = True
 
-    def change(self, state, message, pending=False):
+    def change(self, state, message, pending=False, refusal=None):
         if state != self.state:
             self.since = time.time()
-        self.state, self.message, self.pending = state, message, pending
+        self.state, self.message, self.pending, self.refusal = state, message, pending, refusal
         self.role.show()
 
     def attempt(self, target):
@@ -35,11 +40,41 @@ class Connection:
             self.change("connecting", "connecting to %s" % target, pending=True)
         self._wait_for("no answer from %s for %%d s" % target)
 
-    def reached(self):
-        self.was_reached = True
+    def reached(self, protocol):
+        self.was_reached = self.is_logging_in = True
+        self.handshake = None
+        handle = protocol.transport.getHandle() if hasattr(protocol.transport, "getHandle") else None
+        if type(handle).__module__.startswith("OpenSSL."):
+            from .tls import Handshake
+
+            self.handshake = Handshake(handle)
+        lost = protocol.connectionLost
+
+        def closed(reason):
+            lost(reason)
+            self.closed(reason.value, getattr(protocol, "wasNotCleanReason", None))
+
+        protocol.connectionLost = closed
         if self.state != "refused":
             self.change(self.state, "logging in to %s" % self.target, pending=True)
-            self._wait_for("%s does not answer the login for %%d s: is it a worker port?" % self.target)
+            how = "without" if self.handshake is None else "with"
+            text = "%s does not answer the login for %%d s: is it a port for workers, %s TLS?"
+            self._wait_for(text % (self.target, how))
+
+    def closed(self, error, upgrade):
+        """A connection has ended; `upgrade` is why it did not become a websocket, in autobahn's words."""
+        if not self.is_logging_in:
+            return
+        self._wait_for(None)
+        reason = self.handshake and self.handshake.reason(self.target, error)
+        if reason:
+            if reason != self.message:
+                self.role.journal.write(WARNING, reason)
+            self.change("refused", reason, refusal="tls")
+        elif "401" in str(upgrade):
+            self._unauthorized()
+        elif self.state != "refused":
+            self.change("lost", "%s closed the connection during the login" % self.target)
 
     def failed(self, error):
         self._wait_for(None)
@@ -66,29 +101,30 @@ class Connection:
         kind = type(failure.value).__name__
         # Errors from the other side arrive under their full name.
         if "UnauthorizedLogin" in kind or "UnauthorizedLogin" in str(failure.type):
-            self.change(
-                "refused",
-                "refused by %s: unauthorized login; check worker name and password" % self.target,
-            )
+            self._unauthorized()
         elif "ConnectionLost" in kind or "ConnectionLost" in str(failure.type):
             self.change("lost", "%s closed the connection during the login" % self.target)
         else:
-            self.change("refused", "refused by %s: %s" % (self.target, failure.getErrorMessage()))
+            self.change("refused", "refused by %s: %s" % (self.target, failure.getErrorMessage()), refusal="login")
+
+    def _unauthorized(self):
+        text = "refused by %s: unauthorized login; check worker name and password" % self.target
+        self.change("refused", text, refusal="login")
 
     def _wait_for(self, text):
-        """Say after some seconds that no answer came."""
+        """Say after some seconds that no answer came; None: the answer is there."""
         from twisted.internet import reactor
 
         if self.wait is not None and self.wait.active():
             self.wait.cancel()
         if text is None:
-            self.wait = None
+            self.wait, self.is_logging_in = None, False
             return
         begun = time.monotonic()
 
         def late():
             state = "lost" if self.state == "connected" else self.state
-            self.change(state, text % (time.monotonic() - begun))
+            self.change(state, text % (time.monotonic() - begun), refusal=self.refusal)
             self.wait = reactor.callLater(10, late)
 
         self.wait = reactor.callLater(5, late)
@@ -118,6 +154,13 @@ class Worker(Role):
         self.connections = []
         self.ready = self.draining = False
         self._watch_endpoints()
+        try:
+            from OpenSSL import SSL
+        except ImportError:  # also where the tac asks for no TLS
+            return
+        from .tls import observe
+
+        observe(SSL)
 
     def _watch_endpoints(self):
         """Hear of every attempt to connect: ClientService itself tells no reasons."""
@@ -143,7 +186,7 @@ class Worker(Role):
                 result = self.endpoint.connect(proxy)
 
                 def reached(protocol):
-                    connection.reached()
+                    connection.reached(protocol)
                     return protocol
 
                 def failed(failure):
@@ -181,6 +224,10 @@ class Worker(Role):
         return bool(self.connections)
 
     def attach(self):
+        liveness.mend(sys.modules["twisted.spread.pb"].Broker)
+        by_websocket = sys.modules.get("buildbot_worker.msgpack")
+        if by_websocket is not None:
+            liveness.mend(by_websocket.BuildbotWebSocketClientProtocol)
         for connection in self.connections:
             factory = getattr(connection.worker, "bf", None)
             self._hear(factory, "gotPerspective", connection.logged_in)
@@ -265,6 +312,7 @@ class Worker(Role):
             "since": worst.since,
             "pending": worst.pending,
             "reached": worst.was_reached,
+            "refusal": worst.refusal,
             "allow_shutdown": self.allow_shutdown(),
         }
         if start:

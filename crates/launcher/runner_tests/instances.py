@@ -153,6 +153,7 @@ class Instance:
         self.output = self.run / "output"
         self.name = name
         self.greetings = 0
+        self.inside = []  # a command in front of the runner's
 
     # Starting and ending
 
@@ -179,6 +180,7 @@ class Instance:
             command = [self.python, str(HERE / "changed.py"), json.dumps(constants)]
         environment.update(env or {})
         self.started_at = len(self.notify.messages)
+        command[:0] = self.inside
         command += [self.role, str(self.directory), "--reference", self.name, *options]
         with output:
             self.process = subprocess.Popen(

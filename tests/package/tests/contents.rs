@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 52] = [
+const FILES: [(&str, &str); 61] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -59,11 +59,19 @@ const FILES: [(&str, &str); 52] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/holders.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/imports.py",
     ),
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/journal.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/liveness.py",
     ),
     (
         "-rw-r--r--",
@@ -83,7 +91,19 @@ const FILES: [(&str, &str); 52] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/outage.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/passing.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/reasons.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/reload.py",
     ),
     (
         "-rw-r--r--",
@@ -95,7 +115,15 @@ const FILES: [(&str, &str); 52] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/router.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/runner.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/serving.py",
     ),
     (
         "-rw-r--r--",
@@ -107,7 +135,15 @@ const FILES: [(&str, &str); 52] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/siblings.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/text.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/tls.py",
     ),
     (
         "-rw-r--r--",

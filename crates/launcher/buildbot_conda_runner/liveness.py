@@ -1,0 +1,77 @@
+"""Connections between masters and workers whose other side has vanished without a word: both sides end them.
+
+Buildbot waits without limit for the answer to its own signs of life (buildbot_worker.pb, `doKeepalive`), and the kernel
+waits for two hours where nothing is sent and for a quarter of one where something is. A build hangs until then.
+
+Here the kernel asks a peer that says nothing for a sign, and what was sent has to be acknowledged. The kernel's own
+limit for that (TCP_USER_TIMEOUT) would also end the connection to a process that is only busy, as soon as the buffers on
+the way to it are full.
+"""
+
+import socket
+import struct
+
+# Seconds: a quiet peer is asked after so many, and again, and so often.
+IDLE, INTERVAL, COUNT = 15, 5, 3
+# Seconds between two looks at what is not acknowledged, and how many of them in a row are the end.
+LOOK, LOOKS = 5, 5
+# Bytes in `struct tcp_info` of linux/tcp.h: segments not acknowledged, milliseconds since the last acknowledgement.
+UNACKNOWLEDGED, LAST_ANSWER, LENGTH = 24, 56, 60
+
+
+def mend(kind):
+    """Watch every connection of a class of protocols."""
+    original = kind.connectionMade
+
+    def made(self):
+        watch(self.transport)
+        return original(self)
+
+    kind.connectionMade = made
+
+
+def watch(transport):
+    """Have a connection by TCP end when its peer has vanished; one of another kind is left alone."""
+    connection = socket_of(transport)
+    if connection is None:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", IDLE), ("TCP_KEEPINTVL", INTERVAL), ("TCP_KEEPCNT", COUNT)):
+        connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    look(transport, connection, 0)
+
+
+def look(transport, connection, silent):
+    """Look at a connection again and again; `silent` times in a row nothing of what was sent was acknowledged."""
+    from twisted.internet import reactor
+
+    if connection.fileno() < 0:
+        return
+    silent = silent + 1 if is_silent(connection) else 0
+    if silent >= LOOKS:
+        from twisted.python import log
+
+        log.msg("the other side has acknowledged nothing for %d s, ending the connection" % (LOOK * LOOKS))
+        transport.abortConnection()
+    else:
+        reactor.callLater(LOOK, look, transport, connection, silent)
+
+
+def is_silent(connection):
+    """Whether something is on its way, and no acknowledgement has come since the last look."""
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LENGTH)
+    except OSError:  # it has ended
+        return False
+    waiting, answered = (struct.unpack_from("=I", info, place)[0] for place in (UNACKNOWLEDGED, LAST_ANSWER))
+    return waiting > 0 and answered >= LOOK * 1000
+
+
+def socket_of(transport):
+    """The TCP socket below a transport, through TLS and tunnels, or None."""
+    while transport is not None:
+        found = getattr(transport, "socket", None)
+        if isinstance(found, socket.socket):
+            return found if found.family in (socket.AF_INET, socket.AF_INET6) else None
+        transport = getattr(transport, "transport", None)
+    return None

@@ -1,0 +1,60 @@
+"""Services of a master that a reload passes over though they have changed, configured anew.
+
+Buildbot compares each with what it was first made of, not with what it was last given (buildbot.util.service,
+`reconfigServiceWithSibling`): what is changed and changed back stays changed. And a secret may have another value under
+the same name, which nobody compares.
+"""
+
+from twisted.internet import defer
+
+# Secrets are read before anything that uses them is configured.
+FIRST = 2000
+
+
+def mend():
+    """Once, before a reload."""
+    from buildbot.util import service
+
+    kind = service.BuildbotService
+    original = kind.reconfigServiceWithSibling
+    if hasattr(original, "mended"):
+        return
+
+    @defer.inlineCallbacks
+    def changed(self, sibling):
+        try:
+            result = yield original(self, sibling)
+        except Exception:
+            self.configured = False  # half, perhaps: the next reload does not pass over it
+            raise
+        self._config_args, self._config_kwargs = sibling._config_args, sibling._config_kwargs
+        return result
+
+    changed.mended = True
+    kind.reconfigServiceWithSibling = changed
+
+
+def renew_secrets(master, old, new):
+    """Read secrets in files again; what uses secrets is configured anew if one has changed."""
+    master.secrets_manager.reconfig_priority = FIRST
+    has_changed = old.secretsProviders != new.secretsProviders
+    for provider in list(master.secrets_manager):
+        before = getattr(provider, "secrets", None)
+        if isinstance(before, dict):
+            provider.reconfigService(*provider._config_args, **provider._config_kwargs)
+            has_changed = has_changed or provider.secrets != before
+    if not has_changed:
+        return
+    for manager in (master.workers, master.service_manager, master.change_svc):
+        for service in manager:
+            if uses_secrets([service._config_args, service._config_kwargs]):
+                service.configured = False
+
+
+def uses_secrets(value):
+    """Whether a secret is among the arguments of a service."""
+    if isinstance(value, dict):
+        return any(map(uses_secrets, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(uses_secrets, value))
+    return type(value).__name__ == "Secret" or "%(secret:" in str(getattr(value, "fmtstring", ""))

@@ -1,0 +1,65 @@
+"""A PostgreSQL server of Debian's package, which a test starts, disturbs and stops."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import tempfile
+
+
+class Server:
+    """A server on a Unix socket of its own with one database, `buildbot`, of the role `bb`."""
+
+    def __init__(self):
+        programs = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
+        self.programs = max(programs, key=lambda path: float(path.parent.name))
+        self.place = pathlib.Path(tempfile.mkdtemp(prefix="runner-"))
+        # In memory, and little of it: a full disk can be had. It takes root, whom the server refuses to serve.
+        self.by_root = os.geteuid() == 0
+        if self.by_root:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(self.place)], check=True)
+            subprocess.run(["chown", "postgres", str(self.place)], check=True)
+        try:
+            self.run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--pgdata", self.place / "data")
+            with open(self.place / "data" / "postgresql.conf", "a") as file:
+                file.write("listen_addresses = ''\nunix_socket_directories = '%s'\nfsync = off\n" % self.place)
+            self.start()
+            self.sql("create role bb login", "create database buildbot owner bb")
+        except BaseException:
+            self.remove()
+            raise
+        self.url = "postgresql+psycopg2://bb@/buildbot?host=%s" % self.place
+
+    def run(self, program, *words):
+        user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if self.by_root else []
+        command = [*user, str(self.programs / program), *map(str, words)]
+        return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/")
+
+    def start(self):
+        self.run("pg_ctl", "--pgdata", self.place / "data", "--log", self.place / "log", "--wait", "start")
+
+    def revive(self):
+        """Start it if it has ended, as for want of room for its log."""
+        try:
+            self.run("pg_ctl", "--pgdata", self.place / "data", "status")
+        except subprocess.CalledProcessError:
+            self.start()
+
+    def stop(self):
+        """As a crash is, or a host that goes down."""
+        self.run("pg_ctl", "--pgdata", self.place / "data", "--mode=immediate", "--wait", "stop")
+
+    def sql(self, *statements):
+        words = [word for statement in statements for word in ("--command", statement)]
+        self.run("psql", "--quiet", "--host", self.place, "--username=postgres", *words, "postgres")
+
+    def disconnect(self):
+        """End every connection of Buildbot's."""
+        self.sql("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'bb'")
+
+    def remove(self):
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self.stop()
+        if self.by_root:
+            subprocess.run(["umount", "--lazy", str(self.place)])
+        subprocess.run(["rm", "-r", "--one-file-system", str(self.place)])

@@ -1,0 +1,71 @@
+"""Several masters on one PostgreSQL database."""
+
+import signal
+import time
+
+import pytest
+
+from instances import wait_until
+from postgresql import Server
+
+
+@pytest.fixture
+def server():
+    found = Server()
+    yield found
+    found.remove()
+
+
+def master_at(make, python, server, name):
+    """A master that is called `farm` in the database."""
+    found = make(python, "master", name=name).configure(extra="\nc['db'] = {'db_url': %r}\n" % server.url)
+    tac = found.directory / "buildbot.tac"
+    tac.write_text(tac.read_text().replace("m.setServiceParent", "m.name = 'farm'\nm.setServiceParent"))
+    return found
+
+
+def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server):
+    first, second = (master_at(make, python, server, name) for name in ("master@a", "master@b"))
+    done = first.buildbot("upgrade-master", "-q", str(first.directory))
+    assert done.returncode == 0, done
+    first.start().ready()
+    assert second.start().wait() == 69, second.tell()
+    assert second.status().startswith("the master `farm` is served by `master@a on ")
+    # It ends, in whatever way.
+    first.signal(signal.SIGKILL)
+    first.wait()
+    second.start().ready()
+    # The lock's own connection ends: it is taken again, unless another was faster.
+    time.sleep(1.5)
+    server.disconnect()
+    wait_until(lambda: "lost the lock of the database" in second.log(), second.tell)
+    time.sleep(2)
+    assert second.process.poll() is None, second.tell()
+    assert first.start().wait() == 69, first.tell()
+    # Stopped by force, it cannot look after its lock; another has it when it goes on.
+    second.signal(signal.SIGSTOP)
+    server.disconnect()
+    first.start().ready()
+    second.signal(signal.SIGCONT)
+    begun = time.monotonic()
+    assert second.wait() == 69, second.tell()
+    assert time.monotonic() - begun < 10
+    assert second.status().startswith("the master `farm` is served by `master@a on ")
+    assert first.rest("masters")["masters"][0]["active"]
+    assert first.stop() == 0
+
+
+def test_newer_buildbot_does_not_upgrade_below_one_that_serves(both_pythons, make, server):
+    older, newer = both_pythons
+    sibling = master_at(make, older, server, "master@a")
+    tac = sibling.directory / "buildbot.tac"
+    tac.write_text(tac.read_text().replace("'farm'", "'another'"))
+    done = sibling.buildbot("upgrade-master", "-q", str(sibling.directory))
+    assert done.returncode == 0, done
+    sibling.start().ready()
+    master = master_at(make, newer, server, "master@b")
+    assert master.start().wait() == 69, master.tell()
+    assert "the database is older than Buildbot" in master.status()
+    assert "and `master@a on " in master.status() and "still serves from it" in master.status()
+    assert sibling.stop() == 0
+    assert master.start().wait() == 65, master.tell()

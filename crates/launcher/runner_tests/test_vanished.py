@@ -1,0 +1,47 @@
+"""A host that vanishes without a word, during a build."""
+
+import time
+
+from instances import wait_until
+from network import Link
+
+# Says something now and then, and then nothing.
+BUILD = "touch running; for i in 1 2 3 4 5 6; do echo still here; sleep 10; done; sleep 300"
+
+
+def test_both_sides_notice_within_45_seconds_that_the_other_has_vanished(both_pythons, make):
+    _, python = both_pythons
+    link = Link()
+    try:
+        master = make.master(python, command=BUILD)
+        configuration = master.directory / "master.cfg"
+        port = "tcp:%d:interface=127.0.0.1" % master.pb
+        configuration.write_text(configuration.read_text().replace(port, "tcp:%d" % master.pb))
+        master.start().ready()
+        worker = make.worker(python, master, host=link.here)
+        worker.inside = ["ip", "netns", "exec", link.namespace]
+        worker.start().attached()
+        master.force()
+        wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+        link.cut()
+        begun = time.monotonic()
+        noticed = {}
+
+        def look():
+            build = master.build(1)
+            if build["complete"]:
+                assert build["results"] == 5, build  # it is retried
+                noticed.setdefault("master", time.monotonic() - begun)
+            if worker.status().startswith(("lost the connection", "cannot reach", "no answer")):
+                noticed.setdefault("worker", time.monotonic() - begun)
+            return len(noticed) == 2
+
+        wait_until(look, lambda: "%s, %s %s" % (noticed, master.tell(), worker.tell()), patience=60)
+        print("noticed after", noticed)
+        assert max(noticed.values()) < 45, noticed
+        # Short cuts heal, and the worker comes back by itself.
+        link.restore()
+        worker.wait_status("^connected to ", patience=40)
+        assert worker.stop() == 0 and master.stop() == 0
+    finally:
+        link.remove()
