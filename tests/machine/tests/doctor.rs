@@ -476,11 +476,8 @@ fn buildbot(patient: &Patient<'_>) -> Outcome {
         &format!("cp -p /home/bb/good.cfg {MASTER}/master.cfg; cp -p /root/worker.tac {WORKER}/buildbot.tac"),
     )?;
     patient.round(
-        &format!("sed -i 's/^keepalive = .*/keepalive = 600/; s/^allow_shutdown = .*/allow_shutdown = None/' {WORKER}/buildbot.tac"),
-        &[
-            ("keepalive", "worker", "warning", "every 600 s only"),
-            ("allow-shutdown", "worker", "warning", "does not let"),
-        ],
+        &format!("sed -i 's/^allow_shutdown = .*/allow_shutdown = None/' {WORKER}/buildbot.tac"),
+        &[("allow-shutdown", "worker", "warning", "does not let")],
         "",
     )?;
     let newer = "import sqlite3; c = sqlite3.connect('state.sqlite'); \

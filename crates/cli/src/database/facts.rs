@@ -11,7 +11,11 @@ use super::{AWAY, CONFIGURATION, Failure, Master};
 use crate::system::children::{self, Stopped, Stream};
 use buildbot_conda_core::foreign_text::ForeignText;
 
-const PROGRAM: &str = concat!(include_str!("tables.py"), include_str!("inspect.py"));
+const PROGRAM: &str = concat!(
+    include_str!("tables.py"),
+    include_str!("../../../launcher/buildbot_conda_runner/holders.py"),
+    include_str!("inspect.py")
+);
 
 /// How a schema stands to the one that the Buildbot installed works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -38,6 +42,9 @@ pub(crate) struct Facts {
     pub(crate) path: Option<PathBuf>,
     #[serde(default)]
     pub(crate) server: Option<Server>,
+    /// Masters that serve from a server's database at this moment, by the locks of their runners.
+    #[serde(default)]
+    pub(crate) others: Option<ForeignText>,
     /// Bytes of a `SQLite` file with its log.
     #[serde(default)]
     pub(crate) size: u64,

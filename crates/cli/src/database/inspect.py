@@ -186,6 +186,9 @@ def server(url, text, directory, arguments):
         with engine.connect() as connection:
             tables = tables_of_buildbot(sqlalchemy.inspect(connection))  # noqa: F821, from tables.py
             answer["server"]["tables"] = sorted(tables)
+            if engine.dialect.name == "postgresql":
+                cursor = connection.connection.cursor()
+                answer["others"] = holders(cursor, SCHEMA) or None  # noqa: F821, from holders.py
 
             def revision_of(table, column):
                 row = connection.execute(sqlalchemy.text("select %s from %s" % (column, table))).fetchone()

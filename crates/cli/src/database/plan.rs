@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::backups::{self, BackupName, FileKind};
 use super::facts::{Facts, Relation};
 use super::mark::{Mark, Purpose};
-use super::{Failure, Master, SCHEMA, dump};
+use super::{AWAY, Failure, Master, SCHEMA, dump};
 use buildbot_conda_core::foreign_text::ForeignText;
 
 /// How often an upgrade that never comes to an end is begun.
@@ -49,11 +49,24 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    fn new(facts: &Facts, steps: Vec<Step>) -> Self {
-        Self {
+    /// # Errors
+    ///
+    /// 69 where the steps change a database from which other masters serve.
+    fn new(facts: &Facts, steps: Vec<Step>) -> Result<Self, Failure> {
+        let changes = steps.iter().any(|step| {
+            matches!(
+                step,
+                Step::SetAside(_) | Step::Upgrade { .. } | Step::Restore(_)
+            )
+        });
+        if let (true, Some(others)) = (changes, &facts.others) {
+            let text = format!("the database `{}` is in use by {others}", facts.place);
+            return Err(Failure::new(AWAY, text).hint("stop what serves from it first"));
+        }
+        Ok(Self {
             steps,
             place: facts.place.clone(),
-        }
+        })
     }
 }
 
@@ -102,7 +115,7 @@ pub(crate) fn back_up(master: &Master<'_>, facts: &Facts) -> Result<Plan, Failur
         )),
         _ => {
             let name = backup_of(master, facts)?.ok_or_else(|| no_tool(facts))?;
-            Ok(Plan::new(facts, vec![Step::BackUp(name)]))
+            Plan::new(facts, vec![Step::BackUp(name)])
         }
     }
 }
@@ -128,7 +141,7 @@ pub(crate) fn recovery(facts: &Facts, mark: &Mark) -> Result<Plan, Failure> {
         // A new database, or a server without its tool; Buildbot's words say whether it can go on.
         (None, _) => Vec::new(),
     };
-    Ok(Plan::new(facts, steps))
+    Plan::new(facts, steps)
 }
 
 /// How the facts will be once a recovery is done.
@@ -173,7 +186,7 @@ pub(crate) fn upgrade(
         facts.head_text()
     );
     match facts.relation {
-        Relation::Current => return Ok(Plan::new(facts, Vec::new())),
+        Relation::Current => return Plan::new(facts, Vec::new()),
         Relation::Newer => return Err(newer(master, facts, &revisions)),
         Relation::Damaged => {
             let text = format!("the database `{}` is damaged", facts.place);
@@ -221,7 +234,7 @@ pub(crate) fn upgrade(
         },
         Step::Unmark,
     ]);
-    Ok(Plan::new(facts, steps))
+    Plan::new(facts, steps)
 }
 
 /// The backup that an upgrade begins with; none for a new database, nor where there is no tool.
@@ -318,5 +331,5 @@ pub(crate) fn restore(
         Step::Restore(chosen.clone()),
         Step::Unmark,
     ]);
-    Ok(Plan::new(facts, steps))
+    Plan::new(facts, steps)
 }

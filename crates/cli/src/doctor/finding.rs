@@ -53,8 +53,6 @@ pub(crate) enum Check {
     Bytecode,
     /// `buildbot.tac` can be run
     Tac,
-    /// Both ends of a worker's connection notice when it is lost
-    Keepalive,
     /// The worker can be asked to finish its builds
     AllowShutdown,
     /// `buildbot checkconfig` takes the master's configuration
@@ -63,6 +61,8 @@ pub(crate) enum Check {
     Database,
     /// Nobody else has the ports
     Ports,
+    /// The certificates of the ports are valid, and will be for a while
+    Certificates,
     /// The worker reaches its master
     Connection,
     /// No other unit file hides the package's

@@ -1,15 +1,22 @@
 //! What Buildbot's own words about a master amount to: configuration, database, ports.
 
-use buildbot_conda_core::names::Role;
+use std::time::SystemTime;
+
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Upgrade};
 
 use super::finding::{Check, Finding};
 use super::inside::{Database, Inside, MasterFacts};
 use super::listeners::{self, Listener};
 use super::scene::Scene;
+use crate::system::status_file::Certificate;
 
 /// What the failure of a database has for a status.
 const AWAY: u8 = 69;
+/// Seconds.
+const DAY: f64 = 86_400.0;
+/// Days before its end from which on a certificate should have been renewed.
+const RENEWAL: f64 = 14.0;
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     if instance.reference.role != Role::Master {
@@ -28,6 +35,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     let mut findings = vec![configuration(instance, facts)];
     findings.extend(database(instance, facts));
+    findings.extend(certificates(instance, scene));
     findings.extend(
         facts
             .ports
@@ -35,6 +43,38 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
             .map(|(purpose, port)| port_of(instance, purpose, *port, scene)),
     );
     findings
+}
+
+/// The certificates that a running master shows, by its own word.
+fn certificates(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.map_or(0.0, |since| since.as_secs_f64());
+    let status = super::worker::status(instance, scene);
+    let found = status.map(|status| status.certificates).unwrap_or_default();
+    let judge = |certificate| judge_certificate(&instance.reference, certificate, now);
+    found.iter().map(judge).collect()
+}
+
+/// `now` is in seconds since 1970.
+fn judge_certificate(reference: &InstanceRef, certificate: &Certificate, now: f64) -> Finding {
+    let days = ((certificate.expires - now) / DAY).floor();
+    let port = &certificate.port;
+    let seen = if days < 0.0 {
+        format!("the certificate of {port} expired {} days ago", -days)
+    } else {
+        format!("the certificate of {port} is valid for {days} days")
+    };
+    if days >= RENEWAL {
+        return Finding::ok(Check::Certificates, Some(reference), seen);
+    }
+    let finding = if days < 0.0 {
+        Finding::problem(Check::Certificates, Some(reference), seen)
+    } else {
+        Finding::warning(Check::Certificates, Some(reference), seen)
+    };
+    finding
+        .words("renew it; the reload then has the master show the new one")
+        .command(["systemctl", "reload", &reference.unit_name()])
 }
 
 fn configuration(instance: &Instance, facts: &MasterFacts) -> Finding {
@@ -155,4 +195,28 @@ fn taken(instance: &Instance, purpose: &str, port: u16, listener: &Listener) -> 
         None => finding.command(["kill", &pid]),
     };
     finding.words("or give the master another port")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    #[test]
+    fn certificates_are_judged_by_the_days_that_are_left() {
+        let reference = "master".parse().expect("a reference");
+        for (days, severity) in [
+            (-1.5, Severity::Problem),
+            (0.5, Severity::Warning),
+            (13.5, Severity::Warning),
+            (14.5, Severity::Ok),
+        ] {
+            let certificate = Certificate {
+                port: "c['www']['port']".into(),
+                expires: 1e9 + days * DAY,
+            };
+            let finding = judge_certificate(&reference, &certificate, 1e9);
+            assert_eq!(finding.severity, severity, "{days}");
+        }
+    }
 }

@@ -8,11 +8,11 @@ use super::directory::as_user;
 use super::finding::{Check, Finding};
 use super::inside::{Inside, PythonFacts, Reach, Tac, WorkerInTac};
 use super::scene::Scene;
-use crate::system::status_file::{self, StatusFile};
+use crate::system::status_file::{self, StatusFile, WorkerStatus};
 use crate::system::systemd::Unit;
 
-/// Seconds; routers and firewalls forget a quiet connection some minutes after its last word.
-const LONGEST_KEEPALIVE: f64 = 300.0;
+const CERTIFICATE: &str =
+    "give the master a certificate that the worker trusts, for the name in the worker's tac";
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     if instance.reference.role != Role::Worker
@@ -32,7 +32,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         findings.extend(of_tac(instance, python, tac));
     } else {
         let unseen = |check| Finding::unseen(check, reference, "`buildbot.tac` was not run");
-        findings.extend([Check::Tac, Check::Keepalive, Check::AllowShutdown].map(unseen));
+        findings.extend([Check::Tac, Check::AllowShutdown].map(unseen));
     }
     findings.push(connection(instance, tac, scene));
     findings
@@ -60,7 +60,6 @@ fn of_tac(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Vec<Finding> 
         reference,
         format!("`{path}` makes a worker"),
     )];
-    findings.push(keepalive(instance, python, tac));
     findings.push(allow_shutdown(instance, python, tac));
     findings
 }
@@ -89,38 +88,6 @@ fn edit(
         .words("the restart interrupts running builds, which are retried")
 }
 
-fn keepalive(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Finding {
-    let reference = Some(&instance.reference);
-    let interval = |worker: &WorkerInTac| worker.keepalive.filter(|seconds| *seconds > 0.0);
-    let longest = tac
-        .workers
-        .iter()
-        .map(interval)
-        .try_fold(0.0, |longest: f64, seconds| {
-            seconds.map(|seconds| longest.max(seconds))
-        });
-    let seen = match longest {
-        Some(seconds) if seconds <= LONGEST_KEEPALIVE => {
-            return Finding::ok(
-                Check::Keepalive,
-                reference,
-                format!("a sign of life every {seconds} s"),
-            );
-        }
-        Some(seconds) => format!(
-            "a sign of life every {seconds} s only: a connection that was cut is not noticed for long"
-        ),
-        None => "no sign of life is sent: a connection that was cut is not noticed".to_owned(),
-    };
-    edit(
-        Finding::warning(Check::Keepalive, reference, seen),
-        instance,
-        python,
-        "keepalive",
-        "60",
-    )
-}
-
 fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Finding {
     let reference = Some(&instance.reference);
     let allows = |worker: &WorkerInTac| worker.allow_shutdown.as_deref() == Some("signal");
@@ -136,8 +103,8 @@ fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Findi
     edit(finding, instance, python, "allow_shutdown", "'signal'")
 }
 
-/// What the running worker's own runner says.
-fn status(instance: &Instance, scene: &Scene<'_>) -> Option<StatusFile> {
+/// What the runner of a running instance says.
+pub(super) fn status(instance: &Instance, scene: &Scene<'_>) -> Option<StatusFile> {
     let pid = scene.unit(instance).and_then(Unit::main_pid)?;
     let path = scene.context.path(&paths::status_file(&instance.reference));
     status_file::read(&path).filter(|status| status.pid == pid)
@@ -163,6 +130,10 @@ fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Find
             .and_then(|status: &StatusFile| status.message.clone())
             .unwrap_or_default()
     };
+    let worker = status.as_ref().and_then(|status| status.worker.as_ref());
+    if worker.is_some_and(WorkerStatus::distrusts_master) {
+        return Finding::problem(Check::Connection, reference, message()).words(CERTIFICATE);
+    }
     match state {
         Some("connected") => return Finding::ok(Check::Connection, reference, message()),
         Some("refused") => {
@@ -216,9 +187,7 @@ fn unreachable(instance: &Instance, target: &str, reach: &Reach, scene: &Scene<'
         .words(format!(
             "correct it in {tac}, or make it known: `getent hosts` asks as the worker does"
         )),
-        "tls" => problem(format!("{target} is not trusted: {reason}")).words(
-            "give the master a certificate that this host trusts, for the name in the worker's tac",
-        ),
+        "tls" => problem(format!("{target} is not trusted: {reason}")).words(CERTIFICATE),
         "tcp" => {
             let finding = problem(format!("{target} does not answer: {reason}"));
             match stopped_master(target, scene) {

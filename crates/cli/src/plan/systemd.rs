@@ -271,6 +271,10 @@ fn await_attempt(
         let late = Instant::now() > deadline;
         match worker.map(|worker| (worker.connection.as_str(), worker.pending)) {
             Some(("connected", _)) => return Ok(()),
+            Some(("refused", _)) if worker.is_some_and(WorkerStatus::distrusts_master) => bail!(
+                "`{reference}` does not connect: {message}\n\
+                 hint: its master needs a certificate for this address, not expired, of an authority that this host trusts"
+            ),
             Some(("refused", _)) => bail!(
                 "the master refuses `{reference}`: {message}\n\
                  hint: its `master.cfg` has to name the worker, with the same password, and to be in effect"

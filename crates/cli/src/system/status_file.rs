@@ -40,6 +40,18 @@ pub(crate) struct StatusFile {
     /// A worker's connection.
     #[serde(default)]
     pub(crate) worker: Option<WorkerStatus>,
+    /// The certificates of a master's ports.
+    #[serde(default)]
+    pub(crate) certificates: Vec<Certificate>,
+}
+
+/// A certificate that a master shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Certificate {
+    /// The key of `master.cfg` that has the port.
+    pub(crate) port: ForeignText,
+    /// Seconds since 1970.
+    pub(crate) expires: f64,
 }
 
 /// A reconfiguration of a master.
@@ -65,9 +77,23 @@ pub(crate) struct WorkerStatus {
     /// Whether anything has answered at the address of its master.
     #[serde(default)]
     pub(crate) reached: bool,
+    /// Why it is `refused`: `login`, or `tls` where the worker does not accept its master.
+    #[serde(default)]
+    pub(crate) refusal: Option<ForeignText>,
     /// How its tac lets it be shut down: `signal`, `file`, or not at all.
     #[serde(default)]
     pub(crate) allow_shutdown: Option<ForeignText>,
+}
+
+impl WorkerStatus {
+    /// Whether it is the worker that does not accept its master, by TLS.
+    pub(crate) fn distrusts_master(&self) -> bool {
+        self.connection == "refused"
+            && self
+                .refusal
+                .as_ref()
+                .is_some_and(|refusal| *refusal == "tls")
+    }
 }
 
 /// Reads a status file; one that is missing, foreign or of another format is none.

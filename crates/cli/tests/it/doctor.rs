@@ -124,7 +124,6 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             unseen: worker@gpu: python: the environment's Python was not run
             unseen: worker@gpu: bytecode: the environment's Python was not run
             unseen: worker@gpu: tac: `buildbot.tac` was not run
-            unseen: worker@gpu: keepalive: `buildbot.tac` was not run
             unseen: worker@gpu: allow-shutdown: `buildbot.tac` was not run
             unseen: worker@gpu: connection: where its master is could not be found out
             unseen: master: unit-enabled: there is no systemd to ask

@@ -76,12 +76,11 @@ const FILES: [Check; 8] = [
     Check::Changed,
 ];
 /// Checks that need Python to run.
-const PYTHON: [Check; 7] = [
+const PYTHON: [Check; 6] = [
     Check::Python,
     Check::Plugins,
     Check::Bytecode,
     Check::Tac,
-    Check::Keepalive,
     Check::AllowShutdown,
     Check::Connection,
 ];

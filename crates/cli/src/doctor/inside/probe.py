@@ -135,13 +135,16 @@ def text(value):
 
 
 def target(arguments):
-    """(host, port, TLS) of a worker; a host of None where it goes through a proxy, a port of None where it is a socket."""
+    """(host, port, TLS) of a worker; a host of None where it goes through a proxy, a port of None where it is a socket.
+
+    TLS is None, or what makes the context that trusts what the worker trusts.
+    """
     described = arguments.get("connection_string")
     if arguments.get("proxy_connection_string"):
-        return None, None, False
+        return None, None, None
     if not described:
         host = arguments.get("buildmaster_host", arguments.get("host"))
-        return text(host), int(arguments["port"]), bool(arguments.get("useTls"))
+        return text(host), int(arguments["port"]), verified("") if arguments.get("useTls") else None
     from twisted.internet import reactor
     from twisted.internet.endpoints import clientFromString
 
@@ -149,13 +152,41 @@ def target(arguments):
     endpoint = getattr(endpoint, "_wrappedEndpoint", endpoint)
     path = getattr(endpoint, "_path", None)
     if path is not None:
-        return os.fsdecode(path), None, False
+        return os.fsdecode(path), None, None
     host = getattr(endpoint, "_hostText", None) or getattr(endpoint, "_host", None)
     port = getattr(endpoint, "_port", None)
     kind = text(described).partition(":")[0].lower()
     if port is None:
-        return None, None, False
-    return (text(host) if host else None), int(port), kind in ("tls", "ssl")
+        return None, None, None
+    return (text(host) if host else None), int(port), {"tls": verified(text(described)), "ssl": unverified}.get(kind)
+
+
+def verified(described):
+    """Makes a context with the authorities of `trustRoots`, as Twisted's `tls:` does, or with the environment's."""
+    roots = re.search(r":trustRoots=((?:[^:\\]|\\.)*)", described)
+
+    def context():
+        import ssl
+
+        if roots is None:
+            return ssl.create_default_context()
+        directory = re.sub(r"\\(.)", r"\1", roots.group(1))
+        found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for name in os.listdir(directory):
+            if name.endswith(".pem"):
+                found.load_verify_locations(os.path.join(directory, name))
+        return found
+
+    return context
+
+
+def unverified():
+    """A context that takes every certificate, as Twisted's `ssl:` does."""
+    import ssl
+
+    found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    found.check_hostname, found.verify_mode = False, ssl.CERT_NONE
+    return found
 
 
 def reach_socket(path):
@@ -174,7 +205,6 @@ def reach_socket(path):
 def reach(host, port, tls, protocol):
     """{step, reason} of what fails on the way to a master; a reason of None when nothing does."""
     import socket
-    import ssl
 
     if port is None:
         return reach_socket(host)
@@ -188,9 +218,8 @@ def reach(host, port, tls, protocol):
         return {"step": "tcp", "reason": error.strerror or "no answer"}
     try:
         if tls:
-            context = ssl.create_default_context()
             try:
-                connection = context.wrap_socket(connection, server_hostname=host)
+                connection = tls().wrap_socket(connection, server_hostname=host)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
                 return {"step": "tls", "reason": reason or told(error)}
@@ -208,10 +237,6 @@ def reach(host, port, tls, protocol):
     return {"step": "greeting", "reason": None}
 
 
-def number(value):
-    return float(value) if isinstance(value, (int, float)) else None
-
-
 def worker(directory, wishes):
     """The worker's tac, as far as it can be told."""
     answer = {"failure": None, "workers": []}
@@ -221,7 +246,7 @@ def worker(directory, wishes):
         answer["failure"] = told(error)
         return answer
     for arguments in found:
-        one = {"keepalive": number(arguments.get("keepalive")), "target": None, "reach": None}
+        one = {"target": None, "reach": None}
         one["allow_shutdown"] = arguments.get("allow_shutdown") and text(arguments["allow_shutdown"])
         host, port, tls = target(arguments)
         if host is not None:
@@ -236,7 +261,7 @@ def worker(directory, wishes):
 def literals(path):
     """Names that stand at the beginning of a line with `NAME = ...`, which a stream editor can change."""
     with open(path, encoding="utf-8", errors="replace") as file:
-        return re.findall(r"^(keepalive|allow_shutdown) *= ", file.read(), re.M)
+        return re.findall(r"^(allow_shutdown) *= ", file.read(), re.M)
 
 
 def main():

@@ -60,8 +60,6 @@ pub(in crate::doctor) struct Tac {
 /// One `Worker(...)`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct WorkerInTac {
-    /// Seconds.
-    pub(in crate::doctor) keepalive: Option<f64>,
     pub(in crate::doctor) allow_shutdown: Option<String>,
     /// `HOST:PORT`; none where it goes another way.
     pub(in crate::doctor) target: Option<String>,
@@ -109,7 +107,6 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
         (Check::Plugins, "plugins"),
         (Check::Bytecode, "bytecode"),
         (Check::Tac, "tac"),
-        (Check::Keepalive, "tac"),
         (Check::AllowShutdown, "tac"),
         (Check::Connection, "connection"),
     ] {
