@@ -8,12 +8,13 @@ worker holds itself connected, and is given no build until one of the two is res
 """
 
 
-def mend():
-    """Let a login end with its connection, and a connection with its attachment."""
+def mend(note):
+    """Let a login end with its connection, and a connection with its attachment; `note(name)` is called for each worker
+    that is attached."""
     from buildbot.worker import base
     from twisted.spread import pb
 
-    replace(base, "AbstractWorker", "attached", lambda attached: attach(base.Worker, attached))
+    replace(base, "AbstractWorker", "attached", lambda attached: attach(base.Worker, attached, note))
     replace(pb, "_JellyableAvatarMixin", "_cbLogin", lambda log_in: log_in_if_connected(pb.Error, log_in))
 
 
@@ -25,7 +26,7 @@ def replace(module, name, method, change):
         setattr(kind, method, change(original))
 
 
-def attach(kind, attached):
+def attach(kind, attached, note):
     """`AbstractWorker.attached`, after whose failure nothing stays as it is half made.
 
     Latent workers, which are not of that `kind`, see to their own.
@@ -33,8 +34,10 @@ def attach(kind, attached):
 
     def changed(self, connection):
         result = attached(self, connection)
-        if isinstance(self, kind) and hasattr(result, "addErrback"):
-            result.addErrback(close, connection)
+        if hasattr(result, "addCallback"):
+            result.addCallback(lambda value: note(self.workername) or value)
+            if isinstance(self, kind):
+                result.addErrback(close, connection)
         return result
 
     return changed

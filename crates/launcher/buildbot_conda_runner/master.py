@@ -6,6 +6,9 @@ import sys
 import time
 
 from . import answers, attachment, credentials, liveness
+from .arguments import Refusal
+from .attached import Attached
+from .door import Door
 from .log import event_failure
 from .names import AWAY, CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
 from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
@@ -36,6 +39,7 @@ class Master(Role):
         self.away = None  # what is not there, or not to be had, without which there is no serving
         self.others = ""  # who serves from the same database, once an older schema was found
         self.certificates = {}  # what `reload.stamps` gave when the ports were opened
+        self.door, self.attached = Door(runner), Attached(runner.database.state, runner.journal)
 
     def find(self, services):
         for service in services:
@@ -45,7 +49,7 @@ class Master(Role):
 
     def attach(self):
         master = self.master
-        attachment.mend()
+        attachment.mend(self.attached.note)
         liveness.mend(sys.modules["twisted.spread.pb"].Broker)
         by_websocket = sys.modules.get("buildbot.worker.protocols.manager.msgpack")
         if by_websocket is not None:
@@ -237,8 +241,11 @@ class Master(Role):
         if self.router is not None and not self.router.is_there():
             self.router.when_there(self._running)
             return
-        self.state = "running"
         self.errors.clear()
+        if not self._renew():
+            self._start_failed()
+            return
+        self.state = "running"
         config = self.master.config
         if "ssl:" in str((getattr(config, "protocols", None), config.www.get("port"))):
             from . import reload
@@ -246,6 +253,16 @@ class Master(Role):
             self._note_certificates(reload.stamps(config))
         self.announcement = self._serving()
         self._announce()
+
+    def _renew(self):
+        """Do what follows from a configuration that is in effect; says whether that succeeded."""
+        self.attached.keep({worker.workername for worker in self.master.config.workers})
+        try:
+            self.door.renew(self.master)
+        except Exception as error:
+            self.errors.append(error)
+            return False
+        return True
 
     def settled(self):
         from .outage import Outage
@@ -294,6 +311,8 @@ class Master(Role):
 
     def _reload_ended(self, outcome):
         self.runner.stop_vouching()
+        if outcome != "aborted" and not self._renew():
+            outcome = "partial"
         reason = one_line(self.advice + "; ".join(error_text(error) for error in self.errors) + self.place)
         message = {
             "complete": self._serving() + "; configuration update complete",
@@ -371,6 +390,8 @@ class Master(Role):
         if not self.errors:
             return UNEXPECTED, "BuildMaster startup failed", None
         error = self.errors[0]
+        if isinstance(error, Refusal):
+            return error.code, error.reason, error.hint
         if is_damage(error):
             hint = "go back to a backup with `buildbot-conda restore %s`; `--list` shows them"
             return SCHEMA, "the database is damaged: " + error_text(error), hint % self.runner.options.reference

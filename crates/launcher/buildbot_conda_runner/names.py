@@ -41,3 +41,7 @@ LONGEST_RETRY = 10.0
 STOP_PATIENCE = 30
 # The same for a stop that nobody has asked for, which a new start makes good.
 UNASKED_PATIENCE = 10
+
+# How long whoever has connected through a master's door may take to log in, in seconds. Anybody may reach it, and each
+# connection holds a descriptor.
+LOGIN_PATIENCE = 60

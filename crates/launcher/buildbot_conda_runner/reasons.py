@@ -3,6 +3,7 @@
 import errno
 import os
 
+from .arguments import Refusal
 from .names import AWAY, CONFIGURATION, SCHEMA, UNEXPECTED
 from .watching import is_ours, place
 
@@ -41,6 +42,8 @@ def is_damage(error):
 
 def error_text(error):
     """An exception in Buildbot's own words; several lines where it has several."""
+    if isinstance(error, Refusal):
+        return error.reason
     errors = getattr(error, "errors", None)
     if type(error).__name__ == "ConfigErrors" and errors:
         return "\n".join(errors)

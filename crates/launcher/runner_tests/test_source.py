@@ -10,7 +10,7 @@ import sys
 LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
 RUNNER = LAUNCHER / "runner.py"
 SOURCES = [RUNNER, *sorted((LAUNCHER / "buildbot_conda_runner").glob("*.py"))]
-FOREIGN = {"buildbot", "twisted", "zope", "sqlalchemy"}
+FOREIGN = {"buildbot", "twisted", "zope", "sqlalchemy", "OpenSSL", "pip"}
 
 
 def imported(nodes):

@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 61] = [
+const FILES: [(&str, &str); 63] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -43,6 +43,10 @@ const FILES: [(&str, &str); 61] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/attached.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/attachment.py",
     ),
     (
@@ -52,6 +56,10 @@ const FILES: [(&str, &str); 61] = [
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/database.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/door.py",
     ),
     (
         "-rw-r--r--",
