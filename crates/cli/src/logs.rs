@@ -1,14 +1,16 @@
 //! `logs`: the journal of one instance or of all. `journalctl` is what reads, filters, follows and
-//! colours it, as the caller and with his rights; here is only how it is asked.
+//! colours it, as the caller and with his rights; here is only how it is asked, and how entries of several lines are
+//! indented.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitCode};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::InstanceRef;
 use clap::{Args, ValueEnum};
 
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration, no_instance};
+use crate::system::journal;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -69,10 +71,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if references.is_empty() {
         settings.check().map_err(InvalidConfiguration::from)?;
         match &arguments.reference {
-            Some(wanted) => bail!(
-                "no instance `{wanted}` in `{}`\nhint: `buildbot-conda list` names those there are",
-                settings.file()
-            ),
+            Some(wanted) => return Err(no_instance(wanted, &settings)),
             None => bail!(
                 "no instance in `{}`\nhint: `buildbot-conda create` makes one",
                 settings.file()
@@ -83,22 +82,54 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if context.is_elsewhere() {
         command.arg("--root").arg(context.path("/"));
     }
-    let error = command.args(words(arguments, &references)).exec();
-    Err(error).context("run `journalctl`")
+    command.args(words(arguments, &references));
+    show(command)
 }
 
-/// What `journalctl` is asked for, journalctl(1). An entry of several lines, such as a traceback,
-/// comes out whole in these forms. Of all instances each line begins with its unit, since
-/// the identifier in the ordinary form is the role alone.
+/// Passes on what it prints, line by line, and gives its exit status.
+fn show(mut command: Command) -> anyhow::Result<ExitCode> {
+    if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+        // It does not see the terminal any more.
+        command.env("SYSTEMD_COLORS", "1");
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("run `journalctl`")?;
+    let stdout = child.stdout.take().expect("it is a pipe");
+    let mut reader = BufReader::new(stdout);
+    let mut lines = journal::Lines::default();
+    let mut bytes = Vec::new();
+    while reader
+        .read_until(b'\n', &mut bytes)
+        .context("read the journal")?
+        > 0
+    {
+        let line = String::from_utf8_lossy(&bytes);
+        let (line, _) = lines.next(line.trim_end_matches('\n'));
+        let mut stdout = io::stdout().lock();
+        if writeln!(stdout, "{line}")
+            .and_then(|()| stdout.flush())
+            .is_err()
+        {
+            // Whoever read it has left.
+            let _ = child.kill();
+            break;
+        }
+        bytes.clear();
+    }
+    let status = child.wait().context("wait for `journalctl`")?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(ExitCode::from(code.unwrap_or(0)))
+}
+
+/// What `journalctl` is asked for, journalctl(1). Each line begins with its unit, since the identifier in the ordinary form
+/// is the role alone.
 fn words(arguments: &Arguments, references: &[&InstanceRef]) -> Vec<String> {
-    let form = match arguments.reference {
-        Some(_) => "short-iso",
-        None => "with-unit",
-    };
     let mut words = vec![
         "--no-pager".to_owned(),
         "--no-hostname".to_owned(),
-        format!("--output={form}"),
+        format!("--output={}", journal::FORM),
     ];
     match (arguments.lines, &arguments.since) {
         (Some(lines), _) => words.push(format!("--lines={lines}")),

@@ -7,13 +7,16 @@ mod output;
 
 mod adopt;
 mod backup;
+mod build;
 mod check;
 mod completions;
+mod control;
 mod create;
 mod database;
 mod doctor;
 mod drain;
 mod env;
+mod grammar;
 mod headless;
 mod host;
 mod inside;
@@ -39,18 +42,18 @@ mod upgrade;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::database::Failure;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::search_path;
 
-/// Buildbot from a Conda environment, as honest systemd services
+/// Buildbot from a Conda environment, as systemd services
 #[derive(Debug, Parser)]
 #[command(name = "buildbot-conda", version, max_term_width = 100)]
 struct Arguments {
-    /// Look below DIR instead of `/`, and leave the running system alone
-    #[arg(long, global = true, value_name = "DIR")]
+    /// Use DIR in place of `/`, and leave the running system alone
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
     root: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -59,59 +62,81 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Create a master or a worker that serves, in one command
+    #[command(subcommand)]
+    Create(create::Verb),
+    /// Take over units that were written by hand, or go back to them
+    Adopt(adopt::Arguments),
+    /// Stop an instance, disable it and remove it from the configuration
+    Remove(remove::Arguments),
     /// List every instance with its state
     List(list::Arguments),
     /// Show the state of all instances, or one in detail
     Status(status::Arguments),
     /// Show the journal of an instance, or of all
     Logs(logs::Arguments),
-    /// Examine everything that can be wrong, and say what mends it
+    /// Show what came of a build, and the end of the log of what failed
+    Build(build::Arguments),
+    /// Examine everything that can be wrong, and print what fixes it
     Doctor(doctor::Arguments),
+    /// Let running builds finish, then stop an instance
+    Drain(drain::Arguments),
+    /// Run a command in an activated environment
+    Run(run::Arguments),
+    /// Roll back or complete what an interrupted command has left
+    Recover(recover::Arguments),
+    /// Change one key of the configuration, keeping its comments
+    Set(set::Arguments),
+    /// Remove one key of the configuration, so that its default applies
+    Unset(set::UnsetArguments),
     /// Check the configuration and name every problem in it
     Check(check::Arguments),
     /// Show what an instance uses: settings, unit and drop-in
     Show(show::Arguments),
-    /// Run a command in an activated environment
-    Run(run::Arguments),
-    /// Change one key of the configuration, keeping its comments
-    Set(set::Arguments),
-    /// Let running builds finish, then stop an instance and leave it down
-    Drain(drain::Arguments),
     /// Back up a master's database, while it runs or not
     Backup(backup::Arguments),
-    /// Put a backup in the place of a stopped master's database, or list the backups
+    /// Restore a stopped master's database, or list its backups
     Restore(restore::Arguments),
     /// Back up and upgrade a stopped master's database
     Upgrade(upgrade::Arguments),
+    /// Create, update, roll back and verify managed environments
+    #[command(subcommand)]
+    Env(env::Verb),
+    /// Export this host to files, apply them, or name every difference
+    #[command(subcommand)]
+    Host(host::Verb),
     /// Boot without a graphical desktop, or with it again
     #[command(subcommand)]
     Headless(headless::Verb),
+    /// Create, extend and verify a signed apt repository
+    #[command(subcommand)]
+    Repo(repo::Verb),
     /// Print the completions of a shell for this command
     Completions(completions::Arguments),
     /// Write the manual pages of this command
     #[command(hide = true)]
     Manual(manual::Arguments),
-    /// Managed environments: made from a file, updated, rolled back, verified
-    #[command(subcommand)]
-    Env(env::Verb),
-    /// This host as files: export it, bring it to what they say, name every difference
-    #[command(subcommand)]
-    Host(host::Verb),
-    /// Make, extend and verify a signed apt repository
-    #[command(subcommand)]
-    Repo(repo::Verb),
-    /// Make a master or a worker that serves, in one command
-    #[command(subcommand)]
-    Create(create::Verb),
-    /// Stop an instance, disable it and take it out of the configuration
-    Remove(remove::Arguments),
-    /// Roll back or complete what an interrupted command has left
-    Recover(recover::Arguments),
-    /// Take over units that were written by hand, or go back to them
-    Adopt(adopt::Arguments),
     /// What the units call
-    #[command(subcommand)]
+    #[command(subcommand, hide = true)]
     Service(service::Verb),
+    /// `systemctl start`
+    #[command(hide = true)]
+    Start(control::Arguments),
+    /// `systemctl stop`
+    #[command(hide = true)]
+    Stop(control::Arguments),
+    /// `systemctl restart`
+    #[command(hide = true)]
+    Restart(control::Arguments),
+    /// `systemctl reload`
+    #[command(hide = true)]
+    Reload(control::Arguments),
+    /// `systemctl enable`
+    #[command(hide = true)]
+    Enable(control::Arguments),
+    /// `systemctl disable`
+    #[command(hide = true)]
+    Disable(control::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -120,24 +145,35 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     keep_descriptors();
-    let arguments = Arguments::parse();
+    let matches = grammar::complete(Arguments::command()).get_matches();
+    let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context::new(arguments.root);
     let outcome = match arguments.verb {
         Verb::List(arguments) => list::run(&arguments, &context),
         Verb::Status(arguments) => status::run(&arguments, &context),
         Verb::Logs(arguments) => logs::run(&arguments, &context),
+        Verb::Build(arguments) => build::run(&arguments, &context),
         Verb::Doctor(arguments) => doctor::run(&arguments, &context),
         Verb::Check(arguments) => check::run(&arguments, &context),
         Verb::Show(arguments) => show::run(&arguments, &context),
         Verb::Run(arguments) => run::run(arguments, &context),
         Verb::Set(arguments) => set::run(&arguments, &context),
+        Verb::Unset(arguments) => set::run_unset(&arguments, &context),
+        Verb::Start(arguments) => control::run("start", &arguments, &context),
+        Verb::Stop(arguments) => control::run("stop", &arguments, &context),
+        Verb::Restart(arguments) => control::run("restart", &arguments, &context),
+        Verb::Reload(arguments) => control::run("reload", &arguments, &context),
+        Verb::Enable(arguments) => control::run("enable", &arguments, &context),
+        Verb::Disable(arguments) => control::run("disable", &arguments, &context),
         Verb::Drain(arguments) => drain::run(&arguments, &context),
         Verb::Backup(arguments) => backup::run(&arguments, &context),
         Verb::Restore(arguments) => restore::run(&arguments, &context),
         Verb::Upgrade(arguments) => upgrade::run(&arguments, &context),
         Verb::Headless(verb) => headless::run(&verb, &context),
-        Verb::Completions(arguments) => completions::run(&arguments, &Arguments::command()),
-        Verb::Manual(arguments) => manual::run(&arguments, Arguments::command()),
+        Verb::Completions(arguments) => {
+            completions::run(&arguments, &grammar::complete(Arguments::command()))
+        }
+        Verb::Manual(arguments) => manual::run(&arguments, grammar::complete(Arguments::command())),
         Verb::Env(verb) => env::run(&verb, &context),
         Verb::Host(verb) => host::run(&verb, &context),
         Verb::Repo(verb) => repo::run(&verb),

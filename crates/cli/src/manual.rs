@@ -1,6 +1,7 @@
 //! `manual`: the manual pages of the command and its verbs, made from the grammar itself, so that they cannot miss a
-//! verb or an option. Hidden: `cargo xtask deb` calls it, and adds the sections that only a person can write.
+//! verb, an option, a key or an example. Hidden: `cargo xtask deb` calls it, and adds the sections that only a person can write.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +9,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Args, Command};
 use clap_mangen::Man;
+
+use crate::grammar::GROUPS;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -46,9 +49,66 @@ fn write_page(page: &Man, command: &Command, path: &Path) -> anyhow::Result<()> 
     page.render_name_section(&mut text)?;
     page.render_synopsis_section(&mut text)?;
     page.render_description_section(&mut text)?;
-    if command.has_subcommands() {
+    let is_whole = command.find_subcommand(GROUPS[0].1[0]).is_some();
+    if is_whole {
+        text.extend(groups(command).into_bytes());
+    } else if command.has_subcommands() {
         page.render_subcommands_section(&mut text)?;
     }
     page.render_options_section(&mut text)?;
+    if let Some(help) = command.get_after_help() {
+        text.extend(sections(&help.to_string()).into_bytes());
+    }
     Ok(fs::write(path, text)?)
+}
+
+/// The verbs below the headings that help has.
+fn groups(command: &Command) -> String {
+    let mut text = String::from(".SH COMMANDS\n");
+    for (heading, verbs) in GROUPS {
+        writeln!(text, ".SS {heading}").expect("writing to a string succeeds");
+        for verb in verbs {
+            let found = command.find_subcommand(verb);
+            let about = found.and_then(Command::get_about);
+            let about = about.map(ToString::to_string).unwrap_or_default();
+            let (page, about) = (
+                escaped(&format!("buildbot-conda-{verb}(1)")),
+                escaped(&about),
+            );
+            writeln!(text, ".TP\n{page}\n{about}").expect("writing to a string succeeds");
+        }
+    }
+    text
+}
+
+/// What stands below the options in help: each paragraph with a heading is a section of its own, line by line.
+fn sections(help: &str) -> String {
+    let mut text = String::new();
+    for paragraph in help.split("\n\n") {
+        let (first, rest) = paragraph
+            .trim_end()
+            .split_once('\n')
+            .unwrap_or((paragraph, ""));
+        let section = match first.strip_suffix(':') {
+            Some(heading) if !rest.is_empty() => format!(
+                ".SH {}\n.nf\n{}\n.fi\n",
+                heading.to_uppercase(),
+                rest.lines().map(escaped).collect::<Vec<_>>().join("\n")
+            ),
+            _ => format!(".PP\n{}\n", escaped(paragraph.trim_end())),
+        };
+        text += &section;
+    }
+    text
+}
+
+/// A line as roff prints it and nothing else.
+fn escaped(line: &str) -> String {
+    let line = line.strip_prefix("  ").unwrap_or(line);
+    let text = line.replace('\\', "\\e").replace('-', "\\-");
+    if text.starts_with(['.', '\'']) {
+        format!("\\&{text}")
+    } else {
+        text
+    }
 }

@@ -116,6 +116,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     steps.extend(naming.steps);
     let credentials = own_credentials(instance, &settings, context);
     let mut notes = Vec::from_iter(naming.note);
+    notes.extend(left_workers(reference, &settings, context));
     if arguments.data {
         remove_data(instance, credentials, context, &mut steps);
     } else {
@@ -131,6 +132,21 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         notes,
         steps,
     })
+}
+
+/// What becomes of the workers of a master that goes.
+fn left_workers(reference: &InstanceRef, settings: &Settings, context: &Context) -> Vec<String> {
+    let name = reference.to_string();
+    let workers = settings.references().filter(|worker| {
+        let record = WorkerRecord::read(worker, context);
+        record.is_some_and(|record| record.instance.as_ref() == Some(&name))
+    });
+    let note = |worker: &InstanceRef| {
+        format!(
+            "`{worker}` is a worker of it, and goes on trying to connect; `buildbot-conda remove {worker}` removes it"
+        )
+    };
+    workers.map(note).collect()
 }
 
 /// The master on this host for which a worker was created, and its name there.

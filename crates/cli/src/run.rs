@@ -15,9 +15,10 @@ use anyhow::{Context as _, anyhow};
 use buildbot_conda_conda::resolve::{Surroundings, resolve};
 use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::values::CondaEnv;
 
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::system::search_path;
+use crate::system::{managed, search_path};
 
 mod service_user;
 
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<PathBuf>,
 
-    /// The environment as `conda activate` takes it: a name, a path, or nothing for base
+    /// The environment: a name, also that of a managed one, a path, or nothing for base
     #[arg(long, value_name = "ENV")]
     env: Option<OsString>,
 
@@ -66,6 +67,10 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     }
     let surroundings = surroundings(context)?;
     let resolved = resolve(&place.target, &place.conda_root, &surroundings)
+        .or_else(|error| {
+            let prefix = managed_prefix(&place, context).ok_or(error)?;
+            resolve(prefix.as_os_str(), &place.conda_root, &surroundings)
+        })
         .map_err(|error| with_hint(&error, &error.hint()))?;
     service_user::ensure_only_roots(Path::new(&resolved.prefix), context)?;
     let facts =
@@ -166,6 +171,14 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
             group.as_ref().map(|group| group.as_str().to_owned()),
         )),
     })
+}
+
+/// The managed environment whose name was given, as `create` finds it.
+fn managed_prefix(place: &Place, context: &Context) -> Option<PathBuf> {
+    let environment: CondaEnv = place.target.to_str()?.parse().ok()?;
+    let root = place.conda_root.to_str()?.parse().ok()?;
+    let prefix = managed::prefix_of(&environment, &environment.prefix(&root), context)?;
+    Some(buildbot_conda_host::prefix_to_enter(&prefix))
 }
 
 fn surroundings(context: &Context) -> anyhow::Result<Surroundings> {

@@ -1,4 +1,5 @@
-//! `set`: one key of the configuration, written atomically.
+//! `set` and `unset`: one key of the configuration, written atomically; then what has changed, and what brings it into
+//! effect.
 
 use std::fmt;
 use std::fs::{self, Permissions};
@@ -8,24 +9,28 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
+use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::settings::Refusal;
+use buildbot_conda_core::settings::{Effect, Instance, Key, Refusal, Settings};
+use buildbot_conda_core::values::CondaEnv;
 use clap::Args;
+use clap::error::ErrorKind as Usage;
 use tempfile::NamedTempFile;
 
 use crate::output::{self, harmless};
 use crate::system::context::{AS_ROOT, Context, InvalidConfiguration};
+use crate::system::{managed, systemd};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]
 pub(crate) struct Arguments {
-    /// Say what would be changed, and change nothing; stands before the words
+    /// Show what would be changed, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Optional instance, then key and value; without an instance `[defaults]` is changed
     #[arg(
-        num_args = 2..=3,
+        num_args = 1..,
         required = true,
         allow_hyphen_values = true,
         value_names = ["[REF] KEY", "VALUE"]
@@ -33,43 +38,196 @@ pub(crate) struct Arguments {
     words: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+#[command(override_usage = "buildbot-conda unset [--dry-run] [REF] KEY")]
+pub(crate) struct UnsetArguments {
+    /// Show what would be changed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Optional instance, then the key; without an instance `[defaults]` is changed
+    #[arg(num_args = 1..=2, required = true, value_name = "[REF] KEY")]
+    words: Vec<String>,
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    let (reference, key, value) = match arguments.words.as_slice() {
+    // A value may begin with a hyphen, so clap leaves everything behind the first word alone.
+    let is_option = |word: &&String| word.as_str() == "--dry-run";
+    let dry_run = arguments.dry_run || arguments.words.iter().any(|word| is_option(&word));
+    let words: Vec<&String> = arguments
+        .words
+        .iter()
+        .filter(|word| !is_option(word))
+        .collect();
+    let (reference, key, value) = match words[..] {
         [key, value] => (None, key, value),
-        [reference, key, value] => (Some(reference.parse::<InstanceRef>()?), key, value),
-        other => return Err(anyhow!("expected 2 or 3 words, found {}", other.len())),
+        [reference, key, value] => (Some(typed(reference)), key, value),
+        _ => refuse_usage("expected `KEY VALUE` or `REF KEY VALUE`"),
     };
-    let path = context.configuration();
-    // Read by the rules for a configuration first: what they refuse is not to be rewritten.
-    let settings = context.settings()?;
-    let file = path.to_string_lossy().into_owned();
-    let text = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
-    let after =
-        edit::set(&file, &text, reference.as_ref(), key, value).map_err(|error| match error {
-            EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
-            other @ EditError::NoTable { .. } => anyhow!(other),
-        })?;
-    // What only the host can say of it, such as where a credential is.
-    let mut problems = context.settings_from(&after).problems().to_vec();
-    problems.retain(|new| {
-        settings
-            .problems()
-            .iter()
-            .all(|old| old.reason != new.reason)
-    });
-    if !problems.is_empty() {
-        return Err(InvalidConfiguration::Refused(Refusal::Problems { file, problems }).into());
-    }
-    let change = Change {
-        before: text,
-        after,
-        path,
+    let edit = Edit {
+        reference,
+        key,
+        value: Some(value),
     };
-    if arguments.dry_run {
-        return output::print(change);
+    edit.run(dry_run, context)
+}
+
+pub(crate) fn run_unset(arguments: &UnsetArguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let (reference, key) = match &arguments.words[..] {
+        [key] => (None, key),
+        [reference, key] => (Some(typed(reference)), key),
+        _ => refuse_usage("expected `KEY` or `REF KEY`"),
+    };
+    let edit = Edit {
+        reference,
+        key,
+        value: None,
+    };
+    edit.run(arguments.dry_run, context)
+}
+
+fn typed(text: &str) -> InstanceRef {
+    InstanceRef::typed(text).unwrap_or_else(|error| refuse_usage(&error.to_string()))
+}
+
+/// Ends this process as clap does.
+fn refuse_usage(message: &str) -> ! {
+    let message = format!(
+        "{}\n\nFor more information, try '--help'.\n",
+        harmless(message)
+    );
+    clap::Error::raw(Usage::ValueValidation, message).exit()
+}
+
+/// One key, and what becomes of it.
+struct Edit<'a> {
+    reference: Option<InstanceRef>,
+    key: &'a str,
+    /// None where the key is removed.
+    value: Option<&'a str>,
+}
+
+impl Edit<'_> {
+    fn run(&self, dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
+        let path = context.configuration();
+        // Read by the rules for a configuration first: what they refuse is not to be rewritten.
+        let settings = context.settings()?;
+        let file = path.to_string_lossy().into_owned();
+        let before = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
+        let after = self.text(&file, &before, context)?;
+        // What only the host can say of it, such as where a credential is.
+        let changed = context.settings_from(&after);
+        let mut problems = changed.problems().to_vec();
+        problems.retain(|new| {
+            settings
+                .problems()
+                .iter()
+                .all(|old| old.reason != new.reason)
+        });
+        if !problems.is_empty() {
+            return Err(InvalidConfiguration::Refused(Refusal::Problems { file, problems }).into());
+        }
+        let change = Change {
+            path,
+            before,
+            after,
+        };
+        if dry_run {
+            return output::print(change);
+        }
+        change.carry_out()?;
+        let is_change = change.after != change.before;
+        output::print(change)?;
+        if is_change {
+            for step in next_steps(self.key, &settings, &changed, context) {
+                eprintln!("{step}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
     }
-    change.carry_out()?;
-    Ok(ExitCode::SUCCESS)
+
+    /// The text of the configuration with the change.
+    fn text(&self, file: &str, before: &str, context: &Context) -> anyhow::Result<String> {
+        let reference = self.reference.as_ref();
+        let Some(value) = self.value else {
+            if Key::find(self.key).is_none() {
+                // As for a key that is not one and has a value.
+                edit::set(file, before, reference, self.key, "").map_err(refused)?;
+            }
+            return edit::unset(file, before, reference, self.key).map_err(refused);
+        };
+        let after = edit::set(file, before, reference, self.key, value).map_err(refused)?;
+        match self.managed_prefix(&context.settings_from(&after), context) {
+            Some(prefix) => edit::set(file, before, reference, self.key, &prefix).map_err(refused),
+            None => Ok(after),
+        }
+    }
+
+    /// The prefix of a managed environment whose name is the value of `conda-env`, as `create` understands it.
+    fn managed_prefix(&self, after: &Settings, context: &Context) -> Option<String> {
+        let environment: CondaEnv = self
+            .value
+            .filter(|_| self.key == "conda-env")?
+            .parse()
+            .ok()?;
+        let root = match &self.reference {
+            Some(reference) => &after.instance(reference).ok()?.conda_root,
+            None => &after.defaults().ok()?.conda_root,
+        };
+        managed::prefix_of(&environment, &environment.prefix(root), context)
+    }
+}
+
+fn refused(error: EditError) -> anyhow::Error {
+    match error {
+        EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
+        other @ EditError::NoTable { .. } => anyhow!(other),
+    }
+}
+
+/// What brings a change of `key` into effect, for people.
+fn next_steps(key: &str, before: &Settings, after: &Settings, context: &Context) -> Vec<String> {
+    let effect = Key::find(key).map_or(Effect::Restart, |key| key.effect);
+    let changed: Vec<&Instance> = after
+        .instances()
+        .filter(|new| before.instance(&new.reference).ok() != Some(*new))
+        .collect();
+    if changed.is_empty() {
+        return vec![
+            "no instance is concerned: each has a value of its own, or there is none".to_owned(),
+        ];
+    }
+    let drop_in = |instance| {
+        DropIn::of(instance)
+            .ok()
+            .map(|drop_in| drop_in.fingerprint())
+    };
+    let needs_reload = changed
+        .iter()
+        .any(|new| before.instance(&new.reference).ok().and_then(drop_in) != drop_in(*new));
+    let is_running = |instance: &&&Instance| {
+        systemd::is_running(&instance.reference.unit_name()).unwrap_or(false)
+    };
+    let running: Vec<String> = changed
+        .iter()
+        .filter(|_| systemd::runs(context))
+        .filter(is_running)
+        .map(|instance| instance.reference.unit_name())
+        .collect();
+    let mut steps = Vec::new();
+    if needs_reload && systemd::runs(context) {
+        steps.push("next: sudo systemctl daemon-reload".to_owned());
+    }
+    match effect {
+        Effect::Stop => steps.push("in effect at the next stop".to_owned()),
+        Effect::Restart if !running.is_empty() => {
+            steps.push(format!(
+                "next: sudo systemctl restart {}",
+                running.join(" ")
+            ));
+        }
+        Effect::Start | Effect::Restart => steps.push("in effect at the next start".to_owned()),
+    }
+    steps
 }
 
 /// What becomes of the configuration.

@@ -2,7 +2,6 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::bail;
 use buildbot_conda_core::foreign_text::harmless_lines;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
@@ -10,7 +9,8 @@ use clap::Args;
 use crate::listing::{self, Options};
 use crate::output;
 use crate::survey::{self, Row};
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration, no_instance};
+use crate::system::journal;
 use crate::table;
 
 #[derive(Debug, Args)]
@@ -23,7 +23,9 @@ pub(crate) struct Arguments {
 }
 
 /// Lines of the journal that the detail ends with.
-const LOG_LINES: &str = "10";
+const LOG_LINES: usize = 10;
+/// Lines of one entry behind its first.
+const FURTHER_LINES: usize = 2;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let wanted = arguments.reference.as_ref();
@@ -47,10 +49,7 @@ fn look(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<R
             if settings.has_table(reference).is_none() {
                 settings.check().map_err(InvalidConfiguration::from)?;
             }
-            bail!(
-                "no instance `{wanted}` in `{}`\nhint: `buildbot-conda list` names those there are",
-                settings.file()
-            );
+            return Err(no_instance(reference, &settings));
         }
     }
     Ok(rows)
@@ -83,6 +82,9 @@ fn detail(row: &Row, context: &Context) -> String {
     if let Some(environment) = &row.environment {
         line("environment", environment);
     }
+    if let Some(next) = &row.next_environment {
+        line("next start", next);
+    }
     let status = row.status.as_ref();
     if let Some(reload) = status.and_then(|status| status.reconfiguration.as_ref()) {
         let message = reload.message.as_deref().unwrap_or_default();
@@ -92,7 +94,7 @@ fn detail(row: &Row, context: &Context) -> String {
         line("connection", &worker.connection);
     }
     if !context.is_elsewhere()
-        && let Some(log) = last_log_lines(&row.unit)
+        && let Some(log) = last_log_lines(&row.unit, width)
     {
         text.push('\n');
         text.push_str(&log);
@@ -100,20 +102,30 @@ fn detail(row: &Row, context: &Context) -> String {
     text
 }
 
-/// The unit's last lines in the journal; none when this user may not read it.
-fn last_log_lines(unit: &str) -> Option<String> {
+/// The unit's last lines in the journal, none of them longer than the terminal is wide; none when this user may not read
+/// it. A long entry, such as the environment of a build, keeps room for the others.
+fn last_log_lines(unit: &str, width: Option<usize>) -> Option<String> {
     let output = Command::new("journalctl")
         .args([
             "--quiet",
             "--no-pager",
+            "--no-hostname",
+            "--output",
+            journal::FORM,
             "--lines",
-            LOG_LINES,
+            &LOG_LINES.to_string(),
             "--unit",
             unit,
         ])
         .output()
         .ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let text = harmless_lines(&text).into_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+    let lines = journal::last_lines(&harmless_lines(&text), LOG_LINES, FURTHER_LINES);
+    let cut = |line: &String| -> String {
+        line.chars()
+            .take(width.unwrap_or(usize::MAX))
+            .collect::<String>()
+            + "\n"
+    };
+    (output.status.success() && !lines.is_empty()).then(|| lines.iter().map(cut).collect())
 }

@@ -37,8 +37,11 @@ pub(crate) struct Row {
     pub(crate) memory: Option<u64>,
     /// Version of Buildbot.
     pub(crate) buildbot: Option<ForeignText>,
-    /// Absolute prefix of the environment; none when the configuration is bad.
+    /// Absolute prefix of the environment that it runs from, or that the next start enters; none when the configuration is
+    /// bad.
     pub(crate) environment: Option<ForeignText>,
+    /// The prefix that the next start enters, where it runs from another one.
+    pub(crate) next_environment: Option<ForeignText>,
     /// Instance directory; none when the configuration is bad.
     pub(crate) directory: Option<String>,
     /// What it is doing, or why it failed.
@@ -102,6 +105,10 @@ fn row(
         (Ok(_), "") => status.as_ref().and_then(|status| status.message.clone()),
         (Ok(_), text) => Some(text.into()),
     };
+    let (environment, next_environment) = match &instance {
+        Ok(instance) => environments_of(instance, unit),
+        Err(_) => (None, None),
+    };
     Row {
         instance: reference.to_string(),
         unit: reference.unit_name(),
@@ -114,10 +121,8 @@ fn row(
         pid: unit.main_pid(),
         memory: unit.memory(),
         buildbot: current.and_then(|status| status.buildbot.clone()),
-        environment: instance
-            .as_ref()
-            .ok()
-            .map(|instance| environment_of(instance, unit)),
+        environment,
+        next_environment,
         directory: instance
             .as_ref()
             .ok()
@@ -145,22 +150,24 @@ pub(crate) fn create_command(reference: &InstanceRef) -> String {
     )
 }
 
-/// The prefix that the main process runs from, or that the next start enters: of a managed environment, the generation.
-fn environment_of(instance: &Instance, unit: &Unit) -> ForeignText {
-    let configured = instance.prefix();
-    let entered = buildbot_conda_host::prefix_to_enter(configured.as_str());
-    let environment = entered
-        .parent()
-        .filter(|_| entered.as_os_str() != configured.as_str());
-    let running = environment
-        .zip(unit.main_pid())
-        .and_then(|(environment, pid)| {
-            // PREFIX/bin/python
-            let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            let prefix = program.parent()?.parent()?.to_owned();
-            (prefix.parent() == Some(environment)).then_some(prefix)
-        });
-    ForeignText::of_path(&running.unwrap_or(entered))
+/// The prefix that the main process runs from, or that the next start enters; and that of the next start, where it is
+/// another one. Of a managed environment, each is a generation.
+fn environments_of(instance: &Instance, unit: &Unit) -> (Option<ForeignText>, Option<ForeignText>) {
+    let entered = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
+    let next = ForeignText::of_path(&entered);
+    let running = unit.main_pid().and_then(|pid| {
+        // PREFIX/bin/python
+        let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        let prefix = program.parent()?.parent()?.to_owned();
+        let is_python = program.file_name()?.to_str()?.starts_with("python");
+        // A link on the way is no difference, and what cannot be followed shows none.
+        let is_other = entered.canonicalize().ok()? != prefix;
+        (is_python && is_other && prefix.join("conda-meta").is_dir()).then_some(prefix)
+    });
+    match running {
+        Some(running) => (Some(ForeignText::of_path(&running)), Some(next)),
+        None => (Some(next), None),
+    }
 }
 
 /// systemd says of its own failures what it did, and not what of the configuration it was about;

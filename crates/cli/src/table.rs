@@ -33,13 +33,23 @@ fn narrow(rows: &[Row], width: usize) -> String {
     for (row, line) in rows.iter().zip(short) {
         text += &line;
         text.push('\n');
-        for (name, value) in [("environment", &row.environment), ("doing", &row.message)] {
+        let message = row.message.as_ref().map(ToString::to_string);
+        for (name, value) in [("environment", environment(row)), ("doing", message)] {
             if let Some(value) = value {
                 text += &output::fold(&format!("{name}: {value}"), 4, 6, Some(width));
             }
         }
     }
     text
+}
+
+/// The environment that runs, and beside it the one of the next start where that is another.
+fn environment(row: &Row) -> Option<String> {
+    let environment = row.environment.as_ref()?;
+    Some(match &row.next_environment {
+        None => environment.to_string(),
+        Some(next) => format!("{environment} (next start: {next})"),
+    })
 }
 
 /// The rows as an aligned table with a header, without rules.
@@ -61,7 +71,7 @@ fn lines(rows: &[Row], with_long: bool) -> Vec<String> {
             or_dash(row.buildbot.as_ref()),
         ];
         if with_long {
-            cells.push(or_dash(row.environment.as_ref()));
+            cells.push(environment(row).unwrap_or_else(dash));
             cells.push(or_dash(row.message.as_ref()));
         }
         table.add_row(cells);
@@ -123,6 +133,7 @@ mod tests {
             memory: Some(101 << 20),
             buildbot: Some("4.3.0".into()),
             environment: Some("/home/bb/anaconda3/envs/buildbot".into()),
+            next_environment: None,
             directory: None,
             message: Some(message.into()),
             status: None,
@@ -140,6 +151,14 @@ worker@gpu  active   9s  1234  101 MiB  4.3.0     /home/bb/anaconda3/envs/buildb
         assert_eq!(folded(&rows, None), wide);
         assert_eq!(folded(&rows, Some(91)), wide);
         assert_ne!(folded(&rows, Some(90)), wide);
+    }
+
+    #[test]
+    fn the_environment_of_the_next_start_stands_beside_the_one_that_runs() {
+        let mut row = row("master", "running");
+        row.next_environment = Some("/opt/envs/new".into());
+        let expect = "/home/bb/anaconda3/envs/buildbot (next start: /opt/envs/new)  running";
+        assert!(folded(&[row], None).contains(expect));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! change that would make the file worse is refused.
 
 use thiserror::Error;
-use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+use toml_edit::{Document, DocumentMut, Item, Table, TableLike, Value};
 
 use crate::names::InstanceRef;
 use crate::settings::{Problem, Refusal, Settings};
@@ -40,10 +40,7 @@ pub fn set(
 ) -> Result<String, EditError> {
     let before = Settings::parse(file, content.as_bytes());
     let Ok(mut document) = content.parse::<DocumentMut>() else {
-        return Err(before
-            .check()
-            .expect_err("text that is no TOML has a syntax problem")
-            .into());
+        return Err(syntax_problem(&before));
     };
     let table_name = reference.map_or_else(|| "defaults".to_owned(), ToString::to_string);
     let no_table = |path: &str| EditError::NoTable {
@@ -70,6 +67,86 @@ pub fn set(
     let after = document.to_string();
     refuse_new_problems(&before, &Settings::parse(file, after.as_bytes()))?;
     Ok(after)
+}
+
+/// The content of `file` without `key`, which is named as for [`set`], with the comment right above it; unchanged where the
+/// table does not have the key. A table in braces that is empty afterwards goes as well.
+///
+/// # Errors
+///
+/// [`EditError`] as for [`set`].
+pub fn unset(
+    file: &str,
+    content: &str,
+    reference: Option<&InstanceRef>,
+    key: &str,
+) -> Result<String, EditError> {
+    let before = Settings::parse(file, content.as_bytes());
+    let table = reference.map_or_else(|| "defaults".to_owned(), ToString::to_string);
+    let path: Vec<&str> = match key.split_once('.') {
+        None => vec![&table, key],
+        Some((outer, inner)) => vec![&table, outer, inner],
+    };
+    let after = without(content, &path).ok_or_else(|| syntax_problem(&before))?;
+    refuse_new_problems(&before, &Settings::parse(file, after.as_bytes()))?;
+    Ok(after)
+}
+
+/// `content` without the key that `path` leads to, or as it is where there is none; nothing when it is not TOML.
+fn without(content: &str, path: &[&str]) -> Option<String> {
+    let document = Document::parse(content).ok()?;
+    let (key, parents) = path.split_last()?;
+    let parent = parents
+        .iter()
+        .try_fold(document.as_item(), |item, name| item.get(name));
+    let found = parent
+        .and_then(Item::as_table_like)
+        .and_then(|table| table.get_key_value(key));
+    let (Some(parent), Some((found, item))) = (parent, found) else {
+        return Some(content.to_owned());
+    };
+    let is_line = parent.is_table() && item.is_value();
+    if let (true, Some(start), Some(end)) = (is_line, found.span(), item.span()) {
+        return Some(without_lines(content, start.start, end.end));
+    }
+    let mut document = document.into_mut();
+    let mut parent = document.as_item_mut();
+    for name in parents {
+        parent = parent.get_mut(name)?;
+    }
+    parent.as_table_like_mut()?.remove(key);
+    let Some(braces) = parent.as_inline_table_mut() else {
+        return Some(document.to_string());
+    };
+    if braces.is_empty() && parents.len() > 1 {
+        return without(content, parents);
+    }
+    braces.fmt();
+    Some(document.to_string())
+}
+
+/// `content` without the lines that two places are in, and without the comment right above them.
+fn without_lines(content: &str, start: usize, end: usize) -> String {
+    let line_start = |at: usize| content[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let mut first = line_start(start);
+    while first > 0 {
+        let above = line_start(first - 1);
+        if !content[above..first].trim_start().starts_with('#') {
+            break;
+        }
+        first = above;
+    }
+    let last = content[end..]
+        .find('\n')
+        .map_or(content.len(), |newline| end + newline + 1);
+    content[..first].to_owned() + &content[last..]
+}
+
+fn syntax_problem(settings: &Settings) -> EditError {
+    let refusal = settings.check();
+    refusal
+        .expect_err("text that is no TOML has a syntax problem")
+        .into()
 }
 
 /// The content of `file` with the table of `reference` as it is in `source`: replaced, added, or
@@ -260,6 +337,65 @@ mod tests {
             edit("defaults = 1\n", None, "user", "bb")
                 .unwrap_err()
                 .contains("is no table")
+        );
+    }
+
+    #[test]
+    fn a_key_goes_with_the_comment_right_above_it() {
+        let content = "# top\n[defaults]\n# why\n# because\nuser = \"x\" # really\n\n# of the log\n\nlog = \"both\"\n\
+                       environment = { TZ = \"UTC\", A = \"b\" } # c\n\
+                       [\"worker@a\"]\ndirectory = \"/a\"\ncredentials.p = \"x\"\n[\"worker@a\".environment]\nA = \"1\"\n";
+        let unset = |reference: Option<&str>, key: &str| {
+            let reference = reference.map(|text| text.parse().unwrap());
+            super::unset("f", content, reference.as_ref(), key).map_err(|error| error.to_string())
+        };
+        for (reference, key, gone, instead) in [
+            (
+                None,
+                "user",
+                "# why\n# because\nuser = \"x\" # really\n",
+                "",
+            ),
+            (None, "log", "log = \"both\"\n", ""),
+            (None, "environment.TZ", "TZ = \"UTC\", ", ""),
+            (
+                None,
+                "environment",
+                "environment = { TZ = \"UTC\", A = \"b\" } # c\n",
+                "",
+            ),
+            (
+                Some("worker@a"),
+                "credentials.p",
+                "credentials.p = \"x\"\n",
+                "",
+            ),
+            (Some("worker@a"), "environment.A", "A = \"1\"\n", ""),
+            (
+                Some("worker@a"),
+                "environment",
+                "[\"worker@a\".environment]\nA = \"1\"\n",
+                "",
+            ),
+            (None, "hardening", "", ""),
+            (None, "nothing.at.all", "", ""),
+            (Some("master"), "user", "", ""),
+        ] {
+            let expect = content.replacen(gone, instead, 1);
+            assert_eq!(
+                unset(reference, key).unwrap(),
+                expect,
+                "{reference:?} {key}"
+            );
+        }
+        // A named instance needs its directory.
+        let refused = unset(Some("worker@a"), "directory").unwrap_err();
+        assert!(refused.contains("missing key `directory`"), "{refused}");
+        let last = "[master]\nenvironment = { A = \"b\" }";
+        let reference = "master".parse().unwrap();
+        assert_eq!(
+            super::unset("f", last, Some(&reference), "environment.A").unwrap(),
+            "[master]\n"
         );
     }
 

@@ -108,6 +108,66 @@ impl InstanceRef {
     pub fn unit(&self) -> Unit {
         Unit(self.clone())
     }
+
+    /// What an administrator types: a reference, or the name of its unit with or without `.service`.
+    ///
+    /// # Errors
+    ///
+    /// [`NameError`], with the reference that was probably meant.
+    pub fn typed(text: &str) -> Result<Self, NameError> {
+        let bare = text
+            .strip_prefix("buildbot-")
+            .map_or(text, |rest| rest.strip_suffix(".service").unwrap_or(rest));
+        bare.parse().map_err(|error| match (error, probable(bare)) {
+            (NameError::Reference(_), Some(probable)) => NameError::Mistyped {
+                text: text.to_owned(),
+                probable,
+            },
+            (error, _) => error,
+        })
+    }
+
+    /// The one of `known` that this one was probably meant to be.
+    pub fn nearest<'k>(&self, known: impl Iterator<Item = &'k Self>) -> Option<&'k Self> {
+        let typed = self.to_string();
+        known
+            .filter(|known| *known != self && known.name.is_some() == self.name.is_some())
+            .map(|known| (distance(&typed, &known.to_string()), known))
+            .filter(|(distance, known)| *distance <= 2.max(known.to_string().len() / 4))
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, known)| known)
+    }
+}
+
+/// How many slips of the fingers turn one text into the other.
+fn distance(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(one, other)
+}
+
+/// A reference whose role is mistyped, or that has something else in the place of its `@`.
+fn probable(text: &str) -> Option<InstanceRef> {
+    let (role, name) = match text.split_once('@') {
+        Some((role, name)) => (role, Some(name)),
+        None => (text, None),
+    };
+    let roles = Role::ALL.into_iter();
+    if let Some((_, role)) = roles
+        .map(|known| (distance(&role.to_ascii_lowercase(), known.as_str()), known))
+        .filter(|(distance, _)| *distance <= 2)
+        .min_by_key(|(distance, _)| *distance)
+    {
+        let name = name.map(str::parse).transpose().ok()?;
+        return Some(InstanceRef { role, name });
+    }
+    Role::ALL.into_iter().find_map(|role| {
+        let rest = text.strip_prefix(role.as_str())?;
+        let name = rest.trim_start_matches(['-', '_', '.', ':', '/', ' ']);
+        let name = name.parse().ok()?;
+        Some(InstanceRef {
+            role,
+            name: Some(name),
+        })
+    })
 }
 
 impl fmt::Display for InstanceRef {
@@ -186,6 +246,14 @@ pub enum NameError {
         .0.escape_debug()
     )]
     Reference(String),
+    /// Not a reference, but nearly one.
+    #[error("`{}` is not an instance; did you mean `{probable}`?", .text.escape_debug())]
+    Mistyped {
+        /// What was typed.
+        text: String,
+        /// What was probably meant.
+        probable: InstanceRef,
+    },
     /// Not a unit of an instance.
     #[error("`{}` is not the unit of an instance, such as `buildbot-master.service`", .0.escape_debug())]
     Unit(String),
@@ -250,6 +318,63 @@ mod tests {
             &long,
         ] {
             assert!(text.parse::<InstanceRef>().is_err(), "{text:?} was taken");
+        }
+    }
+
+    #[test]
+    fn units_are_references_where_an_administrator_types_them() {
+        for (text, expect) in [
+            ("master", "master"),
+            ("buildbot-master", "master"),
+            ("buildbot-master.service", "master"),
+            ("buildbot-worker@gpu", "worker@gpu"),
+            ("buildbot-worker@gpu.service", "worker@gpu"),
+        ] {
+            assert_eq!(InstanceRef::typed(text), Ok(expect.parse().unwrap()));
+        }
+        for text in [
+            "buildbot-",
+            "x",
+            "buildbot-master.target",
+            "worker@",
+            "buildbot-worker@.service",
+        ] {
+            assert!(InstanceRef::typed(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_proposed() {
+        for (text, expect) in [
+            ("wroker@gpu", Some("worker@gpu")),
+            ("mastr", Some("master")),
+            ("Master", Some("master")),
+            ("worker-gpu", Some("worker@gpu")),
+            ("buildbot-wrker@gpu.service", Some("worker@gpu")),
+            ("gpu", None),
+            ("worker@", None),
+        ] {
+            let message = InstanceRef::typed(text).unwrap_err().to_string();
+            let proposed = expect.map(|expect| format!("did you mean `{expect}`?"));
+            assert_eq!(
+                message.contains("did you mean"),
+                proposed.is_some(),
+                "{message}"
+            );
+            assert!(message.contains(&proposed.unwrap_or_default()), "{message}");
+        }
+        let known: Vec<InstanceRef> = ["master", "worker", "worker@gpu", "worker@cpu-large"]
+            .map(|text| text.parse().unwrap())
+            .into();
+        for (text, expect) in [
+            ("worker@gup", Some("worker@gpu")),
+            ("worker@cpu-lagre", Some("worker@cpu-large")),
+            ("worker@night", None),
+            ("worker@gpu", None),
+        ] {
+            let typed: InstanceRef = text.parse().unwrap();
+            let nearest = typed.nearest(known.iter()).map(ToString::to_string);
+            assert_eq!(nearest.as_deref(), expect, "{text}");
         }
     }
 

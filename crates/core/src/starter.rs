@@ -72,6 +72,9 @@ pub struct Address {
     pub port: u16,
 }
 
+/// Where masters expect workers by convention.
+pub const WORKER_PORT: u16 = 9989;
+
 /// A value of a new instance that cannot be one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StartError {
@@ -82,7 +85,7 @@ pub enum StartError {
     )]
     Worker(String),
     /// No `HOST:PORT`.
-    #[error("`{}` is no address; write `HOST:PORT`, such as `ci.example.org:9989`", .0.escape_debug())]
+    #[error("`{}` is not an address; write `HOST` or `HOST:PORT`, such as `ci.example.org:9989`", .0.escape_debug())]
     Address(String),
 }
 
@@ -114,6 +117,25 @@ impl std::str::FromStr for WorkerName {
             return Ok(Self(text.to_owned()));
         }
         Err(StartError::Worker(text.to_owned()))
+    }
+}
+
+impl Address {
+    /// An address whose port may be left out: then it is the one on which masters expect workers.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Address`] when it is none.
+    pub fn with_any_port(text: &str) -> Result<Self, StartError> {
+        let is_bare_v6 = text.parse::<std::net::Ipv6Addr>().is_ok();
+        if is_bare_v6 {
+            format!("[{text}]:{WORKER_PORT}").parse()
+        } else if text.ends_with(']') || !text.contains(':') {
+            format!("{text}:{WORKER_PORT}").parse()
+        } else {
+            text.parse()
+        }
+        .map_err(|_| StartError::Address(text.to_owned()))
     }
 }
 
@@ -255,6 +277,23 @@ mod tests {
             "", "x", "x:", ":1", "x:0", "x:65536", "a b:1", "::1:1", "x'y:1", "-x:1", "x\\:1:1",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_port_has_the_usual_one() {
+        for (text, address) in [
+            ("ci.example.org", "ci.example.org:9989"),
+            ("ci:1", "ci:1"),
+            ("::1", "[::1]:9989"),
+            ("[2001:db8::1]", "[2001:db8::1]:9989"),
+            ("[::1]:7", "[::1]:7"),
+        ] {
+            let found = Address::with_any_port(text).unwrap();
+            assert_eq!(found.to_string(), address);
+        }
+        for text in ["", "ci:", "ci:x", "a b", "-x", "ci/x"] {
+            assert!(Address::with_any_port(text).is_err(), "{text}");
         }
     }
 

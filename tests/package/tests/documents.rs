@@ -38,7 +38,12 @@ fn tree(package: &Package) -> Vec<Node> {
             .expect("the packed program runs on its build machine");
         assert!(output.status.success(), "{words:?} --help: {output:?}");
         let help = String::from_utf8(output.stdout).expect("help is UTF-8");
-        let verbs: BTreeSet<String> = entries(&help, "Commands:")
+        // Below `Commands:`, or below the headings of the groups.
+        let commands = help.split("\nOptions:\n").next().unwrap_or_default();
+        let verbs: BTreeSet<String> = commands
+            .lines()
+            .filter_map(|line| line.strip_prefix("  "))
+            .filter(|entry| entry.starts_with(|first: char| first.is_ascii_lowercase()))
             .map(|entry| {
                 let verb = entry.split_whitespace().next().unwrap_or_default();
                 verb.to_owned()
@@ -51,6 +56,7 @@ fn tree(package: &Package) -> Vec<Node> {
                 .map(|verb| [words.as_slice(), std::slice::from_ref(verb)].concat()),
         );
         let options = entries(&help, "Options:")
+            .chain(entries(&help, "Everywhere:"))
             .filter_map(|entry| {
                 let mut parts = entry.split_whitespace().map(|word| word.trim_matches(','));
                 parts.find(|word| word.starts_with("--"))

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::{anyhow, bail};
-use buildbot_conda_core::names::{InstanceName, InstanceRef, Role};
+use anyhow::bail;
+use buildbot_conda_core::names::{InstanceName, InstanceRef, NameError, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::starter::{Address, Way, WorkerName};
+use buildbot_conda_core::starter::{Address, WORKER_PORT, Way, WorkerName};
 
 use crate::system::record::{Record, WorkerRecord};
 
@@ -15,14 +15,12 @@ use crate::system::record::{Record, WorkerRecord};
 const ACCOUNT: &str = "bb-worker";
 /// Longest name of an account.
 const LONGEST_ACCOUNT: usize = 31;
-/// Where a master listens that nobody has a record of.
-const WORKER_PORT: u16 = 9989;
 
 /// What was asked for.
 #[derive(Debug, Default)]
 pub(super) struct Wish {
     pub(super) name: Option<InstanceName>,
-    /// `HOST:PORT` or a reference.
+    /// `HOST`, `HOST:PORT` or a reference.
     pub(super) master: Option<String>,
     pub(super) worker_name: Option<WorkerName>,
     pub(super) user: Option<String>,
@@ -137,13 +135,16 @@ pub(super) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<Decision> {
         role: Role::Worker,
         name: wish.name.clone(),
     };
-    let (master, way) = match address(wish)? {
-        Some(address) if wish.tls => (None, Way::Tls(address)),
-        Some(address) => (None, Way::Tcp(address)),
-        None => {
-            let master = choose_master(wish.master.as_deref(), &facts.masters)?;
-            (Some(master.clone()), master.way(wish.tls)?)
-        }
+    let given = wish.master.as_deref().map(place_of_master).transpose()?;
+    let here = |wanted| -> anyhow::Result<_> {
+        let master = choose_master(wanted, &facts.masters)?;
+        Ok((Some(master.clone()), master.way(wish.tls)?))
+    };
+    let (master, way) = match &given {
+        Some(Place::Elsewhere(address)) if wish.tls => (None, Way::Tls(address.clone())),
+        Some(Place::Elsewhere(address)) => (None, Way::Tcp(address.clone())),
+        Some(Place::Here(wanted)) => here(Some(wanted))?,
+        None => here(None)?,
     };
     let worker = worker_name(wish, master.as_ref())?;
     let record = WorkerRecord {
@@ -177,22 +178,30 @@ pub(super) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<Decision> {
     })
 }
 
-fn address(wish: &Wish) -> anyhow::Result<Option<Address>> {
-    let given = wish.master.as_deref().filter(|text| text.contains(':'));
-    Ok(given.map(str::parse).transpose()?)
+/// Where the master is that `--master` names.
+enum Place {
+    Here(InstanceRef),
+    Elsewhere(Address),
+}
+
+/// An instance of this host, or the address of another; what is nearly an instance is a slip of the fingers.
+fn place_of_master(text: &str) -> anyhow::Result<Place> {
+    match InstanceRef::typed(text) {
+        Ok(reference) => Ok(Place::Here(reference)),
+        Err(error @ NameError::Mistyped { .. }) if !text.contains(['.', ':']) => Err(error.into()),
+        Err(error) if text.contains('@') => Err(error.into()),
+        Err(_) => Ok(Place::Elsewhere(Address::with_any_port(text)?)),
+    }
 }
 
 /// The master that is named, or the plain one, or the only one.
-fn choose_master<'a>(given: Option<&str>, masters: &'a [Master]) -> anyhow::Result<&'a Master> {
-    let wanted = match given {
-        Some(text) => Some(text.parse::<InstanceRef>().map_err(|_| {
-            anyhow!("`{text}` is no master; write `HOST:PORT`, `master` or `master@NAME`")
-        })?),
-        None => None,
-    };
+fn choose_master<'a>(
+    wanted: Option<&InstanceRef>,
+    masters: &'a [Master],
+) -> anyhow::Result<&'a Master> {
     let mut candidates: Vec<&Master> = masters.iter().collect();
     let is_plain = |master: &&Master| master.instance.reference.name.is_none();
-    if let Some(wanted) = &wanted {
+    if let Some(wanted) = wanted {
         candidates.retain(|master| master.instance.reference == *wanted);
     } else if candidates.iter().any(is_plain) {
         candidates.retain(is_plain);
@@ -200,14 +209,14 @@ fn choose_master<'a>(given: Option<&str>, masters: &'a [Master]) -> anyhow::Resu
     if let [master] = candidates[..] {
         return Ok(master);
     }
-    let text = match (&wanted, candidates.len()) {
+    let text = match (wanted, candidates.len()) {
         (Some(wanted), _) => {
             format!("`{wanted}` was not made by `buildbot-conda create master`")
         }
         (None, 0) => "no master of this host was made by `buildbot-conda create master`".to_owned(),
         (None, _) => "there are several masters on this host".to_owned(),
     };
-    bail!("{text}\nhint: name the master with `--master HOST:PORT` or `--master master@NAME`");
+    bail!("{text}\nhint: name the master with `--master HOST` or `--master master@NAME`");
 }
 
 /// The name that was given, that of the instance, or the one that the master has from its first minute.

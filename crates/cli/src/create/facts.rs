@@ -13,6 +13,7 @@ use super::master::configured_user;
 use super::{Common, Draft, place};
 use crate::system::context::Context;
 use crate::system::installations::is_for_everybody;
+use crate::system::managed;
 use crate::system::record::{Noted as _, Record, WorkerRecord};
 
 pub(super) fn read(
@@ -92,8 +93,8 @@ fn is_open(settings: &Settings, common: &Common, draft: &Draft, context: &Contex
     } else {
         return false;
     };
-    let prefix =
-        place::managed(environment, &prefix, context).unwrap_or_else(|| prefix.as_str().to_owned());
+    let prefix = managed::prefix_of(environment, &prefix, context)
+        .unwrap_or_else(|| prefix.as_str().to_owned());
     let is_given = common.conda_root.is_some() || common.conda_env.is_some();
     is_given || context.is_elsewhere() || is_for_everybody(prefix.as_ref())
 }

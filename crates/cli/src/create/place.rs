@@ -9,14 +9,13 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::values::{AbsolutePath, CondaEnv};
 use buildbot_conda_host::access::closed_environment;
 
 use super::{Common, Draft};
 use crate::inside::access::{self, Obstacle};
 use crate::system::accounts::find_user;
 use crate::system::context::{AS_ROOT, Context, InvalidConfiguration};
-use crate::system::installations;
+use crate::system::{installations, managed};
 
 /// Puts account, environment and directory into the draft, and gives the instance as it will be.
 /// `user` is the account unless one is given.
@@ -66,26 +65,11 @@ pub(super) fn settle(
         Ok(instance.clone())
     };
     let instance = settled(draft)?;
-    if let Some(prefix) = managed(&instance.conda_env, &instance.prefix(), context) {
+    if let Some(prefix) = managed::prefix_of(&instance.conda_env, &instance.prefix(), context) {
         draft.set("conda-env", &prefix)?;
         return settled(draft);
     }
     Ok(instance)
-}
-
-/// The prefix of a managed environment, where the installation has none of that name: a host needs no conda.
-pub(super) fn managed(
-    environment: &CondaEnv,
-    prefix: &AbsolutePath,
-    context: &Context,
-) -> Option<String> {
-    let is_there = |prefix: &str| context.path(&format!("{prefix}/conda-meta")).is_dir();
-    let name = environment.to_string();
-    if name.contains('/') || is_there(prefix.as_str()) {
-        return None;
-    }
-    let prefix = paths::managed_prefix(&name);
-    is_there(&prefix).then_some(prefix)
 }
 
 /// Refuses what would fail later, while nothing is begun.

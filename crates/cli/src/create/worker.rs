@@ -26,7 +26,8 @@ use crate::system::values::{Identity, Mode};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The master: `HOST:PORT`, or an instance on this host; by default the master on this host
+    /// The master: `HOST` or `HOST:PORT` (port 9989 by default), or an instance on this host; by default the master on this
+    /// host
     #[arg(long, value_name = "MASTER")]
     master: Option<String>,
     /// The name by which the master knows the worker

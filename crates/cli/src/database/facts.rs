@@ -60,6 +60,9 @@ pub(crate) struct Facts {
     /// What the configuration listens on.
     #[serde(default)]
     pub(crate) ports: Vec<Port>,
+    /// Where its web pages are, as the configuration describes it for Twisted.
+    #[serde(default)]
+    pub(crate) www: Vec<String>,
 }
 
 /// A TCP port of a master.

@@ -244,6 +244,8 @@ def inspect(directory, check):
         answer = sqlite(os.path.realpath(path), check)
     answer["buildbot"] = buildbot.version
     answer["ports"] = ports(config)
+    www = (getattr(config, "www", None) or {}).get("port")
+    answer["www"] = [str(port) for port in (www if isinstance(www, (list, tuple)) else [www]) if port]
     return answer
 
 

@@ -112,7 +112,7 @@ impl<'a> Master<'a> {
     }
 
     /// The environment's Python with a program of ours, activated; it starts in the directory.
-    fn python(&self, script: &str, arguments: &[OsString]) -> Result<Command, Failure> {
+    pub(crate) fn python(&self, script: &str, arguments: &[OsString]) -> Result<Command, Failure> {
         let python = activation::python_of(self.instance);
         let words = [OsString::from("-c"), script.into()];
         let arguments = words.into_iter().chain(arguments.iter().cloned()).collect();

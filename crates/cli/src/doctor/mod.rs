@@ -36,13 +36,12 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, ValueEnum as _};
 
 use crate::output;
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::{Context, InvalidConfiguration, no_instance};
 use finding::{Check, Finding, Severity};
 use inside::{Depth, Inside};
 use scene::{Scene, Viewer};
@@ -125,10 +124,7 @@ fn examine(
     if let (Some(reference), Ok(settings)) = (&arguments.reference, &settings)
         && settings.has_table(reference) == Some(false)
     {
-        bail!(
-            "no instance `{reference}` in `{}`\nhint: `buildbot-conda list` names those there are",
-            settings.file()
-        );
+        return Err(no_instance(reference, settings));
     }
     let scene = Scene::new(
         settings.as_ref().ok(),

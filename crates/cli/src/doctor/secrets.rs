@@ -1,4 +1,4 @@
-//! The credentials of the configuration: there, root's, and for nobody else's eyes.
+//! The credentials of the configuration: there, root's, for nobody else's eyes, and those that a running process has.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -9,6 +9,7 @@ use buildbot_conda_core::settings::Instance;
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
+use crate::system::credentials;
 
 pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     if !scene.wants(Check::Credentials) {
@@ -38,6 +39,18 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
                 findings.push(Finding::problem(Check::Credentials, reference, seen).words(words));
             }
         }
+    }
+    for name in credentials::changed_since_start(instance, scene.context) {
+        let seen = format!(
+            "the credential `{name}` has changed since the start: what runs has the old one"
+        );
+        let finding = Finding::warning(Check::Credentials, reference, seen);
+        let unit = instance.reference.unit_name();
+        findings.push(
+            finding
+                .command(["systemctl", "restart", &unit])
+                .words("credentials are handed over at a start; a reload does not change them"),
+        );
     }
     if findings.is_empty() {
         let seen = match instance.credentials.len() {

@@ -25,6 +25,16 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     if unit.property("LoadState") == "masked" {
         return Vec::new();
     }
+    let is_off = unit.property("UnitFileState") == "disabled";
+    if is_off && unit.property("ActiveState") == "inactive" {
+        // Somebody has decided so: neither half is an oversight.
+        let seen = format!(
+            "`{}` is disabled and stopped",
+            instance.reference.unit_name()
+        );
+        let ok = |check| Finding::ok(check, reference, seen.clone());
+        return vec![ok(Check::UnitEnabled), ok(Check::UnitState)];
+    }
     vec![enabled(instance, unit), state(instance, unit)]
 }
 

@@ -62,8 +62,31 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
     }
 }
 
+/// Credentials are handed over at a start and never again: a new one would be missing where `master.cfg` looks for it.
+fn refuse_new_credentials(service: &Service<'_>) -> anyhow::Result<()> {
+    let has = |name: &str| {
+        let directory = service.credentials.as_ref();
+        directory.is_some_and(|directory| directory.join(name).exists())
+    };
+    let names = service.instance.credentials.keys();
+    let missing: Vec<String> = names
+        .filter(|name| !has(name.as_str()))
+        .map(|name| format!("`{}`", name.as_str()))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "the master was started without the credential {}, and credentials are handed over at a start; the old \
+         configuration still serves\nhint: `systemctl restart {}`",
+        missing.join(", "),
+        service.instance.reference.unit_name()
+    )
+}
+
 /// Nothing has been touched when it fails.
 fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
+    refuse_new_credentials(service)?;
     match checkconfig(service.instance, service.credentials.as_deref())? {
         Checked::Good => Ok(()),
         Checked::Ended(said) => bail!(

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
+use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Refusal, Settings};
 use buildbot_conda_host::Unusable;
@@ -83,6 +84,18 @@ impl Context {
             self.root.as_deref(),
         )?)
     }
+}
+
+/// The refusal of an instance that has no table in the configuration.
+pub(crate) fn no_instance(wanted: &InstanceRef, settings: &Settings) -> anyhow::Error {
+    let hint = wanted.nearest(settings.references()).map_or_else(
+        || "`buildbot-conda list` shows those that are configured".to_owned(),
+        |near| format!("did you mean `{near}`?"),
+    );
+    anyhow!(
+        "no instance `{wanted}` in `{}`\nhint: {hint}",
+        settings.file()
+    )
 }
 
 /// The configuration is at fault: exit status 78.

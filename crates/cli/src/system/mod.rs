@@ -8,6 +8,8 @@
 //! * `activation`, `checkconfig`: programs of an instance's environment
 //! * `systemd`: what systemd says of units and does with them; `unit_files` are those of an administrator,
 //!   `unit_settings` the rules that commands share with a unit
+//! * `managed`: managed environments by their names; `credentials`: those that a process has
+//! * `journal`: the text of the journal as it is shown
 //! * `values`: modes, owners and identities, in steps and profiles
 //! * `files`: files of root's, written whole or not at all
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
@@ -21,11 +23,14 @@ pub(crate) mod as_user;
 pub(crate) mod checkconfig;
 pub(crate) mod children;
 pub(crate) mod context;
+pub(crate) mod credentials;
 pub(crate) mod draining;
 pub(crate) mod files;
 pub(crate) mod installations;
 pub(crate) mod interrupt;
+pub(crate) mod journal;
 pub(crate) mod main_process;
+pub(crate) mod managed;
 pub(crate) mod own_place;
 pub(crate) mod prompt;
 pub(crate) mod record;

@@ -182,7 +182,7 @@ fn a_worker_for_a_master_elsewhere_needs_a_password() {
         stdout:
         stderr:
         error: no master of this host was made by `buildbot-conda create master`
-        hint: name the master with `--master HOST:PORT` or `--master master@NAME`
+        hint: name the master with `--master HOST` or `--master master@NAME`
     "#]],
     );
 }
@@ -375,12 +375,12 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
         "#]],
         ),
         (
-            &["create", "worker", "--master=nowhere", "--dry-run"],
+            &["create", "worker", "--master=mastr", "--dry-run"],
             expect![[r#"
             status 1
             stdout:
             stderr:
-            error: `nowhere` is no master; write `HOST:PORT`, `master` or `master@NAME`
+            error: `mastr` is not an instance; did you mean `master`?
         "#]],
         ),
         (
@@ -389,7 +389,7 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
             status 1
             stdout:
             stderr:
-            error: `host:x` is no address; write `HOST:PORT`, such as `ci.example.org:9989`
+            error: `host:x` is not an address; write `HOST` or `HOST:PORT`, such as `ci.example.org:9989`
         "#]],
         ),
         (
@@ -399,7 +399,7 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
                 stdout:
                 stderr:
                 error: `master@x` was not made by `buildbot-conda create master`
-                hint: name the master with `--master HOST:PORT` or `--master master@NAME`
+                hint: name the master with `--master HOST` or `--master master@NAME`
             "#]],
         ),
         (

@@ -615,7 +615,7 @@ fn refusals_say_what_to_do() {
         &unknown.stderr,
         &expect![[r#"
         error: no instance `worker` in `ROOT/etc/buildbot-conda/config.toml`
-        hint: `buildbot-conda list` names those there are
+        hint: `buildbot-conda list` shows those that are configured
     "#]],
     );
     for words in [

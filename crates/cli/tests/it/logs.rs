@@ -39,13 +39,33 @@ const TWO: &str = "[master]\ndirectory = \"/srv/m\"\n[\"worker@gpu\"]\ndirectory
 fn the_journal_of_one_instance_is_asked_for() {
     assert_eq!(
         asked(&host(TWO), &["worker@gpu"]),
-        "--root / --no-pager --no-hostname --output=short-iso --lines=100 \
+        "--root / --no-pager --no-hostname --output=with-unit --lines=100 \
          --unit=buildbot-worker@gpu.service "
     );
 }
 
 #[test]
-fn without_an_instance_every_line_names_its_unit() {
+fn an_entry_of_several_lines_is_indented_by_four_blanks() {
+    let host = host(TWO);
+    let prefix = "Sun 2026-11-29 16:14:12 UTC buildbot-master.service[13]: ";
+    let blanks = " ".repeat(prefix.len());
+    let script = format!(
+        "#!/bin/sh\nprintf '%s\\n' '{prefix}Traceback' '{blanks}  File x' '{prefix}end'; exit 3\n"
+    );
+    host.add_program("journalctl", &script);
+    let said = logs(&host, &["master"]);
+    assert_eq!(
+        said,
+        house::said(
+            3,
+            &format!("{prefix}Traceback\n      File x\n{prefix}end\n"),
+            ""
+        )
+    );
+}
+
+#[test]
+fn without_an_instance_those_of_all_are_asked_for() {
     assert_eq!(
         asked(&host(TWO), &[]),
         "--root / --no-pager --no-hostname --output=with-unit --lines=100 \
@@ -63,7 +83,7 @@ fn filters_are_handed_on() {
                 "-f", "-n", "5", "--level", "Error", "--since", "-2h", "master"
             ]
         ),
-        "--root / --no-pager --no-hostname --output=short-iso --lines=5 --follow --priority=err \
+        "--root / --no-pager --no-hostname --output=with-unit --lines=5 --follow --priority=err \
          --since=-2h --unit=buildbot-master.service "
     );
     assert!(asked(&host, &["master", "--since", "today"]).contains(" --lines=all --since=today "));
@@ -109,7 +129,7 @@ fn an_instance_that_is_not_there_is_refused() {
     assert_eq!(
         refused(&host(TWO), &["worker"], 1),
         "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` names those there are\n"
+         hint: `buildbot-conda list` shows those that are configured\n"
     );
     assert_eq!(
         refused(&host(""), &[], 1),

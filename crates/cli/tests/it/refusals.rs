@@ -132,7 +132,7 @@ fn an_instance_that_is_not_there_is_named_by_every_verb() {
     let unknown = refusal(
         1,
         "error: no instance `master@x` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` names those there are\n",
+         hint: `buildbot-conda list` shows those that are configured\n",
     );
     for words in [
         &["status", "master@x"][..],

@@ -151,6 +151,7 @@ fn json_has_the_keys_that_the_manual_names() {
         "memory",
         "buildbot",
         "environment",
+        "next_environment",
         "directory",
         "message",
         "status",
@@ -266,7 +267,7 @@ fn an_instance_that_is_not_there_is_refused() {
         1,
         "",
         "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` names those there are\n",
+         hint: `buildbot-conda list` shows those that are configured\n",
     );
     assert_eq!(host.run(&["status", "worker"]), expect);
     assert_eq!(host.run(&["show", "worker"]).status, Some(78));
@@ -307,13 +308,20 @@ credentials."password" = "/etc/buildbot-conda/credentials/gpu"
 fn set_changes_one_key_and_keeps_owner_mode_and_comments() {
     let host = Host::configured(GOOD);
     fs::set_permissions(host.path(CONFIGURATION), fs::Permissions::from_mode(0o640)).unwrap();
+    let next = "in effect at the next start\n";
+    let lines = "in `/etc/buildbot-conda/config.toml`:\n    \
+                 - conda-root = \"/opt/conda\" # not ours to move\n    \
+                 + conda-root = \"/srv/conda\" # not ours to move\n";
     assert_eq!(
         host.run(&["set", "conda-root", "/srv/conda"]),
-        said(0, "", "")
+        said(0, lines, next)
     );
+    let lines = "in `/etc/buildbot-conda/config.toml`:\n    \
+                 - environment = { TZ = \"UTC\", QUOTES = 'say \"x\"' }\n    \
+                 + environment = { TZ = \"CET\", QUOTES = 'say \"x\"' }\n";
     assert_eq!(
-        host.run(&["set", "worker@gpu", "environment.TZ", "CET"]),
-        said(0, "", "")
+        host.run(&["set", "buildbot-worker@gpu", "environment.TZ", "CET"]),
+        said(0, lines, next)
     );
     let expect = GOOD
         .replace("\"/opt/conda\"", "\"/srv/conda\"")
@@ -362,16 +370,12 @@ fn a_dry_run_of_set_shows_the_lines_and_changes_none() {
     );
     let refused = host.run(&["set", "--dry-run", "colour", "red"]);
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(78), ""));
-    // After the words it would be one of them, and is no value that is taken by accident.
+    let last = host.run(&["set", "master", "user", "ci", "--dry-run"]);
     assert_eq!(
-        host.run(&["set", "user", "ci", "--dry-run"]).status,
-        Some(1)
+        last,
+        host.run(&["set", "--dry-run", "master", "user", "ci"])
     );
-    assert_eq!(
-        host.run(&["set", "master", "user", "ci", "--dry-run"])
-            .status,
-        Some(2)
-    );
+    assert_eq!(last.status, Some(0));
     assert_eq!(fs::read_to_string(host.path(CONFIGURATION)).unwrap(), GOOD);
 }
 
@@ -381,7 +385,7 @@ fn set_follows_a_link_and_leaves_it_a_link() {
     let target = host.path("etc/buildbot-conda/of-this-host.toml");
     fs::rename(host.path(CONFIGURATION), &target).unwrap();
     std::os::unix::fs::symlink("of-this-host.toml", host.path(CONFIGURATION)).unwrap();
-    assert_eq!(host.run(&["set", "user", "builder"]), said(0, "", ""));
+    assert_eq!(host.run(&["set", "user", "builder"]).status, Some(0));
     assert!(
         host.path(CONFIGURATION)
             .symlink_metadata()
@@ -447,11 +451,187 @@ fn set_without_its_words_is_a_usage_error() {
         &["set"][..],
         &["set", "user"],
         &["set", "a", "b", "c", "d"],
+        &["set", "wroker", "user", "x"],
+        &["unset"],
+        &["unset", "a", "b", "c"],
+        &["unset", "wroker", "user"],
         &["nope"],
         &[],
     ] {
         assert_eq!(host.run(words).status, Some(2), "{words:?}");
     }
+}
+
+#[test]
+fn unset_brings_the_default_back() {
+    let host = Host::configured(GOOD);
+    let gone = "in `/etc/buildbot-conda/config.toml`:\n    - drain = \"90min\"\n";
+    let words = ["unset", "worker@gpu", "drain"];
+    let shown = host.run(&[&words[..], &["--dry-run"]].concat());
+    assert_eq!(shown, said(0, gone, ""));
+    assert_eq!(host.read(CONFIGURATION), GOOD);
+    assert_eq!(
+        host.run(&words),
+        said(0, gone, "in effect at the next stop\n")
+    );
+    assert_eq!(
+        host.read(CONFIGURATION),
+        GOOD.replace("drain = \"90min\"\n", "")
+    );
+    let nothing = "# nothing changes in `/etc/buildbot-conda/config.toml`\n";
+    assert_eq!(host.run(&words), said(0, nothing, ""));
+    let entry = host.run(&["unset", "worker@gpu", "environment.TZ"]);
+    assert_eq!(entry.status, Some(0));
+    let text = host.read(CONFIGURATION);
+    assert!(
+        text.contains("environment = { QUOTES = 'say \"x\"' }\n"),
+        "{text}"
+    );
+    for (words, reason) in [
+        (
+            &["unset", "worker@gpu", "directory"][..],
+            "missing key `directory`",
+        ),
+        (&["unset", "darin"], "unknown key"),
+    ] {
+        let refused = host.run(words);
+        assert_eq!(refused.status, Some(78), "{words:?}");
+        assert!(refused.stderr.contains(reason), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_change_that_concerns_nobody_is_called_that() {
+    let host = Host::configured("[defaults]\nuser = \"x\"\n\n[master]\nuser = \"m\"\n");
+    let outcome = host.run(&["set", "user", "y"]);
+    assert_eq!(outcome.status, Some(0));
+    assert_eq!(
+        outcome.stderr,
+        "no instance is concerned: each has a value of its own, or there is none\n"
+    );
+}
+
+#[test]
+fn the_name_of_a_managed_environment_is_set_as_its_prefix() {
+    let host = Host::configured(GOOD);
+    host.create_directory("var/lib/buildbot-conda/envs/build/generation/conda-meta");
+    host.link("var/lib/buildbot-conda/envs/build/current", "generation");
+    for (words, expect) in [
+        (
+            &["set", "conda-env", "build"][..],
+            "conda-env = \"/var/lib/buildbot-conda/envs/build/current\"",
+        ),
+        (
+            &["set", "worker@gpu", "conda-env", "build"],
+            "conda-env = \"/var/lib/buildbot-conda/envs/build/current\"",
+        ),
+        (&["set", "conda-env", "other"], "conda-env = \"other\""),
+    ] {
+        let outcome = host.run(words);
+        assert_eq!(outcome.status, Some(0), "{}", outcome.stderr);
+        assert!(
+            outcome.stdout.contains(&format!("    + {expect}\n")),
+            "{}",
+            outcome.stdout
+        );
+    }
+    // The installation's own of that name is meant where there is one.
+    host.create_directory("opt/conda/envs/build/conda-meta");
+    let outcome = host.run(&["set", "conda-env", "build"]);
+    assert!(
+        outcome.stdout.contains("+ conda-env = \"build\"\n"),
+        "{}",
+        outcome.stdout
+    );
+}
+
+#[test]
+fn help_of_set_has_every_key_and_help_has_headings_and_examples() {
+    let host = Host::configured("");
+    for verb in ["set", "unset"] {
+        let help = host.run(&[verb, "--help"]).stdout;
+        for key in [
+            "conda-env ",
+            "credentials.NAME ",
+            "environment.NAME ",
+            "watchdog ",
+        ] {
+            assert!(help.contains(&format!("\n  {key}")), "{help}");
+        }
+    }
+    let help = host.run(&["--help"]).stdout;
+    assert!(help.contains("\nSet up:\n  create "), "{help}");
+    assert!(help.contains("\nExamples:\n"), "{help}");
+    assert!(!help.contains("\n  service"), "{help}");
+    assert!(
+        help.lines().all(|line| line.chars().count() <= 80),
+        "{help}"
+    );
+}
+
+#[test]
+fn a_mistyped_instance_gets_the_near_one() {
+    let host = Host::configured(GOOD);
+    for (words, expect) in [
+        (&["show", "wroker@gpu"][..], "did you mean `worker@gpu`?"),
+        (&["show", "worker@gup"], "did you mean `worker@gpu`?"),
+        (&["status", "worker@gup"], "did you mean `worker@gpu`?"),
+        (&["logs", "worker@gup"], "did you mean `worker@gpu`?"),
+        (&["drain", "mastr"], "did you mean `master`?"),
+    ] {
+        let outcome = host.run(words);
+        assert_ne!(outcome.status, Some(0), "{words:?}");
+        assert!(
+            outcome.stderr.contains(expect),
+            "{words:?}: {}",
+            outcome.stderr
+        );
+    }
+    let by_unit = host.run(&["show", "buildbot-worker@gpu.service"]);
+    assert_eq!(by_unit, host.run(&["show", "worker@gpu"]));
+}
+
+#[test]
+fn doctor_sees_a_credential_that_a_process_has_otherwise() {
+    let host = Host::configured("[master]\ncredentials = { a = \"a\", b = \"b\", c = \"c\" }\n");
+    for (name, text) in [("a", "same"), ("b", "new"), ("c", "new")] {
+        let path = format!("etc/buildbot-conda/credentials/{name}");
+        host.write(&path, text);
+        host.set_mode(&path, 0o600);
+    }
+    host.set_mode("etc/buildbot-conda/credentials", 0o700);
+    let words = ["doctor", "master", "--only", "credentials"];
+    assert!(!host.run(&words).stdout.contains("has changed"));
+    host.write("run/credentials/buildbot-master.service/a", "same");
+    host.write("run/credentials/buildbot-master.service/b", "old");
+    let outcome = host.run(&words);
+    for (name, expect) in [("a", false), ("b", true), ("c", true)] {
+        let seen = format!("the credential `{name}` has changed since the start");
+        assert_eq!(outcome.stdout.contains(&seen), expect, "{outcome}");
+    }
+    assert!(
+        outcome
+            .stdout
+            .contains("systemctl restart buildbot-master.service"),
+        "{outcome}"
+    );
+    assert_eq!(outcome.status, Some(0), "a warning: {outcome}");
+}
+
+#[test]
+fn a_master_that_goes_names_the_workers_that_stay() {
+    let host = Host::configured(
+        "[\"master@x\"]\ndirectory = \"/srv/m\"\n[worker]\n[\"worker@y\"]\ndirectory = \"/srv/y\"\n",
+    );
+    let record = r#"{"master": "localhost:9989", "worker": "y", "instance": "master@x"}"#;
+    host.write("var/lib/buildbot-conda/created/worker@y.json", record);
+    let outcome = host.run(&["remove", "master@x", "--dry-run"]);
+    assert_eq!(outcome.status, Some(0), "{outcome}");
+    assert!(
+        outcome.stdout.contains("`worker@y` is a worker of it"),
+        "{outcome}"
+    );
+    assert!(!outcome.stdout.contains("`worker` is"), "{outcome}");
 }
 
 #[test]
@@ -478,17 +658,15 @@ fn a_reader_that_goes_away_is_no_failure() {
 fn every_verb_is_in_the_readme() {
     let readme = include_str!("../../../../README.md");
     let help = Host::configured("").run(&["--help"]).stdout;
-    let commands = help.split("Commands:\n").nth(1).unwrap();
-    let commands = commands.split("\n\n").next().unwrap();
-    for line in commands.lines() {
+    let commands = help.split("Options:\n").next().unwrap();
+    let verbs = commands.lines().filter_map(|line| line.strip_prefix("  "));
+    let mut count = 0;
+    for line in verbs {
         let verb = line.split_whitespace().next().unwrap();
-        if verb == "help" {
-            continue;
-        }
-        // The units call `service`; people need not know it.
-        let is_told = verb == "service"
-            || readme.contains(&format!("`buildbot-conda {verb}"))
+        let is_named = readme.contains(&format!("`buildbot-conda {verb}"))
             || readme.contains(&format!("`{verb} "));
-        assert!(is_told, "`{verb}` is not in the README");
+        assert!(is_named, "`{verb}` is not in the README");
+        count += 1;
     }
+    assert!(count > 20, "{count}");
 }

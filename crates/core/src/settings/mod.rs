@@ -1,15 +1,17 @@
 //! `config.toml` as settings: strict, with every problem of a file at once, and with the good
 //! instances usable beside the bad ones.
 //!
-//! `instance` is what comes out, `problem` says what is wrong and where, `read` turns tables into typed layers, `resolve` lays
-//! the defaults below each instance.
+//! `keys` has what may stand in a table, `instance` is what comes out, `problem` says what is wrong and where, `read` turns
+//! tables into typed layers, `resolve` lays the defaults below each instance.
 
 mod instance;
+mod keys;
 mod problem;
 mod read;
 mod resolve;
 
 pub use instance::{Defaults, Instance};
+pub use keys::{Effect, KEYS, Key};
 pub use problem::{Affects, Position, Problem, Refusal};
 pub use resolve::Settings;
 

@@ -80,8 +80,9 @@ impl Problem {
 pub enum Refusal {
     /// The file has no table for it.
     #[error(
-        "{file}: no table `{table}`\nhint: add {table} with `directory = \"...\"` to the file, or \
+        "{file}: no table `{table}`\nhint: {}add {table} with `directory = \"...\"` to the file, or \
          `systemctl disable {unit}`",
+        .near.as_ref().map_or_else(String::new, |near| format!("did you mean `{near}`? Otherwise ")),
         table = table_header(.reference),
         unit = .reference.unit_name(),
     )]
@@ -90,6 +91,8 @@ pub enum Refusal {
         file: String,
         /// The instance that was asked for.
         reference: InstanceRef,
+        /// The configured one that was probably meant.
+        near: Option<InstanceRef>,
     },
     /// The file has problems that concern it, in the order of the file.
     #[error("{}", list(.file, .problems))]

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{Affects, Position, Problem};
-use super::{Hardening, Log, Upgrade, Word};
+use super::{Hardening, Log, Upgrade, Word, keys};
 use crate::names::InstanceRef;
 use crate::paths;
 use crate::values::{
@@ -20,23 +20,6 @@ use crate::values::{
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
-
-/// Every key of `[defaults]` and of an instance's table.
-pub(super) const KEYS: [&str; 13] = [
-    "conda-env",
-    "conda-root",
-    "credentials",
-    "directory",
-    "drain",
-    "environment",
-    "group",
-    "hardening",
-    "log",
-    "start-timeout",
-    "upgrade",
-    "user",
-    "watchdog",
-];
 
 /// What one table says.
 #[derive(Debug, Default)]
@@ -144,7 +127,7 @@ fn syntax_hint(line: &str) -> Option<String> {
             ));
         }
     } else if let Some((key, value)) = line.split_once(':')
-        && KEYS.contains(&key.trim())
+        && keys::names().contains(&key.trim())
     {
         let value = value.trim().trim_matches(['"', '\'']);
         return Some(format!("write `{} = \"{value}\"`", key.trim()));
@@ -217,7 +200,7 @@ impl Reader<'_> {
                 hint: Some(hint),
             }
         } else {
-            let hint = KEYS.contains(&name).then(|| {
+            let hint = keys::names().contains(&name).then(|| {
                 format!("put `{name}` below a line `[defaults]`, or below that of one instance")
             });
             ValueError {
@@ -266,7 +249,8 @@ impl Reader<'_> {
                 "upgrade" => layer.upgrade = self.word(&path, value, affects),
                 "hardening" => layer.hardening = self.word(&path, value, affects),
                 _ => {
-                    let hint = closest(name, &KEYS).map(|close| format!("did you mean `{close}`?"));
+                    let hint = closest(name, &keys::names())
+                        .map(|close| format!("did you mean `{close}`?"));
                     let error = ValueError {
                         reason: "unknown key".to_owned(),
                         hint,
@@ -398,7 +382,7 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The one of `words` that a slip of the fingers turns into `name`.
-fn closest<'w>(name: &str, words: &[&'w str]) -> Option<&'w str> {
+pub(super) fn closest<'w>(name: &str, words: &[&'w str]) -> Option<&'w str> {
     words
         .iter()
         .map(|word| (strsim::damerau_levenshtein(name, word), *word))

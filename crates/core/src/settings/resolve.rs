@@ -119,6 +119,7 @@ impl Settings {
             _ => Err(Refusal::NotConfigured {
                 file: self.file.clone(),
                 reference: reference.clone(),
+                near: reference.nearest(self.references()).cloned(),
             }),
         }
     }

@@ -237,15 +237,17 @@ fn masters_that_are_not_there_and_names_that_are_taken_are_refused() {
             "master@none",
             expect![[r#"
             `master@none` was not made by `buildbot-conda create master`
-            hint: name the master with `--master HOST:PORT` or `--master master@NAME`"#]],
+            hint: name the master with `--master HOST` or `--master master@NAME`"#]],
         ),
         (
-            "nowhere",
-            expect!["`nowhere` is no master; write `HOST:PORT`, `master` or `master@NAME`"],
+            "mastr",
+            expect!["`mastr` is not an instance; did you mean `master`?"],
         ),
         (
             "host:x",
-            expect!["`host:x` is no address; write `HOST:PORT`, such as `ci.example.org:9989`"],
+            expect![
+                "`host:x` is not an address; write `HOST` or `HOST:PORT`, such as `ci.example.org:9989`"
+            ],
         ),
     ] {
         let wish = Wish {
@@ -268,7 +270,7 @@ fn masters_that_are_not_there_and_names_that_are_taken_are_refused() {
     facts.masters.clear();
     expect![[r#"
         no master of this host was made by `buildbot-conda create master`
-        hint: name the master with `--master HOST:PORT` or `--master master@NAME`"#]]
+        hint: name the master with `--master HOST` or `--master master@NAME`"#]]
     .assert_eq(&decided(&wish("gpu"), &facts));
 }
 

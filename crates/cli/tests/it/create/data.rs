@@ -156,6 +156,7 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
         &expect![[r#"
         status 0
         stdout:
+        # `worker@gpu` is a worker of it, and goes on trying to connect; `buildbot-conda remove worker@gpu` removes it
         in `/etc/buildbot-conda/config.toml`:
             without [master]
         remove `/var/lib/buildbot-conda/created/master.json`

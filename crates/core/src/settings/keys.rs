@@ -1,0 +1,127 @@
+//! Every key of the configuration once: its name, what it means, and when a change of it takes effect.
+
+/// When a change of a key takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// In a new process: what runs keeps the old value until it is restarted.
+    Restart,
+    /// The next start reads it; there is no reason to restart what runs.
+    Start,
+    /// The next stop reads it, also that of a process that runs already.
+    Stop,
+}
+
+/// A key of `[defaults]` and of an instance's table.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// As written in a table.
+    pub name: &'static str,
+    /// What stands after the key and a dot, for a key whose value is a table.
+    pub entry: Option<&'static str>,
+    /// In one line.
+    pub meaning: &'static str,
+    /// When a change takes effect.
+    pub effect: Effect,
+}
+
+impl Key {
+    /// As `set` expects it: `drain`, `environment.NAME`.
+    pub fn written(&self) -> String {
+        match self.entry {
+            None => self.name.to_owned(),
+            Some(entry) => format!("{}.{entry}", self.name),
+        }
+    }
+
+    /// The key of a name as `set` expects it, if there is one.
+    pub fn find(written: &str) -> Option<&'static Self> {
+        let outer = written.split('.').next().unwrap_or_default();
+        KEYS.iter().find(|key| key.name == outer)
+    }
+}
+
+const fn key(name: &'static str, effect: Effect, meaning: &'static str) -> Key {
+    Key {
+        name,
+        entry: None,
+        meaning,
+        effect,
+    }
+}
+
+const fn table(name: &'static str, meaning: &'static str) -> Key {
+    Key {
+        name,
+        entry: Some("NAME"),
+        meaning,
+        effect: Effect::Restart,
+    }
+}
+
+/// All of them, by name.
+pub const KEYS: [Key; 13] = [
+    key(
+        "conda-env",
+        Effect::Restart,
+        "environment: a name, `base`, or an absolute prefix",
+    ),
+    key(
+        "conda-root",
+        Effect::Restart,
+        "directory of the Conda installation",
+    ),
+    table(
+        "credentials",
+        "file of a secret, relative to /etc/buildbot-conda/credentials",
+    ),
+    key(
+        "directory",
+        Effect::Restart,
+        "directory of the instance, where `buildbot.tac` is",
+    ),
+    key(
+        "drain",
+        Effect::Stop,
+        "how long a stop waits for running builds, such as `30min`",
+    ),
+    table(
+        "environment",
+        "variable that is set after the environment is activated",
+    ),
+    key(
+        "group",
+        Effect::Restart,
+        "group; the account's primary group by default",
+    ),
+    key(
+        "hardening",
+        Effect::Restart,
+        "sandbox: `standard`, `strict` or `none`",
+    ),
+    key(
+        "log",
+        Effect::Restart,
+        "`journal`, or `both` to write `twistd.log` as well",
+    ),
+    key(
+        "start-timeout",
+        Effect::Start,
+        "how long a start may take before it is aborted",
+    ),
+    key(
+        "upgrade",
+        Effect::Start,
+        "whether a start upgrades the database: `auto` or `manual`",
+    ),
+    key("user", Effect::Restart, "account that runs the instance"),
+    key(
+        "watchdog",
+        Effect::Restart,
+        "how long an instance may hang before it is restarted, or `off`",
+    ),
+];
+
+/// Their names.
+pub(super) fn names() -> [&'static str; KEYS.len()] {
+    KEYS.map(|key| key.name)
+}
