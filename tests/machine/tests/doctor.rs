@@ -21,13 +21,14 @@ const STATUS: &str = "/run/buildbot-conda/worker/status.json";
 struct Found {
     check: String,
     instance: Option<String>,
+    instances: Vec<String>,
     severity: String,
     seen: String,
     commands: Vec<String>,
     has_words: bool,
 }
 
-/// What has to be seen: check, instance or nothing, severity, a part of what was seen.
+/// What has to be seen: check, one of its instances or nothing, severity, a part of what was seen.
 type Expected<'a> = (&'a str, &'a str, &'a str, &'a str);
 
 struct Patient<'machine>(&'machine Machine);
@@ -103,7 +104,8 @@ fn ensure_named(found: &[Found], expected: &[Expected<'_>], is_repaired: bool) -
     for (check, instance, severity, seen) in expected {
         let is_it = |found: &&Found| {
             found.check == *check
-                && found.instance.as_deref().unwrap_or_default() == *instance
+                && (found.instances.is_empty() && instance.is_empty()
+                    || found.instances.iter().any(|name| name == instance))
                 && found.severity == *severity
                 && found.seen.contains(seen)
         };
@@ -126,6 +128,12 @@ fn found(finding: &Value) -> Option<Found> {
     Some(Found {
         check: text(&finding["check"])?,
         instance: text(&finding["instance"]),
+        instances: finding["instances"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(text)
+            .collect(),
         severity,
         seen: text(&finding["seen"])?,
         commands: commands.into_iter().flatten().filter_map(text).collect(),
@@ -443,7 +451,7 @@ fn environment(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("mv {PREFIX}/conda-meta /home/bb/conda-meta"),
-        &[("environment", "", "problem", "has no `conda-meta`")],
+        &[("environment", "master", "problem", "has no `conda-meta`")],
         &format!("mv /home/bb/conda-meta {PREFIX}/conda-meta"),
     )?;
     // Several things at once: all commands in their order, each once. The environment that two instances lack is made
@@ -454,7 +462,7 @@ fn environment(patient: &Patient<'_>) -> Outcome {
              ! systemctl start {MASTER_UNIT}"
         ),
         &[
-            ("environment", "", "problem", "there is no environment"),
+            ("environment", "master", "problem", "there is no environment"),
             ("unit-state", "master", "problem", "has failed"),
             ("unit-state", "worker", "warning", "is stopped"),
             ("unit-enabled", "master", "warning", "does not start at boot"),

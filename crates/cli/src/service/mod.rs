@@ -4,6 +4,7 @@
 //! The units say where their credentials are; without that somebody calls by hand, and then systemd
 //! is asked to do the whole thing properly.
 
+mod next_step;
 mod own;
 mod prepare;
 mod reload;
@@ -51,6 +52,9 @@ pub(crate) enum Verb {
         #[arg(value_name = "UNIT")]
         names: Vec<String>,
     },
+    /// Say what comes next after an installation
+    #[command(hide = true)]
+    NextStep,
     /// What `env update` asks of a generation, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
@@ -76,6 +80,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Prepare { reference } => return prepare::run(reference, context),
         Verb::Own { reference } => return own::run(reference, context),
         Verb::UnitFile { names } => return unit_file::run(names, context),
+        Verb::NextStep => return next_step::run(context),
         Verb::Try(arguments) => return trial::run(arguments, context),
         Verb::Make(make) => return inside::run(make, context),
     };
@@ -99,6 +104,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Prepare { .. }
         | Verb::Make(_)
         | Verb::Try(_)
+        | Verb::NextStep
         | Verb::UnitFile { .. }
         | Verb::Own { .. } => {
             unreachable!("it has returned above")

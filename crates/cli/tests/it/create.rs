@@ -285,6 +285,51 @@ fn somebody_without_an_environment_is_led_to_those_that_are_there() {
     assert_eq!(hint(&host), format!("{there}{make}"));
 }
 
+#[test]
+fn an_installation_ends_with_the_step_that_comes_next() {
+    let host = host();
+    let next = |host: &Host| {
+        let said = host.run(&["service", "next-step"]);
+        assert_eq!((said.status, said.stdout.as_str()), (Some(0), ""), "{said}");
+        said.stderr
+    };
+    assert_eq!(next(&host), "");
+    let wants = "etc/systemd/system/multi-user.target.wants";
+    for role in ["master", "worker"] {
+        let unit = format!("buildbot-{role}.service");
+        host.link(
+            &format!("{wants}/{unit}"),
+            &format!("/usr/lib/systemd/system/{unit}"),
+        );
+    }
+    let create = "`sudo buildbot-conda create master` and `sudo buildbot-conda create worker`\n";
+    assert_eq!(next(&host), format!("buildbot-conda: next: {create}"));
+    std::fs::remove_dir_all(host.path("home/bb/anaconda3")).unwrap();
+    let begin = "buildbot-conda: next: `sudo buildbot-conda env create buildbot` (from the package `buildbot-conda-env`), or \
+                 `sudo buildbot-conda set conda-root DIR` for a Conda that is there, then ";
+    assert_eq!(next(&host), format!("{begin}{create}"));
+    for file in ["conda-meta/history", "bin/python"] {
+        host.write(&format!("opt/conda/envs/buildbot/{file}"), "");
+        host.set_mode(&format!("opt/conda/envs/buildbot/{file}"), 0o755);
+    }
+    let set = "`sudo buildbot-conda set conda-env /opt/conda/envs/buildbot`";
+    assert_eq!(
+        next(&host),
+        format!("buildbot-conda: next: {set}, then {create}")
+    );
+    host.write("home/bb/master/buildbot.tac", "");
+    let create = "`sudo buildbot-conda create worker`\n";
+    assert_eq!(
+        next(&host),
+        format!("buildbot-conda: next: {set}, then {create}")
+    );
+    host.write(
+        "etc/systemd/system/buildbot-worker.service",
+        "[Service]\nExecStart=/bin/x\n",
+    );
+    assert!(next(&host).contains("next: `sudo buildbot-conda adopt --dry-run` shows"));
+}
+
 /// What an account may not pass is found by a process of that account, whatever keeps it out, behind links too.
 #[test]
 fn the_part_of_a_path_that_keeps_an_account_out_is_named() {
