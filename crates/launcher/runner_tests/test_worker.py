@@ -185,7 +185,7 @@ def test_worker_without_master_is_ready_and_says_why_it_waits(python, make):
     worker.wait_status(r"^cannot reach 127\.0\.0\.1:%d, trying again: .*[Cc]onnection.*refused" % port, 15)
     status = worker.status_file()
     assert (status["state"], status["worker"]["connection"]) == ("running", "connecting")
-    assert status["worker"]["pending"] is False
+    assert (status["worker"]["pending"], status["worker"]["reached"]) == (False, False)
     assert worker.stop() == 0
 
 
@@ -195,7 +195,8 @@ def test_attempt_is_pending_until_it_fails_or_is_long_without_an_answer(python, 
         worker.wait_status("^logging in to ", 15)
         assert worker.status_file()["worker"]["pending"] is True
         worker.wait_status("does not answer the login for [0-9]+ s", 15)
-        assert worker.status_file()["worker"]["pending"] is False
+        waiting = worker.status_file()["worker"]
+        assert (waiting["pending"], waiting["reached"]) == (False, True)
         assert worker.stop() == 0
 
 

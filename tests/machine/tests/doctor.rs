@@ -454,6 +454,20 @@ fn environment(patient: &Patient<'_>) -> Outcome {
         &[("environment", "master", "problem", "has no `conda-meta`")],
         &format!("mv /home/bb/conda-meta {PREFIX}/conda-meta"),
     )?;
+    // What conda-forge's packages do not bring along.
+    patient.round(
+        &format!("mv {PACKAGES}/buildbot_www {PACKAGES}/msgpack /home/bb/aside"),
+        &[
+            ("plugins", "master", "problem", "no `buildbot-www`"),
+            (
+                "python",
+                "worker",
+                "problem",
+                "`msgpack` (ModuleNotFoundError",
+            ),
+        ],
+        "",
+    )?;
     // Several things at once: all commands in their order, each once. The environment that two instances lack is made
     // once, by a conda that makes none where there is one, and what does not run is started when it can.
     patient.round(
