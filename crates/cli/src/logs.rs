@@ -10,7 +10,7 @@ use buildbot_conda_core::names::InstanceRef;
 use clap::{Args, ValueEnum};
 
 use crate::system::context::{Context, InvalidConfiguration, no_instance};
-use crate::system::journal;
+use crate::system::{journal, systemd};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -95,7 +95,7 @@ fn show(mut command: Command) -> anyhow::Result<ExitCode> {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .context("run `journalctl`")?;
+        .map_err(|error| systemd::not_run("journalctl", error))?;
     let stdout = child.stdout.take().expect("it is a pipe");
     let mut reader = BufReader::new(stdout);
     let mut lines = journal::Lines::default();

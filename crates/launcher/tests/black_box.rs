@@ -297,6 +297,22 @@ fn an_environment_without_buildbot_is_refused() {
 }
 
 #[test]
+fn the_strict_sandbox_is_refused_below_systemd_250() {
+    let host = Host::new();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &host.configuration("hardening = \"strict\"\n"),
+    );
+    host.write("usr/lib/systemd/libsystemd-shared-249.so", "");
+    host.refuses(
+        "error: `hardening = \"strict\"` needs systemd 250, and this host has 249\n\
+         hint: `buildbot-conda set master hardening standard`, or upgrade the system\n",
+    );
+    host.write("usr/lib/systemd/libsystemd-shared-250.so", "");
+    assert!(host.launch().status.success());
+}
+
+#[test]
 fn a_directory_without_tac_is_refused() {
     let host = Host::new();
     fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();

@@ -193,15 +193,22 @@ fn hardening(scene: &Scene<'_>, version: Option<u32>) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether the dynamic linker would find a library in the usual places.
-fn has_library(name: &str) -> bool {
-    let directories = ["/usr/lib", "/lib"].map(std::fs::read_dir);
-    directories
-        .into_iter()
+/// A systemd that could filter system calls and does not find the library for it in the usual places.
+fn filters(version: &str, libraries: &[&Path]) -> Option<Finding> {
+    let name = "libseccomp.so.2";
+    let mut entries = libraries
+        .iter()
+        .flat_map(std::fs::read_dir)
         .flatten()
-        .flatten()
-        .flatten()
-        .any(|entry| entry.file_name() == name || entry.path().join(name).exists())
+        .flatten();
+    let is_there =
+        entries.any(|entry| entry.file_name() == name || entry.path().join(name).exists());
+    if is_there || !version.contains("+SECCOMP") {
+        return None;
+    }
+    let seen = format!("`{name}` is missing, and systemd passes over the filters of system calls");
+    let install = ["apt-get", "install", "libseccomp2"];
+    Some(Finding::warning(Check::System, None, seen).command(install))
 }
 
 fn system(scene: &Scene<'_>) -> Vec<Finding> {
@@ -234,12 +241,7 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
         );
     }
     findings.extend(hardening(scene, version));
-    if text.contains("+SECCOMP") && !has_library("libseccomp.so.2") {
-        let seen =
-            "`libseccomp.so.2` is missing, and systemd passes over the filters of system calls";
-        let install = ["apt-get", "install", "libseccomp2"];
-        findings.push(Finding::warning(Check::System, None, seen).command(install));
-    }
+    findings.extend(filters(&text, &["/usr/lib", "/lib"].map(Path::new)));
     if !Path::new("/proc/sys/kernel/seccomp").exists() {
         let seen = "the kernel has no seccomp filters: the units' sandbox is weaker than it says";
         findings.push(
@@ -304,4 +306,25 @@ fn judge_target(target: &str, has_desktop: bool, scene: &Scene<'_>) -> Finding {
     let finding = Finding::warning(Check::BootTarget, None, seen);
     // It remembers what was before, which `systemctl set-default` does not.
     finding.command(scene.there(["buildbot-conda", "headless", "on"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_systemd_without_the_library_of_its_filters_is_named() {
+        let root = tempfile::tempdir().expect("a scratch directory can be made");
+        let libraries = root.path().join("lib");
+        let directory = libraries.join("aarch64-linux-gnu");
+        std::fs::create_dir_all(&directory).expect("it is ours");
+        let is_named = |version| {
+            let finding = filters(version, &[&libraries, Path::new("/nowhere")]);
+            finding.is_some()
+        };
+        assert!(is_named("systemd 252\n+PAM +SECCOMP"));
+        assert!(!is_named("systemd 252\n+PAM -SECCOMP"));
+        std::fs::write(directory.join("libseccomp.so.2"), "").expect("it is ours");
+        assert!(!is_named("systemd 252\n+PAM +SECCOMP"));
+    }
 }

@@ -170,7 +170,7 @@ impl Guard {
             .args(["--", paths::CLI, "env", "recover", &name, "--wait"])
             .stdin(Stdio::null())
             .output()
-            .context("run `systemd-run`")?;
+            .map_err(|error| systemd::not_run("systemd-run", error))?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.success(),

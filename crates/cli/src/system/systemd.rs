@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::InstanceRef;
 
@@ -39,7 +39,7 @@ pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
         .env("LC_ALL", "C.UTF-8")
         .env("TZ", "UTC")
         .output()
-        .context("run `systemctl`")?;
+        .map_err(|error| not_run("systemctl", error))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -51,6 +51,17 @@ pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
         said.join("\n")
     };
     bail!("`{}` failed: {reason}", shown(words))
+}
+
+/// Why a program of systemd's was not run: most often there is no systemd, as in a container.
+pub(crate) fn not_run(program: &str, error: std::io::Error) -> anyhow::Error {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return anyhow!(
+            "run `{program}`: it is not installed, and without systemd there are no services\n\
+             hint: install the package `systemd`, or run this command where the services are"
+        );
+    }
+    anyhow::Error::new(error).context(format!("run `{program}`"))
 }
 
 /// The command for people: without options that are always there, and of a long list of units the first alone.

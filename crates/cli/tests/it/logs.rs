@@ -151,6 +151,7 @@ fn a_host_without_journalctl_is_told() {
     }
     command.args(["--root", &host.root(), "logs"]);
     let said = host.said(command.env("PATH", host.beside("programs")));
-    let expect = "error: run `journalctl`: No such file or directory (os error 2)\n";
+    let expect = "error: run `journalctl`: it is not installed, and without systemd there are no services\n\
+                  hint: install the package `systemd`, or run this command where the services are\n";
     assert_eq!(said, house::said(1, "", expect));
 }

@@ -18,8 +18,14 @@ mount --bind /mnt/etc /etc
 exec \"$BINARY\" \"$@\"";
 
 fn live(host: &Host, line: &str) -> Said {
+    live_after(host, "true", line)
+}
+
+/// After another command of the shell, which may change what there is.
+fn live_after(host: &Host, change: &str, line: &str) -> Said {
     let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--mount", "sh", "-c", LIVE, "sh"]);
+    let script = LIVE.replace("exec ", &format!("{change}\nexec "));
+    command.args(["--map-root-user", "--mount", "sh", "-c", &script, "sh"]);
     command.args(line.split(' '));
     host.said(host.prepared(&mut command))
 }
@@ -70,5 +76,77 @@ fn a_systemctl_that_says_nothing_is_an_error_too() {
             assert_eq!((said.status, said.stdout.as_str()), (Some(1), ""), "{line}");
             assert!(said.stderr.starts_with("error: systemd "), "{said:?}");
         }
+    }
+}
+
+#[test]
+fn a_system_without_systemctl_is_one_without_systemd() {
+    let host = host_with_systemctl("");
+    let expect = said(
+        1,
+        "",
+        "error: run `systemctl`: it is not installed, and without systemd there are no services\n\
+         hint: install the package `systemd`, or run this command where the services are\n",
+    );
+    for line in [
+        "list",
+        "status worker",
+        "drain worker",
+        "drain worker --dry-run",
+        "remove worker --dry-run",
+    ] {
+        // `/bin` is the same directory.
+        let said = live_after(&host, "mount -t tmpfs tmpfs /usr/bin", line);
+        assert_eq!(said, expect, "{line}");
+    }
+}
+
+const STRICT: &str = "[defaults]\nuser = \"root\"\nconda-env = \"/opt/env\"\n\n[worker]\ndirectory = \"/srv/worker\"\n\
+                      hardening = \"strict\"\n\n[\"worker@gpu\"]\ndirectory = \"/srv/gpu\"\n";
+
+#[test]
+fn check_refuses_the_strict_sandbox_below_systemd_250() {
+    for (version, is_refused) in [
+        ("247", true),
+        ("249.11-0ubuntu3", true),
+        ("250", false),
+        ("257", false),
+    ] {
+        let host = Host::configured(STRICT);
+        host.write(
+            &format!("usr/lib/systemd/libsystemd-shared-{version}.so"),
+            "",
+        );
+        let number = &version[..3];
+        let expect = if is_refused {
+            let refusal = format!(
+                "error: `hardening = \"strict\"` of `worker` needs systemd 250, and this host has {number}\n\
+                 hint: choose `hardening = \"standard\"`\n"
+            );
+            said(1, "", &refusal)
+        } else {
+            said(
+                0,
+                "/etc/buildbot-conda/config.toml: good, 2 instances\n",
+                "",
+            )
+        };
+        assert_eq!(host.run(&["check"]), expect, "{version}");
+    }
+}
+
+#[test]
+fn the_doctor_names_the_strict_sandbox_below_systemd_250() {
+    for (version, is_named) in [(249, true), (250, false)] {
+        let host = Host::configured(STRICT);
+        host.add_program(
+            "systemctl",
+            &format!("#!/bin/sh\necho 'systemd {version} ({version}.1)'\n"),
+        );
+        let stdout = live(&host, "doctor --only system").stdout;
+        let problem = "problem: worker: system: `hardening = \"strict\"` needs systemd 250, and this host has 249\n\
+                       \x20   buildbot-conda set worker hardening standard\n";
+        assert_eq!(stdout.contains(problem), is_named, "{stdout}");
+        assert!(!stdout.contains("worker@gpu: system"), "{stdout}");
     }
 }
