@@ -31,6 +31,7 @@ const OURS: &[&str] = &[
     "--max-size",
     "--mirror",
     "--no-restart",
+    "--of-upgrade",
     "--offline",
     "--only",
     "--reference",

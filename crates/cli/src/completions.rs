@@ -38,7 +38,51 @@ pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<Ex
         "buildbot__subcmd__conda__subcmd__",
         "buildbot__conda__subcmd__",
     );
-    output::print(script)
+    output::print(match arguments.shell {
+        Target::Bash => script + BASH,
+        Target::Fish => script + FISH,
+        Target::Zsh => with_candidates(&script),
+    })
+}
+
+/// Instances and the like, which only the host knows. bash breaks words at `@`; the line itself has them whole.
+const BASH: &str = r#"
+_buildbot_conda_with_candidates() {
+    _buildbot-conda "$@"
+    local line=${COMP_LINE:0:COMP_POINT} words current before
+    current=${line##*[[:space:]]}
+    [[ $current == -* ]] && return 0
+    read -ra words <<<"${line%"$current"}"
+    mapfile -t words < <(buildbot-conda candidates -- "${words[@]:1}" 2>/dev/null)
+    ((${#words[@]})) || return 0
+    before=${current%"${current##*@}"}
+    mapfile -t words < <(compgen -W "${words[*]}" -- "$current")
+    COMPREPLY=("${words[@]#"$before"}")
+}
+complete -F _buildbot_conda_with_candidates -o nosort -o bashdefault -o default buildbot-conda
+"#;
+
+/// The same.
+const FISH: &str = r#"
+complete -c buildbot-conda -a "(buildbot-conda candidates -- (commandline -opc)[2..-1] 2>/dev/null)"
+"#;
+
+/// The same: in place of the files that clap has proposed for a word of its own.
+fn with_candidates(script: &str) -> String {
+    let function = r#"
+_buildbot_conda_candidates() {
+    local -a found
+    found=(${(f)"$(buildbot-conda candidates -- ${words_typed[2,-2]} 2>/dev/null)"})
+    if (( $#found )); then compadd -a found; else _default; fi
+}
+
+_buildbot-conda() {
+    local -a words_typed
+    words_typed=("${(@)words[1,CURRENT]}")
+"#;
+    script
+        .replacen("\n_buildbot-conda() {\n", function, 1)
+        .replace(":_default' \\", ":_buildbot_conda_candidates' \\")
 }
 
 /// The command without its hidden verbs and options: the generators would offer them as well.

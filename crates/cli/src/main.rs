@@ -8,6 +8,7 @@ mod output;
 mod adopt;
 mod backup;
 mod build;
+mod candidates;
 mod check;
 mod completions;
 mod control;
@@ -113,6 +114,9 @@ enum Verb {
     Repo(repo::Verb),
     /// Print the completions of a shell for this command
     Completions(completions::Arguments),
+    /// Print what may come next on the command line
+    #[command(hide = true)]
+    Candidates(candidates::Arguments),
     /// Write the manual pages of this command
     #[command(hide = true)]
     Manual(manual::Arguments),
@@ -173,6 +177,11 @@ fn main() -> ExitCode {
         Verb::Completions(arguments) => {
             completions::run(&arguments, &grammar::complete(Arguments::command()))
         }
+        Verb::Candidates(arguments) => candidates::run(
+            &arguments,
+            &grammar::complete(Arguments::command()),
+            &context,
+        ),
         Verb::Manual(arguments) => manual::run(&arguments, grammar::complete(Arguments::command())),
         Verb::Env(verb) => env::run(&verb, &context),
         Verb::Host(verb) => host::run(&verb, &context),

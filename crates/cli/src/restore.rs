@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::AccountName;
@@ -16,12 +16,12 @@ use buildbot_conda_host::trusted::Trust;
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use crate::database::backups::{self, Backup, BackupName, LONGEST_START};
+use crate::database::backups::{self, Backup, BackupName, FileKind, LONGEST_START};
 use crate::database::facts::Facts;
 use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
 use crate::database::progress::Progress;
-use crate::database::{Failure, Master, perform, plan};
+use crate::database::{Failure, Master, perform, plan, upgraded};
 use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::{inside, output, table};
@@ -38,13 +38,16 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Name of a backup as `--list` shows it, or the path of one from elsewhere, such as another host; the youngest when
-    /// none is given
+    /// Name of a backup as `--list` shows it, or the path of one from elsewhere, or of a copy of a `state.sqlite`; the
+    /// youngest when none is given
     #[arg(value_name = "BACKUP", conflicts_with = "list")]
     backup: Option<String>,
     /// The backup from elsewhere is on standard input: its file may be root's
     #[arg(long, hide = true, requires = "backup")]
     from_stdin: bool,
+    /// Print the name of the backup from before the upgrade by this prefix, if that was the last one
+    #[arg(long, hide = true, value_name = "PREFIX", conflicts_with_all = ["backup", "list"])]
+    of_upgrade: Option<PathBuf>,
     /// List the backups, youngest first
     #[arg(long)]
     list: bool,
@@ -62,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     let master = Master::new(instance, context)?;
-    let elsewhere = Elsewhere::of(arguments, &master)?;
+    let elsewhere = Elsewhere::of(arguments, &master);
     if as_user::is_for_another(instance, context)? {
         let file = elsewhere.as_ref().map(|found| found.open_for(instance));
         let file = file.transpose()?;
@@ -72,12 +75,35 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     }
     let foreign = elsewhere.map(|found| Foreign::open(found, arguments));
     let foreign = foreign.transpose()?;
+    if let Some(prefix) = &arguments.of_upgrade {
+        let name = upgraded::backup_of(&master.state, prefix);
+        return output::print(name.map_or_else(String::new, |name| format!("{name}\n")));
+    }
     if arguments.list {
         return list(&backups::list(&master.state)?, arguments.json);
     }
-    let chosen = match &foreign {
+    if let Some(Foreign {
+        name: None,
+        file,
+        size,
+    }) = &foreign
+    {
+        let lock = (!arguments.dry_run)
+            .then(|| Lock::take(master.directory()))
+            .transpose()?;
+        let copy = backups::copy_plain(file, *size, &master.state)?;
+        let found = Facts::of_copy(&master, &copy)?;
+        let name = BackupName::now(&master, &found, FileKind::Sqlite);
+        let Some(lock) = lock else {
+            let facts = Facts::ask(&master, None, true)?;
+            return output::print(plan::restore(&master, &facts, &name)?);
+        };
+        backups::complete(copy, &name, &master.state)?;
+        return restore(&master, &name, &lock);
+    }
+    let chosen = match foreign.as_ref().and_then(|foreign| foreign.name.clone()) {
         None => choose(wanted_name(arguments), &master)?,
-        Some(foreign) => foreign.name.clone(),
+        Some(name) => name,
     };
     if arguments.dry_run {
         if let Some(holder) = lock::holder_of(master.directory()) {
@@ -88,18 +114,23 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     }
     let lock = Lock::take(master.directory())?;
     if let Some(foreign) = foreign {
-        backups::take_in(foreign.file, foreign.size, &foreign.name, &master.state)?;
+        backups::take_in(foreign.file, foreign.size, &chosen, &master.state)?;
     }
-    let facts = Facts::ask(&master, Some(&lock), true)?;
-    let mut plan = plan::restore(&master, &facts, &chosen)?;
+    restore(&master, &chosen, &lock)
+}
+
+/// A backup of the master's own takes the place of its database.
+fn restore(master: &Master<'_>, chosen: &BackupName, lock: &Lock) -> anyhow::Result<ExitCode> {
+    let facts = Facts::ask(master, Some(lock), true)?;
+    let mut plan = plan::restore(master, &facts, chosen)?;
     if Mark::read(&master.state)?.is_some() {
         // What an interrupted upgrade has left is worth nothing beside its own backup.
         plan.steps
             .retain(|step| !matches!(step, plan::Step::BackUp(_)));
     }
-    let progress = Progress::by_hand(&arguments.reference);
-    perform::perform(&plan, &master, &facts, &lock, &progress)?;
-    backups::prune(&master.state, &[&chosen])?;
+    let progress = Progress::by_hand(master.reference());
+    perform::perform(&plan, master, &facts, lock, &progress)?;
+    backups::prune(&master.state, &[chosen])?;
     eprintln!("restored `{}` from `{chosen}`", facts.place);
     Ok(ExitCode::SUCCESS)
 }
@@ -107,24 +138,24 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 /// The path of a backup that is not among the master's own.
 struct Elsewhere<'a> {
     path: &'a Path,
-    name: BackupName,
+    /// None for a plain copy of a database.
+    name: Option<BackupName>,
 }
 
 impl<'a> Elsewhere<'a> {
     /// The path that was given, if there was one. One of the master's own backups, as `backup` prints it, is as good as
     /// its name.
-    fn of(arguments: &'a Arguments, master: &Master<'_>) -> anyhow::Result<Option<Self>> {
-        let Some(path) = arguments
+    fn of(arguments: &'a Arguments, master: &Master<'_>) -> Option<Self> {
+        let path = arguments
             .backup
             .as_deref()
-            .filter(|path| path.contains('/'))
-        else {
-            return Ok(None);
-        };
+            .filter(|path| path.contains('/'))?;
         let path = Path::new(path);
-        let name: BackupName = file_name(path).parse()?;
-        let is_own = name.path(&master.state) == path;
-        Ok((!is_own).then_some(Self { path, name }))
+        let name: Option<BackupName> = file_name(path).parse().ok();
+        let is_own = name
+            .as_ref()
+            .is_some_and(|name| name.path(&master.state) == path);
+        (!is_own).then_some(Self { path, name })
     }
 
     /// Opens it for the service user, whose process reads it: as he can, or else by root where nobody but root can have
@@ -157,14 +188,26 @@ impl<'a> Elsewhere<'a> {
             path.display()
         );
         let file = found.open().with_context(shown_path)?;
-        let mut start = [0; LONGEST_START];
-        let length = file.read_at(&mut start, 0).with_context(shown_path)?;
-        ensure!(
-            self.name.kind().begins_with(&start[..length]),
-            "{}",
-            backups::no_backup(&self.name)
-        );
+        self.ensure_begins(&file)?;
         Ok(file)
+    }
+
+    /// Refuses a file that does not begin as its name says, or as a database does.
+    fn ensure_begins(&self, file: &File) -> anyhow::Result<()> {
+        let mut start = [0; LONGEST_START];
+        let length = file
+            .read_at(&mut start, 0)
+            .with_context(|| format!("read `{}`", self.path.display()))?;
+        match &self.name {
+            Some(name) if name.kind().begins_with(&start[..length]) => Ok(()),
+            Some(name) => bail!("{}", backups::no_backup(name)),
+            None if FileKind::Sqlite.begins_with(&start[..length]) => Ok(()),
+            None => bail!(
+                "`{}` is neither a backup nor a `SQLite` database\n\
+                 hint: name a backup as `backup` makes it, or a copy of a `state.sqlite`",
+                self.path.display()
+            ),
+        }
     }
 }
 
@@ -180,7 +223,8 @@ fn wanted_name(arguments: &Arguments) -> Option<&str> {
 
 /// A backup from elsewhere, open.
 struct Foreign {
-    name: BackupName,
+    /// None for a plain copy of a database.
+    name: Option<BackupName>,
     file: File,
     /// Bytes.
     size: u64,
@@ -189,7 +233,7 @@ struct Foreign {
 impl Foreign {
     /// Opened by this process, or by whoever has called it.
     fn open(found: Elsewhere<'_>, arguments: &Arguments) -> anyhow::Result<Self> {
-        let Elsewhere { path, name } = found;
+        let path = found.path;
         let shown_path = || format!("read `{}`", path.display());
         let file = if arguments.from_stdin {
             let stdin = std::io::stdin();
@@ -201,8 +245,8 @@ impl Foreign {
             )
         } else {
             // Without waiting for somebody at the other end of a pipe.
-            let found = buildbot_conda_host::open(path).with_context(shown_path)?;
-            found
+            let opened = buildbot_conda_host::open(path).with_context(shown_path)?;
+            opened
                 .with_context(|| format!("file `{}` not found", path.display()))?
                 .0
         };
@@ -212,8 +256,15 @@ impl Foreign {
             "`{}` is not a regular file",
             path.display()
         );
+        if found.name.is_none() {
+            found.ensure_begins(&file)?;
+        }
         let size = metadata.len();
-        Ok(Self { name, file, size })
+        Ok(Self {
+            name: found.name,
+            file,
+            size,
+        })
     }
 }
 

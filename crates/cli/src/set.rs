@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::edit::{self, EditError};
-use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::settings::{Effect, Instance, Key, Refusal, Settings};
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::settings::{BackupEvery, Effect, Instance, Key, Refusal, Settings};
 use buildbot_conda_core::values::CondaEnv;
 use clap::Args;
 use clap::error::ErrorKind as Usage;
@@ -214,10 +214,20 @@ fn next_steps(key: &str, before: &Settings, after: &Settings, context: &Context)
         .map(|instance| instance.reference.unit_name())
         .collect();
     let mut steps = Vec::new();
-    if needs_reload && systemd::runs(context) {
+    if (needs_reload || effect == Effect::Backup) && systemd::runs(context) {
         steps.push("next: sudo systemctl daemon-reload".to_owned());
     }
     match effect {
+        Effect::Backup => steps.extend(changed.iter().filter_map(|instance| {
+            let timer = format!("buildbot-backup@{}.timer", instance.reference);
+            (instance.reference.role == Role::Master).then(|| {
+                let verb = match instance.backup_every {
+                    BackupEvery::Off => "stop",
+                    _ => "restart",
+                };
+                format!("next: sudo systemctl {verb} {timer}")
+            })
+        })),
         Effect::Stop => steps.push("in effect at the next stop".to_owned()),
         Effect::Restart if !running.is_empty() => {
             steps.push(format!(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::dropin::DropIn;
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Word as _};
 use buildbot_conda_core::{paths, unit};
 use clap::Args;
@@ -77,6 +77,12 @@ fn effective(instance: &Instance) -> String {
     line("log", instance.log.as_str());
     line("upgrade", instance.upgrade.as_str());
     line("hardening", instance.hardening.as_str());
+    if instance.reference.role == Role::Master {
+        line("backup-every", instance.backup_every.as_str());
+        if let Some(directory) = &instance.backup_to {
+            line("backup-to", directory.as_str());
+        }
+    }
     for (name, value) in &instance.environment {
         line(&format!("environment.{}", name.as_str()), value);
     }

@@ -2,6 +2,7 @@
 //! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
 //! enforces. Facts about a machine are passed in as values.
 
+pub mod backup_timer;
 #[cfg(feature = "serde")]
 mod by_text;
 pub mod directives;

@@ -104,3 +104,44 @@ const WORKER: &[Row] = &[
     ("", "RemoveIPC", "yes"),
     ("", "KeyringMode", "private"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `docs/tasks.md` says of each profile is what the profiles have.
+    #[test]
+    fn the_table_in_the_documentation_is_that_of_the_profiles() {
+        let text = include_str!("../../../docs/tasks.md");
+        let section = text
+            .split("\n## Use a GPU")
+            .nth(1)
+            .expect("there is such a section");
+        let section = section.split("\n## ").next().expect("it has an end");
+        let columns = [
+            (Role::Worker, Hardening::Standard),
+            (Role::Worker, Hardening::Strict),
+            (Role::Master, Hardening::Standard),
+            (Role::Master, Hardening::Strict),
+        ];
+        let lines = section
+            .lines()
+            .filter(|line| line.starts_with("| "))
+            .skip(1);
+        let mut count = 0;
+        for line in lines {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let directive = cells[1].trim_matches('`');
+            for ((role, hardening), cell) in columns.iter().zip(&cells[2..]) {
+                let rows = rows(*role, *hardening);
+                let found = rows.iter().find(|(_, key, _)| *key == directive);
+                let value = found.map_or("-", |(_, _, value)| *value);
+                assert_eq!(*cell, value, "{directive} of {role:?} {hardening:?}");
+            }
+            assert_eq!(cells.len(), 6, "{line}");
+            count += 1;
+        }
+        assert!(count > 10, "{count}");
+        assert!(rows(Role::Worker, Hardening::None).is_empty());
+    }
+}

@@ -3,9 +3,10 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
+use buildbot_conda_core::backup_timer::{self, BackupTimer};
 use buildbot_conda_core::dropin::DropIn;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Hardening, Settings};
@@ -38,6 +39,13 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
     }
     for drop_in in drop_ins {
         write_or_report(&drop_in, &arguments.normal, report);
+        let instance = settings.instance(drop_in.reference()).ok();
+        if let Some(timer) = instance.and_then(BackupTimer::of) {
+            let outcome = write_timer(&timer, &arguments.normal);
+            if let Err(error) = outcome {
+                report.problem(&format!("{}: write: {error}", timer.unit));
+            }
+        }
     }
 }
 
@@ -86,6 +94,19 @@ fn write_or_report(drop_in: &DropIn, normal: &Path, report: &Report) {
         let _ = fs::remove_file(&file);
         report.problem(&format!("{}: write: {error}", file.display()));
     }
+}
+
+/// Its drop-in, and the link that has it start with the machine.
+fn write_timer(timer: &BackupTimer, normal: &Path) -> io::Result<()> {
+    let directory = normal.join(format!("{}.d", timer.unit));
+    write(&directory, &directory.join(paths::DROP_IN), &timer.text)?;
+    let wants = normal.join("timers.target.wants");
+    match fs::create_dir(&wants) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let template = Path::new(paths::UNITS).join(backup_timer::TEMPLATE);
+    symlink(template, wants.join(&timer.unit))
 }
 
 fn write(directory: &Path, path: &Path, text: &str) -> io::Result<()> {

@@ -6,12 +6,20 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 63] = [
+const FILES: [(&str, &str); 67] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
         "-rwxr-xr-x",
         "/usr/lib/systemd/system-generators/buildbot-conda-generator",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-backup@.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-backup@.timer",
     ),
     (
         "-rw-r--r--",
@@ -184,6 +192,14 @@ const FILES: [(&str, &str); 63] = [
         "/usr/share/man/man5/buildbot-conda-status.json.5.gz",
     ),
     ("-rw-r--r--", "/usr/share/man/man5/buildbot-conda.toml.5.gz"),
+    (
+        "-rw-r--r--",
+        "/usr/share/man/man8/buildbot-backup@.service.8.gz",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/share/man/man8/buildbot-backup@.timer.8.gz",
+    ),
     (
         "-rw-r--r--",
         "/usr/share/man/man8/buildbot-conda-generator.8.gz",

@@ -78,7 +78,7 @@ impl FileKind {
 }
 
 impl BackupName {
-    /// The name of a backup made now, one that is still free.
+    /// The name of a backup made now, or of a copy that has come without one; one that is still free.
     pub(crate) fn now(master: &Master<'_>, facts: &Facts, kind: FileKind) -> Self {
         let buildbot = match facts.relation {
             Relation::Current => Some(facts.buildbot.to_string()),
@@ -195,11 +195,19 @@ pub(crate) fn directory(state: &Path) -> PathBuf {
 
 /// The names of all backups, youngest first; files of other names are not ours.
 pub(crate) fn names(state: &Path) -> Result<Vec<BackupName>, Failure> {
-    let directory = directory(state);
-    let entries = match fs::read_dir(&directory) {
+    names_in(&directory(state))
+}
+
+/// The backups in a directory of copies that are beyond those that are kept.
+pub(crate) fn superfluous(directory: &Path) -> Result<Vec<BackupName>, Failure> {
+    Ok(names_in(directory)?.into_iter().skip(KEPT).collect())
+}
+
+fn names_in(directory: &Path) -> Result<Vec<BackupName>, Failure> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Failure::io("list", &directory, &error)),
+        Err(error) => return Err(Failure::io("list", directory, &error)),
     };
     let mut names: Vec<BackupName> = entries
         .flatten()
@@ -329,6 +337,21 @@ pub(crate) fn take_in(
     };
     copy().map_err(|error| Failure::io("write", &partial, &error))?;
     complete(partial, name, state)
+}
+
+/// Copies a file that has come without a name to where backups are in the making.
+pub(crate) fn copy_plain(
+    mut source: impl Read,
+    size: u64,
+    state: &Path,
+) -> Result<TempPath, Failure> {
+    let partial = begin(state, size)?;
+    let mut copy = || {
+        let mut file = File::options().write(true).open(&partial)?;
+        io::copy(&mut source, &mut file)
+    };
+    copy().map_err(|error| Failure::io("write", &partial, &error))?;
+    Ok(partial)
 }
 
 /// What is said of a file that does not begin as its name says.

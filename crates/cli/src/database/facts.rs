@@ -1,8 +1,10 @@
 //! Which database a master uses and how its schema stands to the Buildbot installed. Only Buildbot
 //! itself knows, so its own Python is asked, with the program `inspect.py`.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -122,10 +124,40 @@ impl Facts {
         if check {
             arguments.push("check".into());
         }
-        let command = master.python(PROGRAM, &arguments)?;
-        let mut answer = String::new();
         // A check reads every page; the configuration alone is bounded as at a start.
         let limit = (!check).then_some(master.instance.start_timeout);
+        Self::answer(master, &arguments, limit)
+    }
+
+    /// Asks about a copy of a `SQLite` database, all of which is read.
+    ///
+    /// # Errors
+    ///
+    /// When it is not a database of Buildbot's, or damaged.
+    pub(crate) fn of_copy(master: &Master<'_>, path: &Path) -> Result<Self, Failure> {
+        let arguments = [
+            master.directory().into(),
+            "-".into(),
+            "file".into(),
+            path.into(),
+        ];
+        let facts = Self::answer(master, &arguments, None)?;
+        let reason = match facts.relation {
+            Relation::Empty => "has no tables of Buildbot",
+            Relation::Damaged => "is damaged",
+            _ if !facts.intact => "is damaged",
+            _ => return Ok(facts),
+        };
+        Err(Failure::new(1, format!("the database {reason}")))
+    }
+
+    fn answer(
+        master: &Master<'_>,
+        arguments: &[OsString],
+        limit: Option<Duration>,
+    ) -> Result<Self, Failure> {
+        let command = master.python(PROGRAM, arguments)?;
+        let mut answer = String::new();
         let outcome = children::run(command, limit, |stream, line| match stream {
             Stream::Stdout => answer.push_str(line),
             Stream::Stderr => eprintln!("{line}"),

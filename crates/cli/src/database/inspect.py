@@ -249,13 +249,23 @@ def inspect(directory, check):
     return answer
 
 
+def inspect_file(path):
+    """Of a copy of a SQLite database, without a configuration."""
+    import buildbot
+
+    return dict(sqlite(path, True), buildbot=buildbot.version)
+
+
 def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     try:
         directory, lock = sys.argv[1:3]
         keep(lock)
-        answer = inspect(directory, "check" in sys.argv[3:])
+        if sys.argv[3:4] == ["file"]:
+            answer = inspect_file(sys.argv[4])
+        else:
+            answer = inspect(directory, "check" in sys.argv[3:])
     except Problem as problem:
         answer = {"problem": problem.kind, "text": problem.text}
     except BaseException as error:

@@ -21,7 +21,7 @@ pub(crate) mod mark;
 pub(crate) mod perform;
 pub(crate) mod plan;
 pub(crate) mod progress;
-mod upgraded;
+pub(crate) mod upgraded;
 
 use std::collections::BTreeMap;
 use std::env;

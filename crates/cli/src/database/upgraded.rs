@@ -57,7 +57,7 @@ pub(super) fn to_be_taken_back(
 }
 
 /// What was backed up before the upgrade by this prefix, if that was the last one.
-fn backup_of(state: &Path, prefix: &Path) -> Option<BackupName> {
+pub(crate) fn backup_of(state: &Path, prefix: &Path) -> Option<BackupName> {
     let text = fs::read_to_string(state.join(NAME)).ok()?;
     let note: Upgraded = serde_json::from_str(&text).ok()?;
     (note.prefix == prefix)

@@ -8,6 +8,7 @@
 mod builder;
 mod change;
 mod create;
+mod databases;
 mod diff;
 mod gc;
 mod instances;

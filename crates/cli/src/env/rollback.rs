@@ -7,12 +7,17 @@ use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
 
 use super::change::{self, Change};
+use super::databases::Databases;
 use super::diff;
 use super::recovery::locked;
 use super::scene::{existing, one_of};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 pub(crate) struct Arguments {
     /// Which environment
     #[arg(value_name = "NAME")]
@@ -23,6 +28,9 @@ pub(crate) struct Arguments {
     /// Let running instances go on with the generation they have until they are restarted
     #[arg(long)]
     no_restart: bool,
+    /// Restore the databases of its masters from before the upgrade as well: builds since then are lost
+    #[arg(long, conflicts_with_all = ["no_restart", "json"])]
+    with_database: bool,
     /// Say what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -60,14 +68,26 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         &packages_of(&environment.prefix(&from))?,
         &packages_of(&environment.prefix(&to))?,
     );
-    if let Some(lock) = lock {
-        let change = Change {
-            environment: &environment,
-            from: &from,
-            to: &to,
-            leave_running: arguments.no_restart,
-        };
-        change::carry_out(&change, &lock, context)?;
+    let change = Change {
+        environment: &environment,
+        from: &from,
+        to: &to,
+        leave_running: arguments.no_restart,
+    };
+    let databases = if arguments.with_database {
+        Databases::upgraded_by(&change, context)?
+    } else {
+        Databases::default()
+    };
+    // What is lost, before anything happens.
+    eprint!("{databases}");
+    match lock {
+        None => {}
+        Some(lock) if !databases.is_empty() => databases.roll_back(&change, &lock)?,
+        Some(lock) => change::carry_out(&change, &lock, context).map_err(|error| {
+            let upgraded = Databases::upgraded_by(&change, context).unwrap_or_default();
+            upgraded.with_hint(error, name)
+        })?,
     }
     if arguments.json {
         return diff::report(&from, &to, &differences);

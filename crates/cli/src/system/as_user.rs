@@ -79,19 +79,24 @@ pub(crate) fn hand_over_with(
             Input::Handed(file.try_clone().context("hand over a file")?.into())
         }
     };
-    let mut job = Job::of(instance, LONG)?;
-    if let Way::Systemd { command, .. } = &mut job.way {
-        let state = format!("buildbot-conda/instances/{}", instance.reference);
-        for property in [
-            &format!("StateDirectory={state}"),
-            "StateDirectoryMode=0700",
-        ] {
-            command.arg("--property").arg(property);
-        }
-    } else {
-        make_state_directory(instance, &job.user)?;
+    relay(Job::with_state(instance)?, &words, input).map(Some)
+}
+
+/// Runs another command line as the service user, and gives what it prints; what it has to report goes to standard error.
+///
+/// # Errors
+///
+/// When it fails, in its own words.
+pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<String> {
+    let answer = answer(Job::with_state(instance)?, words, Input::Empty)?;
+    let said = answer.said.join("\n");
+    if !answer.is_success {
+        bail!("{}", said.strip_prefix("error: ").unwrap_or(&said));
     }
-    relay(job, &words, input).map(Some)
+    if !said.is_empty() {
+        eprintln!("{said}");
+    }
+    String::from_utf8(answer.stdout).context("read an answer, which is no text")
 }
 
 /// Whether root's process has to hand over what it is to do for an instance: the service user's own does it itself, and
@@ -234,6 +239,23 @@ impl Job {
             way: Way::Systemd { command, unit },
             limit,
         })
+    }
+
+    /// As [`Job::of`], for what takes long and needs the state directory of the instance.
+    fn with_state(instance: &Instance) -> anyhow::Result<Self> {
+        let mut job = Self::of(instance, LONG)?;
+        if let Way::Systemd { command, .. } = &mut job.way {
+            let state = format!("buildbot-conda/instances/{}", instance.reference);
+            for property in [
+                &format!("StateDirectory={state}"),
+                "StateDirectoryMode=0700",
+            ] {
+                command.arg("--property").arg(property);
+            }
+        } else {
+            make_state_directory(instance, &job.user)?;
+        }
+        Ok(job)
     }
 
     /// Without any rules, in a session of its own.

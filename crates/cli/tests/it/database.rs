@@ -113,13 +113,15 @@ fn what_is_no_backup_is_not_restored() {
         (status, stderr.as_str()),
         (Some(1), "error: no backup of `master`\n")
     );
-    let Said { status, stderr, .. } = host.run(&["restore", "master", "../../../../../etc/passwd"]);
+    host.write("root/plain", "root:x:0:0::/root:/bin/sh\n");
+    let plain = host.path("root/plain");
+    let Said { status, stderr, .. } = host.run(&["restore", "master", plain.to_str().unwrap()]);
     assert_eq!(
         (status, stderr.as_str()),
         (
             Some(1),
-            "error: `passwd` is no name of a backup\n\
-             hint: `backup` gives names such as `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`\n"
+            "error: `/root/plain` is neither a backup nor a `SQLite` database\n\
+             hint: name a backup as `backup` makes it, or a copy of a `state.sqlite`\n"
         )
     );
     // One from elsewhere that is not there, and a pipe that nobody writes to.

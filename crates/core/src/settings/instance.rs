@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Hardening, Log, Upgrade};
+use super::{BackupEvery, Hardening, Log, Upgrade};
 use crate::names::InstanceRef;
 use crate::values::{AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, VariableName};
 
@@ -34,6 +34,10 @@ pub struct Instance {
     pub log: Log,
     /// Who upgrades the database.
     pub upgrade: Upgrade,
+    /// How often a master's database is backed up by itself.
+    pub backup_every: BackupEvery,
+    /// Where copies of those backups are kept, below the name of the instance; none for no copies.
+    pub backup_to: Option<AbsolutePath>,
     /// The watchdog's interval; `None` when it is off.
     pub watchdog: Option<Duration>,
     /// The sandbox.

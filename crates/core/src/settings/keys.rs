@@ -9,6 +9,8 @@ pub enum Effect {
     Start,
     /// The next stop reads it, also that of a process that runs already.
     Stop,
+    /// The timer of backups has it, or the next backup reads it.
+    Backup,
 }
 
 /// A key of `[defaults]` and of an instance's table.
@@ -59,7 +61,17 @@ const fn table(name: &'static str, meaning: &'static str) -> Key {
 }
 
 /// All of them, by name.
-pub const KEYS: [Key; 13] = [
+pub const KEYS: [Key; 15] = [
+    key(
+        "backup-every",
+        Effect::Backup,
+        "backups of a master's database: `off`, `hourly`, `daily`, ...",
+    ),
+    key(
+        "backup-to",
+        Effect::Backup,
+        "directory that root alone can write, for copies of those backups",
+    ),
     key(
         "conda-env",
         Effect::Restart,

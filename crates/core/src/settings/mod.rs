@@ -33,6 +33,21 @@ pub enum Upgrade {
     Manual,
 }
 
+/// How often a master's database is backed up by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupEvery {
+    /// Only before an upgrade, and by hand.
+    Off,
+    /// Each hour.
+    Hourly,
+    /// Each night.
+    Daily,
+    /// In the night to Monday.
+    Weekly,
+    /// In the first night of each month.
+    Monthly,
+}
+
 /// How far systemd shuts an instance in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hardening {
@@ -67,6 +82,13 @@ macro_rules! words {
 
 words!(Log { "journal" => Log::Journal, "both" => Log::Both });
 words!(Upgrade { "auto" => Upgrade::Auto, "manual" => Upgrade::Manual });
+words!(BackupEvery {
+    "off" => BackupEvery::Off,
+    "hourly" => BackupEvery::Hourly,
+    "daily" => BackupEvery::Daily,
+    "weekly" => BackupEvery::Weekly,
+    "monthly" => BackupEvery::Monthly,
+});
 words!(Hardening {
     "standard" => Hardening::Standard,
     "strict" => Hardening::Strict,

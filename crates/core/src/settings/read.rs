@@ -10,8 +10,8 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{Affects, Position, Problem};
-use super::{Hardening, Log, Upgrade, Word, keys};
-use crate::names::InstanceRef;
+use super::{BackupEvery, Hardening, Log, Upgrade, Word, keys};
+use crate::names::{InstanceRef, Role};
 use crate::paths;
 use crate::values::{
     self, AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, ValueError, VariableName,
@@ -38,6 +38,8 @@ pub(super) struct Layer {
     pub(super) upgrade: Option<Upgrade>,
     pub(super) watchdog: Option<Watchdog>,
     pub(super) hardening: Option<Hardening>,
+    pub(super) backup_every: Option<BackupEvery>,
+    pub(super) backup_to: Option<AbsolutePath>,
 }
 
 /// The file of a credential, and where the text says so.
@@ -247,6 +249,17 @@ impl Reader<'_> {
                 }
                 "log" => layer.log = self.word(&path, value, affects),
                 "upgrade" => layer.upgrade = self.word(&path, value, affects),
+                "backup-every" | "backup-to" if is_of_worker(affects) => {
+                    let error = ValueError {
+                        reason: "a worker has no database".to_owned(),
+                        hint: Some(
+                            "remove it here, or move it to the table of a master".to_owned(),
+                        ),
+                    };
+                    self.problem(key.span(), &path, affects.clone(), error);
+                }
+                "backup-every" => layer.backup_every = self.word(&path, value, affects),
+                "backup-to" => layer.backup_to = self.parsed(&path, value, affects),
                 "hardening" => layer.hardening = self.word(&path, value, affects),
                 _ => {
                     let hint = closest(name, &keys::names())
@@ -367,6 +380,10 @@ impl Reader<'_> {
             affects,
         });
     }
+}
+
+fn is_of_worker(affects: &Affects) -> bool {
+    matches!(affects, Affects::Instance(reference) if reference.role == Role::Worker)
 }
 
 fn kind(value: &DeValue<'_>) -> &'static str {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::instance::{Defaults, Instance};
 use super::problem::{Affects, Position, Problem, Refusal};
 use super::read::{self, Document, Layer, Section};
-use super::{Hardening, Log, Upgrade};
+use super::{BackupEvery, Hardening, Log, Upgrade};
 use crate::dropin::{DropIn, Refused};
 use crate::names::{InstanceRef, Role};
 use crate::values::{AbsolutePath, ValueError, Watchdog};
@@ -344,6 +344,11 @@ fn instance(section: &Section, below: &Layer) -> Instance {
             .or(below.watchdog)
             .unwrap_or(Watchdog::Every(Duration::from_mins(2)))
             .interval(),
+        backup_every: own
+            .backup_every
+            .or(below.backup_every)
+            .unwrap_or(BackupEvery::Off),
+        backup_to: own.backup_to.clone().or_else(|| below.backup_to.clone()),
         hardening: own
             .hardening
             .or(below.hardening)

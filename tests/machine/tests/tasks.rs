@@ -1,0 +1,155 @@
+//! `docs/tasks.md` as somebody reads it: what is marked there as run is run, in its order, on a machine on which nothing is
+//! set up. What a task is for is looked at afterwards. Services, accounts and timers need a booted machine.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use buildbot_conda_machine::{Machine, Outcome, Release, Rest, installed, on_each_release};
+
+on_each_release! { the_commands_of_the_tasks_do_what_they_are_for }
+
+/// Starts and a first build, on a machine that has other things to do.
+const LIMIT: Duration = Duration::from_mins(5);
+/// The port that the tasks give to the web pages.
+const PORT: u16 = 8020;
+
+/// Heading and text of each block that is to be run.
+fn blocks() -> Vec<(&'static str, &'static str)> {
+    let text = include_str!("../../../docs/tasks.md");
+    let sections = text.split("\n## ").skip(1);
+    sections
+        .flat_map(|section| {
+            let heading = section.lines().next().unwrap_or_default();
+            let blocks = section.split("```sh run\n").skip(1);
+            blocks.map(move |block| (heading, block.split("```").next().unwrap_or_default()))
+        })
+        .collect()
+}
+
+fn the_commands_of_the_tasks_do_what_they_are_for(release: Release) -> Outcome {
+    let machine = Machine::boot(installed(release)?)?;
+    let blocks = blocks();
+    ensure!(blocks.len() > 12, "{blocks:#?}");
+    for (heading, block) in blocks {
+        // The machine has no sudo, and root needs none.
+        let script = format!("cd /root; sudo() {{ \"$@\"; }}\n{block}");
+        let output = machine.run_within(LIMIT, &["bash", "-euc", &script])?;
+        let output = output.succeeded().with_context(|| heading.to_owned())?;
+        ensure!(!output.stderr.contains("error: "), "{heading}: {output}");
+        if heading == "Build a git repository" {
+            // A build between the tasks, which leaves something to be found out about.
+            fail_a_build(&machine)?;
+        }
+    }
+    what_the_tasks_were_for(&machine)
+}
+
+/// By a step that fails after some lines of output.
+fn fail_a_build(machine: &Machine) -> Outcome {
+    let script = "cat >>/home/bb/master/master.cfg <<'END'\n\
+                  broken = util.BuildFactory([steps.ShellCommand(name='good', command=['true']),\n\
+                  \x20   steps.ShellCommand(name='bad', command='echo the reason; exit 3')])\n\
+                  c['builders'].append(util.BuilderConfig(name='broken', workernames=WORKERS, factory=broken))\n\
+                  c['schedulers'].append(schedulers.ForceScheduler(name='force-broken', builderNames=['broken']))\n\
+                  c['www'].pop('auth'); c['www'].pop('authz')\n\
+                  END\n\
+                  buildbot-conda reload buildbot-master.service";
+    machine.shell(script)?.succeeded()?;
+    let rest = Rest::new(machine);
+    let build = rest.wait_for_build(rest.force_by("force-broken", "broken", &[])?, LIMIT)?;
+    ensure!(build.results == 2, "{build:?}");
+    let shown = machine.run(&["buildbot-conda", "build", "master"])?;
+    let shown = shown.succeeded()?.stdout;
+    for expect in [
+        "build 1 of broken: failure",
+        "success    good",
+        "failure    bad",
+        "\n    the reason\n",
+    ] {
+        ensure!(shown.contains(expect), "`{expect}` is not in:\n{shown}");
+    }
+    let other = machine.run(&[
+        "buildbot-conda",
+        "build",
+        "master",
+        "7",
+        "--builder",
+        "hello",
+    ])?;
+    ensure!(other.stderr.contains("it has no build 7"), "{other}");
+    Ok(())
+}
+
+fn what_the_tasks_were_for(machine: &Machine) -> Outcome {
+    let list = machine
+        .run(&["buildbot-conda", "list"])?
+        .succeeded()?
+        .stdout;
+    for instance in ["master ", "worker ", "worker@gpu ", "worker@ci "] {
+        let line = list.lines().find(|line| line.starts_with(instance));
+        ensure!(line.is_some_and(|line| line.contains(" active ")), "{list}");
+    }
+    // The second worker has its new password.
+    let rest = Rest::at(machine, PORT);
+    for worker in ["gpu", "ci"] {
+        rest.wait_for_worker(worker, LIMIT)?;
+    }
+    let shown = machine
+        .run(&["buildbot-conda", "show", "worker"])?
+        .succeeded()?;
+    ensure!(
+        shown.stdout.contains("directory = \"/srv/worker\""),
+        "{shown}"
+    );
+    let environment = machine.run(&["buildbot-conda", "run", "worker", "--", "env"])?;
+    ensure!(
+        environment
+            .stdout
+            .contains("https_proxy=http://proxy.example:3128"),
+        "{environment}"
+    );
+
+    // The timer's service copies to where it was told, and a copy without a name is one that can be restored.
+    machine
+        .run_within(
+            LIMIT,
+            &["systemctl", "start", "buildbot-backup@master.service"],
+        )?
+        .succeeded()?;
+    let script = "set -- /srv/backups/master/*.sqlite; test -e \"$1\"; cp \"$1\" /root/state.sqlite; cmp \"$1\" /root/state.sqlite\n\
+                  head -c 15 /root/master.sqlite | grep -qF 'SQLite format 3'\n\
+                  systemctl stop buildbot-master; buildbot-conda restore master /root/state.sqlite\n\
+                  systemctl start buildbot-master\n\
+                  if buildbot-conda restore master /etc/passwd; then exit 1; fi";
+    machine
+        .run_within(LIMIT, &["sh", "-euc", script])?
+        .succeeded()?;
+
+    // A credential that was changed is seen, and a reload names it.
+    let script = "echo other >/etc/buildbot-conda/credentials/webhook; chmod 600 /etc/buildbot-conda/credentials/webhook";
+    machine.shell(script)?.succeeded()?;
+    let doctor = machine.run(&[
+        "buildbot-conda",
+        "doctor",
+        "master",
+        "--only",
+        "credentials",
+    ])?;
+    ensure!(
+        doctor
+            .stdout
+            .contains("`webhook` has changed since the start"),
+        "{doctor}"
+    );
+    let reload = machine
+        .run(&["buildbot-conda", "reload", "master"])?
+        .succeeded()?;
+    ensure!(reload.stderr.contains("`webhook` has changed"), "{reload}");
+
+    // A worker that is off on purpose is no warning.
+    let script = "systemctl disable --now buildbot-worker@ci; buildbot-conda doctor worker@ci --only unit-state,unit-enabled";
+    let doctor = machine.shell(script)?.succeeded()?;
+    ensure!(doctor.stdout.starts_with("no problems"), "{doctor}");
+    ensure!(!doctor.stdout.contains("warning"), "{doctor}");
+    Ok(())
+}
