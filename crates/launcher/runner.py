@@ -41,7 +41,9 @@ class Loader(machinery.SourceFileLoader):
 
 def package():
     """Import `buildbot_conda_runner.runner`; leaves the search path without this directory."""
-    state = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    # A drop-in may add directories to the unit's own.
+    states = os.environ.get("STATE_DIRECTORY", "").split(":")
+    state = next((path for path in states if "/buildbot-conda/instances/" in path), states[0])
     Loader.cache = os.path.join(state, "bytecode") if os.path.isabs(state) else None
     # Beside this file are other programs of ours, nothing else to import from.
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != HERE]

@@ -38,9 +38,31 @@ pub fn managed_prefix(name: &str) -> String {
     format!("{ENVIRONMENTS}/{name}/current")
 }
 
+/// `/run/buildbot-conda/REFERENCE`, the instance's user.
+pub fn run_directory(reference: &InstanceRef) -> String {
+    format!("{RUN}/{reference}")
+}
+
+/// The one of our directories among those that systemd names in a variable such as `RUNTIME_DIRECTORY`, systemd.exec(5):
+/// a drop-in may add others to the unit's own, and a colon is between them. `path` is where it is on a host; the tests'
+/// are elsewhere.
+pub fn own_directory<'v>(value: &'v str, path: &str) -> &'v str {
+    let mut directories = value.split(':');
+    directories
+        .clone()
+        .find(|directory| *directory == path)
+        .or_else(|| directories.next())
+        .unwrap_or_default()
+}
+
 /// `/run/buildbot-conda/REFERENCE/status.json`, written by the runner.
 pub fn status_file(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/status.json")
+}
+
+/// `/var/lib/buildbot-conda/instances/REFERENCE/status.json`: there while the runner cannot write the other one.
+pub fn spare_status_file(reference: &InstanceRef) -> String {
+    format!("{STATE}/{reference}/status.json")
 }
 
 /// `/run/buildbot-conda/REFERENCE/reload`: a reload waits for a new start in the process whose number it holds. The runner
@@ -53,6 +75,11 @@ pub fn reload_mark(reference: &InstanceRef) -> String {
 /// make anything there.
 pub fn worker_socket(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/workers")
+}
+
+/// `/var/lib/buildbot-conda/instances/REFERENCE/served`: the instance has run before. The runner has the name, too.
+pub fn served_mark(reference: &InstanceRef) -> String {
+    format!("{STATE}/{reference}/served")
 }
 
 /// `/var/lib/buildbot-conda/instances/REFERENCE`, mode 0700, the instance's user.

@@ -54,6 +54,16 @@ class Options:
         setattr(self, name.replace("-", "_"), value)
 
 
+def own_directory(value, name):
+    """Of the directories that systemd names in a variable such as RUNTIME_DIRECTORY, the one with this name at its end.
+
+    A drop-in may add others to the unit's own. Without one of that name it is the first, which is not the one where the
+    command line looks.
+    """
+    directories = value.split(":")
+    return next((path for path in directories if path.endswith("/" + name)), directories[0])
+
+
 def take_environment():
     """Remove systemd's variables and ours from the environment and return them as a dict.
 

@@ -4,7 +4,7 @@ which brings an older one up to date, and one back that an unfinished update has
 import os
 import sys
 
-from .arguments import Refusal
+from .arguments import Refusal, own_directory
 from .handover import become, below
 from .names import CLI, NOTICE, PREPARED, SCHEMA, UNFINISHED_UPDATE, UPGRADE_MARK, WARNING
 from .report import replace_file
@@ -17,7 +17,8 @@ class Database:
         self.runner, self.options, self.variables = runner, runner.options, runner.variables
         self.journal = runner.journal
         # The instance's own directory below /var/lib, without which nothing is kept or upgraded.
-        self.state = self.variables.get("STATE_DIRECTORY", "").split(":")[0]
+        name = "buildbot-conda/instances/" + self.options.reference
+        self.state = own_directory(self.variables.get("STATE_DIRECTORY", ""), name)
 
     # The version that wrote it
 

@@ -5,13 +5,13 @@ import signal
 import sys
 import time
 
-from . import answers, attachment, credentials, liveness
+from . import answers, attachment, causes, credentials, liveness
 from .arguments import Refusal
 from .attached import Attached
 from .door import Door
 from .log import event_failure
 from .names import AWAY, CONFIGURATION, ERROR, NOTICE, SCHEMA, UNEXPECTED
-from .reasons import compare_schema, error_place, error_text, exit_status, is_damage
+from .reasons import compare_schema, error_place, error_text, exit_status, is_damage, status_of_code
 from .role import Role, stop_reactor, tolerate_second_stop, wrap
 from .text import one_line
 from .watching import diagnose_hang
@@ -49,6 +49,9 @@ class Master(Role):
 
     def attach(self):
         master = self.master
+        from buildbot.config import ConfigErrors
+
+        causes.note_handled(ConfigErrors)
         attachment.mend(self.attached.note)
         liveness.mend(sys.modules["twisted.spread.pb"].Broker)
         by_websocket = sys.modules.get("buildbot.worker.protocols.manager.msgpack")
@@ -406,11 +409,20 @@ class Master(Role):
         port = getattr(error, "described_port", None)
         if port is not None:
             return CONFIGURATION, "the port `%s` cannot be opened: %s" % (port, error_text(error)), None
-        code = CONFIGURATION if self.load_failed else exit_status(error)
-        hint = None
+        code = status_of_code(error) if self.load_failed else exit_status(error)
+        hint = causes.allowed_by(error) or causes.allowed_by(error.__context__) or self._hidden_link()
         if isinstance(error, ImportError):
             hint = "install it into `%s`" % sys.prefix
         return code, error_text(error) + self.place, hint
+
+    def _hidden_link(self):
+        """What shows the file of the configuration to a service whose sandbox hides the place that it is a link to."""
+        path = os.path.join(self.master.basedir, self.master.configFileName)
+        if not os.path.islink(path) or os.path.exists(path):
+            return None
+        target = os.path.realpath(path)
+        text = "`%s` is a link to `%s`, which the service does not see: where its sandbox hides it, "
+        return (text + "`BindReadOnlyPaths=%s` in a drop-in shows it") % (path, target, os.path.dirname(target))
 
     def _schema_outcome(self):
         version = self.report.status["buildbot"]

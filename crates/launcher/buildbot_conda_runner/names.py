@@ -5,6 +5,7 @@ LOCK = ".buildbot-conda.lock"
 CLI = "/usr/bin/buildbot-conda"
 LAUNCHER = "/usr/libexec/buildbot-conda/launcher"
 RELOAD_MARK = "reload"  # in the run-time directory: a reload waits for the end of the process whose PID it holds
+SERVED_MARK = "served"  # in the state directory: this instance has run before, and its directory is missed when it is gone
 UPGRADE_MARK = "upgrade-in-progress"
 UNFINISHED_UPDATE = ".changing"  # beside the generations of a managed environment
 PID_FILE = "twistd.pid"

@@ -4,6 +4,7 @@ import errno
 import os
 
 from .arguments import Refusal
+from .causes import may_heal
 from .names import AWAY, CONFIGURATION, SCHEMA, UNEXPECTED
 from .watching import is_ours, place
 
@@ -21,7 +22,7 @@ def exit_status(error):
 
         return AWAY if is_outage(error) or names & {"OperationalError", "InterfaceError", "TimeoutError"} else UNEXPECTED
     if names & {"ConfigErrors", "SystemExit", "ImportError", "SyntaxError"}:
-        return CONFIGURATION
+        return status_of_code(error)
     if "CannotListenError" in names:
         denied = getattr(getattr(error, "socketError", None), "errno", None) == errno.EACCES
         return CONFIGURATION if denied else AWAY
@@ -30,6 +31,11 @@ def exit_status(error):
     if names & {"OSError", "ConnectError", "ConnectionClosed", "DNSLookupError"}:
         return AWAY
     return UNEXPECTED
+
+
+def status_of_code(error):
+    """The exit status for an exception that code of the configuration has raised."""
+    return AWAY if may_heal(error) else CONFIGURATION
 
 
 def is_damage(error):

@@ -5,6 +5,7 @@ import socket
 import threading
 import time
 
+from .arguments import own_directory
 from .names import DROP_IN, RELOAD_MARK
 from .text import one_line, to_bytes
 
@@ -20,7 +21,13 @@ class Report:
         self.address = variables.get("NOTIFY_SOCKET", "")
         if self.address.startswith("@"):
             self.address = "\0" + self.address[1:]
-        self.directory = variables.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        name = "buildbot-conda/" + options.reference
+        self.directory = own_directory(variables.get("RUNTIME_DIRECTORY", ""), name)
+        state = own_directory(variables.get("STATE_DIRECTORY", ""), "buildbot-conda/instances/" + options.reference)
+        # Where the status is as well while it cannot be written, on a full /run, or where nobody looks for it.
+        self.spare = os.path.join(state, "status.json") if state else None
+        self.is_own = self.directory.endswith("/" + name)
+        self.later = None  # called with a name, seconds, and what to do then
         self.socket = None
         self.lock = threading.RLock()
         self.status = {
@@ -32,6 +39,7 @@ class Report:
             "begun": time.time(),  # the process may start again under the same number
             "drop_in": inherited.get(DROP_IN.encode(), b"").decode("ascii", "replace") or None,
             "pid": self.pid,
+            "serial": 0,  # the greater, the later
             "buildbot": None,
             "message": "starting",
             "reconfiguration": None,
@@ -76,23 +84,35 @@ class Report:
             if message is not None:
                 self.status["message"] = one_line(message)
             self.status.update(fields)
-            self._save()  # first: whoever waited for the message may read the file
+            self.status["serial"] += 1
+            self.save()  # first: whoever waited for the message may read the file
             text = "STATUS=" + self.status["message"]
             if tags or text != self.sent:
                 self.sent = text
                 self.notify(*(tuple(tags) + (text,)))
 
-    def _save(self):
-        if not self.directory or os.getpid() != self.pid:
-            return
+    def save(self):
+        with self.lock:
+            if not self.directory or os.getpid() != self.pid:
+                return
+            is_saved = self._write(os.path.join(self.directory, "status.json"))
+            if not is_saved and self.later is not None:
+                self.later("save", 2, self.save)
+            if self.spare is None:
+                return
+            if not is_saved or (not self.is_own and "/buildbot-conda/" in self.spare):
+                self._write(self.spare)
+            elif os.path.lexists(self.spare):
+                os.unlink(self.spare)
+
+    def _write(self, target):
         import json
 
-        target = os.path.join(self.directory, "status.json")
-        new = "%s.%d" % (target, self.pid)
         try:
-            replace_file(target, new, json.dumps(self.status) + "\n")
+            replace_file(target, "%s.%d" % (target, self.pid), json.dumps(self.status) + "\n")
+            return True
         except (OSError, ValueError):
-            pass
+            return False
 
 
 def replace_file(target, new, text, mode=0o644):

@@ -1,12 +1,12 @@
 """One start of one instance, from the command line to the exit status."""
 
-import errno
 import os
 import signal
 import sys
 import threading
 
 from .arguments import Options, Refusal, inherited_environment, take_environment
+from .causes import allowed_by
 from .database import Database
 from .handover import become, below
 from .imports import Imports
@@ -22,13 +22,14 @@ from .names import (
     LAUNCHER,
     NOTICE,
     PREPARED,
+    SERVED_MARK,
     STOP_PATIENCE,
     TAC,
     UNASKED_PATIENCE,
     UNEXPECTED,
     WARNING,
 )
-from .reasons import error_place, error_text, exit_status
+from .reasons import error_place, error_text, exit_status, status_of_code
 from .report import Report
 from .role import stop_reactor
 from .shortcuts import Shortcuts
@@ -49,6 +50,7 @@ class Runner:
         self.report = Report(options, self.variables, self.inherited)
         self.journal = Journal(options, self.variables.get("JOURNAL_STREAM"))
         self.minder = Minder()
+        self.report.later = self.minder.after
         self.database = Database(self)
         self.pending = set()  # HUP and USR1 that came too early
         self.ticks = {}  # name -> delayed call
@@ -266,12 +268,21 @@ class Runner:
 
         self.shortcuts.remove()
         self.imports.end()
+        self.note_that_it_served()
         self.shortcuts.complete(Shortcuts.MENTIONED)
         self.role.settled()
         # What has survived until here stays, and need not be looked through again and again.
         gc.collect()
         gc.freeze()
         gc.enable()
+
+    def note_that_it_served(self):
+        state = self.database.state
+        if state:
+            try:
+                os.close(os.open(os.path.join(state, SERVED_MARK), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            except OSError as error:
+                self.journal.write(WARNING, "cannot write `%s` in `%s`: %s" % (SERVED_MARK, state, error.strerror))
 
     # Running
 
@@ -371,9 +382,8 @@ class Runner:
         import traceback
 
         self.journal.write(ERROR, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
-        away = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
-        code = AWAY if isinstance(error, OSError) and error.errno in away else CONFIGURATION
-        return Refusal(code, "`%s`: %s%s" % (path, error_text(error), error_place(error)))
+        reason = "`%s`: %s%s" % (path, error_text(error), error_place(error))
+        return Refusal(status_of_code(error), reason, allowed_by(error))
 
     def serve(self, application):
         """Start the application's services and run the reactor to its end."""
@@ -398,7 +408,7 @@ class Runner:
             import traceback
 
             self.journal.write(ERROR, traceback.format_exc())
-            raise Refusal(exit_status(error), error_text(error) + error_place(error))
+            raise Refusal(exit_status(error), error_text(error) + error_place(error), allowed_by(error))
         reactor.addSystemEventTrigger("before", "shutdown", root.stopService)
         reactor.run()
         self.stop_vouching()

@@ -72,6 +72,16 @@ def is_ours(file):
     return file.startswith(directory) and not file.startswith(sys.prefix + os.sep)
 
 
+# Where code waits for another host: the standard library, and what is called by those that do not use it.
+NETWORK_FILES = ("socket.py", "ssl.py")
+NETWORK_PACKAGES = ("urllib3", "httpcore", "psycopg", "psycopg2", "MySQLdb", "pymysql", "ldap", "ldap3")
+
+
+def is_network(file):
+    directory, name = os.path.split(file)
+    return name in NETWORK_FILES or not set(NETWORK_PACKAGES).isdisjoint(directory.split(os.sep))
+
+
 def place(entry):
     return "%s, line %d, in %s" % (os.path.basename(entry[0]), entry[1], entry[2])
 
@@ -87,6 +97,8 @@ def diagnose_hang():
         own = [entry for entry in stack if is_ours(entry[0])]
         if own:
             code, why = CONFIGURATION, "still in %s" % place(own[-1])
+            if is_network(stack[-1][0]):
+                code, why = AWAY, why + ", waiting for the network"
             break
     else:
         # Between its attempts Buildbot waits itself.

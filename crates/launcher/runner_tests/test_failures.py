@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from instances import RUNNER, Instance, wait_until
+from instances import RUNNER, Instance, free_port, wait_until
 
 
 def fails(instance, status, *reasons):
@@ -53,6 +53,87 @@ def test_broken_configuration_exits_78_with_the_reason(python, make, kind):
 
 def test_absent_configuration_exits_78(python, make):
     fails(make(python, "master").start(), 78, "master.cfg' does not exist")
+
+
+UNAVAILABLE = {
+    "refused": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/')",
+    "refused, caught": """
+try:
+    import socket; socket.create_connection(('127.0.0.1', {port}))
+except OSError as error:
+    raise ValueError('cannot fetch') from None""",
+    "refused, reported": """
+import urllib.request
+from buildbot import config
+try:
+    urllib.request.urlopen('http://127.0.0.1:{port}/')
+except Exception as error:
+    config.error('cannot fetch: %s' % error)""",
+    "refused, exit": """
+import sys, urllib.request
+try:
+    urllib.request.urlopen('http://127.0.0.1:{port}/')
+except Exception as error:
+    sys.exit('cannot fetch: %s' % error)""",
+    "name": "import socket; socket.getaddrinfo('nowhere.invalid', 443)",
+    "timed out": "raise TimeoutError('timed out')",
+    "unreachable": "import errno, os; raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))",
+    "busy": "import urllib.error; raise urllib.error.HTTPError('http://x', 503, 'busy', {{}}, None)",
+    "twisted": """
+from twisted.internet import error
+from twisted.python.failure import Failure
+from twisted.web._newclient import ResponseNeverReceived
+raise ResponseNeverReceived([Failure(error.ConnectionRefusedError('no'))])""",
+    "full": "import errno; raise OSError(errno.ENOSPC, 'No space left on device')",
+}
+
+
+@pytest.mark.parametrize("place", ["master.cfg", "buildbot.tac"])
+@pytest.mark.parametrize("kind", UNAVAILABLE)
+def test_what_may_heal_exits_69_wherever_it_arises(python, make, kind, place):
+    master = make.master(python)
+    path = master.directory / place
+    path.write_text(path.read_text() + "\n" + UNAVAILABLE[kind].format(port=free_port()) + "\n")
+    # An error that a configuration reports itself has no place.
+    fails(master.start(), 69, *([] if kind == "refused, reported" else [place]))
+
+
+LASTING = {
+    "not found": "import urllib.error; raise urllib.error.HTTPError('http://x', 404, 'Not Found', {}, None)",
+    "certificate": "import ssl; raise ssl.SSLCertVerificationError(1, 'certificate verify failed')",
+    "file": "open('/nowhere')",
+    "denied": "raise PermissionError(13, 'Permission denied')",
+    "statement": "import sqlite3; sqlite3.connect(':memory:').execute('select * from absent')",
+    "after one that was handled": """
+try:
+    import socket; socket.getaddrinfo('nowhere.invalid', 443)
+except OSError:
+    pass
+int('x')""",
+}
+
+
+@pytest.mark.parametrize("kind", LASTING)
+def test_what_does_not_heal_exits_78(python, make, kind):
+    fails(make.master(python, extra="\n" + LASTING[kind] + "\n").start(), 78, "master.cfg")
+
+
+def test_waiting_for_the_network_within_the_configuration_exits_69(python, make):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = "http://127.0.0.1:%d/" % silent.getsockname()[1]
+        master = make.master(python, extra="\nimport urllib.request; urllib.request.urlopen('%s')\n" % url)
+        master.start("--start-timeout", "20")
+        fails(master, 69, "within 20 s", "master.cfg", "waiting for the network")
+
+
+def test_configuration_behind_a_link_that_is_not_seen_is_named(python, make, tmp_path):
+    master = make.master(python)
+    (master.directory / "master.cfg").unlink()
+    (master.directory / "master.cfg").symlink_to(tmp_path / "settings" / "main.cfg")
+    fails(master.start(), 78, "does not exist")
+    assert "`BindReadOnlyPaths=%s`" % (tmp_path / "settings") in master.log().split("hint: ")[-1]
 
 
 BROKEN_TACS = {

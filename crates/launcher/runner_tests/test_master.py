@@ -1,5 +1,6 @@
 """A master that starts, serves, is reloaded, watched and stopped."""
 
+import json
 import os
 import signal
 import socket
@@ -45,6 +46,49 @@ def test_failing_notifications_and_files_do_not_disturb_a_healthy_master(python,
     master.start(env={"NOTIFY_SOCKET": "/nowhere/" + "x" * 200, "RUNTIME_DIRECTORY": "/nowhere"})
     master.wait_log("BuildMaster is running")
     assert "cannot write" in master.log()
+    assert master.stop() == 0
+
+
+def test_own_directories_are_found_among_others(python, make, tmp_path):
+    master = make.master(python)
+    own = {"RUNTIME_DIRECTORY": "buildbot-conda/master", "STATE_DIRECTORY": "buildbot-conda/instances/master"}
+    variables = {}
+    for name, path in own.items():
+        for kind in ("another", "own"):
+            (tmp_path / name / kind / path).mkdir(parents=True)
+        variables[name] = "%s:%s" % (tmp_path / name / "another", tmp_path / name / "own" / path)
+    assert master.start(env=variables).ready().stop() == 0
+    assert (tmp_path / "RUNTIME_DIRECTORY/own/buildbot-conda/master/status.json").exists()
+    state = tmp_path / "STATE_DIRECTORY/own/buildbot-conda/instances/master"
+    assert (state / "last-version").exists() and not (state / "status.json").exists()
+    assert (state / "bytecode").exists()
+    for name in own:
+        assert [path.name for path in (tmp_path / name / "another").iterdir()] == ["buildbot-conda"]
+
+
+def test_status_that_could_not_be_written_is_elsewhere_until_it_can(python, make, tmp_path):
+    run = tmp_path / "run/buildbot-conda/master"
+    master = make.master(python).start(env={"RUNTIME_DIRECTORY": str(run)}).ready()
+    spare = master.state / "status.json"
+    found = json.loads(spare.read_text())
+    assert (found["state"], found["pid"]) == ("running", master.process.pid)
+    master.signal(signal.SIGHUP)
+    master.wait_status("configuration update complete")
+    assert json.loads(spare.read_text())["reconfiguration"]["outcome"] == "complete"
+    run.mkdir(parents=True)
+    # Nothing changes meanwhile: it is tried again all the same.
+    wait_until(lambda: (run / "status.json").exists() and not spare.exists(), master.tell)
+    found = json.loads((run / "status.json").read_text())
+    assert found["reconfiguration"]["outcome"] == "complete"
+    assert master.stop() == 0
+
+
+def test_what_has_run_is_noted_and_what_has_failed_is_not(python, make):
+    master = make.master(python, extra="\nraise ValueError\n")
+    assert master.start().wait() == 78
+    assert not (master.state / "served").exists()
+    master.configure().start().ready()
+    wait_until((master.state / "served").exists, master.tell)
     assert master.stop() == 0
 
 

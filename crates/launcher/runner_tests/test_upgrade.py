@@ -220,6 +220,68 @@ def test_older_database_is_backed_up_upgraded_and_served(host):
     assert host.status_file()["pid"] == pid, "one process from the first step to the last"
 
 
+BASE_ELSEWHERE = """
+from buildbot.master import BuildMaster
+from helper_beside_the_tac import NAME
+from twisted.application import service
+
+application = service.Application(NAME)
+BuildMaster(%r, %r).setServiceParent(application)
+"""
+
+
+def test_base_directory_is_where_the_tac_has_it(host):
+    base, settings = host.root / "base", host.root / "settings"
+    base.mkdir()
+    settings.mkdir()
+    for path in list(host.directory.iterdir()):
+        if path.name.startswith("state.sqlite") or path.is_dir():
+            path.rename(base / path.name)
+    (host.directory / "master.cfg").rename(settings / "main.cfg")
+    # What is not used must not be taken for what is.
+    (host.directory / "master.cfg").write_text("raise ValueError('not this one')")
+    host.database.write_bytes(b"not a database")
+    host.database = base / "state.sqlite"
+    (host.directory / "helper_beside_the_tac.py").write_text("NAME = 'a name of its own'\n")
+    (host.directory / "buildbot.tac").write_text(BASE_ELSEWHERE % (str(base), str(settings / "main.cfg")))
+    serves_everything(host.start())
+    backup_is_good(host)
+    current = rows(host.database)
+    done = host.cli("backup", "master")
+    assert done.returncode == 0, done
+    with sqlite3.connect(host.database) as connection:
+        connection.execute("delete from logchunks")
+    connection.close()
+    done = host.cli("restore", "master", host.backups()[-1])
+    assert done.returncode == 0, done
+    assert rows(host.database) == current
+    assert (host.directory / "state.sqlite").read_bytes() == b"not a database"
+    done = host.cli("upgrade", "master")
+    assert done.returncode == 0 and str(base) in done.stdout + done.stderr, done
+
+
+def test_what_may_heal_is_69_also_before_an_upgrade(host):
+    text = (host.directory / "master.cfg").read_text()
+    fetch = "\nimport os, socket\nif os.path.exists('away'):\n    socket.getaddrinfo('nowhere.invalid', 1)\n"
+    (host.directory / "master.cfg").write_text(text + fetch)
+    (host.directory / "away").touch()
+    done = host.cli("upgrade", "master")
+    assert done.returncode == 69 and "gaierror" in done.stderr, done
+    assert revision(host.database) == host.old and not host.mark.exists()
+    (host.directory / "away").unlink()
+    serves_everything(host.start())
+
+
+def test_log_in_a_place_that_is_read_only_says_what_allows_it(host):
+    line = "raise OSError(30, 'Read-only file system', '/var/log/buildbot/twistd.log')\n"
+    tac = host.directory / "buildbot.tac"
+    tac.write_text(line + tac.read_text())
+    done = host.cli("backup", "master")
+    assert done.returncode == 78 and "`ReadWritePaths=/var/log/buildbot`" in done.stderr, done
+    assert host.start().wait() == 78
+    assert "`ReadWritePaths=/var/log/buildbot`" in host.log().split("hint: ")[-1], host.tell()
+
+
 # When a kill comes: the name of a moment, and how to know that it is now.
 MOMENTS = {
     "while the backup is made": lambda host: host.is_partial(),

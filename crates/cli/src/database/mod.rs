@@ -131,8 +131,9 @@ impl<'a> Master<'a> {
 
 /// systemd says where it made the directory; by hand it is the same place.
 fn state_directory(reference: &InstanceRef, context: &Context) -> PathBuf {
-    match env::var_os("STATE_DIRECTORY") {
-        Some(path) if !path.is_empty() => path.into(),
-        _ => context.path(&paths::state_directory(reference)),
+    let usual = paths::state_directory(reference);
+    match env::var("STATE_DIRECTORY") {
+        Ok(given) if !given.is_empty() => paths::own_directory(&given, &usual).into(),
+        _ => context.path(&usual),
     }
 }

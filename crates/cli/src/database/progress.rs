@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
@@ -49,7 +50,9 @@ pub(crate) struct Progress {
 impl Progress {
     /// In a unit: systemd and the status file are told as well.
     pub(crate) fn of_service(reference: &InstanceRef) -> Self {
-        let runtime = env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        let usual = paths::run_directory(reference);
+        let given = env::var("RUNTIME_DIRECTORY").ok();
+        let runtime = given.map(|given| paths::own_directory(&given, &usual).into());
         Self::new(reference, env::var_os("NOTIFY_SOCKET"), runtime)
     }
 

@@ -29,7 +29,8 @@ pub(crate) struct MainProcess {
     pid: u32,
     /// None when it has ended already.
     descriptor: Option<OwnedFd>,
-    status_file: PathBuf,
+    /// The usual one, and the one that is there when that cannot be written.
+    status_files: [PathBuf; 2],
     reload_mark: PathBuf,
 }
 
@@ -57,7 +58,10 @@ impl MainProcess {
         Ok(Self {
             pid: number,
             descriptor,
-            status_file: context.path(&paths::status_file(reference)),
+            status_files: [
+                context.path(&paths::status_file(reference)),
+                context.path(&paths::spare_status_file(reference)),
+            ],
             reload_mark: context.path(&paths::reload_mark(reference)),
         })
     }
@@ -120,7 +124,13 @@ impl MainProcess {
 
     /// What its runner says now; nothing when the file is about another process.
     pub(crate) fn status(&self) -> Option<StatusFile> {
-        status_file::read(&self.status_file).filter(|status| status.pid == self.pid)
+        let found = self
+            .status_files
+            .iter()
+            .filter_map(|path| status_file::read(path));
+        found
+            .filter(|status| status.pid == self.pid)
+            .max_by_key(|status| status.serial)
     }
 
     /// Looks at the status until `found` makes something of it, or the process has ended, or

@@ -22,6 +22,9 @@ pub(crate) struct StatusFile {
     pub(crate) state: ForeignText,
     /// The process that wrote it.
     pub(crate) pid: u32,
+    /// How many times its process had written it, as far as its runner counts that.
+    #[serde(default)]
+    pub(crate) serial: u64,
     /// When this start began: the same process may start again. Runners of the first versions do not write it.
     #[serde(default)]
     pub(crate) begun: Option<f64>,

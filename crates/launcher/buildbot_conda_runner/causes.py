@@ -1,0 +1,126 @@
+"""Whether the cause of an exception may pass by itself: wherever it arises, it then has the same exit status.
+
+`buildbot-conda` puts this file in front of its own programs for the environment's Python, so it imports nothing of ours.
+"""
+
+# What libraries call it when another host does not answer, at whatever base class: Twisted, asyncio, urllib3, requests,
+# httpx, aiohttp, redis and the drivers of databases.
+UNAVAILABLE = {
+    "ClientConnectionError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "ConnectionClosed",
+    "ConnectionError",
+    "ConnectionLost",
+    "DNSLookupError",
+    "IncompleteRead",
+    "InterfaceError",
+    "NetworkError",
+    "NewConnectionError",
+    "OperationalError",
+    "ReadTimeoutError",
+    "ResponseNeverReceived",
+    "SERVER_DOWN",
+    "Timeout",
+    "TimeoutError",
+    "TimeoutException",
+    "gaierror",
+    "herror",
+}
+# A wrong certificate comes as a lost connection in some of them.
+LASTING = {"CertificateError", "SSLCertVerificationError"}
+# Answers of a web server that is busy, restarting, or behind a proxy that cannot reach it.
+BUSY = {408, 425, 429, 500, 502, 503, 504}
+# By these, exceptions hold the ones that they come from.
+HOLDERS = (
+    "__cause__",
+    "__context__",
+    "exceptions",
+    "handled",
+    "orig",
+    "original",
+    "os_error",
+    "reason",
+    "reasons",
+    "subFailure",
+    "value",
+)
+
+
+def note_handled(config_errors):
+    """Have Buildbot's `ConfigErrors` keep what was being handled when a configuration reported an error."""
+    import sys
+
+    original = config_errors.addError
+
+    def add_error(self, *words):
+        error = sys.exc_info()[1]
+        if error is not None:
+            self.handled = getattr(self, "handled", []) + [error]
+        return original(self, *words)
+
+    config_errors.addError = add_error
+
+
+def may_heal(error):
+    """Whether an exception, or one that led to it, says that something did not answer, or has no room."""
+    found, left = [], [error]
+    while left and len(found) < 100:
+        one = left.pop()
+        if isinstance(one, (list, tuple)):
+            left.extend(one)
+        elif isinstance(one, BaseException) or type(one).__name__ == "Failure":
+            if not any(one is other for other in found):
+                found.append(one)
+                left.extend(getattr(one, name, None) for name in HOLDERS)
+                left.extend(getattr(one, "args", ()))
+    if any(LASTING & names_of(one) for one in found):
+        return False
+    return any(map(is_unavailable, found))
+
+
+def allowed_by(error):
+    """What lets a service write to a file system that is read-only for it, where an exception says so; or None."""
+    import errno
+    import os
+
+    path = getattr(error, "filename", None)
+    if getattr(error, "errno", None) != errno.EROFS or not isinstance(path, str):
+        return None
+    directory = os.path.dirname(os.path.abspath(path))
+    return "`%s` is read-only for the service: where its sandbox makes it so, `ReadWritePaths=%s` in the section " % (
+        directory,
+        directory,
+    ) + "[Service] of a drop-in, made with `systemctl edit`, allows it"
+
+
+def names_of(error):
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def is_unavailable(error):
+    import errno
+
+    code = getattr(error, "code", None)
+    if code is None:
+        response = getattr(error, "response", None)
+        code = getattr(response, "status_code", getattr(error, "status", None))
+    if isinstance(code, int) and "HTTP" in type(error).__name__ or isinstance(code, int) and code in BUSY:
+        return code in BUSY
+    if isinstance(error, OSError) and error.errno in (
+        errno.EADDRNOTAVAIL,
+        errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+        errno.EIO,
+        errno.ENETDOWN,
+        errno.ENETRESET,
+        errno.ENETUNREACH,
+        errno.ENOSPC,
+        errno.ESTALE,
+        errno.ETIMEDOUT,
+    ):
+        return True
+    # SQLite calls a wrong statement so.
+    is_local = type(error).__module__.partition(".")[0] == "sqlite3"
+    return not is_local and bool(UNAVAILABLE & names_of(error))
