@@ -16,6 +16,8 @@ use buildbot_conda_core::foreign_text::ForeignText;
 const PROGRAM: &str = concat!(
     include_str!("tables.py"),
     include_str!("../../../launcher/buildbot_conda_runner/holders.py"),
+    include_str!("../system/master_of.py"),
+    include_str!("../../../launcher/buildbot_conda_runner/causes.py"),
     include_str!("inspect.py")
 );
 
@@ -59,6 +61,9 @@ pub(crate) struct Facts {
     pub(crate) intact: bool,
     /// Version of the Buildbot installed.
     pub(crate) buildbot: ForeignText,
+    /// Base directory and configuration of the master, where its tac has it elsewhere than in its own directory.
+    #[serde(default)]
+    pub(crate) elsewhere: Option<ForeignText>,
     /// What the configuration listens on.
     #[serde(default)]
     pub(crate) ports: Vec<Port>,
@@ -112,8 +117,8 @@ impl Facts {
     ///
     /// # Errors
     ///
-    /// 78 with Buildbot's words when the configuration is at fault, 69 when the database does not
-    /// answer.
+    /// 78 with Buildbot's words when the configuration is at fault, 69 when the database, or what the configuration
+    /// itself needs, does not answer.
     pub(crate) fn ask(
         master: &Master<'_>,
         lock: Option<&Lock>,

@@ -4,9 +4,9 @@ Run by `python -c` as the service user, in the activated environment: DIRECTORY 
 LOCK is the number of an inherited lock descriptor, or `-`. One JSON object goes to stdout, whatever
 the configuration prints goes to stderr. Works with CPython 3.8 and later and Buildbot 2.10 to 4.x.
 
-The configuration is read as `buildbot upgrade-master` reads it, by functions of `buildbot.scripts`
-that have not changed since 2.10; SQLite files are then read without SQLAlchemy, because Buildbot's
-own engine would make a file that is missing.
+The configuration is read as the start reads it: by the loader of the master that `buildbot.tac` makes.
+SQLite files are then read without SQLAlchemy, because Buildbot's own engine would make a file that is
+missing.
 """
 
 import sys
@@ -15,7 +15,6 @@ if sys.path and sys.path[0] == "":
     del sys.path[0]  # the current directory: modules of the master are not ours
 
 import contextlib
-import io
 import json
 import os
 import traceback
@@ -36,27 +35,40 @@ class Problem(Exception):
 
 
 def configuration(directory):
-    from buildbot.scripts import base
+    """(configuration, base directory, its file) of the master in a directory."""
+    from buildbot.config import ConfigErrors
 
-    said = io.StringIO()
+    note_handled(ConfigErrors)  # noqa: F821, from causes.py
     try:
-        with contextlib.redirect_stdout(said):
-            name = base.getConfigFileFromTac(directory)
-            config = base.loadConfig({"basedir": directory, "quiet": True}, name)
+        base, name = place_of(directory)  # noqa: F821, from master_of.py
+        return loader(base, name).loadConfig(), base, name
+    except ConfigErrors as error:
+        lines = [line.strip() for text in error.errors for line in text.splitlines() if line.strip()]
+        if any(line.startswith("Traceback") for line in lines):
+            sys.stderr.write("\n".join(lines) + "\n")
+            lines = lines[-1:]
+        raise Problem(kind_of(error), "; ".join(lines))
     except BaseException as error:
-        sys.stderr.write(said.getvalue())
         traceback.print_exc()
-        raise Problem("configuration", "%s: %s" % (type(error).__name__, error))
-    text = said.getvalue()
-    if config:
-        sys.stderr.write(text)
-        return config
-    lines = [line.strip() for line in text.partition("Errors loading configuration:")[2].splitlines()]
-    lines = [line for line in lines if line] or [text.strip() or "no reason given"]
-    if any(line.startswith("Traceback") for line in lines):
-        sys.stderr.write(text)
-        lines = lines[-1:]
-    raise Problem("configuration", "; ".join(lines))
+        raise Problem(kind_of(error), "%s: %s%s" % (type(error).__name__, error, permission(error)))
+
+
+def loader(base, name):
+    try:
+        from buildbot.config.master import FileLoader
+    except ImportError:  # before 3.0
+        from buildbot.config import FileLoader
+    return FileLoader(base, name)
+
+
+def kind_of(error):
+    return "away" if may_heal(error) else "configuration"  # noqa: F821, from causes.py
+
+
+def permission(error):
+    """What would allow that which the sandbox of the service has refused, where it was that."""
+    allowed = allowed_by(error)  # noqa: F821, from causes.py
+    return "; " + allowed if allowed else ""
 
 
 def database_url(directory, config):
@@ -226,7 +238,8 @@ def inspect(directory, check):
         from sqlalchemy.engine import url as urls
     except ImportError as error:
         raise Problem("configuration", str(error))
-    config = configuration(directory)
+    place = directory
+    config, directory, file = configuration(directory)
     text, arguments = database_url(directory, config)
     try:
         url = urls.make_url(text)
@@ -246,6 +259,8 @@ def inspect(directory, check):
     answer["ports"] = ports(config)
     www = (getattr(config, "www", None) or {}).get("port")
     answer["www"] = [str(port) for port in (www if isinstance(www, (list, tuple)) else [www]) if port]
+    if os.path.realpath(directory) != os.path.realpath(place):
+        answer["elsewhere"] = "%s, and its configuration `%s`" % (directory, file)
     return answer
 
 

@@ -12,7 +12,10 @@ use super::progress::Progress;
 use super::{Failure, Master, SCHEMA, copy, dump, upgraded};
 use crate::system::children;
 
-const UPGRADE: &str = include_str!("upgrade.py");
+const UPGRADE: &str = concat!(
+    include_str!("../system/master_of.py"),
+    include_str!("upgrade.py")
+);
 
 /// Brings the database to where the installed Buildbot can serve from it, whatever an interruption
 /// has left, and tells how it was found to be in the end.
@@ -150,8 +153,7 @@ fn unfit(name: &BackupName) -> Failure {
 /// failures as well.
 fn upgrade(master: &Master<'_>, lock: &Lock, before: &Facts) -> Result<(), Failure> {
     let arguments = [
-        lock.number().to_string().into(),
-        OsString::from("upgrade-master"),
+        OsString::from(lock.number().to_string()),
         master.directory().into(),
     ];
     let command = master.python(UPGRADE, &arguments)?;

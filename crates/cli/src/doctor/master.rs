@@ -34,6 +34,17 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         return Vec::new();
     }
     let mut findings = vec![configuration(instance, facts)];
+    if let Some(elsewhere) = &facts.elsewhere {
+        let seen = format!(
+            "`{}/buildbot.tac` has the base directory of the master at `{elsewhere}`: that is what is backed up, upgraded \
+             and served, and files of the same name beside `buildbot.tac` are not used",
+            instance.directory
+        );
+        findings.push(Finding::warning(Check::Directory, reference, seen).words(format!(
+            "move `buildbot.tac` there and set `{}.directory`, or see that the service may write there",
+            instance.reference
+        )));
+    }
     findings.extend(database(instance, facts));
     findings.extend(certificates(instance, scene));
     findings.extend(
@@ -112,8 +123,10 @@ fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
     }
     if let Some((AWAY, reason)) = &facts.failure {
         return Some(
-            problem(format!("the database does not answer: {reason}"))
-                .words("start it, or correct `db_url`"),
+            problem(format!(
+                "something that the master needs does not answer: {reason}"
+            ))
+            .words("start it, or correct `master.cfg`"),
         );
     }
     let Database {

@@ -16,10 +16,15 @@ use super::activation;
 
 /// Calls Buildbot's own command line; the script in `bin` may have been moved with its prefix. An exit
 /// status of 0 is not believed alone: a configuration that ends the process leaves one, too.
-const BUILDBOT: &str = "
+const BUILDBOT: &str = concat!(
+    include_str!("master_of.py"),
+    "
 import sys
 from buildbot.scripts import checkconfig, runner
-original = checkconfig.checkconfig
+original, load = checkconfig.checkconfig, checkconfig._loadConfig
+base, configuration = place_of(sys.argv[-1])
+checkconfig.getConfigFileFromTac = lambda *words, **named: configuration
+checkconfig._loadConfig = lambda basedir, configFile, quiet: load(base, configFile, quiet)
 def check(config):
     status = original(config)
     if not status:
@@ -28,7 +33,8 @@ def check(config):
 checkconfig.checkconfig = check
 sys.argv[0] = 'buildbot'
 runner.run()
-";
+"
+);
 /// What it says last when the check has succeeded.
 const CHECKED: &str = "\nchecked to the end\n";
 

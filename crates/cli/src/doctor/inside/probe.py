@@ -37,7 +37,9 @@ PATIENCE = 5
 def told(error):
     """`NAME: reason` of an exception, on one line."""
     lines = str(error).strip().splitlines()
-    return "%s: %s" % (type(error).__name__, lines[-1] if lines else "no reason given")
+    allowed = allowed_by(error)  # noqa: F821, from causes.py
+    reason = lines[-1] if lines else "no reason given"
+    return "%s: %s%s" % (type(error).__name__, reason, "; " + allowed if allowed else "")
 
 
 def failed_imports(names):

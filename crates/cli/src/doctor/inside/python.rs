@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use buildbot_conda_core::settings::Instance;
@@ -17,9 +17,14 @@ use crate::doctor::finding::Check;
 use crate::system::activation;
 use crate::system::context::Context;
 
-const PROGRAM: &str = include_str!("probe.py");
+const PROGRAM: &str = concat!(
+    include_str!("../../../../launcher/buildbot_conda_runner/causes.py"),
+    include_str!("probe.py")
+);
 /// Imports, and a worker's tac.
 const LIMIT: Duration = Duration::from_mins(1);
+/// How a shell of ours begins to report a script that did not come back to it.
+pub(in crate::doctor) const ACTIVATION_SCRIPT: &str = "the activation script `";
 
 /// What `probe.py` answers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,6 +90,9 @@ pub(in crate::doctor) struct MasterFacts {
     pub(in crate::doctor) database: Option<Database>,
     /// What is listened on, `pb` or `www`, and the TCP port.
     pub(in crate::doctor) ports: Vec<(String, u16)>,
+    /// Where its base directory is, when that is not the instance's.
+    #[serde(default)]
+    pub(in crate::doctor) elsewhere: Option<String>,
 }
 
 /// A database as [`Facts`] has it.
@@ -118,16 +126,29 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
     let extra = BTreeMap::from([("PYTHONDONTWRITEBYTECODE".into(), "1".into())]);
     let words = words.iter().map(Into::into).collect();
     let chain = activation::of_instance(instance, python.clone().into(), words, extra)?;
-    let mut command = Command::new(&chain.program);
+    // Ended by a signal that the shell of activation scripts outlives for a moment, so that it names the script.
+    let mut command = Command::new("timeout");
     command
+        .arg("--kill-after=5")
+        .arg(LIMIT.as_secs().to_string())
+        .arg(&chain.program)
         .args(&chain.arguments)
         .env_clear()
         .envs(&chain.environment)
         .current_dir("/");
-    let (answer, said) = heard(command, LIMIT)?;
+    let began = Instant::now();
+    let (answer, said) = heard(command, LIMIT + Duration::from_secs(10))?;
     serde_json::from_slice(&answer).map_err(|_| {
-        let last = last_of(&said, "it says nothing");
-        anyhow!("`{}`: {last}", python.display())
+        let script = format!("error: {ACTIVATION_SCRIPT}");
+        if let Some(line) = said.iter().find(|line| line.starts_with(&script)) {
+            return anyhow!("{}", line.trim_start_matches("error: "));
+        }
+        let otherwise = if began.elapsed() < LIMIT {
+            "it says nothing".to_owned()
+        } else {
+            format!("it did not end within {} s", LIMIT.as_secs())
+        };
+        anyhow!("`{}`: {}", python.display(), last_of(&said, &otherwise))
     })
 }
 
@@ -154,6 +175,7 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
         head: facts.head_text().to_owned(),
         buildbot: facts.buildbot.to_string(),
     });
+    told.elsewhere = facts.elsewhere.as_ref().map(ToString::to_string);
     told.ports = facts
         .ports
         .into_iter()
