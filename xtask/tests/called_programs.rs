@@ -36,6 +36,7 @@ const OURS: &[&str] = &[
     "--only",
     "--reference",
     "--root",
+    "--script-ended",
     "--start-timeout",
     "--upgrade",
     "--used-as",

@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let program = words
         .next()
         .expect("the command line requires at least one");
-    let command_line = exec_chain(&activation, &place.environment, program, words);
+    let command_line = exec_chain(&activation, &place.environment, program, words, None);
     let failure = Command::new(&command_line.program)
         .args(&command_line.arguments)
         .env_clear()

@@ -28,7 +28,7 @@
 //! // The variables of the configuration file are set after activation, so they go along separately.
 //! let afterwards = Environment::new();
 //! let python = facts.prefix().join("bin/python").into_os_string();
-//! let command_line = exec_chain(&activation, &afterwards, python, ["runner.py".into(), "master".into()]);
+//! let command_line = exec_chain(&activation, &afterwards, python, ["runner.py".into(), "master".into()], None);
 //! let error = std::process::Command::new(&command_line.program)
 //!     .args(&command_line.arguments)
 //!     .env_clear()
@@ -54,7 +54,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 pub use activation::{Activation, Options, Refusal, Warning, activate};
-pub use chain::{CommandLine, exec_chain};
+pub use chain::{CommandLine, HINT, Notes, SEPARATOR, Watch, exec_chain, is_left};
 pub use prefix::{PrefixFacts, ReadError, Root};
 
 /// A process environment: name to value, as `environ(7)` has them.

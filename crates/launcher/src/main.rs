@@ -9,8 +9,10 @@ mod handover;
 mod notify;
 mod program;
 mod refusal;
+mod scripts;
 
 use std::env;
+use std::ffi::OsString;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
@@ -19,7 +21,13 @@ use crate::arguments::Arguments;
 use crate::refusal::Refusal;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::parse(env::args_os().skip(1)) {
+    let words: Vec<OsString> = env::args_os().skip(1).collect();
+    if let Some((first, rest)) = words.split_first()
+        && first == scripts::ENDED
+    {
+        return scripts::ended(rest);
+    }
+    let arguments = match Arguments::parse(words.into_iter()) {
         Ok(arguments) => arguments,
         Err(usage) => {
             notify::say(&format!("error: {usage}"));
@@ -50,6 +58,15 @@ fn become_buildbot(arguments: &Arguments) -> Refusal {
         Ok(environment) => environment,
         Err(source) => return Refusal::Handover { source },
     };
+    if let Some(scripts) = &program.scripts {
+        scripts.begin();
+        if let Some(output) = &scripts.output {
+            match (output.try_clone(), output.try_clone()) {
+                (Ok(stdout), Ok(stderr)) => process.stdout(stdout).stderr(stderr),
+                (Err(source), _) | (_, Err(source)) => return Refusal::Handover { source },
+            };
+        }
+    }
     let source = process
         .env(handover::VARIABLE, environment.as_raw_fd().to_string())
         .exec();

@@ -19,10 +19,14 @@ pub(crate) fn report(message: &str) {
             Some(_) => say(&format!("{}{line}", level('3'))),
         }
     }
-    let line = message.lines().collect::<Vec<_>>().join("; ");
+    status(&message.lines().collect::<Vec<_>>().join("; "));
+}
+
+/// Shows a line as the unit's status.
+pub(crate) fn status(line: &str) {
     // Nobody listens when the launcher is run by hand, and then stderr has said it.
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
-        && let Err(error) = send(&socket, &format!("STATUS={}", shortened(&line)))
+        && let Err(error) = send(&socket, &format!("STATUS={}", shortened(line)))
     {
         warn(&format!("tell systemd by `{}`: {error}", socket.display()));
     }

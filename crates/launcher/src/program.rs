@@ -21,12 +21,15 @@ use rustix::fs::Access;
 
 use crate::arguments::Arguments;
 use crate::refusal::Refusal;
+use crate::scripts::{self, Scripts};
 
 /// What to exec, and what to say before.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) command_line: CommandLine,
     pub(crate) warnings: Vec<String>,
+    /// Where the environment has activation scripts.
+    pub(crate) scripts: Option<Scripts>,
 }
 
 /// Set by systemd for everything that it starts, systemd.exec(5).
@@ -44,7 +47,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     let mut warnings: Vec<String> = changed_since(instance, inherited)?.into_iter().collect();
     check_credentials(instance, inherited)?;
     check_hardening(instance, arguments.root.as_deref())?;
-    check_directory(instance)?;
+    check_directory(instance, arguments.root.as_deref())?;
     let prefix = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
     let facts = PrefixFacts::read(&prefix)
         .map_err(|source| Refusal::Prefix { source })
@@ -70,14 +73,22 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
         .collect();
     let python = prefix.join("bin/python").into_os_string();
     let runner = below(arguments.root.as_deref(), paths::RUNNER).into_os_string();
+    let scripts = (!activation.scripts.is_empty())
+        .then(|| {
+            let run = inherited.get(OsStr::new(scripts::RUN));
+            Scripts::new(&activation.scripts, instance, run.map(OsString::as_os_str))
+        })
+        .transpose()?;
     Ok(Program {
         command_line: exec_chain(
             &activation,
             &afterwards,
             python,
             runner_arguments(runner, instance, arguments.root.as_deref()),
+            scripts.as_ref().map(|scripts| &scripts.watch),
         ),
         warnings,
+        scripts,
     })
 }
 
@@ -157,7 +168,12 @@ fn closed_to(instance: &Instance, path: &Path, closed: Closed) -> Refusal {
     }
 }
 
-fn check_directory(instance: &Instance) -> Result<(), Refusal> {
+/// Whether it has run before, so that it is not set up once more where its directory is gone.
+fn has_served(instance: &Instance, root: Option<&Path>) -> bool {
+    below(root, &paths::served_mark(&instance.reference)).exists()
+}
+
+fn check_directory(instance: &Instance, root: Option<&Path>) -> Result<(), Refusal> {
     let path = PathBuf::from(instance.directory.as_str());
     let refused = |path: PathBuf, source| match access::closed(&path, Access::READ_OK) {
         Some(closed) => closed_to(instance, &path, closed),
@@ -166,12 +182,18 @@ fn check_directory(instance: &Instance) -> Result<(), Refusal> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(Refusal::NoDirectory { path }),
+        Err(error) if is_absence(&error) && has_served(instance, root) => {
+            return Err(Refusal::gone(path, "does not exist", instance));
+        }
         Err(error) if is_absence(&error) => return Err(Refusal::NoDirectory { path }),
         Err(source) => return Err(refused(path, source)),
     }
     let tac = path.join("buildbot.tac");
     match tac.metadata() {
         Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound && has_served(instance, root) => {
+            Err(Refusal::gone(path, "has no `buildbot.tac`", instance))
+        }
         Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::NoTac {
             create: create_command(instance),
             path,

@@ -5,11 +5,23 @@ use std::io;
 use std::path::PathBuf;
 
 use buildbot_conda_conda as conda;
-use buildbot_conda_core::settings;
+use buildbot_conda_core::settings::{self, Instance};
 use buildbot_conda_host::Unusable;
 use buildbot_conda_host::access::Closed;
 use buildbot_conda_host::systemd::STRICT_SYSTEMD;
 use thiserror::Error;
+
+impl Refusal {
+    /// The directory of an instance that has run before.
+    pub(crate) fn gone(path: PathBuf, what: &'static str, instance: &Instance) -> Self {
+        let instance = instance.reference.to_string();
+        Self::Gone {
+            path,
+            what,
+            instance,
+        }
+    }
+}
 
 /// Every refusal ends the launcher with status 78.
 #[derive(Debug, Error)]
@@ -80,8 +92,48 @@ pub(crate) enum Refusal {
         path.display()
     )]
     NoDirectory { path: PathBuf },
+    #[error(
+        "`{}` {what}, and `{instance}` has run from it before\n\
+         hint: mount or restore it, or set `directory` to where it is now; `buildbot-conda remove {instance}` where it is \
+         not wanted any more",
+        path.display()
+    )]
+    Gone {
+        path: PathBuf,
+        what: &'static str,
+        instance: String,
+    },
     #[error("no `buildbot.tac` in `{}`\nhint: make one as the account that runs it: `{create}`", path.display())]
     NoTac { path: PathBuf, create: String },
+    #[error(
+        "the activation script `{script}` left its shell with status {status}{last_words}\nhint: {}",
+        conda::HINT
+    )]
+    Left {
+        script: String,
+        status: String,
+        last_words: String,
+    },
+    #[error(
+        "the activation script `{script}` did not end within {seconds} s, which is `start-timeout`: it was in \
+         `{command}`{last_words}\nhint: it runs at every start, and must not wait for anything"
+    )]
+    Late {
+        script: String,
+        seconds: String,
+        command: String,
+        last_words: String,
+    },
+    #[error(
+        "the activation script `{script}` has not come back to its shell in {starts} starts{last_words}\nhint: {}; \
+         the next start runs it again",
+        conda::HINT
+    )]
+    Lost {
+        script: String,
+        starts: u32,
+        last_words: String,
+    },
     #[error("run `{}`: {source}", program.display())]
     Exec { program: PathBuf, source: io::Error },
 }

@@ -12,6 +12,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -202,11 +203,169 @@ fn scripts_run_before_and_the_configuration_has_the_last_word() {
     assert!(said.contains(&"B=two".to_owned()) && said.contains(&"lines $HOME 'x'".to_owned()));
 }
 
+/// A host whose environment has an activation script, with a run-time directory and somebody who listens in place of
+/// systemd.
+struct Scripted {
+    host: Host,
+    run: PathBuf,
+    listener: UnixDatagram,
+}
+
+impl Scripted {
+    fn new(script: &str) -> Self {
+        let host = Host::new();
+        let run = host.path("run/buildbot-conda/master");
+        fs::create_dir_all(&run).unwrap();
+        let listener = UnixDatagram::bind(host.path("notify")).unwrap();
+        listener
+            .set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let scripted = Self {
+            host,
+            run,
+            listener,
+        };
+        scripted.write(script);
+        scripted
+    }
+
+    fn write(&self, script: &str) {
+        let path = "conda/envs/buildbot/etc/conda/activate.d";
+        self.host.write(&format!("{path}/a.sh"), "echo from a\n");
+        self.host.write(&format!("{path}/foo.sh"), script);
+    }
+
+    /// The status line at the end, and the outcome.
+    fn launch(&self) -> (String, Output) {
+        let output = self
+            .host
+            .launcher()
+            .arg("master")
+            .env("NOTIFY_SOCKET", self.host.path("notify"))
+            .env("RUNTIME_DIRECTORY", &self.run)
+            .output()
+            .unwrap();
+        let mut status = String::new();
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.listener.recv(&mut buffer) {
+            status = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        }
+        (status.replace(&self.host.root(), "{root}"), output)
+    }
+
+    #[track_caller]
+    fn is_refused(&self, script: &str, expect: &str) {
+        self.write(script);
+        let (status, output) = self.launch();
+        assert!(status.contains(expect), "{script}: {status}\n{output:?}");
+        assert!(status.contains("activate.d/foo.sh`"), "{script}: {status}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            said.contains("\nerror: the activation script `"),
+            "{script}: {said}"
+        );
+        assert!(said.starts_with("from a\n"), "{script}: {said}");
+        assert_eq!(output.status.code(), Some(78), "{script}: {said}");
+        assert!(output.stdout.is_empty(), "{script}");
+    }
+}
+
 #[test]
-fn a_script_that_exits_ends_the_start_with_its_status() {
-    let host = Host::new();
-    host.write("conda/envs/buildbot/etc/conda/activate.d/a.sh", "exit 3\n");
-    assert_eq!(host.launch().status.code(), Some(3));
+fn a_script_that_leaves_its_shell_is_refused_with_its_name_its_status_and_its_last_words() {
+    let scripted = Scripted::new("");
+    for (script, expect) in [
+        (
+            "[ -n \"$FOO\" ] || exit 0\n",
+            "left its shell with status 0; hint: ",
+        ),
+        (
+            "echo no licence\nexit 1\n",
+            "left its shell with status 1: no licence; hint: ",
+        ),
+        (
+            "set -e\nls /nowhere >&2\n",
+            "left its shell with status 2: ls: cannot access",
+        ),
+        ("set -u\necho $FOO\n", "status 127: {root}"),
+        ("set -u\necho $FOO\n", "FOO: unbound variable; hint: "),
+        (
+            "unset RUNTIME_DIRECTORY; exec 1>/dev/null; exit 9\n",
+            "status 9; hint: ",
+        ),
+    ] {
+        scripted.is_refused(script, expect);
+    }
+    scripted.write("echo fine; export A=1\n");
+    let (status, output) = scripted.launch();
+    assert_eq!(
+        status,
+        "STATUS=activating the environment: activate.d/a.sh, foo.sh"
+    );
+    assert!(lines(&output).contains(&"A=1".to_owned()));
+    assert_eq!(output.stderr, b"from a\nfine\n");
+}
+
+#[test]
+fn a_script_that_hangs_is_ended_at_the_time_out_of_the_start() {
+    let scripted = Scripted::new("");
+    let configuration = scripted.host.configuration("start-timeout = '1s'\n");
+    let host = &scripted.host;
+    host.write("etc/buildbot-conda/config.toml", &configuration);
+    for (script, command) in [
+        ("echo waiting\nsleep 4\n", "sleep 4"),
+        ("echo waiting\nwhile true; do :; done\n", ""),
+    ] {
+        scripted.is_refused(script, "did not end within 1 s");
+        scripted.is_refused(script, &format!("`{command}"));
+        scripted.is_refused(script, ": waiting; hint: ");
+    }
+    // What it executes in place of the shell is ended by the signal, which the units do not restart.
+    scripted.write("exec sleep 60\n");
+    let (status, output) = scripted.launch();
+    assert_eq!(output.status.signal(), Some(14));
+    assert_eq!(
+        status,
+        "STATUS=activating the environment: activate.d/a.sh, foo.sh"
+    );
+}
+
+#[test]
+fn a_script_that_no_shell_can_report_is_refused_after_three_starts_and_then_run_again() {
+    for (script, words) in [
+        ("echo before; kill -KILL $$\n", ": before; hint: "),
+        ("exec true\n", "in 3 starts; hint: "),
+        ("trap 'echo mine' EXIT; exit 5\n", ": mine; hint: "),
+        ("kill $$; sleep 1\n", "in 3 starts"),
+    ] {
+        let scripted = Scripted::new(script);
+        for _ in 0..2 {
+            for _ in 0..3 {
+                let (status, output) = scripted.launch();
+                assert_ne!(output.status.code(), Some(78), "{script}");
+                assert!(status.contains("foo.sh"), "{status}");
+            }
+            scripted.is_refused(script, words);
+        }
+        scripted.launch();
+        scripted.write("");
+        for _ in 0..5 {
+            assert!(scripted.launch().1.status.success());
+        }
+    }
+}
+
+#[test]
+fn without_a_place_for_notes_the_start_goes_on_and_an_end_is_reported() {
+    let scripted = Scripted::new("echo two\n");
+    fs::remove_dir(&scripted.run).unwrap();
+    assert!(scripted.launch().1.status.success());
+    scripted.write("exit 3\n");
+    let (status, output) = scripted.launch();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        status.contains("foo.sh` left its shell with status 3"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -326,6 +485,22 @@ fn a_directory_without_tac_is_refused() {
         "error: no directory `{root}/srv/master`\n\
          hint: set `directory` in the configuration to where `buildbot.tac` is\n",
     );
+}
+
+#[test]
+fn a_directory_that_has_served_is_missed() {
+    let host = Host::new();
+    host.write("var/lib/buildbot-conda/instances/master/served", "");
+    let hint = "hint: mount or restore it, or set `directory` to where it is now; `buildbot-conda remove master` where it \
+                is not wanted any more\n";
+    fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
+    host.refuses(&format!(
+        "error: `{{root}}/srv/master` has no `buildbot.tac`, and `master` has run from it before\n{hint}"
+    ));
+    fs::remove_dir(host.path("srv/master")).unwrap();
+    host.refuses(&format!(
+        "error: `{{root}}/srv/master` does not exist, and `master` has run from it before\n{hint}"
+    ));
 }
 
 #[test]

@@ -20,6 +20,14 @@ const LATEST: u64 = 253_402_300_799;
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut usable = true;
+    let reference = Some(&instance.reference);
+    if let Some(reason) = inside.failed_activation() {
+        findings.push(
+            Finding::problem(Check::Environment, reference, reason)
+                .words(buildbot_conda_conda::HINT),
+        );
+        return findings;
+    }
     if let Some(facts) = &inside.environment {
         findings.push(state(instance, facts, scene));
         usable = facts.state == EnvironmentState::Usable;
@@ -29,7 +37,6 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
             findings.extend(changed(instance, facts, scene));
         }
     }
-    let reference = Some(&instance.reference);
     match &inside.python {
         // Then it is clear why nothing runs.
         _ if !usable => {}

@@ -57,6 +57,7 @@ pub(crate) fn of_instance(
         &afterwards,
         program,
         arguments,
+        None,
     ))
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,6 +54,7 @@ fn without_scripts_the_command_is_executed_itself() {
         &afterwards,
         "program".into(),
         words(&["-x", ""]),
+        None,
     );
     assert_eq!(command_line.program, "program");
     assert_eq!(command_line.arguments, words(&["-x", ""]));
@@ -72,6 +74,10 @@ fn with_scripts_the_command_line_is_one_bash_and_its_text_holds_no_names() {
         &afterwards,
         "program".into(),
         words(&["argument"]),
+        Some(&Watch {
+            command: words(&["report", "it's"]),
+            notes: None,
+        }),
     );
     assert_eq!(command_line.program, "/bin/bash");
     let script = |name| {
@@ -82,16 +88,23 @@ fn with_scripts_the_command_line_is_one_bash_and_its_text_holds_no_names() {
             .into_os_string()
     };
     let text = "__bbc_words=(\"$@\"); set --\n\
+                __bbc_ended() {\n\
+                exec -- \"${__bbc_words[@]:5:2}\" \"${__bbc_at[0]}\" \"$@\"\n\
+                }\n\
+                builtin trap '__bbc_ended \"$?\" \"$BASH_COMMAND\"' EXIT\n\
                 __bbc_activate() {\n\
-                . \"${__bbc_words[0]}\"\n\
-                . \"${__bbc_words[1]}\"\n\
+                __bbc_at=(\"${__bbc_words[0]}\"); . \"${__bbc_words[0]}\"\n\
+                __bbc_at=(\"${__bbc_words[1]}\"); . \"${__bbc_words[1]}\"\n\
                 }\n\
                 __bbc_activate \"${__bbc_words[@]:2:2}\"\n\
+                builtin trap - EXIT\n\
                 export -- \"${__bbc_words[@]:4:1}\"\n\
-                exec -- \"${__bbc_words[@]:5}\"\n";
+                exec -- \"${__bbc_words[@]:7}\"\n";
     let mut expected = words(&["--norc", "--noprofile", "-c", text, "bash"]);
     expected.extend([script("$c.sh"), script("a'b.sh")]);
-    expected.extend(words(&["activate", "e", "A=1 2", "program", "argument"]));
+    expected.extend(words(&[
+        "activate", "e", "A=1 2", "report", "it's", "program", "argument",
+    ]));
     assert_eq!(command_line.arguments, expected);
     assert_eq!(command_line.environment, activation.environment);
 }
@@ -121,6 +134,7 @@ fn arguments_reach_the_command_byte_for_byte() {
         &Environment::new(),
         "printf".into(),
         arguments,
+        None,
     );
     let output = run(&command_line);
     let mut expected = Vec::new();
@@ -150,6 +164,7 @@ fn variables_set_afterwards_win_over_scripts() {
         &afterwards,
         "sh".into(),
         print,
+        None,
     );
     assert_eq!(
         String::from_utf8_lossy(&run(&command_line).stdout),
@@ -157,17 +172,139 @@ fn variables_set_afterwards_win_over_scripts() {
     );
 }
 
+/// Scripts that do not come back to their shell, the status of that, and how each is reported.
+const LOST: [(&str, i32, &str); 9] = [
+    ("exit 3", 3, "left its shell with status 3"),
+    // Success would be a lie: the command was never run.
+    (
+        "[ -n \"$FOO\" ] || exit 0",
+        78,
+        "left its shell with status 0",
+    ),
+    ("set -u\n: $FOO", 127, "left its shell with status 127"),
+    ("set -e\nfalse", 1, "left its shell with status 1"),
+    ("set -e", 1, "left its shell with status 1"),
+    ("f() { exit 4; }; f", 4, "left its shell with status 4"),
+    ("set -a; exit 5", 5, "left its shell with status 5"),
+    (": ${FOO:?no FOO}", 127, "left its shell with status 127"),
+    ("kill $$; sleep 1", -15, "was stopped in `kill $$`"),
+];
+
 #[test]
-fn a_script_that_exits_ends_everything_with_its_status() {
-    let directory = prefix(&[("a.sh", "exit 3\n"), ("b.sh", "echo not reached\n")]);
+fn a_script_that_does_not_come_back_is_named_and_nothing_else_is_run() {
+    for (script, status, reason) in LOST {
+        let directory = prefix(&[("a.sh", script), ("b.sh", "false\n")]);
+        let command_line = exec_chain(
+            &activation(directory.path(), None),
+            &Environment::new(),
+            "echo".into(),
+            words(&["not", "reached"]),
+            None,
+        );
+        let output = run(&command_line);
+        let found = output
+            .status
+            .code()
+            .or_else(|| output.status.signal().map(|signal| -signal));
+        assert_eq!(
+            (found, output.stdout),
+            (Some(status), Vec::new()),
+            "{script}"
+        );
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let name = if script == "set -e" { "b.sh" } else { "a.sh" };
+        let path = directory.path().join("etc/conda/activate.d").join(name);
+        let expected = format!(
+            "error: the activation script `{}` {reason}\n",
+            path.display()
+        );
+        assert!(said.contains(&expected), "{script}: {said}");
+        assert_eq!(said.contains(HINT), status > 0, "{script}: {said}");
+    }
+}
+
+#[test]
+fn who_watches_gets_the_script_its_status_and_whether_a_signal_ended_it() {
+    let directory = prefix(&[("a.sh", "kill $$\n")]);
+    let watched = |script: &str| {
+        let path = directory.path().join("etc/conda/activate.d/a.sh");
+        std::fs::write(path, script).expect("a file");
+        let watch = Watch {
+            command: words(&["printf", "%s\n", "it's $HOME"]),
+            notes: None,
+        };
+        let command_line = exec_chain(
+            &activation(directory.path(), None),
+            &Environment::new(),
+            "echo".into(),
+            words(&["reached"]),
+            Some(&watch),
+        );
+        let output = run(&command_line);
+        let text = String::from_utf8(output.stdout).expect("text");
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for (script, status, left) in [("exit 3", "3", true), ("kill $$; sleep 1", "0", false)] {
+        let said = watched(script);
+        assert_eq!(said[0], "it's $HOME", "{said:?}");
+        assert!(said[1].ends_with("/a.sh"), "{said:?}");
+        assert_eq!(
+            (said[2].as_str(), is_left(&said[3])),
+            (status, left),
+            "{said:?}"
+        );
+    }
+    assert_eq!(watched("trap : EXIT"), ["reached"]);
+}
+
+#[test]
+fn notes_say_which_script_runs_and_what_all_of_them_have_printed() {
+    let directory = prefix(&[
+        ("a.sh", "cat \"$MARK\"; echo; echo out\n"),
+        ("b.sh", "set -Ceu; echo err >&2\n"),
+    ]);
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let notes = Notes {
+        mark: place.path().join("mark"),
+        number: 2,
+        output: place.path().join("output"),
+        descriptors: [8, 9],
+    };
+    let mut activation = activation(directory.path(), None);
+    activation
+        .environment
+        .insert("MARK".into(), notes.mark.clone().into());
+    std::fs::write(&notes.output, "printed before\n").expect("a file");
+    let separated = |count| "printed before\n\u{1e}".to_owned() + &"\u{1e}".repeat(count);
+    let watch = Watch {
+        command: words(&["false"]),
+        notes: Some(notes.clone()),
+    };
     let command_line = exec_chain(
-        &activation(directory.path(), None),
+        &activation,
         &Environment::new(),
-        "echo".into(),
-        words(&["not", "reached"]),
+        "true".into(),
+        words(&[]),
+        Some(&watch),
     );
-    let output = run(&command_line);
-    assert_eq!((output.status.code(), output.stdout), (Some(3), Vec::new()));
+    // As if whoever executes it had made copies of its own standard output and standard error.
+    let mut copying = words(&["-c", "exec 8>&1 9>&2; exec \"$@\"", "bash", BASH]);
+    copying.extend(command_line.arguments);
+    let output = run(&CommandLine {
+        arguments: copying,
+        ..command_line
+    });
+    let script = directory.path().join("etc/conda/activate.d/a.sh");
+    // All of it went to this test, none to the file.
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        format!("2 {}\nout\n", script.display())
+    );
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let kept = std::fs::read_to_string(&notes.output).expect("it is there");
+    assert_eq!(kept, separated(1));
+    assert_eq!(output.stderr, b"err\nprinted before\n\n");
+    assert_eq!(std::fs::read(&notes.mark).expect("it was written"), b"");
 }
 
 #[test]
@@ -180,6 +317,7 @@ fn what_bash_reads_at_its_start_is_exported_inside() {
         &Environment::new(),
         "env".into(),
         words(&[]),
+        None,
     );
     assert!(
         !command_line

@@ -47,10 +47,19 @@ pub(super) struct Inside {
 }
 
 impl Inside {
-    /// Whether the files alone explain that Buildbot cannot run: then what it says of it adds nothing.
+    /// Which activation script does not come back to its shell, and how it leaves it.
+    pub(super) fn failed_activation(&self) -> Option<&str> {
+        let reason = self.python.as_ref()?.as_ref().err()?;
+        reason
+            .starts_with(python::ACTIVATION_SCRIPT)
+            .then_some(reason)
+    }
+
+    /// Whether what was found first explains that Buildbot cannot run: then what it says of it adds nothing.
     pub(super) fn says_why_nothing_runs(&self) -> bool {
         let is_usable = |facts: &EnvironmentFacts| facts.state == EnvironmentState::Usable;
         !self.environment.as_ref().is_none_or(is_usable)
+            || self.failed_activation().is_some()
             || self.directory.as_ref().is_some_and(|facts| !facts.has_tac)
     }
 }
@@ -112,7 +121,9 @@ pub(super) fn look(
             inside.python =
                 Some(python::ask(instance, checks).map_err(|error| format!("{error:#}")));
         }
-        if any(&MASTER) && instance.reference.role == Role::Master {
+        // Nothing else gets past the script either, and each attempt may take a minute.
+        let is_activated = inside.failed_activation().is_none();
+        if any(&MASTER) && is_activated && instance.reference.role == Role::Master {
             inside.master = Some(python::ask_master(instance, context));
         }
     }
