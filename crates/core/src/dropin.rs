@@ -142,10 +142,17 @@ impl DropIn {
             section: "Unit",
             directives: Vec::new(),
         };
+        // systemd.unit(5): of several conditions with `|`, one is enough.
         list.add(
-            "Enabled but not set up yet is skipped, which is no failure.",
+            "Enabled but not set up yet is skipped, which is no failure. What has run before is missed: its start fails, \
+             and says so.",
             "ConditionDirectoryNotEmpty",
-            &self.condition,
+            &format!("|{}", self.condition),
+        );
+        list.add(
+            "",
+            "ConditionPathExists",
+            &format!("|{}", paths::served_mark(&self.reference)),
         );
         list.add_all("", "RequiresMountsFor", &self.mounts);
         list.section = "Service";

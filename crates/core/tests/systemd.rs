@@ -177,7 +177,7 @@ fn systemd_reads_every_directory_back_as_it_was_written() {
         let dump = loaded(&root, &units[0]);
         has_line(
             &dump,
-            &format!("ConditionDirectoryNotEmpty: {directory} untested"),
+            &format!("ConditionDirectoryNotEmpty: |{directory} untested"),
         );
         has_line(
             &dump,

@@ -76,6 +76,16 @@ fn not_set_up(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) ->
     } else {
         "does not exist"
     };
+    if scene.has_served(instance) {
+        let seen = format!(
+            "`{}` {what}, and `{}` has run from it before",
+            path(instance, scene),
+            instance.reference
+        );
+        return Finding::problem(Check::Directory, Some(&instance.reference), seen).words(
+            "mount or restore it, or set `directory` in the configuration to where it is now",
+        );
+    }
     let seen = format!("`{}` {what}: not set up yet", path(instance, scene));
     Finding::unseen(Check::Directory, Some(&instance.reference), seen)
 }

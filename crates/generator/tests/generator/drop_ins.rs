@@ -19,7 +19,7 @@ fn every_good_instance_gets_its_drop_in() {
     );
     let text = root.drop_in("worker@gpu");
     assert!(
-        text.contains("\nConditionDirectoryNotEmpty=/srv/gpu\n"),
+        text.contains("\nConditionDirectoryNotEmpty=|/srv/gpu\n"),
         "{text}"
     );
     assert!(text.contains("\nUser=gpu\n"), "{text}");
