@@ -82,7 +82,8 @@ fn row(
     uptime: Option<Duration>,
     context: &Context,
 ) -> Row {
-    let status = status_file::read(&context.path(&paths::status_file(reference)));
+    let status = status_file::read(&context.path(&paths::status_file(reference)))
+        .filter(|status| is_told(status, unit));
     let instance = settings.instance(reference);
     // A status file outlives its process; only the unit says whether it is still about this one.
     let current = status
@@ -91,6 +92,7 @@ fn row(
     let is_set_up = match &instance {
         Ok(instance) if unit.state() == "inactive" => {
             is_set_up(instance, context).unwrap_or(!unit.was_skipped())
+                || has_served(reference, context)
         }
         _ => true,
     };
@@ -130,6 +132,21 @@ fn row(
         message,
         status,
     }
+}
+
+/// Whether what a status file says is about this unit's process, or about its end; one whose process was killed says that
+/// it still runs.
+fn is_told(status: &StatusFile, unit: &Unit) -> bool {
+    unit.main_pid() == Some(status.pid)
+        || matches!(status.state.as_str(), "failed" | "stopped")
+        // Without systemd there is nothing to compare it with.
+        || unit.property("Id").is_empty()
+}
+
+/// Whether an instance has run before, so that it is missed where its directory is gone; no where that cannot be seen.
+pub(crate) fn has_served(reference: &InstanceRef, context: &Context) -> bool {
+    let mark = context.path(&paths::served_mark(reference));
+    mark.symlink_metadata().is_ok()
 }
 
 /// Whether there is something in the directory of an instance, without which its unit is skipped; none where that cannot

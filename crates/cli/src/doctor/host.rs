@@ -1,6 +1,7 @@
 //! The machine: clock, room, kernel and systemd, and what it boots to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +43,7 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
     }
     if scene.wants(Check::System) {
         findings.extend(system(scene));
+        findings.extend(journal(scene));
     }
     if scene.wants(Check::BootTarget) {
         findings.push(boot_target(scene));
@@ -101,6 +103,48 @@ fn clock() -> Finding {
         )
         .command(["timedatectl", "set-ntp", "true"]),
     }
+}
+
+/// A journal that keeps nothing has no log of Buildbot's, and no reason of a failure.
+fn journal(scene: &Scene<'_>) -> Option<Finding> {
+    let file = file_without_journal(&scene.context.path("/"))?;
+    let seen = format!(
+        "the journal keeps nothing: `Storage=none` in `{}`",
+        file.display()
+    );
+    Some(
+        Finding::warning(Check::System, None, seen)
+            .words("take it out there and restart `systemd-journald`, or `buildbot-conda set log both` for `twistd.log`"),
+    )
+}
+
+/// The file whose `Storage=none` counts, by the rules of journald.conf(5).
+fn file_without_journal(root: &Path) -> Option<PathBuf> {
+    let mut drop_ins = BTreeMap::new();
+    let mut files = Vec::new();
+    for place in ["usr/lib/systemd", "run/systemd", "etc/systemd"] {
+        files.push(root.join(place).join("journald.conf"));
+        let listed = fs::read_dir(root.join(place).join("journald.conf.d"));
+        for entry in listed.into_iter().flatten().flatten() {
+            drop_ins.insert(entry.file_name(), entry.path());
+        }
+    }
+    files.extend(
+        drop_ins
+            .into_values()
+            .filter(|path| path.extension() == Some("conf".as_ref())),
+    );
+    let settings = files.into_iter().filter_map(|path| {
+        let text = fs::read_to_string(&path).ok()?;
+        let lines = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("Storage="));
+        lines.last().map(|value| (value.trim().to_owned(), path))
+    });
+    settings
+        .last()
+        .filter(|(value, _)| value == "none")
+        .map(|(_, path)| path)
 }
 
 /// One finding for each file system that is written.
@@ -326,5 +370,56 @@ mod tests {
         assert!(!is_named("systemd 252\n+PAM -SECCOMP"));
         std::fs::write(directory.join("libseccomp.so.2"), "").expect("it is ours");
         assert!(!is_named("systemd 252\n+PAM +SECCOMP"));
+    }
+
+    #[test]
+    fn the_last_file_says_whether_the_journal_keeps_anything() {
+        let root = tempfile::tempdir().expect("a directory can be made");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("it is in one")).expect("it can be made");
+            fs::write(path, text).expect("it can be written");
+        };
+        let found = || {
+            let file = file_without_journal(root.path())?;
+            Some(
+                file.strip_prefix(root.path())
+                    .expect("it is in there")
+                    .to_owned(),
+            )
+        };
+        assert_eq!(found(), None);
+        write(
+            "etc/systemd/journald.conf",
+            "[Journal]\n#Storage=none\nStorage=none\n",
+        );
+        assert_eq!(found(), Some("etc/systemd/journald.conf".into()));
+        write(
+            "usr/lib/systemd/journald.conf.d/20-a.conf",
+            "[Journal]\nStorage=auto\n",
+        );
+        assert_eq!(found(), None);
+        write(
+            "etc/systemd/journald.conf.d/30-b.conf",
+            "[Journal]\nStorage=none\n",
+        );
+        write(
+            "etc/systemd/journald.conf.d/40-c.txt",
+            "[Journal]\nStorage=auto\n",
+        );
+        assert_eq!(
+            found(),
+            Some("etc/systemd/journald.conf.d/30-b.conf".into())
+        );
+        // One of the same name hides it.
+        write(
+            "etc/systemd/journald.conf.d/20-a.conf",
+            "[Journal]\nStorage=none\n",
+        );
+        write("etc/systemd/journald.conf.d/30-b.conf", "");
+        assert_eq!(
+            found(),
+            Some("etc/systemd/journald.conf.d/20-a.conf".into())
+        );
     }
 }

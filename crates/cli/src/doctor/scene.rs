@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::values::AccountName;
 use buildbot_conda_host::unit_files::UnitFiles;
@@ -151,10 +150,9 @@ impl<'a> Scene<'a> {
         self.accounts.get(name.as_str())
     }
 
-    /// Whether an instance has run before; no where that cannot be seen.
+    /// As [`survey::has_served`].
     pub(super) fn has_served(&self, instance: &Instance) -> bool {
-        let mark = paths::served_mark(&instance.reference);
-        self.context.path(&mark).symlink_metadata().is_ok()
+        survey::has_served(&instance.reference, self.context)
     }
 
     /// What it amounts to that somebody could not look at a place of an instance: a problem where that was its own account,

@@ -13,7 +13,7 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
         let unseen = |check| Finding::unseen(check, reference, "there is no systemd to ask");
         return vec![unseen(Check::UnitEnabled), unseen(Check::UnitState)];
     };
-    if scene.is_set_up(instance) == Some(false) {
+    if scene.is_set_up(instance) == Some(false) && !scene.has_served(instance) {
         let seen = format!(
             "`{}` is empty or missing: not set up, skipped at boot; `{}` makes it",
             instance.directory,
@@ -73,6 +73,11 @@ fn state(instance: &Instance, unit: &Unit) -> Finding {
         format!(": {why}")
     };
     match (unit.property("ActiveState"), unit.property("SubState")) {
+        // As a worker of an earlier version does at the end of a reload.
+        (_, "auto-restart" | "auto-restart-queued") if unit.property("Result") == "success" => {
+            let seen = format!("`{name}` has ended well and is started again in some seconds");
+            Finding::ok(Check::UnitState, reference, seen)
+        }
         (_, "auto-restart" | "auto-restart-queued") => {
             let seen = format!("`{name}` ends and is started again and again{because}");
             Finding::problem(Check::UnitState, reference, seen)

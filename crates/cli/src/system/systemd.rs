@@ -128,10 +128,11 @@ impl Unit {
         self.0.get(name).map_or("", String::as_str)
     }
 
-    /// `active`, `failed`, `activating`, ...
+    /// `active`, `failed`, `activating`, ...; `masked`.
     pub(crate) fn state(&self) -> &str {
         match self.property("ActiveState") {
             "" => "unknown",
+            "inactive" if self.property("LoadState") == "masked" => "masked",
             state => state,
         }
     }
