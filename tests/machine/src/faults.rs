@@ -413,6 +413,26 @@ const ROWS: &[Row] = &[
         "that build fails and says so, the worker lives",
     ),
     row(
+        "reload-other-directories",
+        "a drop-in adds directories to the master's own, and it is reloaded",
+        "in effect when `systemctl reload` returns",
+    ),
+    row(
+        "directory-moved-away",
+        "the directory of a worker that has run is moved away, and the worker restarted",
+        FAILS_ONCE,
+    ),
+    row(
+        "activation-script",
+        "a script of `activate.d` leaves its shell, kills it, or waits for ever",
+        FAILS_ONCE,
+    ),
+    row(
+        "network-in-configuration",
+        "`master.cfg` fetches something while it is read, and the network is not there yet",
+        TRIED_AGAIN,
+    ),
+    row(
         "worker-directory-removed",
         "the directory of a running worker is removed",
         "the worker lives; its next start is refused with the reason",

@@ -57,7 +57,6 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     let master = Unit::master(&machine);
     master.succeed("start")?;
-    let pid = master.main_pid()?;
 
     fault("reload-good", release, || {
         configure(&machine, &marked("first"))?;
@@ -68,6 +67,23 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
         ensure!(text.contains("configuration update complete"), "`{text}`");
         Ok(())
     })?;
+    fault("reload-other-directories", release, || {
+        let text = "[Service]\nRuntimeDirectory=another\nStateDirectory=another\n";
+        let drop_in = "/etc/systemd/system/buildbot-master.service.d/another.conf";
+        machine.write_file(drop_in, text, "0644", "root")?;
+        machine.shell("systemctl daemon-reload")?.succeeded()?;
+        master.succeed("restart")?;
+        configure(&machine, &marked("other"))?;
+        master.succeed("reload")?;
+        ensure!(has(&machine, "other")?);
+        machine
+            .shell(&format!(
+                "rm {drop_in}; systemctl daemon-reload; ! test -e /run/another/status.json"
+            ))?
+            .succeeded()?;
+        master.succeed("restart")
+    })?;
+    let pid = master.main_pid()?;
     fault("reload-broken", release, || {
         for (mistake, words) in [
             (

@@ -201,6 +201,45 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
         let alone = format!("{good}import itertools\nsum(itertools.repeat(0))\n");
         machine.write_file(CONFIGURATION, &alone, "0600", "bb")?;
         ensure_fails_with(&machine, 14, "reading master.cfg", &["master.cfg\", line"])
+    })?;
+    fault("activation-script", release, || {
+        machine.write_file(CONFIGURATION, &good, "0600", "bb")?;
+        let script = format!("{PREFIX}/etc/conda/activate.d/foo.sh");
+        let put = |text: &str| machine.write_file(&script, text, "0644", "root");
+        for (text, words) in [
+            (
+                "[ -n \"$FOO\" ] || exit 0\n",
+                ["foo.sh` left its shell with status 0", "hint: "],
+            ),
+            (
+                "echo no licence\nexit 1\n",
+                ["with status 1: no licence", "\nno licence"],
+            ),
+            (
+                "set -u\n: $FOO\n",
+                ["FOO: unbound variable", "foo.sh` left"],
+            ),
+            (
+                "echo waiting\nsleep 1h\n",
+                ["foo.sh` did not end within 20 s", "`sleep 1h`"],
+            ),
+        ] {
+            put(text)?;
+            ensure_fails_once(&machine, &words).with_context(|| text.to_owned())?;
+        }
+        let doctor = machine.run(&["buildbot-conda", "doctor", "--only", "environment,python"])?;
+        ensure!(
+            doctor.stdout.contains("foo.sh` was stopped in `sleep 1h`"),
+            "{doctor}"
+        );
+        // No shell is left that could report this.
+        put("exec true\n")?;
+        let master = Unit::master(&machine);
+        master.fail("start")?;
+        master.wait_for_status_text("in 3 starts")?;
+        master.wait_for_state("failed")?;
+        put("export FOO=1\n")?;
+        master.succeed("start")
     })
 }
 
@@ -263,6 +302,17 @@ fn what_is_away_is_tried_again_until_it_is_there(release: Release) -> Outcome {
             ensure_gets_over(&machine, &breaks, &mends, &words)?;
         }
         Ok(())
+    })?;
+    fault("network-in-configuration", release, || {
+        let good = master_configuration();
+        let fetch = "import socket\nsocket.getaddrinfo('data.example.invalid', 443)\n";
+        machine.write_file(CONFIGURATION, &format!("{good}{fetch}"), "0600", "bb")?;
+        ensure_gets_over(
+            &machine,
+            "cp /etc/hosts /root/hosts",
+            "echo 127.0.0.1 data.example.invalid >>/etc/hosts",
+            &["error while parsing config file", "master.cfg, line"],
+        )
     })?;
     fault("database-unreachable", release, || {
         let text = master_configuration().replace("sqlite:///state", "sqlite:///data/state");

@@ -425,7 +425,6 @@ fn a_drain_lets_builds_finish_and_leaves_the_service_down(release: Release) -> O
 
 fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome {
     let stage = Stage::running(release)?;
-    let pid = stage.main_pid(WORKER_UNIT)?;
     let results = |script: &str| {
         let request = stage.rest().force("slow", &[("script", script)])?;
         stage.rest().wait_for_build(request, LATER)
@@ -451,6 +450,32 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
         stage.build("true")
     })?;
 
+    fault("directory-moved-away", release, || {
+        stage
+            .machine
+            .shell(&format!(
+                "mv {WORKER} {WORKER}.away && systemctl daemon-reload"
+            ))?
+            .succeeded()?;
+        let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
+        ensure!(restart.status != 0, "{restart}");
+        stage.wait_for_state(WORKER_UNIT, SOON, "failed")?;
+        let told = stage.told(WORKER_UNIT)?;
+        ensure!(told.contains("has run from it before"), "{told}");
+        let doctor = stage.machine.run(&["buildbot-conda", "doctor", "worker"])?;
+        ensure!(
+            doctor.status == 1 && doctor.stdout.contains("has run from it before"),
+            "{doctor}"
+        );
+        stage
+            .machine
+            .shell(&format!("mv {WORKER}.away {WORKER}"))?
+            .succeeded()?;
+        stage.systemctl(&["start", WORKER_UNIT])?;
+        stage.rest().wait_for_worker("example", SOON)
+    })?;
+    let pid = stage.main_pid(WORKER_UNIT)?;
+
     fault("worker-directory-removed", release, || {
         stage.machine.run(&["rm", "-r", WORKER])?.succeeded()?;
         // It is made anew for a build, but not with what makes it a worker's.
@@ -459,7 +484,7 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
         let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
         ensure!(restart.status != 0, "{restart}");
         let told = stage.told(WORKER_UNIT)?;
-        ensure!(told.contains("no `buildbot.tac` in"), "{told}");
+        ensure!(told.contains("has no `buildbot.tac`, and"), "{told}");
         stage.wait_for_state(WORKER_UNIT, SOON, "failed")
     })
 }
