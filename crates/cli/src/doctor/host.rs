@@ -134,15 +134,17 @@ fn file_without_journal(root: &Path) -> Option<PathBuf> {
             .into_values()
             .filter(|path| path.extension() == Some("conf".as_ref())),
     );
-    let settings = files.into_iter().filter_map(|path| {
+    let mut settings = files.into_iter().filter_map(|path| {
         let text = fs::read_to_string(&path).ok()?;
-        let lines = text
+        let mut lines = text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("Storage="));
-        lines.last().map(|value| (value.trim().to_owned(), path))
+        lines
+            .next_back()
+            .map(|value| (value.trim().to_owned(), path))
     });
     settings
-        .last()
+        .next_back()
         .filter(|(value, _)| value == "none")
         .map(|(_, path)| path)
 }
