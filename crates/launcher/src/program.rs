@@ -170,7 +170,7 @@ fn closed_to(instance: &Instance, path: &Path, closed: Closed) -> Refusal {
 
 /// Whether it has run before, so that it is not set up once more where its directory is gone.
 fn has_served(instance: &Instance, root: Option<&Path>) -> bool {
-    below(root, &paths::served_mark(&instance.reference)).exists()
+    below(root, paths::served_mark(&instance.reference)).exists()
 }
 
 fn check_directory(instance: &Instance, root: Option<&Path>) -> Result<(), Refusal> {

@@ -39,7 +39,8 @@ pub(crate) struct Scripts {
     /// What it has as standard output and standard error.
     pub(crate) output: Option<File>,
     /// Our own ones, handed on by their numbers.
-    _descriptors: Vec<OwnedFd>,
+    #[expect(dead_code, reason = "it keeps them open")]
+    descriptors: Vec<OwnedFd>,
     /// What a start may take; 0 is without end.
     seconds: u32,
     status: String,
@@ -72,7 +73,7 @@ impl Scripts {
                 notes: None,
             },
             output: None,
-            _descriptors: Vec::new(),
+            descriptors: Vec::new(),
             seconds,
             status: status(scripts),
         };
@@ -122,7 +123,7 @@ impl Scripts {
                 descriptors: [copies[0].as_raw_fd(), copies[1].as_raw_fd()],
             });
             self.output = Some(file);
-            self._descriptors = copies.into();
+            self.descriptors = copies.into();
         }
         Ok(())
     }
