@@ -39,7 +39,6 @@ pub(crate) struct Scripts {
     /// What it has as standard output and standard error.
     pub(crate) output: Option<File>,
     /// Our own ones, handed on by their numbers.
-    #[expect(dead_code, reason = "it keeps them open")]
     descriptors: Vec<OwnedFd>,
     /// What a start may take; 0 is without end.
     seconds: u32,
