@@ -7,10 +7,13 @@ mod command;
 mod copyright;
 mod documents;
 mod environments;
+mod libc;
 mod repack;
+mod target;
 mod templates;
 mod tools;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +24,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::prerequisites;
 pub(crate) use command::{output, run_on_stderr};
-pub(crate) use environments::{build as build_environments, check as check_environments, clippy};
+pub(crate) use environments::{
+    build as build_environments, build_for as build_environments_for, check as check_environments,
+    clippy,
+};
+pub(crate) use target::Target;
 pub(crate) use tools::CARGO_DEB_VERSION;
 
 /// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
@@ -52,8 +59,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", hide = true)]
     programs: Option<PathBuf>,
     /// Build the package `buildbot-conda-env`, which makes environments
-    #[arg(long, conflicts_with_all = ["source", "programs"])]
+    #[arg(long, conflicts_with = "programs")]
     env: bool,
+    /// Build for another kind of machine, such as `aarch64-unknown-linux-gnu`, with Debian's cross compiler
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<Target>,
 }
 
 /// Build the package and print its path on stdout; everything else goes to stderr.
@@ -63,10 +73,11 @@ pub(crate) struct Arguments {
 /// As [`build`].
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     let source = arguments.source.as_deref().unwrap_or(workspace);
+    let target = arguments.target.unwrap_or_default();
     let package = if arguments.env {
-        environments::build(workspace)?
+        environments::build_for(target, source)?
     } else {
-        build_with(source, arguments.programs.as_deref())?
+        build_with(source, target, arguments.programs.as_deref())?
     };
     writeln!(std::io::stdout(), "{}", package.display()).context("print the package's path")
 }
@@ -79,29 +90,38 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
 /// When a tool is missing and cannot be installed, the versions in `Cargo.toml` and `debian/changelog` differ, or a
 /// step fails.
 pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
-    build_with(workspace, None)
+    build_for(Target::Here, workspace)
 }
 
-/// As [`build`], with the programs that are in `programs` taken over instead of compiled.
-fn build_with(workspace: &Path, programs: Option<&Path>) -> Result<PathBuf> {
-    prerequisites::for_package()?;
-    ensure_versions_agree(workspace)?;
-    let epoch = source_date_epoch(workspace)?;
-    let build_directory = build_directory(workspace);
+/// As [`build`], for machines of another kind.
+pub(crate) fn build_for(target: Target, workspace: &Path) -> Result<PathBuf> {
+    build_with(workspace, target, None)
+}
 
-    let release = build_directory.join("release");
+/// As [`build_for`], with the programs that are in `programs` taken over instead of compiled.
+fn build_with(workspace: &Path, target: Target, programs: Option<&Path>) -> Result<PathBuf> {
+    prepare(workspace, target)?;
+    let epoch = source_date_epoch(workspace)?;
+
+    let release = release_directory(workspace, target);
     write_units(&release.join("units"))?;
-    let cargo_deb = beside_cargo_deb(workspace, || {
-        compile(workspace, &build_directory, &epoch, programs)
-    })?;
-    documents::write(workspace, &release.join("buildbot-conda"), &release, &epoch)?;
+    let cargo_deb = beside_cargo_deb(workspace, || compile(workspace, target, &epoch, programs))?;
+    documents::write(workspace, target, &release, &epoch)?;
     copyright::write(
         workspace,
+        target,
         &PACKED_CRATES,
         &["copyright"],
         &release.join("copyright"),
     )?;
-    pack(workspace, &cargo_deb, PACKED_CRATES[0], &epoch)
+    pack(workspace, target, &cargo_deb, PACKED_CRATES[0], &epoch)
+}
+
+/// Sees to what every build needs.
+fn prepare(workspace: &Path, target: Target) -> Result<()> {
+    prerequisites::for_package(target)?;
+    target.install(workspace)?;
+    ensure_versions_agree(workspace)
 }
 
 /// Compile, and meanwhile install cargo-deb where it is not there yet; a linker keeps one processor busy at most.
@@ -115,7 +135,13 @@ fn beside_cargo_deb(workspace: &Path, compile: impl FnOnce() -> Result<()>) -> R
 }
 
 /// Pack the compiled program of `packed_crate` as its manifest says, and return the path of the .deb.
-fn pack(workspace: &Path, cargo_deb: &Path, packed_crate: &str, epoch: &str) -> Result<PathBuf> {
+fn pack(
+    workspace: &Path,
+    target: Target,
+    cargo_deb: &Path,
+    packed_crate: &str,
+    epoch: &str,
+) -> Result<PathBuf> {
     let build_directory = build_directory(workspace);
     let packages = workspace.join("target/debian");
     create_directory(&packages)?;
@@ -128,6 +154,7 @@ fn pack(workspace: &Path, cargo_deb: &Path, packed_crate: &str, epoch: &str) -> 
         reproducible(Command::new(cargo_deb), epoch)
             .current_dir(workspace)
             .env("CARGO_TARGET_DIR", &build_directory)
+            .args(target.arguments())
             .args([
                 "--no-build",
                 "--locked",
@@ -137,7 +164,7 @@ fn pack(workspace: &Path, cargo_deb: &Path, packed_crate: &str, epoch: &str) -> 
             ])
             .arg(&raw),
     )?;
-    let finished = repack::finish(workspace, &raw, scratch.path(), epoch)?;
+    let finished = repack::finish(workspace, target, &raw, scratch.path(), epoch)?;
 
     let name = package_name(&finished)?;
     let package = packages.join(name);
@@ -146,9 +173,16 @@ fn pack(workspace: &Path, cargo_deb: &Path, packed_crate: &str, epoch: &str) -> 
     Ok(package)
 }
 
-/// Where the package of the workspace is compiled; the programs are in `release/` below it.
-pub(crate) fn build_directory(workspace: &Path) -> PathBuf {
+/// Where the packages of the workspace are compiled.
+fn build_directory(workspace: &Path) -> PathBuf {
     workspace.join("target").join(BUILD_DIRECTORY)
+}
+
+/// Where the compiled programs of the package are, and beside them everything else that cargo-deb shall find.
+pub(crate) fn release_directory(workspace: &Path, target: Target) -> PathBuf {
+    target
+        .directory(&build_directory(workspace))
+        .join("release")
 }
 
 /// The variables on which the package's bytes may depend, with the values that they have for every build.
@@ -217,43 +251,48 @@ fn write_units(directory: &Path) -> Result<()> {
 }
 
 /// Compile what is packed. Paths of the build machine are mapped to fixed ones, or panic messages would carry them.
-fn compile(
-    workspace: &Path,
-    build_directory: &Path,
-    epoch: &str,
-    programs: Option<&Path>,
-) -> Result<()> {
-    let flags = remap_flags(workspace)?;
+fn compile(workspace: &Path, target: Target, epoch: &str, programs: Option<&Path>) -> Result<()> {
     for (packed_crate, program) in PACKED_CRATES.into_iter().zip(PROGRAMS) {
         if let Some(finished) = programs.map(|directory| directory.join(program))
             && finished.is_file()
         {
-            let place = build_directory.join("release").join(program);
+            let place = release_directory(workspace, target).join(program);
             fs::copy(&finished, &place)
                 .with_context(|| format!("copy `{}`", finished.display()))?;
             continue;
         }
         // One at a time, so that features that only the command line needs stay out of launcher and generator.
-        run_on_stderr(
-            without_own_settings(reproducible(Command::new(cargo()), epoch))
-                .current_dir(workspace)
-                .env("CARGO_ENCODED_RUSTFLAGS", &flags)
-                .args([
-                    "build",
-                    "--release",
-                    "--locked",
-                    "--package",
-                    packed_crate,
-                    "--target-dir",
-                ])
-                .arg(build_directory),
-        )?;
+        run_on_stderr(&mut cargo_for(
+            workspace,
+            target,
+            epoch,
+            &["build", "--release", "--package", packed_crate],
+        )?)?;
     }
     Ok(())
 }
 
+/// cargo in the build directory of the packages, with nothing in its environment but what every build has.
+fn cargo_for(
+    workspace: &Path,
+    target: Target,
+    epoch: &str,
+    words: &[impl AsRef<OsStr>],
+) -> Result<Command> {
+    let mut command = without_own_settings(reproducible(Command::new(cargo()), epoch));
+    command
+        .current_dir(workspace)
+        .env("CARGO_ENCODED_RUSTFLAGS", remap_flags(workspace)?)
+        .envs(target.variables().iter().copied())
+        .args(words)
+        .args(target.arguments())
+        .args(["--locked", "--target-dir"])
+        .arg(build_directory(workspace));
+    Ok(command)
+}
+
 /// Takes out of cargo's environment what a developer may have set to build otherwise, so that it cannot change what
-/// ships: profiles, flags, linkers, wrappers. Where cargo finds its things and how many jobs it runs stays.
+/// ships: profiles, flags, linkers, wrappers, compilers of C. Where cargo finds its things and how many jobs it runs stays.
 fn without_own_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -263,10 +302,18 @@ fn without_own_settings(mut command: Command) -> Command {
         ) || text.starts_with("CARGO_NET_")
             || text.starts_with("CARGO_TERM_")
             || text.starts_with("CARGO_REGISTR");
-        let is_foreign = text.starts_with("CARGO_")
+        let is_foreign = ["CARGO_", "CC_", "CFLAGS_", "AR_"]
+            .iter()
+            .any(|start| text.starts_with(start))
             || matches!(
                 text.as_ref(),
-                "RUSTFLAGS" | "RUSTC_WRAPPER" | "RUSTC_WORKSPACE_WRAPPER" | "RUSTC_BOOTSTRAP"
+                "RUSTFLAGS"
+                    | "RUSTC_WRAPPER"
+                    | "RUSTC_WORKSPACE_WRAPPER"
+                    | "RUSTC_BOOTSTRAP"
+                    | "CC"
+                    | "CFLAGS"
+                    | "AR"
             );
         if is_foreign && !is_kept {
             command.env_remove(&name);

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{System, machines_directory};
 
 const HEAD: &str = "\
@@ -12,7 +12,8 @@ const HEAD: &str = "\
 
 On each of these systems the package was installed with a preseed, a master and a worker were made, a build was carried
 through, `list`, `status`, `check`, `doctor` and `drain` answered, both were reloaded with status 0 and without another
-process, restarted, the machine was rebooted, and the package purged. Written by `cargo xtask faults --record`.
+process, restarted, the machine was rebooted, and the package purged. Written by `cargo xtask faults --record`, and by
+`cargo xtask test` with `--arm64` and `--pairs`.
 
 | system | systemd | result |
 |---|---|---|
@@ -27,38 +28,50 @@ unreachable database (69).
 |---|---|---|
 ";
 
-/// Writes `docs/matrix.md`.
+/// Writes `docs/matrix.md` after a run that had every system.
+///
+/// # Errors
+///
+/// When one of them is missing, or as [`update`].
 pub(crate) fn record(workspace: &Path) -> Result<()> {
-    let directory = machines_directory().join("matrix");
-    let mut text = HEAD.to_owned();
     for system in System::ALL {
-        let file = directory.join(format!("system-{system}"));
-        text += &fs::read_to_string(&file).with_context(|| {
-            format!(
-                "read `{}`\nhint: `cargo xtask test` makes it",
-                file.display()
-            )
-        })?;
+        let file = machines_directory().join(format!("matrix/system-{system}"));
+        ensure!(
+            file.is_file(),
+            "find `{}`\nhint: `cargo xtask test` makes it",
+            file.display()
+        );
     }
+    update(workspace)
+}
+
+/// Writes what has been tried into `docs/matrix.md`. What has not been tried here keeps the row that it has.
+///
+/// # Errors
+///
+/// When a row cannot be read, or the page not written.
+pub(crate) fn update(workspace: &Path) -> Result<()> {
     let path = workspace.join("docs/matrix.md");
     let page = fs::read_to_string(&path).unwrap_or_default();
-    // What was tried by hand stays until it is tried again.
-    let mut pairs: Vec<String> = page
-        .lines()
-        .filter(|line| line.starts_with("| 3."))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let mut rows: Vec<String> = page.lines().map(str::to_owned).collect();
+    let directory = machines_directory().join("matrix");
     for entry in fs::read_dir(&directory).context("list the rows of the matrix")? {
         let entry = entry.context("list the rows of the matrix")?;
-        if entry.file_name().to_string_lossy().starts_with("pair-") {
-            let row = fs::read_to_string(entry.path()).context("read a row of the matrix")?;
-            pairs.push(row);
-        }
+        let row = fs::read_to_string(entry.path()).context("read a row of the matrix")?;
+        rows.push(row.trim_end().to_owned());
     }
-    pairs.sort_by_key(|row| order(row));
-    pairs.dedup();
+    let mut text = HEAD.to_owned();
+    for system in System::ALL.into_iter().chain([System::Arm64]) {
+        let start = format!("| {system} |");
+        // The newest one comes last.
+        let row = rows.iter().rev().find(|row| row.starts_with(&start));
+        text.extend(row.map(|row| format!("{row}\n")));
+    }
+    rows.retain(|row| row.starts_with("| 3."));
+    rows.sort_by_key(|row| order(row));
+    rows.dedup();
     text += PAIRS;
-    text.extend(pairs);
+    text.extend(rows.into_iter().map(|row| row + "\n"));
     fs::write(&path, text).with_context(|| format!("write `{}`", path.display()))
 }
 

@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::deb::Target;
+
 /// A Debian package, why it is needed, and how to find out that it is there.
 struct Prerequisite {
     package: &'static str,
@@ -83,6 +85,37 @@ const PACKAGING: [Prerequisite; 3] = [
     },
 ];
 
+const ARM64: [Prerequisite; 3] = [
+    Prerequisite {
+        package: "gcc-aarch64-linux-gnu",
+        reason: "compiles and links for arm64",
+        probe: &["aarch64-linux-gnu-gcc", "--version"],
+    },
+    Prerequisite {
+        package: "libc6-dev-arm64-cross",
+        reason: "has the C library of arm64",
+        probe: &["test", "-e", "/usr/aarch64-linux-gnu/include/stdio.h"],
+    },
+    Prerequisite {
+        package: "qemu-user-static",
+        reason: "runs programs of arm64",
+        probe: &["qemu-aarch64-static", "--version"],
+    },
+];
+
+const EMULATION: [Prerequisite; 2] = [
+    Prerequisite {
+        package: "binfmt-support",
+        reason: "has the kernel run programs of arm64",
+        probe: &["update-binfmts", "--version"],
+    },
+    Prerequisite {
+        package: "arch-test",
+        reason: "shows mmdebstrap that they run",
+        probe: &["arch-test", "--version"],
+    },
+];
+
 const REPRODUCTION: [Prerequisite; 2] = [
     Prerequisite {
         package: "faketime",
@@ -114,13 +147,21 @@ const PACKAGE_TESTS: [Prerequisite; 2] = [
 /// # Errors
 ///
 /// When something is missing and cannot be installed.
-pub(crate) fn for_package() -> Result<()> {
-    install(PACKAGING.iter())
+pub(crate) fn for_package(target: Target) -> Result<()> {
+    install(PACKAGING.iter().chain(of_target(target)))
+}
+
+fn of_target(target: Target) -> &'static [Prerequisite] {
+    match target {
+        Target::Here => &[],
+        Target::Arm64 => &ARM64,
+    }
 }
 
 /// The names of the Debian packages that building the package needs.
-pub(crate) fn packaging() -> impl Iterator<Item = &'static str> {
-    PACKAGING.iter().map(|prerequisite| prerequisite.package)
+pub(crate) fn packaging(target: Target) -> impl Iterator<Item = &'static str> {
+    let prerequisites = PACKAGING.iter().chain(of_target(target));
+    prerequisites.map(|prerequisite| prerequisite.package)
 }
 
 /// Sees to what building the package under other conditions needs.
@@ -169,6 +210,16 @@ pub(crate) fn for_tests() -> Result<()> {
     let tests = PYTHON.iter().chain(&RUNNER_TESTS).chain(&MACHINES);
     let tests = tests.chain(&PACKAGE_TESTS);
     install(packaging.chain(tests))
+}
+
+/// Sees to what the stage of arm64 needs.
+///
+/// # Errors
+///
+/// When something is missing and cannot be installed.
+pub(crate) fn for_arm64() -> Result<()> {
+    let packaging = PACKAGING.iter().chain(&ARM64);
+    install(packaging.chain(&PYTHON).chain(&MACHINES).chain(&EMULATION))
 }
 
 /// Whether this process is root, which booting machines takes.

@@ -5,6 +5,7 @@ mod buildinfo;
 mod conditions;
 mod fresh_root;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use buildbot_conda_machine::Release;
 
-use crate::deb::{self, PROGRAMS};
+use crate::deb::{self, PROGRAMS, Target};
 use crate::prerequisites;
 use conditions::Elsewhere;
 
@@ -21,8 +22,14 @@ use conditions::Elsewhere;
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Build a third time, in a Debian of this release that is made for it, from the newest commit
-    #[arg(long, value_name = "RELEASE")]
+    #[arg(long, value_name = "RELEASE", conflicts_with_all = ["env", "target"])]
     fresh_root: Option<Release>,
+    /// Build the package `buildbot-conda-env`
+    #[arg(long)]
+    env: bool,
+    /// Build for another kind of machine, such as `aarch64-unknown-linux-gnu`
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<Target>,
 }
 
 /// Builds twice or three times, prints the checksums and writes the `.buildinfo`.
@@ -31,13 +38,20 @@ pub(crate) struct Arguments {
 ///
 /// When a build fails, or two of them differ; then with diffoscope's report.
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
+    let target = arguments.target.unwrap_or_default();
     prerequisites::for_reproduction()?;
-    let package = deb::build(workspace)?;
-    let information = buildinfo::write(workspace, &package)?;
+    let package = if arguments.env {
+        deb::build_environments_for(target, workspace)?
+    } else {
+        deb::build_for(target, workspace)?
+    };
+    let information = buildinfo::write(workspace, target, &package)?;
     let mut builds = vec![("here".to_owned(), checksum(&package)?)];
 
     let elsewhere = Elsewhere::new(workspace)?;
-    let other = elsewhere.build(workspace, None)?;
+    let mut options: Vec<&OsStr> = target.arguments().map(OsStr::new).collect();
+    options.extend(arguments.env.then_some(OsStr::new("--env")));
+    let other = elsewhere.build(workspace, &options)?;
     builds.push((elsewhere.description(), checksum(&other)?));
     compare(&package, &other)?;
     drop(elsewhere);
@@ -65,11 +79,11 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
 pub(crate) fn check(workspace: &Path, package: &Path) -> Result<()> {
     prerequisites::for_reproduction()?;
     let elsewhere = Elsewhere::new(workspace)?;
-    let compiled: Vec<&str> = PROGRAMS
+    let compiled = PROGRAMS
         .into_iter()
-        .filter(|program| *program != "buildbot-conda-launcher")
-        .collect();
-    let other = elsewhere.build(workspace, Some(&compiled))?;
+        .filter(|program| *program != "buildbot-conda-launcher");
+    let programs = elsewhere.take_over(workspace, compiled)?;
+    let other = elsewhere.build(workspace, &["--programs".as_ref(), programs.as_os_str()])?;
     eprintln!("{}  {}", checksum(&other)?, elsewhere.description());
     compare(package, &other)
 }

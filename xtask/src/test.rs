@@ -1,6 +1,8 @@
 //! `cargo xtask test`: every check. Compilers, tests that wait and tests that compute run beside each other, and each
 //! starts when what it needs is there. A failure hides no other.
 
+mod arm64;
+mod pairs;
 mod pool;
 pub(crate) mod prepare;
 mod programs;
@@ -58,6 +60,12 @@ pub(crate) struct Arguments {
     /// Build, lint and test the crate of environments alone, which is left out of `--fast`
     #[arg(long, conflicts_with_all = ["fast", "release"])]
     env: bool,
+    /// Build both packages for arm64 and carry the smoke test through on a machine of that kind, which an emulator runs
+    #[arg(long, conflicts_with_all = ["fast", "env", "release"])]
+    arm64: bool,
+    /// Try every pair of Python and Buildbot with the Pythons of this machine, of which the other runs try a few
+    #[arg(long, conflicts_with_all = ["fast", "env", "release", "arm64"])]
+    pairs: bool,
     /// Leave out the tests of other releases than this one
     #[arg(long)]
     release: Option<Release>,
@@ -75,6 +83,12 @@ struct Run<'run> {
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     if arguments.env {
         return environments_alone(workspace);
+    }
+    if arguments.arm64 {
+        return arm64::run(workspace);
+    }
+    if arguments.pairs {
+        return pairs::run(workspace);
     }
     let timings = Timings::read(workspace);
     timings::begin(workspace)?;
@@ -183,6 +197,7 @@ impl Run<'_> {
                 .partition(|test| part(test) != UNITS);
             self.add_units(units);
             self.add_runner(joined(pythons), &programs);
+            self.pool.add(pairs::jobs(self.workspace, pairs::few()));
             scope.spawn(|| patiently(|| self.look_at_code()));
 
             // Without a package the tests of it cannot be run, and its stage has failed.
@@ -284,6 +299,9 @@ impl Run<'_> {
     }
 
     fn is_wanted(&self, test: &Test) -> bool {
+        if test.name.starts_with(arm64::MODULE) {
+            return false;
+        }
         Release::ALL.iter().all(|release| {
             let is_of = |part: &str| part == release.code_name();
             self.releases.contains(release) || !test.name.split("::").any(is_of)

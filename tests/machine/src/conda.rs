@@ -43,7 +43,7 @@ impl Version {
     }
 
     /// The pins of everything in an environment, a file in `tests/channel/`.
-    fn requirements(self) -> PathBuf {
+    pub(crate) fn requirements(self) -> PathBuf {
         sources().join(format!("buildbot-{}.txt", self.number()))
     }
 }
@@ -201,21 +201,15 @@ fn channel() -> Result<PathBuf> {
         eprintln!("fetching wheels from PyPI");
         let tools = tools()?;
         for version in [Version::V4_3_0, Version::V3_11_9] {
-            let pip = [
-                "-m",
-                "pip",
+            pip(
                 "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary=:all:",
-            ];
-            let mut download = Command::new(tools.join("bin/python"));
-            run(download
-                .args(pip)
-                .arg("--dest")
-                .arg(&wheels)
-                .arg("--requirement")
-                .arg(version.requirements()))?;
+                &[
+                    "--no-deps".to_owned(),
+                    "--only-binary=:all:".to_owned(),
+                    format!("--dest={}", wheels.display()),
+                    format!("--requirement={}", version.requirements().display()),
+                ],
+            )?;
         }
         eprintln!("building a Conda channel");
         let path = std::env::var("PATH").unwrap_or_default();
@@ -232,6 +226,12 @@ fn channel() -> Result<PathBuf> {
             )
         })
     })
+}
+
+/// Runs pip, that of the tools.
+pub(crate) fn pip(verb: &str, words: &[String]) -> Result<()> {
+    let mut command = Command::new(tools()?.join("bin/python"));
+    run(command.args(["-m", "pip", verb, "--quiet"]).args(words)).map(drop)
 }
 
 /// A virtual environment with the packages of `tools.txt`.

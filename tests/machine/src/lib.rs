@@ -11,6 +11,7 @@ mod attacks;
 mod boot;
 mod cache;
 mod conda;
+mod emulated;
 mod faults;
 mod held;
 mod instances;
@@ -48,7 +49,7 @@ pub use process::Output;
 pub use programs::{with_packages, with_programs};
 pub use release::Release;
 pub use rest::{Build, Rest};
-pub use root::{debian_root, systemd_version};
+pub use root::{archive, debian_root, systemd_version};
 pub use scenarios::Scenarios;
 pub use stage::{
     CONFIGURATION, LATER, MASTER_UNIT, SOON, Stage, WORKER_UNIT, held_script, scripted,

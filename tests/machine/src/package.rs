@@ -38,12 +38,13 @@ fn youngest(variable: &str, start: &str, command: &str) -> Result<PathBuf> {
     let youngest = packages
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // Nothing but the package itself: debugging symbols are a package of their own.
-            name.starts_with(start)
-                && entry
-                    .path()
-                    .extension()
-                    .is_some_and(|extension| extension == "deb")
+            // Nothing but the package itself, for this machine: debugging symbols are a package of their own.
+            let ending = match std::env::consts::ARCH {
+                "x86_64" => "_amd64.deb",
+                "aarch64" => "_arm64.deb",
+                _ => ".deb",
+            };
+            name.starts_with(start) && name.ends_with(ending)
         })
         .max_by_key(|entry| {
             entry

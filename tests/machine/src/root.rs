@@ -58,6 +58,8 @@ pub(crate) struct Recipe {
     pub(crate) pinned: Option<(&'static str, u32)>,
     /// A directory of mmdebstrap's hooks.
     pub(crate) hooks: Option<&'static str>,
+    /// Another architecture than this machine's, as Debian calls it. Its environment is made of Debian's Python.
+    pub(crate) architecture: Option<&'static str>,
 }
 
 /// The root of that `name`, made by a recipe.
@@ -87,8 +89,13 @@ pub fn systemd_version(release: Release) -> Result<String> {
     Ok(version.context("find systemd's version")?.to_owned())
 }
 
-/// Debian's archive as apt of this machine knows it, apt-get(8): a root of several suites needs its address.
-fn archive() -> Result<String> {
+/// Debian's archive as apt of this machine knows it, apt-get(8): what is made of other suites than that machine's needs
+/// its address.
+///
+/// # Errors
+///
+/// When apt knows none.
+pub fn archive() -> Result<String> {
     let words = [
         "indextargets",
         "--no-release-info",
@@ -117,6 +124,12 @@ fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
             "--quiet",
         ])
         .arg(format!("--include={}", PACKAGES.join(",")))
+        .args(recipe.architecture.into_iter().flat_map(|name| {
+            [
+                format!("--architectures={name}"),
+                "--include=python3".to_owned(),
+            ]
+        }))
         // A suite that moves on is refused by a mirror that is some days behind.
         .arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     if let Some(hooks) = recipe.hooks {
@@ -144,7 +157,8 @@ fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
     } else if !mirror.is_empty() || recipe.suite == "sid" {
         command.arg(archive()?);
     }
-    process::run(&mut command, b"", Duration::from_mins(10))?.succeeded()?;
+    // An emulator takes its time.
+    process::run(&mut command, b"", Duration::from_mins(30))?.succeeded()?;
 
     write(path, "etc/hostname", &format!("{HOST_NAME}\n"))?;
     write(

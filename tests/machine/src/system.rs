@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use crate::Release;
+use crate::conda::{Environment, PREFIX, Version};
 use crate::root::{self, Recipe};
+use crate::{Release, emulated};
 
 /// A system on which the smoke test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +20,12 @@ pub enum System {
     Unstable,
     /// A release that all tests run on.
     Debian(Release),
+    /// Bookworm for arm64, run by an emulator: for the stage of its own that does so.
+    Arm64,
 }
 
 impl System {
-    /// Every row of the matrix, oldest systemd first.
+    /// Every row of the matrix that a test run has, oldest systemd first.
     pub const ALL: [Self; 5] = [
         Self::Systemd247,
         Self::Debian(Release::Bookworm),
@@ -49,6 +52,7 @@ impl System {
                 )),
                 // Bullseye's init-system-helpers does not ask for it, and bookworm's packages expect it.
                 hooks: Some("/usr/share/mmdebstrap/hooks/merged-usr"),
+                ..Recipe::default()
             },
             Self::Systemd254 => Recipe {
                 suite: "bookworm",
@@ -57,14 +61,35 @@ impl System {
                     "systemd systemd-sysv udev libudev1 libsystemd0 libsystemd-shared libpam-systemd",
                     990,
                 )),
-                hooks: None,
+                ..Recipe::default()
             },
             Self::Unstable => Recipe {
                 suite: "sid",
                 ..Recipe::default()
             },
+            Self::Arm64 => {
+                emulated::enable()?;
+                Recipe {
+                    suite: "bookworm",
+                    architecture: Some("arm64"),
+                    ..Recipe::default()
+                }
+            }
         };
         root::special_root(&self.to_string(), &recipe)
+    }
+
+    /// A tree to lay over it, with Buildbot at [`PREFIX`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Environment::install`].
+    pub fn environment(self) -> Result<PathBuf> {
+        if self == Self::Arm64 {
+            return emulated::environment();
+        }
+        let environment = Environment::install(Version::V4_3_0, PREFIX)?;
+        Ok(environment.tree().to_owned())
     }
 }
 
@@ -74,6 +99,7 @@ impl fmt::Display for System {
             Self::Systemd247 => formatter.write_str("systemd-247"),
             Self::Systemd254 => formatter.write_str("systemd-254"),
             Self::Unstable => formatter.write_str("unstable"),
+            Self::Arm64 => formatter.write_str("bookworm-arm64"),
             Self::Debian(release) => release.fmt(formatter),
         }
     }

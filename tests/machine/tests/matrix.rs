@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    Environment, LATER, Layers, MASTER_UNIT, Machine, Outcome, PREFIX, Release, SOON, Stage,
-    System, Version, WORKER_UNIT, create_instances, latest_package, machines_directory, scripted,
+    LATER, Layers, MASTER_UNIT, Machine, Outcome, Release, SOON, Stage, System, WORKER_UNIT,
+    create_instances, environments_package, latest_package, machines_directory, scripted,
 };
 
 #[test]
@@ -39,6 +39,14 @@ mod trixie {
     }
 }
 
+mod arm64 {
+    /// `cargo xtask test --arm64` runs it, with the packages for arm64.
+    #[test]
+    fn smoke() -> super::Outcome {
+        super::smoke(super::System::Arm64)
+    }
+}
+
 const PRESEED: &str = "\
 buildbot-conda buildbot-conda/conda-path string /home/bb/anaconda3
 buildbot-conda buildbot-conda/services multiselect master, worker
@@ -46,8 +54,7 @@ buildbot-conda buildbot-conda/services multiselect master, worker
 
 fn smoke(system: System) -> Outcome {
     let begun = Instant::now();
-    let environment = Environment::install(Version::V4_3_0, PREFIX)?;
-    let layers = Layers::new(system.root()?).with(environment.tree().to_path_buf());
+    let layers = Layers::new(system.root()?).with(system.environment()?);
     let mut stage = Stage {
         machine: Machine::boot(layers)?,
     };
@@ -74,6 +81,9 @@ fn smoke(system: System) -> Outcome {
     stage.rest().wait_for_worker("example", SOON)?;
     stage.build("true")?;
     clean_journal(&stage)?;
+    if system == System::Arm64 {
+        environments(&stage.machine)?;
+    }
     purge(&stage)?;
     record(system, &version, begun.elapsed())
 }
@@ -173,6 +183,20 @@ fn clean_journal(stage: &Stage) -> Outcome {
             ensure!(!journal.stdout.contains(words), "{journal}");
         }
     }
+    Ok(())
+}
+
+/// On other systems the tests of environments do much more.
+fn environments(machine: &Machine) -> Outcome {
+    machine
+        .install_package(&environments_package()?)?
+        .succeeded()?;
+    let program = "/usr/libexec/buildbot-conda/env";
+    let help = machine.run(&[program, "--help"])?.succeeded()?;
+    ensure!(help.stdout.contains("Usage"), "{help}");
+    machine
+        .run(&["buildbot-conda", "env", "list"])?
+        .succeeded()?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod package;
 mod repository_host;
 mod server;
 mod state;
+mod suite;
 pub mod terminal;
 mod version;
 
@@ -19,4 +20,5 @@ pub use package::{Entry, Package};
 pub use repository_host::{RepositoryHost, deb};
 pub use server::Server;
 pub use state::differences;
+pub use suite::Suite;
 pub use version::{OLD, old_version};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use buildbot_conda_package_tests::Package;
+use buildbot_conda_package_tests::{Package, Suite};
 
 const PAGE: &str = include_str!("../../../docs/compatibility.md");
 /// The oldest systemd that is tested; Ubuntu 22.04 has 249.
@@ -144,6 +144,18 @@ fn glibc_need_not_be_younger_than_ubuntus() {
         }
     }
     assert!(symbols > 100, "{symbols}");
+}
+
+#[test]
+fn apt_refuses_the_package_where_glibc_is_too_old() {
+    let package = Package::path();
+    let (is_taken, said) = Suite::fetch("bullseye").takes(&package);
+    assert!(!is_taken, "{said}");
+    let reason = "buildbot-conda : Depends: libc6 (>= 2.34) but 2.31-";
+    assert!(said.contains(reason), "{said}");
+    // And nothing else is what keeps it out.
+    let (is_taken, said) = Suite::fetch("bookworm").takes(&package);
+    assert!(is_taken, "{said}");
 }
 
 /// `2.34` as two numbers; `2.2.5` as its first two.

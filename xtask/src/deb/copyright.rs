@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
+use super::Target;
 use super::command::output;
 
 /// Licences of which a notice may be taken over, by their SPDX names and by those of Debian's format. Of alternatives
@@ -51,29 +52,36 @@ struct Metadata {
     packages: Vec<Library>,
 }
 
-/// Write the file for the programs of `crates` to `path`. `heads` are files in `debian/` that come first: what they say
+/// Write the file for the programs of `crates`, as they are for `target`, to `path`. `heads` are files in `debian/` that come first: what they say
 /// of our own code, and the licences.
-pub(super) fn write(workspace: &Path, crates: &[&str], heads: &[&str], path: &Path) -> Result<()> {
+pub(super) fn write(
+    workspace: &Path,
+    target: Target,
+    crates: &[&str],
+    heads: &[&str],
+    path: &Path,
+) -> Result<()> {
     let mut texts = Vec::new();
     for head in heads {
         let own = workspace.join("debian").join(head);
         let text = fs::read_to_string(&own).with_context(|| format!("read `{}`", own.display()))?;
         texts.push(text.trim_end().to_owned());
     }
-    let text = complete(&texts.join("\n\n"), &libraries(workspace, crates)?)?;
+    let text = complete(&texts.join("\n\n"), &libraries(workspace, target, crates)?)?;
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
 }
 
 /// The libraries that are linked into the programs of `crates`, by name and version. What only builds, such as
 /// procedural macros, leaves nothing in a program.
-fn libraries(workspace: &Path, crates: &[&str]) -> Result<Vec<Library>> {
+fn libraries(workspace: &Path, target: Target, crates: &[&str]) -> Result<Vec<Library>> {
     let mut linked = BTreeSet::new();
     for name in crates {
         let tree = output(
             Command::new(super::cargo())
                 .current_dir(workspace)
                 .args(["tree", "--locked", "--edges", "normal,no-proc-macro"])
-                .args(["--prefix", "none", "--format", "{p}", "--package", name]),
+                .args(["--prefix", "none", "--format", "{p}", "--package", name])
+                .args(target.arguments()),
         )?;
         // `NAME vVERSION`, and for some a remark in parentheses.
         for line in tree.lines() {
@@ -91,7 +99,7 @@ fn libraries(workspace: &Path, crates: &[&str]) -> Result<Vec<Library>> {
         "1",
         // What is for other systems only need not be fetched.
         "--filter-platform",
-        &format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
+        &target.triple(),
     ]))?;
     let metadata: Metadata =
         serde_json::from_str(&json).context("read the output of `cargo metadata`")?;

@@ -9,21 +9,17 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use super::command::{output, run_on_stderr};
-use super::{create_directory, reproducible};
+use super::{Target, create_directory, reproducible};
 
 /// Where cargo-deb looks for the completions of a shell, and what the shell is called.
 const SHELLS: [&str; 3] = ["bash", "fish", "zsh"];
 
-/// Write compressed pages to `release/man/` and completions to `release/completions/`. `program` is the compiled command.
-pub(super) fn write(workspace: &Path, program: &Path, release: &Path, epoch: &str) -> Result<()> {
+/// Write compressed pages to `release/man/` and completions to `release/completions/`; the compiled command is in `release`.
+pub(super) fn write(workspace: &Path, target: Target, release: &Path, epoch: &str) -> Result<()> {
+    let program = || reproducible(target.call(&release.join("buildbot-conda")), epoch);
     let pages = emptied(&release.join("man"))?;
     let date = date_of(epoch)?;
-    run_on_stderr(
-        reproducible(Command::new(program), epoch)
-            .arg("manual")
-            .arg(&pages)
-            .args(["--date", &date]),
-    )?;
+    run_on_stderr(program().arg("manual").arg(&pages).args(["--date", &date]))?;
     let sources = workspace.join("docs/man");
     for page in files(&pages)? {
         let name = page.file_name().unwrap_or_default();
@@ -59,8 +55,7 @@ pub(super) fn write(workspace: &Path, program: &Path, release: &Path, epoch: &st
 
     let completions = emptied(&release.join("completions"))?;
     for shell in SHELLS {
-        let script =
-            output(reproducible(Command::new(program), epoch).args(["completions", shell]))?;
+        let script = output(program().args(["completions", shell]))?;
         store(&completions.join(shell), &(script + "\n"))?;
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! The package `buildbot-conda-env`: its program is compiled once, with a profile of its own, for package, tests and
 //! lints alike, as what it links costs more than everything else together.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +8,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::{
-    beside_cargo_deb, build_directory, cargo, copyright, create_directory, ensure_versions_agree,
-    pack, remap_flags, reproducible, run_on_stderr, source_date_epoch, without_own_settings,
+    Target, beside_cargo_deb, build_directory, cargo_for, copyright, create_directory, pack,
+    prepare, release_directory, run_on_stderr, source_date_epoch,
 };
-use crate::prerequisites;
 
 /// The crate, and what its program is called.
 const CRATE: &str = "buildbot-conda-env";
@@ -25,24 +23,36 @@ const PROFILE: &str = "env";
 ///
 /// As the main package's.
 pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
-    prerequisites::for_package()?;
-    ensure_versions_agree(workspace)?;
+    build_for(Target::Here, workspace)
+}
+
+/// As [`build`], for machines of another kind.
+pub(crate) fn build_for(target: Target, workspace: &Path) -> Result<PathBuf> {
+    prepare(workspace, target)?;
     let cargo_deb = beside_cargo_deb(workspace, || {
-        run_on_stderr(&mut command(workspace, &["build"])?)
+        run_on_stderr(&mut command(workspace, target, &["build"])?)
     })?;
     // Where cargo-deb looks for build products, which it strips.
-    let release = build_directory(workspace).join("release");
+    let release = release_directory(workspace, target);
     create_directory(&release)?;
-    let program = build_directory(workspace).join(PROFILE).join(CRATE);
+    let program = program(workspace, target);
     fs::copy(&program, release.join(CRATE))
         .with_context(|| format!("copy `{}`", program.display()))?;
     copyright::write(
         workspace,
+        target,
         &[CRATE],
         &["copyright", "copyright.env"],
         &release.join("copyright.env"),
     )?;
-    pack(workspace, &cargo_deb, CRATE, &source_date_epoch(workspace)?)
+    let epoch = source_date_epoch(workspace)?;
+    pack(workspace, target, &cargo_deb, CRATE, &epoch)
+}
+
+/// Where the compiled program is.
+fn program(workspace: &Path, target: Target) -> PathBuf {
+    let directory = target.directory(&build_directory(workspace));
+    directory.join(PROFILE).join(CRATE)
 }
 
 /// Lints and tests of the crate, with what is compiled for the package.
@@ -54,15 +64,15 @@ pub(crate) fn check(workspace: &Path) -> Result<()> {
     // clippy stands in for the compiler, for our own crates alone: `cargo clippy` would check all the others anew.
     let driver = clippy(workspace)?;
     run_on_stderr(
-        command(workspace, &["build", "--all-targets"])?
+        command(workspace, Target::Here, &["build", "--all-targets"])?
             .env("RUSTC_WORKSPACE_WRAPPER", driver)
             .env(
                 "CLIPPY_ARGS",
                 "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
             ),
     )?;
-    let program = build_directory(workspace).join(PROFILE).join(CRATE);
-    run_on_stderr(command(workspace, &["test"])?.env("BUILDBOT_CONDA_ENV", program))
+    let program = program(workspace, Target::Here);
+    run_on_stderr(command(workspace, Target::Here, &["test"])?.env("BUILDBOT_CONDA_ENV", program))
 }
 
 /// `clippy-driver` beside the compiler in use, which can stand in for it.
@@ -79,21 +89,7 @@ pub(crate) fn clippy(workspace: &Path) -> Result<PathBuf> {
     Ok(Path::new(&sysroot).join("bin/clippy-driver"))
 }
 
-fn command(workspace: &Path, verb: &[impl AsRef<OsStr>]) -> Result<Command> {
-    let epoch = source_date_epoch(workspace)?;
-    let mut command = without_own_settings(reproducible(Command::new(cargo()), &epoch));
-    command
-        .current_dir(workspace)
-        .env("CARGO_ENCODED_RUSTFLAGS", remap_flags(workspace)?)
-        .args(verb)
-        .args([
-            "--locked",
-            "--profile",
-            PROFILE,
-            "--package",
-            CRATE,
-            "--target-dir",
-        ])
-        .arg(build_directory(workspace));
-    Ok(command)
+fn command(workspace: &Path, target: Target, verb: &[&str]) -> Result<Command> {
+    let words = [verb, &["--profile", PROFILE, "--package", CRATE]].concat();
+    cargo_for(workspace, target, &source_date_epoch(workspace)?, &words)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirEntry, File, FileTimes};
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,11 +12,17 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 
 use super::command::{output, run_on_stderr};
-use super::{reproducible, templates};
+use super::{Target, libc, reproducible, templates};
 
 /// Unpack the package `raw` below `scratch`, merge the workspace's translations into its templates, add checksums of
-/// every file that is no conffile, and pack it again. Returns the path of the new package, which lies in `scratch`.
-pub(super) fn finish(workspace: &Path, raw: &Path, scratch: &Path, epoch: &str) -> Result<PathBuf> {
+/// every file that is no conffile, correct what a package for other machines says of glibc, and pack it again. Returns the path of the new package, which lies in `scratch`.
+pub(super) fn finish(
+    workspace: &Path,
+    target: Target,
+    raw: &Path,
+    scratch: &Path,
+    epoch: &str,
+) -> Result<PathBuf> {
     let tree = scratch.join("tree");
     run_on_stderr(
         reproducible(Command::new("dpkg-deb"), epoch)
@@ -31,6 +38,9 @@ pub(super) fn finish(workspace: &Path, raw: &Path, scratch: &Path, epoch: &str) 
         templates::merge(workspace, &po_scratch, &questions, epoch)?;
     }
     write_md5sums(&tree)?;
+    if target != Target::Here {
+        correct_libc(&tree)?;
+    }
     set_times(&tree, epoch)?;
     let finished = scratch.join("finished.deb");
     run_on_stderr(
@@ -76,6 +86,25 @@ fn set_times(path: &Path, epoch: &str) -> Result<()> {
     File::open(path)
         .and_then(|file| file.set_times(times))
         .with_context(|| format!("set the time of `{}`", path.display()))
+}
+
+/// Has the package depend on the glibc that its programs need.
+fn correct_libc(tree: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    collect_files(tree, Path::new(""), &mut files)?;
+    let mut programs = Vec::new();
+    for file in files {
+        let path = tree.join(file);
+        let mut start = [0; 4];
+        let mut file = File::open(&path).with_context(|| format!("open `{}`", path.display()))?;
+        if file.read_exact(&mut start).is_ok() && start == *b"\x7fELF" {
+            programs.push(path);
+        }
+    }
+    let path = tree.join("DEBIAN/control");
+    let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
+    fs::write(&path, libc::corrected(&text, &programs)?)
+        .with_context(|| format!("write `{}`", path.display()))
 }
 
 /// The package's conffiles, relative to the root. dpkg keeps their checksums itself, since administrators change them.

@@ -10,7 +10,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::digest;
-use crate::{deb, prerequisites};
+use crate::deb::{self, Target};
+use crate::prerequisites;
 
 /// What rustc links with, besides what the packaging needs and every Debian has.
 const LINKING: [&str; 2] = ["gcc", "libc6-dev"];
@@ -28,14 +29,14 @@ struct Installed {
 /// # Errors
 ///
 /// When dpkg, git or rustc do not answer, or the file cannot be written.
-pub(super) fn write(workspace: &Path, package: &Path) -> Result<PathBuf> {
+pub(super) fn write(workspace: &Path, target: Target, package: &Path) -> Result<PathBuf> {
     let path = package.with_extension("buildinfo");
-    fs::write(&path, text(workspace, package)?)
+    fs::write(&path, text(workspace, target, package)?)
         .with_context(|| format!("write `{}`", path.display()))?;
     Ok(path)
 }
 
-fn text(workspace: &Path, package: &Path) -> Result<String> {
+fn text(workspace: &Path, target: Target, package: &Path) -> Result<String> {
     let field = |name: &str| {
         deb::output(
             Command::new("dpkg-deb")
@@ -88,7 +89,8 @@ fn text(workspace: &Path, package: &Path) -> Result<String> {
         "--show",
         "--showformat=${Package}\\t${Version}\\t${Essential}\\t${db:Status-Status}\\t${Pre-Depends}, ${Depends}\\t${Provides}\\n",
     ])?);
-    let needed: Vec<String> = needed(&installed)
+    let asked = prerequisites::packaging(target).chain(LINKING);
+    let needed: Vec<String> = needed(&installed, asked)
         .into_iter()
         .map(|(name, version)| format!("\n {name} (= {version})"))
         .collect();
@@ -163,13 +165,15 @@ fn names(field: &str) -> Vec<String> {
 
 /// Name and version of every installed package that the build may use, by name: essential ones, what we ask for, and
 /// whatever these depend on.
-fn needed(installed: &BTreeMap<String, (String, Installed)>) -> BTreeMap<String, String> {
+fn needed<'a>(
+    installed: &BTreeMap<String, (String, Installed)>,
+    asked: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, String> {
     let essential = installed
         .values()
         .filter(|(_, package)| package.is_essential)
         .map(|(name, _)| name.clone());
-    let asked = prerequisites::packaging().chain(LINKING).map(str::to_owned);
-    let mut waiting: Vec<String> = essential.chain(asked).collect();
+    let mut waiting: Vec<String> = essential.chain(asked.map(str::to_owned)).collect();
     let mut seen = BTreeSet::new();
     let mut found = BTreeMap::new();
     while let Some(name) = waiting.pop() {
@@ -198,7 +202,9 @@ mod tests {
                        musl\t1.2\tno\tinstalled\t\tc-runtime (= 1)\n\
                        games\t9\tno\tinstalled\t\t\n\
                        gcc-13\t13\tno\tconfig-files\t\t\n";
-        let needed: Vec<(String, String)> = needed(&installed(listing)).into_iter().collect();
+        let needed: Vec<(String, String)> = needed(&installed(listing), ["gcc"].into_iter())
+            .into_iter()
+            .collect();
         let expected = [
             ("base", "1"),
             ("gcc", "4:12"),

@@ -1,6 +1,7 @@
 //! Everything that must not matter, changed at once: directory, account, umask, time zone, locale, home, `CARGO_HOME`,
 //! the toolchain's place, the number of jobs, the clock.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use super::{pack_sources, toolchain};
-use crate::{deb, prerequisites};
+use crate::deb::{self, Target};
+use crate::prerequisites;
 
 /// Debian's `nobody`, who owns nothing on this machine.
 const ACCOUNT: &str = "65534";
@@ -86,25 +88,33 @@ impl Elsewhere {
         )
     }
 
-    /// Builds the package there and gives its path, which is good for as long as this value. The programs in `compiled`
-    /// are taken over from the workspace's last build.
+    /// Takes programs over from the workspace's last build, and gives their directory for `--programs`.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be copied.
+    pub(super) fn take_over<'a>(
+        &self,
+        workspace: &Path,
+        programs: impl Iterator<Item = &'a str>,
+    ) -> Result<PathBuf> {
+        let directory = self.scratch.path().join("programs");
+        for program in programs {
+            let built = deb::release_directory(workspace, Target::Here).join(program);
+            copy(&built, &directory.join(program))?;
+        }
+        Ok(directory)
+    }
+
+    /// Builds a package there, as `cargo xtask deb` does with `options`, and gives its path, which is good for as long as
+    /// this value.
     ///
     /// # Errors
     ///
     /// When the build fails.
-    pub(super) fn build(&self, workspace: &Path, compiled: Option<&[&str]>) -> Result<PathBuf> {
+    pub(super) fn build(&self, workspace: &Path, options: &[&OsStr]) -> Result<PathBuf> {
         let at = |name: &str| self.scratch.path().join(name);
         let sources = at(DIRECTORY);
-        let mut options = Vec::new();
-        if let Some(programs) = compiled {
-            for program in programs {
-                let built = deb::build_directory(workspace)
-                    .join("release")
-                    .join(program);
-                copy(&built, &at("programs").join(program))?;
-            }
-            options = vec!["--programs".into(), at("programs").into_os_string()];
-        }
         let mut build = if prerequisites::is_root() {
             // Root's own home is closed to others, and the toolchain is usually there.
             own(self.scratch.path())?;

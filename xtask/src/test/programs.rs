@@ -73,8 +73,33 @@ pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
     let messages = String::from_utf8_lossy(&output.stdout);
     let lints = remarks(&messages)?;
     ensure!(output.status.success(), "compile the tests\n{lints}");
+    let programs = directory_of(LAUNCHER, &messages)?;
+    Ok(Compiled {
+        tests: listed(&messages)?,
+        lints,
+        programs,
+    })
+}
+
+/// Compiles one test program, and gives the tests in it.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub(crate) fn compile_one(workspace: &Path, package: &str, name: &str) -> Result<Vec<Test>> {
+    let output = super::cargo(workspace, &["test", "--no-run", "--message-format=json"])
+        .args(["--package", package, "--test", name])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("start cargo")?;
+    ensure!(output.status.success(), "compile `{name}`");
+    listed(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// The tests in the programs that cargo's messages name.
+fn listed(messages: &str) -> Result<Vec<Test>> {
     let mut tests = Vec::new();
-    for program in programs(&messages)? {
+    for program in programs(messages)? {
         let program = Arc::new(program);
         let list = Command::new(&program.executable)
             .current_dir(&program.directory)
@@ -91,12 +116,7 @@ pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
             tests.push(Test { program, name });
         }
     }
-    let programs = directory_of(LAUNCHER, &messages)?;
-    Ok(Compiled {
-        tests,
-        lints,
-        programs,
-    })
+    Ok(tests)
 }
 
 impl Test {

@@ -21,7 +21,8 @@ pub(crate) fn pythons(workspace: &Path) -> Result<Vec<PathBuf>> {
         .iter()
         .map(|version| {
             let requirements = directory(workspace).join(format!("requirements-{version}.txt"));
-            Ok(venv(workspace, &requirements, version)?.join("bin/python"))
+            let python = Path::new("python3");
+            Ok(venv(workspace, python, &requirements, version)?.join("bin/python"))
         })
         .collect()
 }
@@ -45,13 +46,22 @@ pub(crate) fn command(
     command
 }
 
-fn directory(workspace: &Path) -> PathBuf {
+pub(super) fn directory(workspace: &Path) -> PathBuf {
     workspace.join("crates/launcher/runner_tests")
 }
 
-/// A virtual environment with what `requirements` pins, made anew when the pins change.
-fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<PathBuf> {
-    let venv = workspace.join("target/runner-venvs").join(version);
+/// A virtual environment of `python` with what `requirements` pins, made anew when the pins change.
+///
+/// # Errors
+///
+/// When it cannot be made.
+pub(super) fn venv(
+    workspace: &Path,
+    python: &Path,
+    requirements: &Path,
+    name: &str,
+) -> Result<PathBuf> {
+    let venv = workspace.join("target/runner-venvs").join(name);
     let installed = venv.join("installed.txt");
     let wanted = fs::read_to_string(requirements)
         .with_context(|| format!("read `{}`", requirements.display()))?;
@@ -59,11 +69,19 @@ fn venv(workspace: &Path, requirements: &Path, version: &str) -> Result<PathBuf>
         return Ok(venv);
     }
     check(
-        Command::new("python3")
+        Command::new(python)
             .args(["-m", "venv", "--clear"])
             .arg(&venv),
     )?;
-    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
+    // Everything is pinned, even where packages do not know of each other's newer versions.
+    let pip = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--requirement",
+    ];
     check(
         Command::new(venv.join("bin/python"))
             .args(pip)
