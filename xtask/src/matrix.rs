@@ -13,7 +13,7 @@ const HEAD: &str = "\
 On each of these systems the package was installed with a preseed, a master and a worker were made, a build was carried
 through, `list`, `status`, `check`, `doctor` and `drain` answered, both were reloaded with status 0 and without another
 process, restarted, the machine was rebooted, and the package purged. Written by `cargo xtask faults --record`, and by
-`cargo xtask test` with `--arm64` and `--pairs`.
+`cargo xtask test` with `--arm64` or `--pairs`.
 
 | system | systemd | result |
 |---|---|---|

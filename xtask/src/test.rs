@@ -52,6 +52,10 @@ const UNITS: &str = "units";
 const RUNNER: &str = "runner";
 
 /// What to run.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each of them is a word of the command line"
+)]
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Leave out what needs the package or a booted machine

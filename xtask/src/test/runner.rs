@@ -73,15 +73,7 @@ pub(super) fn venv(
             .args(["-m", "venv", "--clear"])
             .arg(&venv),
     )?;
-    // Everything is pinned, even where packages do not know of each other's newer versions.
-    let pip = [
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--requirement",
-    ];
+    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
     check(
         Command::new(venv.join("bin/python"))
             .args(pip)
