@@ -40,6 +40,11 @@
 //!
 //! Every error has a `hint()`: one sentence for the `hint:` line, when there is a likely way out.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod activation;
 mod chain;
 mod inherited;

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use crate::client::Network;
 use crate::input::Wanted;
+use crate::output::say;
 use crate::progress::Progress;
-use crate::say;
 
 /// Downloads at a time.
 const AT_ONCE: usize = 6;

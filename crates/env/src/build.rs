@@ -243,7 +243,7 @@ fn make(
         let state = serde_json::json!({ "env_vars": variables });
         write(&building.join("conda-meta/state"), &state.to_string())?;
     }
-    let lock = lock_text(packages, input::platform().as_str())?;
+    let lock = lock_text(packages)?;
     write(&building.join(LOCK_FILE), &lock)?;
     for_everybody(building)?;
     // From here on it is as it will be, and a Python in it may be run by an account without rights.

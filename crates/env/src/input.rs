@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use buildbot_conda_core::foreign_text::{ForeignText, is_plain};
+use buildbot_conda_environments::PLATFORM;
+use buildbot_conda_host::trusted::read_given;
 use rattler_conda_types::package::CondaArchiveIdentifier;
 use rattler_conda_types::{
     EnvironmentYaml, ExplicitEnvironmentSpec, MatchSpec, PackageArchiveHash, RepoDataRecord, Subdir,
@@ -13,6 +15,9 @@ use rattler_conda_types::{
 use rattler_digest::{Md5Hash, Sha256Hash};
 use rattler_lock::LockFile;
 use url::Url;
+
+/// Bytes; more than the lock of any environment has.
+const LARGEST: u64 = 64 << 20;
 
 /// One archive, and how to know that it is the right one.
 #[derive(Debug, Clone)]
@@ -91,13 +96,13 @@ pub(crate) enum Input {
 
 /// The platform that this program is for.
 pub(crate) fn platform() -> Subdir {
-    Subdir::current().expect("this program is built for platforms that Conda has")
+    PLATFORM.parse().expect("Conda has this platform")
 }
 
 /// Reads a file in the format that it is in. `environment` is for formats that have several.
 pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
     let told = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("read `{told}`"))?;
+    let text = read_given(path, LARGEST).with_context(|| format!("read `{told}`"))?;
     let has = |start: &str| text.lines().any(|line| line.trim_end().starts_with(start));
     let input = if has("@EXPLICIT") {
         explicit(&text)

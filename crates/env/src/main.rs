@@ -4,6 +4,11 @@
 //! downloading, installing. It makes `DIRECTORY/.building` and renames it; which generation serves is not its business,
 //! nor are services. What it has done is one JSON object on stdout.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod archives;
 mod arguments;
 mod build;
@@ -15,6 +20,7 @@ mod failure;
 mod input;
 mod limits;
 mod link;
+mod output;
 mod parallel;
 mod place;
 mod progress;
@@ -22,11 +28,9 @@ mod safety;
 mod sandbox;
 mod solve;
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use buildbot_conda_core::foreign_text::harmless_lines;
 use clap::Parser as _;
 
 use crate::arguments::Arguments;
@@ -39,16 +43,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             build::discard(&arguments);
-            say(&format!("error: {error:#}"));
+            output::say(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
-}
-
-/// A line, or several, for people: some of it is text of packages and servers.
-pub(crate) fn say(text: &str) {
-    // Nobody is left to report a failure to.
-    let _ = writeln!(std::io::stderr(), "{}", harmless_lines(text));
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -60,5 +58,5 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .context("start threads")?;
     let answer = runtime.block_on(build::run(arguments))?;
     let text = serde_json::to_string(&answer).context("write the answer")?;
-    writeln!(std::io::stdout(), "{text}").context("write the answer")
+    output::print(text)
 }

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use buildbot_conda_core::foreign_text::ForeignText;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output;
+
 /// One stage after another.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -35,7 +37,7 @@ impl Progress {
         self.end();
         stage.clone_into(&mut self.stage.lock().expect("nobody panics with it"));
         match &self.bar {
-            None => eprintln!("{stage} ({steps})"),
+            None => output::say(&format!("{stage} ({steps})")),
             Some(bar) => {
                 bar.reset();
                 bar.set_length(steps as u64);
@@ -59,7 +61,7 @@ impl Progress {
         if let Some(bar) = &self.bar
             && !stage.is_empty()
         {
-            bar.suspend(|| eprintln!("{stage} ({})", bar.position()));
+            bar.suspend(|| output::say(&format!("{stage} ({})", bar.position())));
             bar.finish_and_clear();
         }
     }

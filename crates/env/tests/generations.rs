@@ -56,6 +56,17 @@ fn a_generation_is_complete_and_the_same_packages_have_the_same_one() {
     assert_eq!(host.made().len(), 1);
 }
 
+/// Whoever called has closed a pipe, or lost a connection.
+#[test]
+fn a_reader_of_stderr_that_goes_keeps_nothing_from_being_made() {
+    let host = good();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = host.command(&host.lock()).stderr(writer).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\"made\":true"));
+}
+
 #[test]
 fn every_format_names_the_same_packages() {
     let host = good();

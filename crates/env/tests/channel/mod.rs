@@ -100,19 +100,9 @@ impl Host {
         options: &[&str],
         variables: &[(&str, &str)],
     ) -> Said {
-        let input = self.path("input");
-        fs::write(&input, text).unwrap();
-        let output = Command::new(env!("CARGO_BIN_EXE_buildbot-conda-env"))
-            .arg("--file")
-            .arg(&input)
-            .arg("--directory")
-            .arg(self.path("environment"))
-            .args(["--used-as", "/envs/x", "--cache"])
-            .arg(self.path("cache"))
+        let mut command = self.command(text);
+        let output = command
             .args(options)
-            // Neither credentials nor proxies of whoever runs this.
-            .env("HOME", self.path("home"))
-            .env("NO_PROXY", "127.0.0.1")
             .envs(variables.iter().copied())
             .output()
             .unwrap();
@@ -123,6 +113,24 @@ impl Host {
                 .unwrap()
                 .replace(self.directory.path().to_str().unwrap(), ""),
         }
+    }
+
+    /// The program, to be run on a file with this text.
+    pub(crate) fn command(&self, text: &str) -> Command {
+        let input = self.path("input");
+        fs::write(&input, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_buildbot-conda-env"));
+        command
+            .arg("--file")
+            .arg(&input)
+            .arg("--directory")
+            .arg(self.path("environment"))
+            .args(["--used-as", "/envs/x", "--cache"])
+            .arg(self.path("cache"))
+            // Neither credentials nor proxies of whoever runs this.
+            .env("HOME", self.path("home"))
+            .env("NO_PROXY", "127.0.0.1");
+        command
     }
 
     /// Runs it to a success.

@@ -1,0 +1,19 @@
+//! All that this program prints: what it has done on stdout, and on stderr what people want to know. A reader of that who
+//! goes keeps nothing from being made: the standard library's `eprintln!` would panic.
+
+use std::fmt::Display;
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use buildbot_conda_core::foreign_text::harmless_lines;
+
+/// A line, or several, for people: some of it is text of packages and servers.
+pub(crate) fn say(text: &str) {
+    // Nobody is left to report a failure to.
+    let _ = writeln!(io::stderr(), "{}", harmless_lines(text));
+}
+
+/// The answer to the program that asked.
+pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}").context("write the answer")
+}
