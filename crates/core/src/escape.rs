@@ -129,7 +129,8 @@ pub fn account(name: &str) -> Result<String, Unwritable> {
     check_characters(name)?;
     let digits = name.strip_prefix('-').unwrap_or(name);
     if name.trim_matches(' ') != name
-        || name.contains([':', '/', '\\'])
+        || name.contains([':', '/'])
+        || name.ends_with('\\')
         || digits.bytes().all(|byte| byte.is_ascii_digit())
         || name == "."
         || name == ".."

@@ -6,7 +6,7 @@
 //! look like another one. Which characters these are is known to the standard library, whose `escape_debug` keeps up
 //! with Unicode.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::fmt;
@@ -141,6 +141,13 @@ impl Deref for ForeignText {
 
 impl AsRef<str> for ForeignText {
     fn as_ref(&self) -> &str {
+        &self.shown
+    }
+}
+
+/// Both are compared alike, so a map of these can be asked with text.
+impl Borrow<str> for ForeignText {
+    fn borrow(&self) -> &str {
         &self.shown
     }
 }

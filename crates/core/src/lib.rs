@@ -2,6 +2,11 @@
 //! machine: no file, process or environment is touched here, which this crate's `clippy.toml`
 //! enforces. Facts about a machine are passed in as values.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 pub mod backup_timer;
 #[cfg(feature = "serde")]
 mod by_text;
@@ -16,6 +21,8 @@ pub mod paths;
 mod profile;
 #[cfg(test)]
 mod properties;
+#[cfg(feature = "edit")]
+pub mod questions;
 pub mod settings;
 #[cfg(feature = "render")]
 pub mod starter;

@@ -1,5 +1,8 @@
 //! What the sandbox of an instance consists of, for each role and `hardening`: directives of `[Service]` as data, which
 //! becomes text of a drop-in and properties of a command. What differs from instance to instance is in `dropin`.
+//!
+//! `RemoveIPC=` is in none: a stop would delete shared memory of whatever else the account runs, such as another instance
+//! or a cron job.
 
 use crate::names::Role;
 use crate::settings::Hardening;
@@ -53,7 +56,6 @@ const MASTER: &[Row] = &[
     ("", "RestrictRealtime", "yes"),
     ("", "RestrictSUIDSGID", "yes"),
     ("", "LockPersonality", "yes"),
-    ("", "RemoveIPC", "yes"),
     ("", "KeyringMode", "private"),
     ("", "CapabilityBoundingSet", ""),
     ("", "AmbientCapabilities", ""),
@@ -72,7 +74,6 @@ const STRICT_WORKER: &[Row] = &[
     ("", "RestrictRealtime", "yes"),
     ("", "RestrictSUIDSGID", "yes"),
     ("", "LockPersonality", "yes"),
-    ("", "RemoveIPC", "yes"),
     ("", "KeyringMode", "private"),
     ("", "CapabilityBoundingSet", ""),
     ("", "AmbientCapabilities", ""),
@@ -101,7 +102,6 @@ const WORKER: &[Row] = &[
     ("", "PrivateTmp", "yes"),
     ("", "ProtectControlGroups", "yes"),
     ("", "ProtectProc", "invisible"),
-    ("", "RemoveIPC", "yes"),
     ("", "KeyringMode", "private"),
 ];
 

@@ -196,8 +196,9 @@ impl FromStr for CondaEnv {
 }
 
 /// Name of a user or group, a safe part of what `User=` takes (`valid_user_group_name` of systemd,
-/// relaxed): letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 bytes. Numeric
-/// ids are refused: a typo there would be somebody else's account.
+/// relaxed): letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 bytes; those of a directory service may be
+/// longer and have a domain, as in `CORP\svc` and `svc@corp.example`. Numeric ids are refused: a typo there would be
+/// somebody else's account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AccountName(String);
 
@@ -205,6 +206,13 @@ impl AccountName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether an account of this name can be made: what `adduser --system` accepts of it.
+    pub fn can_be_created(&self) -> bool {
+        let mut bytes = self.0.bytes();
+        bytes
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte))
     }
 }
 
@@ -222,15 +230,25 @@ impl FromStr for AccountName {
             .bytes()
             .next()
             .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        let all = text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-        if start && all && text.len() <= 31 {
+        // A backslash at the end would go on with the next line of a unit file.
+        let mut parts = text.split(['@', '\\']);
+        let all = parts.all(|part| {
+            let mut bytes = part.bytes();
+            !part.is_empty()
+                && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+        });
+        let longest = if text.contains(['@', '\\']) {
+            NAME_MAX
+        } else {
+            31
+        };
+        if start && all && text.len() <= longest {
             return Ok(Self(text.to_owned()));
         }
         Err(
             ValueError::new(format!("`{}` is no account name", text.escape_debug())).with_hint(
-                "write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all",
+                "write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all; an account of a domain \
+                 is written `DOMAIN\\NAME` or `NAME@DOMAIN`",
             ),
         )
     }
@@ -478,7 +496,17 @@ mod tests {
 
     #[test]
     fn accounts_are_what_systemd_takes() {
-        for text in ["bb", "_bb", "Build-Bot_2", "a.b", "root"] {
+        let long = format!("svc@{}.example", "corp".repeat(20));
+        for text in [
+            "bb",
+            "_bb",
+            "Build-Bot_2",
+            "a.b",
+            "root",
+            "CORP\\svc",
+            "svc@corp.example",
+            &long,
+        ] {
             assert!(text.parse::<AccountName>().is_ok(), "{text:?} was refused");
         }
         for text in [
@@ -490,10 +518,23 @@ mod tests {
             "b\n",
             "b:b",
             ".b",
+            "corp\\",
+            "@corp",
+            "corp\\%u",
             "ü",
             &"b".repeat(32),
         ] {
             assert!(text.parse::<AccountName>().is_err(), "{text:?} was taken");
+        }
+        for (text, expected) in [
+            ("bb", true),
+            ("_b-2", true),
+            ("Bb", false),
+            ("a.b", false),
+            ("a@b", false),
+        ] {
+            let name: AccountName = text.parse().unwrap();
+            assert_eq!(name.can_be_created(), expected, "{text}");
         }
     }
 

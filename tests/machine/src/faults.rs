@@ -243,7 +243,11 @@ const ROWS: &[Row] = &[
         "`buildbot cleanupdb` beside a running master",
         REFUSED,
     ),
-    row("missing-user", "the user is missing", REFUSED_ONCE),
+    row(
+        "missing-user",
+        "the user is missing",
+        "tried again every 5 s, with the reason, until there is one",
+    ),
     row(
         "missing-credential",
         "a credential is missing",
