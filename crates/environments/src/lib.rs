@@ -6,6 +6,11 @@
 //! when it has its name: it is made as `.building` and renamed. Nothing here resolves, downloads or installs packages:
 //! that is the program of the package buildbot-conda-env. Nothing here knows of services: that is the command line.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod change;
 mod error;
 mod name;
@@ -18,6 +23,8 @@ mod verify;
 pub use change::{Change, InForce};
 pub use error::{Error, LockError};
 pub use name::{EnvironmentName, GenerationId};
-pub use package::{Difference, Package, difference, generation_id, lock_text, packages_of};
+pub use package::{
+    Difference, PLATFORM, Package, difference, generation_id, lock_text, packages_of,
+};
 pub use store::{BUILDING, CURRENT, Environment, LOCK_FILE, Lock, Store};
 pub use verify::{Finding, verify};

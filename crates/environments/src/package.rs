@@ -13,6 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{Error, GenerationId, LockError};
 
+/// What our programs are built for, in Conda's words.
+pub const PLATFORM: &str = "linux-64";
 /// Bytes; the record of a package with 100,000 files has a third of this.
 const LARGEST_RECORD: u64 = 128 << 20;
 
@@ -125,8 +127,8 @@ pub fn generation_id(
 ///
 /// When a package has no checksum, or its record has something that cannot stand in a lock: whoever reads the lock
 /// would take it for something else.
-pub fn lock_text(packages: &[Package], platform: &str) -> Result<String, LockError> {
-    let mut text = format!("# platform: {platform}\n@EXPLICIT\n");
+pub fn lock_text(packages: &[Package]) -> Result<String, LockError> {
+    let mut text = format!("# platform: {PLATFORM}\n@EXPLICIT\n");
     let mut lines = Vec::new();
     for package in packages {
         let unfit = |what, value: &ForeignText| LockError::Unfit {
@@ -265,13 +267,13 @@ mod tests {
             "0".repeat(64),
             "1".repeat(64)
         );
-        assert_eq!(lock_text(&packages, "linux-64"), Ok(text));
+        assert_eq!(lock_text(&packages), Ok(text));
         let bare = Package {
             sha256: None,
             ..packages[0].clone()
         };
         let none = Err(LockError::NoChecksum("b".into()));
-        assert_eq!(lock_text(&[bare], "linux-64"), none);
+        assert_eq!(lock_text(&[bare]), none);
     }
 
     #[test]
@@ -304,12 +306,12 @@ mod tests {
             ..good.clone()
         }));
         for package in forged {
-            let refused = lock_text(std::slice::from_ref(&package), "linux-64").unwrap_err();
+            let refused = lock_text(std::slice::from_ref(&package)).unwrap_err();
             assert!(matches!(refused, LockError::Unfit { .. }), "{package:?}");
             // Also after a process of the owner has handed it on.
             let text = serde_json::to_string(&package).unwrap();
             let package: Package = serde_json::from_str(&text).unwrap();
-            assert!(lock_text(&[package], "linux-64").is_err());
+            assert!(lock_text(&[package]).is_err());
         }
     }
 

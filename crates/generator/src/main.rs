@@ -5,6 +5,11 @@
 //! long or fail: what is good is written, the rest is reported, and the exit status is 0 whatever
 //! happened. An instance without its drop-in is refused by the launcher, with the reason.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod arguments;
 mod generate;
 mod report;

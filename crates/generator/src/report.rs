@@ -75,10 +75,7 @@ fn record(text: &str) -> String {
             }
         })
         .collect();
-    let mut end = text.len().min(RECORD_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = text.floor_char_boundary(RECORD_BYTES);
     format!("{WARNING}buildbot-conda-generator: {}\n", &text[..end])
 }
 

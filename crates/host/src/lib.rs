@@ -4,9 +4,15 @@
 //! Generator, launcher and command line all read it here, so that they use a file all or none: an
 //! instance must not start from a configuration that its drop-in was not made from.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 pub mod access;
 mod credentials;
 pub mod lock;
+pub mod notify;
 #[cfg(test)]
 mod properties;
 pub mod systemd;
@@ -148,8 +154,17 @@ fn change_of(environment: &Path) -> Option<(PathBuf, bool)> {
 /// [`Unusable`], when there is no text to speak of.
 pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
     let path = below(root, paths::CONFIGURATION);
-    let trust = Trust::of_root(root);
-    let found = match trust.find(Path::new(paths::CONFIGURATION)) {
+    Ok(parsed(&path, &text(root)?, &Trust::of_root(root)))
+}
+
+/// The text of this host's configuration, or what it has in the place of text.
+///
+/// # Errors
+///
+/// As [`settings`].
+pub fn text(root: Option<&Path>) -> Result<Vec<u8>, Unusable> {
+    let path = below(root, paths::CONFIGURATION);
+    let found = match Trust::of_root(root).find(Path::new(paths::CONFIGURATION)) {
         Ok(found) => found,
         Err(untrusted) if untrusted.is_missing() => return Err(Unusable::Missing(path)),
         Err(Untrusted {
@@ -158,8 +173,7 @@ pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
         }) => return Err(Unusable::Unreadable { path, cause }),
         Err(untrusted) => return Err(Unusable::Distrusted { untrusted }),
     };
-    let content = content(&path, found.metadata(), |limit| found.read(limit))?;
-    Ok(parsed(&path, &content, &trust))
+    content(&path, found.metadata(), |limit| found.read(limit))
 }
 
 /// What this host's settings would be with another text.

@@ -12,7 +12,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
@@ -161,6 +161,18 @@ impl Trust {
     }
 }
 
+/// The text of a file that somebody named to root, up to a limit; whose it may be is the rule of [`open_given`].
+///
+/// # Errors
+///
+/// As [`open_given`], and for what is larger or is not UTF-8.
+pub fn read_given(path: &Path, limit: u64) -> io::Result<String> {
+    let content = read_at_most(&open_given(path)?, limit)?;
+    let content =
+        content.ok_or_else(|| io::Error::other(format!("it is larger than {limit} bytes")))?;
+    String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"))
+}
+
 /// Opens a file by a path that somebody gave to root, for its text to go where others read it. Where others could have
 /// chosen what is there, it must be one that they could read themselves: their own, or one that everybody may read.
 ///
@@ -171,8 +183,18 @@ pub fn open_given(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     let metadata = file.metadata()?;
-    // A pipe or a terminal has been opened by the caller, such as `/dev/stdin` or `<(...)` of a shell.
-    if !rustix::process::geteuid().is_root() || !metadata.is_file() {
+    if !metadata.is_file() {
+        // A pipe or a terminal has been opened by the caller, such as `/dev/stdin` or `<(...)` of a shell. What comes
+        // from there is waited for; a name in a directory would let others keep root waiting.
+        let is_opened = ["/dev/fd", "/dev/stdin", "/proc"];
+        let is_opened = is_opened.iter().any(|place| path.starts_with(place));
+        if metadata.file_type().is_fifo() && !is_opened {
+            return Err(io::Error::other("it is a named pipe"));
+        }
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+        return Ok(file);
+    }
+    if !rustix::process::geteuid().is_root() {
         return Ok(file);
     }
     let trust = Trust {
@@ -621,6 +643,30 @@ mod tests {
         );
         fs::hard_link(root.path().join("home/own"), root.path().join("home/again")).unwrap();
         given("home/own").unwrap_err();
+    }
+
+    #[test]
+    fn a_given_file_is_read_up_to_a_limit_and_a_named_pipe_is_not_waited_for() {
+        let root = tree(&["file"]);
+        let read = |path: &str, limit| {
+            let outcome = read_given(&root.path().join(path), limit);
+            outcome.map_err(|error| error.to_string())
+        };
+        assert_eq!(read("file", 4), Ok("file".to_owned()));
+        assert_eq!(read("file", 3).unwrap_err(), "it is larger than 3 bytes");
+        fs::write(root.path().join("file"), b"\xff").unwrap();
+        assert_eq!(read("file", 4).unwrap_err(), "it is not UTF-8");
+        rustix::fs::mkfifoat(CWD, root.path().join("pipe"), Mode::RUSR).unwrap();
+        assert_eq!(read("pipe", 4).unwrap_err(), "it is a named pipe");
+        // As a shell's `<(...)` is.
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            io::Write::write_all(&mut writer, b"late").unwrap();
+        });
+        assert_eq!(read_given(path.as_ref(), 4).unwrap(), "late");
+        late.join().unwrap();
     }
 
     #[test]

@@ -4,6 +4,11 @@
 //! and execs the runner, so that one process is systemd's main process from first to last. Anything
 //! doubtful is refused with status 78 and one clear message, on the status line and in the journal.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod arguments;
 mod handover;
 mod notify;

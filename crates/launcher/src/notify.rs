@@ -2,14 +2,9 @@
 //! with their level as `sd-daemon(3)` has it.
 
 use std::env;
-use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// Longest status line in bytes; `systemctl status` shows one line.
-const STATUS_LENGTH: usize = 1000;
+use buildbot_conda_host::notify;
 
 /// Says why nothing was started, on stderr and on the unit's status line.
 pub(crate) fn report(message: &str) {
@@ -26,7 +21,7 @@ pub(crate) fn report(message: &str) {
 pub(crate) fn status(line: &str) {
     // Nobody listens when the launcher is run by hand, and then stderr has said it.
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
-        && let Err(error) = send(&socket, &format!("STATUS={}", shortened(line)))
+        && let Err(error) = notify::status(&socket, "", line)
     {
         warn(&format!("tell systemd by `{}`: {error}", socket.display()));
     }
@@ -47,35 +42,5 @@ fn level(level: char) -> String {
     match env::var_os("JOURNAL_STREAM") {
         None => String::new(),
         Some(_) => format!("<{level}>"),
-    }
-}
-
-fn send(socket: &OsStr, text: &str) -> io::Result<()> {
-    let bytes = socket.as_bytes();
-    let address = match bytes.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address)?;
-    Ok(())
-}
-
-fn shortened(line: &str) -> &str {
-    let mut end = line.len().min(STATUS_LENGTH);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    &line[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_lines_are_cut_between_characters() {
-        let line = format!("{}é", "a".repeat(STATUS_LENGTH - 1));
-        assert_eq!(shortened(&line).len(), STATUS_LENGTH - 1);
-        assert_eq!(shortened("short"), "short");
     }
 }

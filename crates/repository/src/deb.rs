@@ -33,7 +33,7 @@ pub(crate) fn take_in(given: &Path, directory: &Path) -> Result<Incoming, Error>
     let metadata = fs::metadata(given).map_err(at("read", given))?;
     let refused = |reason: &str| Error::NoPackage {
         path: given.to_owned(),
-        reason: reason.to_owned(),
+        reason: reason.into(),
     };
     if !metadata.is_file() {
         return Err(refused("it is no regular file"));

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use thiserror::Error;
 
 use crate::package::{Identity, PackageError};
@@ -46,7 +47,7 @@ pub enum Error {
         /// The file as it was named.
         path: PathBuf,
         /// What dpkg-deb or we have against it.
-        reason: String,
+        reason: ForeignText,
     },
     /// The control file of a package given.
     #[error("refuse `{}`: {cause}", path.display())]
@@ -142,7 +143,7 @@ pub enum Error {
         /// What was to be done.
         action: &'static str,
         /// The last lines of its stderr.
-        said: String,
+        said: ForeignText,
     },
     /// A key that cannot be used.
     #[error(

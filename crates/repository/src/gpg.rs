@@ -194,6 +194,6 @@ fn failure(action: &'static str, output: &Output) -> Error {
     let last = &lines[lines.len().saturating_sub(3)..];
     Error::Gpg {
         action,
-        said: last.join("; "),
+        said: last.join("; ").into(),
     }
 }

@@ -3,6 +3,11 @@
 //! Text and decisions (`control`, `package`, `release`, `change`, `settings`, `plan`) are apart from what touches the disk
 //! (`deb`, `present`, `publish`) and from gpg, which has the keys. Building packages is not done here.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 mod change;
 mod clients;
 pub mod command;

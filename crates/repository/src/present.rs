@@ -67,7 +67,10 @@ pub(crate) fn verify_signatures(
     let bad = |path: &Path| {
         let path = path.to_owned();
         move |error| match error {
-            Error::Gpg { said, .. } => Error::Tampered { path, reason: said },
+            Error::Gpg { said, .. } => Error::Tampered {
+                path,
+                reason: said.into(),
+            },
             other => other,
         }
     };
