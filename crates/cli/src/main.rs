@@ -1,6 +1,11 @@
 //! `buildbot-conda`: the administrator's command. One file per verb; this one has the grammar and
 //! decides the exit status.
 
+#![warn(
+    clippy::print_stderr,
+    reason = "the macros of the standard library panic when nobody reads"
+)]
+
 // First, so that its `eprintln!` and `eprint!` are those of all other modules.
 #[macro_use]
 mod output;
@@ -25,6 +30,7 @@ mod list;
 mod listing;
 mod logs;
 mod manual;
+mod package;
 mod plan;
 mod recover;
 mod remove;
@@ -141,6 +147,9 @@ enum Verb {
     /// `systemctl disable`
     #[command(hide = true)]
     Disable(control::Arguments),
+    /// What the package's maintainer scripts call
+    #[command(subcommand, hide = true)]
+    Package(package::Verb),
 }
 
 fn main() -> ExitCode {
@@ -191,6 +200,7 @@ fn main() -> ExitCode {
         Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(verb) => service::run(&verb, &context),
+        Verb::Package(verb) => package::run(&verb, &context),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -197,7 +197,7 @@ pub(crate) fn set_up_failure(status: u32, instance: &Instance) -> String {
             Some(group) => format!("there is no group `{}`", group.as_str()),
             None => format!("the group of the account `{user}` could not be taken on"),
         },
-        217 => format!("there is no account `{user}`"),
+        217 => format!("there is no account `{user}`, or its directory service does not answer"),
         226 => {
             "a path of the unit or of one of its drop-ins is missing, see the journal".to_owned()
         }

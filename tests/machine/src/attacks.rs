@@ -61,6 +61,16 @@ const ROWS: &[Row] = &[
         "while a new master restarts, somebody else listens where its workers log in, to give them commands",
         "nobody but the master's account can make anything there",
     ),
+    on_machines(
+        "terminal-of-root-under-systemd",
+        "a command of the service user opens root's terminal, to type into it (TIOCSTI), where systemd runs",
+        "it is in a unit of its own: no terminal, no descriptor and no other terminal of the machine can be opened",
+    ),
+    on_machines(
+        "stopped-command-under-systemd",
+        "the service user stops (SIGSTOP) the process that root waits for, where systemd runs",
+        "`^C` and TERM end root's command, and nothing of the user's is left",
+    ),
     by_test(
         "passwords-of-other-workers",
         "a worker logs in under the name of another one of the same master, which it may read the password of",

@@ -275,6 +275,12 @@ fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
             && lines[0] != lines[2],
         "{typed}"
     );
+    attack("terminal-of-root-under-systemd", release, || {
+        ensure_no_terminal_is_reached(&machine)
+    })?;
+    attack("stopped-command-under-systemd", release, || {
+        ensure_a_stopped_command_is_ended(&machine)
+    })?;
     let nobody = machine.shell(
         "buildbot-conda set master user nobody-has-this && buildbot-conda run master -- true",
     )?;
@@ -284,6 +290,60 @@ fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
             && nobody.stderr.contains("hint: "),
         "{nobody}"
     );
+    Ok(())
+}
+
+/// Puts a shell script in the place of the environment's Python.
+fn set_trick(machine: &Machine, trick: &str) -> Outcome {
+    let script =
+        "cd \"$1/bin\"; rm -f python; printf '#!/bin/sh\\n%s\\n' \"$2\" >python; chmod 0755 python";
+    machine
+        .run(&["sh", "-euc", script, "sh", PREFIX, trick])?
+        .succeeded()?;
+    Ok(())
+}
+
+fn ensure_no_terminal_is_reached(machine: &Machine) -> Outcome {
+    let log = format!("{MASTER}/log");
+    // Reading, writing and typing need it open.
+    let trick = format!(
+        "exec >>{log} 2>&1; echo begun; ls -l /proc/$$/fd
+         for name in /dev/tty /dev/console /dev/pts/[0-9]*; do (: <\"$name\") 2>/dev/null && echo reached $name; done; exit 1"
+    );
+    set_trick(machine, &trick)?;
+    machine.shell(
+        "echo secret >/root/secret; exec 7</root/secret
+         for words in 'backup master' 'upgrade master' 'doctor'; do
+             script -qec \"buildbot-conda $words\" /dev/null </dev/null || :
+         done",
+    )?;
+    let log = machine.read_file(&log)?;
+    ensure!(log.matches("begun").count() >= 3, "{log}");
+    for taken in ["reached", "/root/secret", "/dev/pts", "/dev/tty"] {
+        ensure!(!log.contains(taken), "{taken}: {log}");
+    }
+    Ok(())
+}
+
+fn ensure_a_stopped_command_is_ended(machine: &Machine) -> Outcome {
+    let stops = format!("{MASTER}/stops");
+    let trick = format!("setsid sleep 1000 & (sleep 1000 &); touch {stops}; kill -STOP $$");
+    set_trick(machine, &trick)?;
+    for (verb, signal, status) in [("backup master", "INT", 130), ("doctor", "TERM", 143)] {
+        let output = machine.shell(&format!(
+            "rm -f {stops}
+             setsid env --default-signal=INT buildbot-conda {verb} >/dev/null 2>&1 & pid=$!
+             for i in $(seq 600); do [ ! -e {stops} ] || break; sleep 0.1; done
+             kill -{signal} $pid
+             for i in $(seq 300); do kill -0 $pid 2>/dev/null || break; sleep 0.1; done
+             kill -KILL $pid 2>/dev/null && echo still there
+             wait $pid || echo \"status $?\"
+             find /proc -maxdepth 1 -user bb
+             systemctl list-units --plain --no-legend 'buildbot-conda-command-*'"
+        ))?;
+        let said = format!("status {status}\n");
+        ensure!(output.stdout == said, "{verb}: {output}");
+    }
     Ok(())
 }
 

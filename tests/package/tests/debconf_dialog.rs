@@ -19,6 +19,8 @@ const WORKER: &str = "Directory of the Buildbot worker:";
 
 on_each_release! {
     apt_asks_one_question_before_it_unpacks,
+    a_wrong_answer_given_before_the_package_is_unpacked_is_asked_for_again,
+    a_program_of_an_earlier_version_asks_nothing_before_it_is_replaced,
     every_question_is_asked_in_order_and_its_answer_acted_on,
     going_back_leads_to_the_question_before,
     a_wrong_answer_is_explained_and_asked_for_again,
@@ -53,6 +55,46 @@ fn apt_asks_one_question_before_it_unpacks(release: Release) {
     assert_eq!(
         text.replace("/opt/conda", "/home/bb/anaconda3"),
         root.text("/usr/share/buildbot-conda/config.toml")
+    );
+}
+
+fn a_wrong_answer_given_before_the_package_is_unpacked_is_asked_for_again(release: Release) {
+    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let mut terminal = Terminal::run(&root, "apt-get install --yes /buildbot-conda.deb");
+    answer(&mut terminal, PATH, "/home/bb/anaconda3", "relative");
+    terminal.wait_for("Setting up buildbot-conda");
+    terminal.wait_for("Not a usable path");
+    terminal.press(ENTER);
+    answer(&mut terminal, PATH, "relative", "/opt/conda");
+    assert_eq!(terminal.finish(), 0);
+    assert!(
+        root.text(CONFIGURATION)
+            .contains("\nconda-root = \"/opt/conda\" ")
+    );
+}
+
+/// It knows neither what is in force nor what can be used.
+fn a_program_of_an_earlier_version_asks_nothing_before_it_is_replaced(release: Release) {
+    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
+    root.must(
+        "sed -i 's/anaconda3/mine/' /etc/buildbot-conda/config.toml
+         echo PURGE | debconf-communicate buildbot-conda
+         mv /usr/bin/buildbot-conda /root/kept
+         printf '#!/bin/sh\\necho error: unrecognized subcommand >&2; exit 2\\n' >/usr/bin/buildbot-conda
+         chmod +x /usr/bin/buildbot-conda",
+    );
+    let mut terminal = Terminal::run(
+        &root,
+        "dpkg-preconfigure /buildbot-conda.deb; echo nothing asked",
+    );
+    terminal.wait_for("nothing asked");
+    assert_eq!(terminal.finish(), 0);
+    let mut terminal = Terminal::run(&root, "dpkg --install /buildbot-conda.deb");
+    answer(&mut terminal, PATH, "/home/bb/mine", "/opt/conda");
+    assert_eq!(terminal.finish(), 0);
+    assert!(
+        root.text(CONFIGURATION)
+            .contains("\nconda-root = \"/opt/conda\" ")
     );
 }
 

@@ -7,7 +7,7 @@ const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 on_each_release! {
     every_way_to_write_a_text_is_read_back_and_left_alone,
     what_is_left_out_has_the_default_and_stays_left_out,
-    texts_beyond_the_reader_are_left_alone,
+    every_table_is_read_and_left_alone,
     a_preseed_after_the_first_installation_changes_nothing,
     a_broken_configuration_does_not_break_an_upgrade,
     nothing_in_the_file_is_executed,
@@ -64,17 +64,23 @@ fn what_is_left_out_has_the_default_and_stays_left_out(release: Release) {
     }
 }
 
-fn texts_beyond_the_reader_are_left_alone(release: Release) {
+fn every_table_is_read_and_left_alone(release: Release) {
     let installed = DebianRoot::installed(release);
-    for text in [
-        "[defaults]\nconda-root = \"/opt/\\u00e9\"\nconda-env = \"\"\"x\"\"\"\n",
-        "defaults.conda-root = \"/dotted\"\ndefaults.conda-env = \"dotted\"\n",
-        "defaults = { conda-root = \"/inline\", conda-env = \"inline\" }\n",
+    for (text, value) in [
+        (
+            "[defaults]\nconda-root = \"/opt/\\u00e9\"\nconda-env = \"\"\"x\"\"\"\n",
+            "/opt/é",
+        ),
+        ("defaults.conda-root = \"/dotted\"\n", "/dotted"),
+        ("defaults = { conda-root = \"/inline\" }\n", "/inline"),
+        // What no answer can be.
+        ("[defaults]\nconda-root = \"/opt/a\\nb\"\n", ""),
+        ("[defaults]\nconda-root = \"/opt\"\n= what\n", ""),
     ] {
         let root = installed.fork();
         root.write(CONFIGURATION, text);
         root.must("dpkg-reconfigure buildbot-conda");
-        assert_eq!(root.answer("conda-path"), "");
+        assert_eq!(root.answer("conda-path"), value);
         assert_eq!(root.text(CONFIGURATION), text);
     }
 }

@@ -144,14 +144,14 @@ fn an_interrupted_first_installation_still_knows_the_answer(release: Release) {
     );
     root.must("dpkg --unpack /buildbot-conda.deb");
     // Ended where the file is there already and no unit is enabled.
-    let postinst = "/var/lib/dpkg/info/buildbot-conda.postinst";
+    let helper = "/usr/bin/deb-systemd-helper";
     root.must(&format!(
-        "cp -p {postinst} /root/kept; sed -i 's/^    settle_units$/    exit 9/' {postinst}"
+        "mv {helper} /root/kept; printf '#!/bin/sh\\nkill -KILL $PPID\\n' >{helper}; chmod +x {helper}"
     ));
     let outcome = root.run("dpkg --configure buildbot-conda");
     assert_ne!(outcome.status, 0);
     assert!(root.has("/etc/buildbot-conda/config.toml"));
     assert!(enabled(&root).is_empty());
-    root.must(&format!("cp -p /root/kept {postinst}; dpkg --configure -a"));
+    root.must(&format!("mv /root/kept {helper}; dpkg --configure -a"));
     assert_eq!(enabled(&root), ["worker"]);
 }

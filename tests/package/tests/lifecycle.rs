@@ -20,6 +20,7 @@ on_each_release! {
     an_interrupted_configuration_is_finished_with_the_answers_given,
     a_disabled_unit_stays_disabled,
     hand_made_units_are_reported_and_left_alone,
+    a_hand_made_unit_in_the_packages_place_stays_in_force,
     removal_keeps_configuration_and_enablement,
     purge_removes_what_the_package_made_and_nothing_else,
     debians_own_buildbot_is_replaced,
@@ -49,7 +50,7 @@ fn installation_makes_account_directories_configuration_and_links(release: Relea
         root.text(CONFIGURATION),
         root.text("/usr/share/buildbot-conda/config.toml")
     );
-    assert!(!root.has("/etc/buildbot-conda/.new"));
+    assert!(!root.has("/etc/buildbot-conda/.config.toml.new"));
     assert!(root.has(MASTER_LINK));
     assert!(root.has(WORKER_LINK));
     assert_eq!(root.must("dpkg --verify buildbot-conda; dpkg --audit"), "");
@@ -173,16 +174,16 @@ fn an_interrupted_configuration_is_finished_with_the_answers_given(release: Rele
     root.preseed("conda-path", "/opt/conda");
     root.must("dpkg --unpack /buildbot-conda.deb");
     // As a kill would leave it that hits between the starter's copy and its change.
-    root.must("mkdir -p /etc/buildbot-conda/.new/etc/buildbot-conda");
-    root.must(
-        "cp /usr/share/buildbot-conda/config.toml /etc/buildbot-conda/.new/etc/buildbot-conda/",
-    );
+    let unfinished = "/etc/buildbot-conda/.config.toml.new";
+    root.must(&format!(
+        "mkdir /etc/buildbot-conda; cp /usr/share/buildbot-conda/config.toml {unfinished}"
+    ));
     root.must("dpkg --configure -a");
     assert!(
         root.text(CONFIGURATION)
             .contains("\nconda-root = \"/opt/conda\"")
     );
-    assert!(!root.has("/etc/buildbot-conda/.new"));
+    assert!(!root.has(unfinished));
 }
 
 fn a_disabled_unit_stays_disabled(release: Release) {
@@ -210,6 +211,41 @@ fn hand_made_units_are_reported_and_left_alone(release: Release) {
     assert!(root.has(WORKER_LINK));
     root.must("dpkg --purge buildbot-conda");
     assert_eq!(root.text(own), text);
+}
+
+/// Put there by configuration management, for instance.
+fn a_hand_made_unit_in_the_packages_place_stays_in_force(release: Release) {
+    let root = DebianRoot::new(release);
+    let text = "[Service]\nExecStart=/home/bb/start.sh\n[Install]\nWantedBy=multi-user.target\n";
+    let other = text.replace("start.sh", "other.sh");
+    for unit in ["buildbot-master.service", "buildbot-worker@.service"] {
+        root.write(&format!("/usr/lib/systemd/system/{unit}"), text);
+    }
+    // This one was not in force.
+    root.write("/usr/lib/systemd/system/buildbot-worker.service", &other);
+    root.write("/etc/systemd/system/buildbot-worker.service", text);
+    root.must("systemctl enable buildbot-master.service");
+    let talk = root.install().talk();
+    let own = "/etc/systemd/system";
+    for unit in ["buildbot-master.service", "buildbot-worker@.service"] {
+        assert_eq!(root.text(&format!("{own}/{unit}")), text);
+        assert!(talk.contains(&format!("is {own}/{unit} now")), "{talk}");
+        let hides = format!("{own}/{unit} hides the package's unit");
+        assert!(talk.contains(&hides), "{talk}");
+    }
+    assert_eq!(
+        root.text(&format!("{own}/buildbot-worker.service.from-lib")),
+        other
+    );
+    assert_eq!(root.must("dpkg --verify buildbot-conda"), "");
+    let adopted = root.must("buildbot-conda adopt --dry-run 2>&1 || :");
+    assert!(adopted.contains("buildbot-master.service"), "{adopted}");
+    // Ours are not moved, be they of this version or of another one.
+    let talk = root.install().talk();
+    assert!(!talk.contains("was written by hand"), "{talk}");
+    root.must("dpkg --purge buildbot-conda");
+    assert_eq!(root.text(&format!("{own}/buildbot-master.service")), text);
+    assert!(root.has(MASTER_LINK));
 }
 
 fn removal_keeps_configuration_and_enablement(release: Release) {

@@ -10,6 +10,7 @@ on_each_release! {
     what_root_runs_on_a_terminal_has_another_one,
     roots_run_enters_no_environment_of_others,
     restore_opens_nothing_that_the_service_user_has_chosen,
+    a_profile_is_applied_only_where_root_or_one_person_can_write_it,
 }
 
 /// A backup's name.
@@ -194,5 +195,38 @@ fn restore_opens_nothing_that_the_service_user_has_chosen(release: Release) {
             "cat {state}/backups/{BACKUP}; rm {state}/backups/{BACKUP}"
         ));
         assert!(taken.ends_with("rest"), "{place}: {taken}");
+    }
+}
+
+fn a_profile_is_applied_only_where_root_or_one_person_can_write_it(release: Release) {
+    let root = DebianRoot::installed(release);
+    root.must("useradd --create-home ada; buildbot-conda host export /srv/profile");
+    let apply = "buildbot-conda host apply --dry-run /srv/profile";
+    for (change, reason) in [
+        ("true", None),
+        ("chown -R ada:ada /srv/profile", None),
+        ("chmod -R g+w /srv/profile", None),
+        (
+            "chgrp -R bb /srv/profile",
+            Some("can be written by others than root"),
+        ),
+        (
+            "chown -R root:root /srv/profile; chmod -R go-w /srv/profile; chown ada /srv/profile/config.toml",
+            Some("belongs to user"),
+        ),
+        (
+            "chown -R bb:bb /srv/profile",
+            Some("`/srv/profile` belongs to `bb`, who runs `master`"),
+        ),
+    ] {
+        root.must(change);
+        let outcome = root.run(apply);
+        match reason {
+            None => assert_eq!(outcome.status, 0, "{change}: {outcome:?}"),
+            Some(reason) => assert!(
+                outcome.status == 1 && outcome.stderr.contains(reason),
+                "{change}: {outcome:?}"
+            ),
+        }
     }
 }

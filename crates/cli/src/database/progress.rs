@@ -2,13 +2,10 @@
 //! people on stderr. A thread keeps systemd patient for as long as this lives.
 
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::Permissions;
 use std::io::{self, Write as _};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
+use buildbot_conda_host::notify;
 use serde_json::json;
 use tempfile::NamedTempFile;
 
@@ -25,8 +23,6 @@ use super::Failure;
 /// How often systemd hears of us, and how long it then waits for the next time.
 const INTERVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Longest status line in bytes.
-const STATUS_LENGTH: usize = 1000;
 
 /// What everybody is told at this moment.
 #[derive(Debug)]
@@ -128,12 +124,7 @@ fn now() -> f64 {
 impl Told {
     fn tell(&self, first: &str) {
         let Some(socket) = &self.socket else { return };
-        let mut end = self.message.len().min(STATUS_LENGTH);
-        while !self.message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let text = format!("{first}STATUS={}", &self.message[..end]);
-        if let Err(error) = send(socket, &text) {
+        if let Err(error) = notify::status(socket, first, &self.message) {
             // Without systemd's ear the work goes on; the journal has every word of it.
             eprintln!("warning: tell systemd by `{}`: {error}", socket.display());
         }
@@ -168,16 +159,4 @@ impl Told {
             eprintln!("warning: write `{}`: {error}", runtime.display());
         }
     }
-}
-
-fn send(socket: &OsStr, text: &str) -> io::Result<()> {
-    let bytes = socket.as_bytes();
-    let address = match bytes.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    let datagram = UnixDatagram::unbound()?;
-    datagram.set_write_timeout(Some(INTERVAL))?;
-    datagram.send_to_addr(text.as_bytes(), &address)?;
-    Ok(())
 }

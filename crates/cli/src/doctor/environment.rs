@@ -1,8 +1,10 @@
 //! What the facts about an environment and its Python amount to.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
 
@@ -256,7 +258,7 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
 fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     let mut findings = Vec::new();
-    let told = |failures: &std::collections::BTreeMap<String, String>| {
+    let told = |failures: &BTreeMap<ForeignText, ForeignText>| {
         let lines: Vec<String> = failures
             .iter()
             .map(|(name, reason)| format!("`{name}` ({reason})"))

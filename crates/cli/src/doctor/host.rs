@@ -12,6 +12,7 @@ use rustix::process::PidfdFlags;
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;
+use crate::system::systemd::{self, systemctl};
 
 /// Below this many free bytes a database cannot be backed up, and soon not be written.
 const ROOM: u64 = 128 << 20;
@@ -51,26 +52,19 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What a program says; none when it fails or is not there.
-fn said(words: &[&str]) -> Option<String> {
-    let (program, arguments) = words.split_first()?;
-    let output = Command::new(program)
-        .args(arguments)
-        .env("LC_ALL", "C.UTF-8")
-        .stdin(Stdio::null())
-        .output()
-        .ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
 fn clock() -> Finding {
     // systemd's own rule, systemd-detect-virt(1): its container manager left this file.
     let is_container = Path::new("/run/systemd/container").exists();
-    let Some(text) = said(&["timedatectl", "show"]) else {
-        return Finding::unseen(Check::Clock, None, "`timedatectl` does not answer");
+    let output = Command::new("timedatectl")
+        .arg("show")
+        .env("LC_ALL", "C.UTF-8")
+        .stdin(Stdio::null())
+        .output();
+    let text = match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+        _ => return Finding::unseen(Check::Clock, None, "`timedatectl` does not answer"),
     };
     let of = |name: &str| {
         let lines = text.lines().filter_map(|line| line.split_once('='));
@@ -260,7 +254,7 @@ fn filters(version: &str, libraries: &[&Path]) -> Option<Finding> {
 fn system(scene: &Scene<'_>) -> Vec<Finding> {
     let problem = |seen: String| Finding::problem(Check::System, None, seen);
     let mut findings = Vec::new();
-    let text = said(&["systemctl", "--version"]).unwrap_or_default();
+    let text = systemctl(&["--version"]).unwrap_or_default();
     let version = text
         .split_whitespace()
         .nth(1)
@@ -314,20 +308,10 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 fn boot_target(scene: &Scene<'_>) -> Finding {
-    let target = said(&["systemctl", "get-default"]).unwrap_or_default();
-    let state = said(&[
-        "systemctl",
-        "show",
-        "--value",
-        "--property",
-        "LoadState",
-        "display-manager.service",
-    ]);
-    judge_target(
-        target.trim(),
-        state.as_deref().map(str::trim) == Some("loaded"),
-        scene,
-    )
+    let target = systemctl(&["get-default"]).unwrap_or_default();
+    let manager = systemd::one("display-manager.service", "Id,LoadState");
+    let has_desktop = manager.is_ok_and(|unit| unit.property("LoadState") == "loaded");
+    judge_target(target.trim(), has_desktop, scene)
 }
 
 fn boot_target_on_disk(scene: &Scene<'_>) -> Finding {

@@ -9,9 +9,6 @@ use super::scene::prefix_of;
 use crate::output;
 use crate::system::context::Context;
 
-/// What this program is built for, in Conda's words.
-const PLATFORM: &str = "linux-64";
-
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The environment: a name, NAME@GENERATION, or the path of any environment of Conda's
@@ -21,5 +18,5 @@ pub(crate) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let prefix = prefix_of(&arguments.target, context)?;
-    output::print(lock_text(&packages_of(&prefix)?, PLATFORM)?)
+    output::print(lock_text(&packages_of(&prefix)?)?)
 }

@@ -58,6 +58,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     );
     settings.check().map_err(InvalidConfiguration::from)?;
     ensure_agree(&profile, &settings, arguments)?;
+    directory::ensure_believable(&arguments.directory, &settings, context)?;
     if arguments.dry_run {
         plan::announce_unfinished(context);
         let (plan, left) = plan(arguments, &profile, &settings, context)?;

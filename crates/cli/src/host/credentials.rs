@@ -1,11 +1,11 @@
 //! Credentials that a host lacks: from a directory, or from a person at a terminal, never shown.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_host::trusted::read_given;
 
 use super::differences::{Difference, Subject};
 use crate::system::prompt;
@@ -65,10 +65,5 @@ pub(super) fn gather(
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
-    let name = path.display();
-    let metadata = fs::metadata(path).with_context(|| format!("read `{name}`"))?;
-    if !metadata.is_file() || metadata.len() > LARGEST {
-        bail!("`{name}` is no file that could be a credential");
-    }
-    fs::read_to_string(path).with_context(|| format!("read `{name}`"))
+    read_given(path, LARGEST).with_context(|| format!("read `{}`", path.display()))
 }

@@ -4,13 +4,16 @@
 //! more, so that root follows none of their links.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::settings::Settings;
+use buildbot_conda_host::trusted::Trust;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::layout::{CONFIGURATION, ENVIRONMENTS, INSTANCES, PRESEED, UNITS, file_of};
 use super::manifest::Manifest;
@@ -78,6 +81,50 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
         }
     }
     Ok(profile)
+}
+
+/// Refuses a profile by which somebody could become root who is not meant to: whoever can write it decides what root does.
+/// That may be root and one person, who has it in a checkout, and not the account of an instance, as its builds.
+///
+/// # Errors
+///
+/// With the file or directory that others can write.
+pub(super) fn ensure_believable(
+    directory: &Path,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    if context.is_elsewhere() {
+        return Ok(());
+    }
+    let owner = owner_of(directory)?;
+    let name = accounts::name_of_user(owner, context)?.unwrap_or_else(|| owner.to_string());
+    let present = context.settings().ok();
+    let mut instances = settings
+        .instances()
+        .chain(present.iter().flat_map(Settings::instances));
+    let hint = "hint: whoever can write a profile can become root: it belongs into a directory of root or of one person";
+    if let Some(instance) = instances.find(|instance| instance.user.as_str() == name) {
+        let reference = &instance.reference;
+        bail!(
+            "`{}` belongs to `{name}`, who runs `{reference}`\n{hint}",
+            directory.display()
+        );
+    }
+    let mut group = None;
+    if let Some(user) = accounts::find(&name, context)?
+        && accounts::is_alone_in_group(&user)?
+    {
+        group = Some(user.gid);
+    }
+    let trust = Trust::of_root(None).and_account(owner, group);
+    for path in below(directory, Path::new(""))? {
+        match trust.find(&directory.join(path)) {
+            Err(untrusted) if untrusted.is_distrust() => bail!("{untrusted}\n{hint}"),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The profile that is in `directory` already, if there is one.
@@ -197,31 +244,41 @@ fn below(directory: &Path, part: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A file of a profile by its path in there, which no link may lead out of: root would read what another file has.
+/// A file of a profile by its path in there, which no link may lead out of: root would read what another file has. The
+/// kernel follows none, whatever is put in the place of a file meanwhile.
 fn part(directory: &Path, path: &Path) -> anyhow::Result<String> {
     ensure_inside(&utf8(path)?)?;
-    let mut way = directory.to_owned();
-    for component in path.components() {
-        way.push(component);
-        if way.is_symlink() {
-            bail!("`{}` is a link, and a profile has none", way.display());
-        }
+    let shown = directory.join(path);
+    let name = shown.display();
+    let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = rustix::fs::open(directory, place, Mode::empty());
+    let place = place.with_context(|| format!("open `{}`", directory.display()))?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(&place, path, flags, Mode::empty(), inside) {
+        Ok(file) => text(&File::from(file), &shown),
+        Err(Errno::NOENT) => bail!("no file `{name}`, which the profile needs"),
+        Err(Errno::LOOP) => bail!("`{name}` is a link or behind one, and a profile has none"),
+        Err(error) => Err(error).with_context(|| format!("read `{name}`")),
     }
-    text_of(&way)
 }
 
-/// A file: regular, text, and of a size.
+/// A file that is there already.
 fn text_of(path: &Path) -> anyhow::Result<String> {
+    let opened = buildbot_conda_host::open(path);
+    let opened = opened.with_context(|| format!("read `{}`", path.display()))?;
+    let (file, _) = opened.with_context(|| format!("no file `{}`", path.display()))?;
+    text(&file, path)
+}
+
+/// The content of a file: regular, text, and of a size.
+fn text(file: &File, path: &Path) -> anyhow::Result<String> {
     let name = path.display();
-    let Some((file, metadata)) =
-        buildbot_conda_host::open(path).with_context(|| format!("read `{name}`"))?
-    else {
-        bail!("no file `{name}`, which the profile needs");
-    };
+    let metadata = file.metadata().with_context(|| format!("read `{name}`"))?;
     if !metadata.is_file() {
         bail!("`{name}` is no regular file");
     }
-    let bytes = buildbot_conda_host::read_at_most(&file, LARGEST)
+    let bytes = buildbot_conda_host::read_at_most(file, LARGEST)
         .with_context(|| format!("read `{name}`"))?
         .with_context(|| format!("read `{name}`: it is larger than {LARGEST} bytes"))?;
     String::from_utf8(bytes).with_context(|| format!("read `{name}`"))

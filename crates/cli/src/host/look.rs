@@ -19,9 +19,6 @@ use crate::inside::look::{self, Question};
 use crate::system::context::Context;
 use crate::system::record::record_file;
 
-/// What this program is built for, in Conda's words.
-const PLATFORM: &str = "linux-64";
-
 /// What is looked at of what is not only ours.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
@@ -207,7 +204,7 @@ fn look_at_environments(
                 names.join(", ")
             ));
         }
-        let text = lock_text(&answer.packages, PLATFORM)
+        let text = lock_text(&answer.packages)
             .with_context(|| format!("lock the environment `{prefix}`"))?;
         let entry = EnvironmentEntry {
             prefix: prefix.clone(),

@@ -13,7 +13,6 @@ use super::layout::lock_file;
 use super::manifest::{EnvironmentEntry, Kind};
 use crate::system::context::Context;
 
-const PLATFORM: &str = "linux-64";
 /// An environment, its lock, and what of it is not as it was installed.
 pub(super) type Found = (EnvironmentEntry, String, Vec<ForeignText>);
 
@@ -66,7 +65,7 @@ fn one(
     damage: bool,
 ) -> anyhow::Result<Found> {
     let path = environment.prefix(generation);
-    let text = lock_text(&packages_of(&path)?, PLATFORM)
+    let text = lock_text(&packages_of(&path)?)
         .with_context(|| format!("lock the environment `{prefix}`"))?;
     let findings = if damage { verify(&path)? } else { Vec::new() };
     let damage = findings

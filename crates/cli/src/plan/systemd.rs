@@ -1,11 +1,11 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role, Unit};
 use buildbot_conda_core::paths;
@@ -16,6 +16,7 @@ use crate::system::draining;
 use crate::system::status_file::{self, WorkerStatus};
 use crate::system::systemd::{self, systemctl};
 
+pub(super) use crate::system::systemd::daemon_reload as reload;
 pub(crate) use crate::system::systemd::{is_booted, is_running};
 
 /// How long a Buildbot may take to act on a signal before systemd ends it all the same.
@@ -29,30 +30,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const MOST_LINES: usize = 10;
 /// Bit of a signal in the masks of `/proc/PID/status`, proc(5).
 const USR1_BIT: u64 = 1 << 9;
-
-/// Runs a program to its successful end, its words passed on only when it fails.
-pub(super) fn run(mut command: Command) -> anyhow::Result<()> {
-    let mut told = command.get_program().to_string_lossy().into_owned();
-    for word in command.get_args() {
-        told.push(' ');
-        told.push_str(&word.to_string_lossy());
-    }
-    let output = command
-        .stdin(Stdio::null())
-        .env("LC_ALL", "C.UTF-8")
-        .output()
-        .with_context(|| format!("run `{told}`"))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    bail!("`{told}` failed: {}", ForeignText::new(said.trim()))
-}
-
-/// Has systemd read units and configuration again.
-pub(super) fn reload() -> anyhow::Result<()> {
-    systemctl(&["daemon-reload"]).map(drop)
-}
 
 /// Starts a unit and returns when it serves; one whose conditions do not hold is a failure here.
 pub(crate) fn start(unit: &str) -> anyhow::Result<()> {

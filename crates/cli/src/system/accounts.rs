@@ -3,14 +3,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::values::AccountName;
 
 use super::context::Context;
+use super::programs;
 
 /// Exit status of `getent` for a key that the database does not have, getent(1).
 const NOT_FOUND: i32 = 2;
@@ -47,6 +49,21 @@ pub(crate) fn find(name: &str, context: &Context) -> anyhow::Result<Option<User>
 /// When there is none, too.
 pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
     find(name, &Context::default())?.ok_or_else(|| anyhow!("no account `{name}`"))
+}
+
+/// Makes an account of the system without a password, in the group of its name, which may be there.
+pub(crate) fn create(name: &AccountName, home: &Path, comment: &str) -> anyhow::Result<()> {
+    let name = name.as_str();
+    let mut command = Command::new("adduser");
+    command.args(["--quiet", "--system"]);
+    if has_group(name, &Context::default())? {
+        command.args(["--ingroup", name]);
+    } else {
+        command.arg("--group");
+    }
+    command.arg("--home").arg(home);
+    command.args(["--shell", "/bin/bash", "--gecos", comment, name]);
+    programs::run(command)
 }
 
 /// Whether the primary group of an account bears its name and has nobody else in it, as Debian makes them.
@@ -148,7 +165,11 @@ fn entry(
         let is_missing = |status| status == NOT_FOUND;
         answer("getent", &[database, "--", key], is_missing)?.unwrap_or_default()
     };
-    let is_it = |line: &&str| line.split(':').nth(field as usize) == Some(key);
+    // A directory service may answer with another spelling of a name, such as in lower case.
+    let is_answer = !context.is_elsewhere()
+        && matches!(field, Field::Name)
+        && key.bytes().any(|byte| !byte.is_ascii_digit());
+    let is_it = |line: &&str| is_answer || line.split(':').nth(field as usize) == Some(key);
     Ok(text.lines().find(is_it).map(str::to_owned))
 }
 

@@ -18,7 +18,7 @@ use std::fs::{self, DirBuilder, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, lchown};
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,7 +31,7 @@ use rustix::process::{Pid, Signal, WaitOptions};
 
 use super::accounts::{User, find_user};
 use super::children::{self, Bounds, Input, Lines, Stopped, Stream};
-use super::{interrupt, unit_settings};
+use super::{interrupt, systemd, unit_settings};
 use crate::output;
 use crate::system::context::{AS_ROOT, Context};
 
@@ -218,7 +218,7 @@ impl Job {
     /// Under the rules of the instance's unit, where systemd runs (`sd_booted(3)`).
     fn of(instance: &Instance, limit: Duration) -> anyhow::Result<Self> {
         let user = account_of(instance)?;
-        if !Path::new("/run/systemd/system").is_dir() {
+        if !systemd::is_booted() {
             let group = instance.group.as_ref().map(AccountName::as_str);
             return Ok(Self::in_session(user, group, limit));
         }
@@ -336,12 +336,7 @@ pub(crate) fn drop_rights(user: &User, group: Option<&str>) -> [OsString; 4] {
 /// Ends a unit with all of its processes, then the program that waits for it.
 fn end_unit(child: &mut Child, unit: &str) {
     // Within GRACE; when it cannot be ended, RuntimeMaxSec= is what is left.
-    let _ = Command::new("systemctl")
-        .args(["stop", "--quiet", "--", unit])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let _ = systemd::stop(unit);
     children::wait_until(LAST_BREATH, || {
         child.try_wait().is_ok_and(|ended| ended.is_some())
     });

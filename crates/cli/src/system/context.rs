@@ -67,6 +67,14 @@ impl Context {
         Ok(buildbot_conda_host::settings(self.root.as_deref())?)
     }
 
+    /// The text of the configuration of this host.
+    pub(crate) fn text(&self) -> anyhow::Result<String> {
+        let content =
+            buildbot_conda_host::text(self.root.as_deref()).map_err(InvalidConfiguration::from)?;
+        String::from_utf8(content)
+            .map_err(|_| anyhow!("read `{}`: it is not UTF-8", self.configuration().display()))
+    }
+
     /// The unit files of our names that are on this host.
     pub(crate) fn unit_files(&self) -> UnitFiles {
         UnitFiles::list(self.root.as_deref(), None)

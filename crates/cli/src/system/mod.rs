@@ -1,7 +1,7 @@
 //! What this program knows of the host and does to it, once for all verbs: nothing in here knows a verb, a plan or a
 //! check.
 //!
-//! * `context`: the root directory of this invocation, and its configuration
+//! * `context`: the root directory of this invocation, and its configuration, which `configuration` checks and changes
 //! * `accounts`: accounts and groups
 //! * `as_user`: this program once more, as the service user; `children` follows what it runs
 //! * `interrupt`: signals that ask this program to end; `terminal`: a command of somebody else in front of root
@@ -14,7 +14,7 @@
 //! * `files`: files of root's, written whole or not at all
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
 //! * `record`: what `create` has noted
-//! * `prompt`: secrets that a person types
+//! * `prompt`: secrets that a person types; `programs`: programs of the system that change it
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
 
 pub(crate) mod accounts;
@@ -22,6 +22,7 @@ pub(crate) mod activation;
 pub(crate) mod as_user;
 pub(crate) mod checkconfig;
 pub(crate) mod children;
+pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod credentials;
 pub(crate) mod draining;
@@ -32,6 +33,7 @@ pub(crate) mod journal;
 pub(crate) mod main_process;
 pub(crate) mod managed;
 pub(crate) mod own_place;
+pub(crate) mod programs;
 pub(crate) mod prompt;
 pub(crate) mod record;
 pub(crate) mod search_path;

@@ -113,6 +113,11 @@ pub(crate) fn running_units(pattern: &str) -> anyhow::Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
+/// Has systemd read units and configuration again.
+pub(crate) fn daemon_reload() -> anyhow::Result<()> {
+    systemctl(&["daemon-reload"]).map(drop)
+}
+
 /// Has systemd stop a unit, and returns when that is done.
 pub(crate) fn stop(unit: &str) -> anyhow::Result<()> {
     systemctl(&["stop", "--", unit]).map(drop)
@@ -172,11 +177,13 @@ impl Unit {
         }
     }
 
-    /// The status that systemd's own set-up ended a failed start with, before ours was reached.
+    /// The status that systemd's own set-up ended a failed start with, before ours was reached. The next start may be
+    /// waited for.
     pub(crate) fn failed_set_up(&self) -> Option<u32> {
         let status = self.property("ExecMainStatus").parse().ok()?;
-        (self.property("ActiveState") == "failed" && (200..=245).contains(&status))
-            .then_some(status)
+        let is_waiting = self.property("SubState").starts_with("auto-restart");
+        let has_failed = self.property("ActiveState") == "failed" || is_waiting;
+        (has_failed && (200..=245).contains(&status)).then_some(status)
     }
 
     /// The main process, when there is one.

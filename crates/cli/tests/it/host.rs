@@ -571,7 +571,10 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     let text = fs::read_to_string(&file).unwrap();
     fs::remove_file(&file).unwrap();
     symlink("/etc/shadow", &file).unwrap();
-    refused("verify", "master.cfg` is a link, and a profile has none");
+    refused(
+        "verify",
+        "master.cfg` is a link or behind one, and a profile has none",
+    );
     fs::remove_file(&file).unwrap();
     fs::write(&file, text).unwrap();
     let moved = good.replace(

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::settings::Instance;
 use serde::{Deserialize, Serialize};
 
@@ -29,20 +30,20 @@ pub(in crate::doctor) const ACTIVATION_SCRIPT: &str = "the activation script `";
 /// What `probe.py` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct PythonFacts {
-    pub(in crate::doctor) version: String,
+    pub(in crate::doctor) version: ForeignText,
     /// Where it thinks it is.
-    pub(in crate::doctor) prefix: String,
+    pub(in crate::doctor) prefix: ForeignText,
     /// Modules that cannot be imported, and why.
-    pub(in crate::doctor) imports: BTreeMap<String, String>,
+    pub(in crate::doctor) imports: BTreeMap<ForeignText, ForeignText>,
     /// Modules that Buildbot does without.
     #[serde(default)]
-    pub(in crate::doctor) missing: Vec<String>,
+    pub(in crate::doctor) missing: Vec<ForeignText>,
     /// Entry points that cannot be loaded, and why.
-    pub(in crate::doctor) plugins: BTreeMap<String, String>,
+    pub(in crate::doctor) plugins: BTreeMap<ForeignText, ForeignText>,
     pub(in crate::doctor) bytecode: Option<Bytecode>,
     pub(in crate::doctor) tac: Option<Tac>,
     /// Settings of the tac that stand alone on a line.
-    pub(in crate::doctor) editable: Vec<String>,
+    pub(in crate::doctor) editable: Vec<ForeignText>,
 }
 
 /// How much of Buildbot is compiled.
@@ -58,16 +59,16 @@ pub(in crate::doctor) struct Bytecode {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct Tac {
     /// Why it cannot be run.
-    pub(in crate::doctor) failure: Option<String>,
+    pub(in crate::doctor) failure: Option<ForeignText>,
     pub(in crate::doctor) workers: Vec<WorkerInTac>,
 }
 
 /// One `Worker(...)`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct WorkerInTac {
-    pub(in crate::doctor) allow_shutdown: Option<String>,
+    pub(in crate::doctor) allow_shutdown: Option<ForeignText>,
     /// `HOST:PORT`; none where it goes another way.
-    pub(in crate::doctor) target: Option<String>,
+    pub(in crate::doctor) target: Option<ForeignText>,
     pub(in crate::doctor) reach: Option<Reach>,
 }
 
@@ -75,35 +76,35 @@ pub(in crate::doctor) struct WorkerInTac {
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Reach {
     /// `dns`, `tcp`, `tls` or `greeting`: the last one tried.
-    pub(in crate::doctor) step: String,
+    pub(in crate::doctor) step: ForeignText,
     /// Why it failed; none when it did not.
-    pub(in crate::doctor) reason: Option<String>,
+    pub(in crate::doctor) reason: Option<ForeignText>,
 }
 
 /// What Buildbot makes of a master.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct MasterFacts {
     /// 78, 69 or 1 with Buildbot's words, when it makes nothing of it.
-    pub(in crate::doctor) failure: Option<(u8, String)>,
+    pub(in crate::doctor) failure: Option<(u8, ForeignText)>,
     /// An upgrade was begun and not finished.
     pub(in crate::doctor) is_marked: bool,
     pub(in crate::doctor) database: Option<Database>,
     /// What is listened on, `pb` or `www`, and the TCP port.
-    pub(in crate::doctor) ports: Vec<(String, u16)>,
+    pub(in crate::doctor) ports: Vec<(ForeignText, u16)>,
     /// Where its base directory is, when that is not the instance's.
     #[serde(default)]
-    pub(in crate::doctor) elsewhere: Option<String>,
+    pub(in crate::doctor) elsewhere: Option<ForeignText>,
 }
 
 /// A database as [`Facts`] has it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Database {
     /// `empty`, `older`, `current`, `newer` or `damaged`.
-    pub(in crate::doctor) relation: String,
-    pub(in crate::doctor) place: String,
-    pub(in crate::doctor) revision: String,
-    pub(in crate::doctor) head: String,
-    pub(in crate::doctor) buildbot: String,
+    pub(in crate::doctor) relation: ForeignText,
+    pub(in crate::doctor) place: ForeignText,
+    pub(in crate::doctor) revision: ForeignText,
+    pub(in crate::doctor) head: ForeignText,
+    pub(in crate::doctor) buildbot: ForeignText,
 }
 
 pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<PythonFacts> {
@@ -157,7 +158,7 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
     let facts = match ask_database(instance, context, &mut told) {
         Ok(facts) => facts,
         Err(failure) => {
-            told.failure = Some((failure.status, failure.reason));
+            told.failure = Some((failure.status, failure.reason.into()));
             return told;
         }
     };
@@ -169,13 +170,13 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
         Relation::Damaged => "damaged",
     };
     told.database = Some(Database {
-        relation: relation.to_owned(),
-        place: facts.place.to_string(),
-        revision: facts.revision_text().to_owned(),
-        head: facts.head_text().to_owned(),
-        buildbot: facts.buildbot.to_string(),
+        relation: relation.into(),
+        place: facts.place.clone(),
+        revision: facts.revision_text().into(),
+        head: facts.head_text().into(),
+        buildbot: facts.buildbot.clone(),
     });
-    told.elsewhere = facts.elsewhere.as_ref().map(ToString::to_string);
+    told.elsewhere.clone_from(&facts.elsewhere);
     told.ports = facts
         .ports
         .into_iter()

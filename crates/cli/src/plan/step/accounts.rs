@@ -10,8 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files::remove_directory;
 use super::{Deed, Step, Undo};
 use crate::output::harmless;
-use crate::plan::systemd;
-use crate::system::accounts;
+use crate::system::{accounts, programs};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -57,12 +56,12 @@ impl Deed for AccountStep {
 
     fn perform(&self) -> anyhow::Result<()> {
         match self {
-            Self::CreateAccount { name, home } => create_account(name, home),
+            Self::CreateAccount { name, home } => accounts::create(name, home, "Buildbot worker"),
             Self::RemoveAccount { name, home } => remove_account(name, home),
             Self::Run { words, .. } => {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]);
-                systemd::run(command)
+                programs::run(command)
             }
         }
     }
@@ -73,22 +72,12 @@ impl Deed for AccountStep {
     }
 }
 
-fn create_account(name: &AccountName, home: &Path) -> anyhow::Result<()> {
-    let mut command = Command::new("adduser");
-    command
-        .args(["--quiet", "--system", "--group", "--shell", "/bin/bash"])
-        .args(["--gecos", "Buildbot worker", "--home"])
-        .arg(home)
-        .arg(name.as_str());
-    systemd::run(command)
-}
-
 fn remove_account(name: &AccountName, home: &Path) -> anyhow::Result<()> {
     if accounts::find_user(name.as_str()).is_ok() {
         // Without `--system`, which refuses people's accounts: some that a profile has are such.
         let mut command = Command::new("deluser");
         command.args(["--quiet", name.as_str()]);
-        systemd::run(command)?;
+        programs::run(command)?;
     }
     remove_directory(home)
 }

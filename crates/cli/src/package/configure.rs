@@ -1,0 +1,156 @@
+//! postinst's part up to the units: directories, account and configuration. Nothing here depends on whether Conda or
+//! Buildbot are there; that is for the units to say. Each step may have been interrupted and is then done again.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+
+use anyhow::{Context as _, bail};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+
+use super::{Answers, account, say, units};
+use crate::system::context::Context;
+use crate::system::{accounts, configuration, files};
+
+/// The package's directories, with their modes.
+const DIRECTORIES: [(&str, u32); 4] = [
+    ("/etc/buildbot-conda", 0o755),
+    (paths::CREDENTIALS, 0o700),
+    ("/var/lib/buildbot-conda", 0o755),
+    (paths::STATE, 0o755),
+];
+/// The first configuration until it is whole; a purge removes what begins so.
+const UNFINISHED: &str = "/etc/buildbot-conda/.config.toml.new";
+
+pub(super) fn run(answers: &Answers, context: &Context) -> anyhow::Result<()> {
+    create_directories(context)?;
+    account::remove_half_made(context)?;
+    account::provide(answers, context)?;
+    write_configuration(answers, context)?;
+    // What is bad keeps those instances alone from starting that it concerns, and is no reason to fail.
+    let settings = context.settings().map_err(anyhow::Error::from);
+    if let Err(error) = settings.and_then(|found| configuration::ensure_good(&found, context)) {
+        let file = paths::CONFIGURATION;
+        eprintln!("error: {error:#}");
+        say(&format!(
+            "notice: what {file} has problems with does not start until they are solved"
+        ));
+    }
+    units::report_hand_made(context);
+    units::settle(answers, context)
+}
+
+/// A directory that exists keeps the mode that its administrator gave it. A new one has its mode from its beginning: what
+/// is interrupted between making it and changing its mode would pass for an administrator's.
+fn create_directories(context: &Context) -> anyhow::Result<()> {
+    for (path, mode) in DIRECTORIES {
+        let path = context.path(path);
+        match DirBuilder::new().mode(mode).create(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+            other => other.with_context(|| format!("create `{}`", path.display()))?,
+        }
+    }
+    Ok(())
+}
+
+/// The first configuration appears whole or not at all: from a half-written one, debconf would learn the starter's values
+/// in place of the answers. In one that is there, only what was answered changes.
+fn write_configuration(answers: &Answers, context: &Context) -> anyhow::Result<()> {
+    let unfinished = context.path(UNFINISHED);
+    files::remove(&unfinished)?;
+    let path = context.configuration();
+    if path.symlink_metadata().is_ok() {
+        let wanted = wanted(answers, false);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        return match context.text() {
+            Ok(before) => {
+                let after = with_answers(&before, wanted, context);
+                if after == before {
+                    return Ok(());
+                }
+                configuration::replace(&after, context)
+            }
+            Err(error) => {
+                say(&format!("warning: nothing is changed: {error:#}"));
+                Ok(())
+            }
+        };
+    }
+    let starter = context.path(paths::STARTER);
+    let text =
+        fs::read_to_string(&starter).with_context(|| format!("read `{}`", starter.display()))?;
+    let text = with_answers(&text, wanted(answers, true), context);
+    let written = || {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&unfinished)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        File::open(context.path(DIRECTORIES[0].0))?.sync_all()
+    };
+    written().with_context(|| format!("write `{}`", path.display()))
+}
+
+/// An answer that the configuration is to have: the table, the key and the value.
+type Wanted<'a> = (Option<InstanceRef>, &'static str, &'a str);
+
+/// An empty answer leaves the file as it is.
+fn wanted(answers: &Answers, is_first: bool) -> Vec<Wanted<'_>> {
+    let questions = answers.list.iter().map(|(question, _)| *question);
+    questions
+        .filter_map(|question| {
+            let (reference, key) = question.place()?;
+            let answer = answers.to_act_on(question, is_first)?;
+            (!answer.is_empty()).then_some((reference, key, answer))
+        })
+        .collect()
+}
+
+/// The text with all answers that it can have; what it cannot have, from a preseed for instance, is reported. A directory
+/// is refused while the other instance has it, whose own answer may come later: so all that were refused are tried again
+/// as long as that helps.
+fn with_answers(text: &str, mut wanted: Vec<Wanted<'_>>, context: &Context) -> String {
+    let mut text = text.to_owned();
+    loop {
+        let before = wanted.len();
+        let mut refusals = Vec::new();
+        wanted.retain(|one| match with_answer(&text, one, context) {
+            Ok(changed) => {
+                text = changed;
+                false
+            }
+            Err(error) => {
+                refusals.push(error);
+                true
+            }
+        });
+        if wanted.len() == before || wanted.is_empty() {
+            for ((_, key, _), error) in wanted.iter().zip(&refusals) {
+                let file = paths::CONFIGURATION;
+                say(&format!(
+                    "warning: {file} keeps its `{key}`: the answer to debconf's question is not usable: {error:#}"
+                ));
+            }
+            return text;
+        }
+    }
+}
+
+fn with_answer(
+    text: &str,
+    (reference, key, answer): &Wanted<'_>,
+    context: &Context,
+) -> anyhow::Result<String> {
+    let after = configuration::with_key(text, reference.as_ref(), key, answer, context)?;
+    if *key == "user" && !context.is_elsewhere() && accounts::find(answer, context)?.is_none() {
+        bail!("there is no account `{answer}`, and none of that name can be made");
+    }
+    Ok(after)
+}
