@@ -180,7 +180,7 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
     told.ports = facts
         .ports
         .into_iter()
-        .map(|port| (port.purpose.into(), port.port))
+        .map(|port| (port.purpose, port.port))
         .collect();
     told
 }
