@@ -419,7 +419,7 @@ fn values_that_the_configuration_cannot_take_are_refused() {
         stdout:
         stderr:
         error: /etc/buildbot-conda/config.toml:9:8: master.user: `1000` is no account name
-        hint: write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all
+        hint: write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all; an account of a domain is written `DOMAIN\NAME` or `NAME@DOMAIN`
     "#]],
     );
     assert_eq!(files(&host), before);
