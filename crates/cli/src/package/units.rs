@@ -216,9 +216,9 @@ pub(super) fn stop(context: &Context) -> anyhow::Result<()> {
         is_ours(name) && !matches!(unit_files.of_unit(name).runs, Runs::HandMade(_))
     });
     // The generator has them started, and they would call a command that is gone.
-    systemd::systemctl(&["stop", "--", "buildbot-backup@*.timer"])?;
+    let timers = systemd::systemctl(&["stop", "--", "buildbot-backup@*.timer"]).map(drop);
     if units.is_empty() {
-        return Ok(());
+        return timers;
     }
     let status = Command::new("deb-systemd-invoke")
         .arg("stop")
@@ -229,7 +229,7 @@ pub(super) fn stop(context: &Context) -> anyhow::Result<()> {
     if !status.success() {
         bail!("stop {}: {status}", units.join(", "));
     }
-    Ok(())
+    timers
 }
 
 #[cfg(test)]
