@@ -22,5 +22,5 @@ def is_outage(error):
     if isinstance(state, str):
         return state.startswith(PASSING)
     if driver in ("psycopg", "psycopg2"):  # no connection came about, so there is no state
-        return type(error).__name__ == "OperationalError"
+        return type(error).__name__ in ("OperationalError", "InterfaceError")
     return (getattr(original, "args", None) or (None,))[0] in MYSQL

@@ -50,8 +50,12 @@ def begin(role):
         if reason:
             role.away = reason
             raise RuntimeError(reason)
-        role.serving = serving
-        serving.watch()
+        if serving.is_possible:
+            role.serving = serving
+            serving.watch()
+        else:
+            text = "the database is behind a pooler of connections: nothing keeps a second master from serving from it"
+            role.journal.write(WARNING, text)
 
     return threads.deferToThread(serving.take).addCallback(taken)
 
@@ -63,14 +67,32 @@ class Serving:
         self.runner, self.engine, self.name, self.whose = runner, engine, name, whose
         self.mutex = threading.RLock()
         self.connection = None
+        # Behind a pooler a lock outlives whoever took it.
+        self.is_possible = True
+
+    def _connect(self):
+        """A connection that queries do not share; those that wait in the pool may be as dead as the last one."""
+        while True:
+            may_be_old = getattr(self.engine.pool, "checkedin", int)() > 0
+            pooled = self.engine.raw_connection()
+            pooled.detach()
+            connection = getattr(pooled, "dbapi_connection", None) or pooled.connection
+            connection.autocommit = True
+            cursor = connection.cursor()
+            try:
+                cursor.execute("select pg_backend_pid()")
+                return connection, cursor
+            except Exception:
+                if not may_be_old:
+                    raise
 
     def take(self):
         """Why there is no serving, or None; raises what the database does."""
-        pooled = self.engine.raw_connection()
-        pooled.detach()  # not one of those that queries share
-        connection = getattr(pooled, "dbapi_connection", None) or pooled.connection
-        connection.autocommit = True
-        cursor = connection.cursor()
+        connection, cursor = self._connect()
+        if cursor.fetchone()[0] != connection.info.backend_pid:
+            self.is_possible = False
+            connection.close()
+            return None
         cursor.execute("select set_config('application_name', %s, false)", (self.whose,))
         for setting in SETTINGS:
             cursor.execute("set " + setting)

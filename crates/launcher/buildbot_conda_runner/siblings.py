@@ -47,7 +47,7 @@ def renew_secrets(master, old, new):
         return
     for manager in (master.workers, master.service_manager, master.change_svc):
         for service in manager:
-            if uses_secrets([service._config_args, service._config_kwargs]):
+            if uses_secrets([getattr(service, "_config_args", ()), getattr(service, "_config_kwargs", {})]):
                 service.configured = False
 
 
