@@ -9,15 +9,23 @@ use buildbot_conda_machine::{
 };
 
 on_each_release! {
-    a_host_with_wrapper_scripts_is_adopted_without_a_lost_build_and_given_back,
+    a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back,
     an_adoption_whose_start_fails_leaves_the_old_units_running,
 }
 
 /// From the start of a unit to the worker's connection on a busy machine.
 const ATTACHED: Duration = Duration::from_mins(1);
 
+/// The hand-made unit of the worker where the host has names of its own.
+const OTHER_NAME: &str = "buildslave.service";
+
 /// As a blog tells it: a unit each, and a script each that activates and starts.
 fn by_hand(release: Release) -> anyhow::Result<Machine> {
+    by_hand_with(release, &[])
+}
+
+/// The same with other units than those, by their file names.
+fn by_hand_with(release: Release, others: &[(&str, String)]) -> anyhow::Result<Machine> {
     let machine = Machine::boot(set_up(release)?)?;
     machine.write_file(
         &format!("{MASTER}/master.cfg"),
@@ -29,7 +37,11 @@ fn by_hand(release: Release) -> anyhow::Result<Machine> {
     let activate =
         r"prefix=/home/bb/anaconda3/envs/$1; export CONDA_PREFIX=$prefix PATH=$prefix/bin:$PATH";
     machine.write_file("/home/bb/anaconda3/bin/activate", activate, "0755", "root")?;
-    for (role, program) in [("master", "buildbot"), ("worker", "buildbot-worker")] {
+    let mut units = Vec::new();
+    for (role, name, program) in [
+        ("master", MASTER_UNIT, "buildbot"),
+        ("worker", WORKER_UNIT, "buildbot-worker"),
+    ] {
         let script = format!(
             "#!/bin/bash\nsource /home/bb/anaconda3/bin/activate buildbot\n{program} start --nodaemon {role}\n"
         );
@@ -38,13 +50,21 @@ fn by_hand(release: Release) -> anyhow::Result<Machine> {
             "[Unit]\nDescription=Buildbot {role} by hand\n[Service]\nUser=bb\nWorkingDirectory=/home/bb\n\
              Environment=BY_HAND=yes\nExecStart=/home/bb/start-{role}.sh\n[Install]\nWantedBy=multi-user.target\n"
         );
-        let path = format!("/etc/systemd/system/buildbot-{role}.service");
-        machine.write_file(&path, &unit, "0644", "root")?;
+        units.push((name, unit));
+    }
+    if !others.is_empty() {
+        units = others.to_vec();
+    }
+    for (name, unit) in &units {
+        let path = format!("/etc/systemd/system/{name}");
+        machine.write_file(&path, unit, "0644", "root")?;
     }
     machine.run(&["systemctl", "daemon-reload"])?.succeeded()?;
-    machine
-        .run(&["systemctl", "enable", "--now", MASTER_UNIT, WORKER_UNIT])?
-        .succeeded()?;
+    for (name, _) in &units {
+        machine
+            .run(&["systemctl", "enable", "--now", name])?
+            .succeeded()?;
+    }
     Rest::new(&machine).wait_for_worker("example", ATTACHED)?;
     Ok(machine)
 }
@@ -60,10 +80,21 @@ fn fragment(machine: &Machine, unit: &str) -> anyhow::Result<String> {
     machine.unit_property(unit, "FragmentPath")
 }
 
-fn a_host_with_wrapper_scripts_is_adopted_without_a_lost_build_and_given_back(
+/// A master as `buildbot start` makes a daemon of it, whose command line does not name Buildbot, and a worker whose unit
+/// has a name of its own.
+fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back(
     release: Release,
 ) -> Outcome {
-    let machine = by_hand(release)?;
+    let master = format!(
+        "[Unit]\nDescription=Buildbot by hand\n[Service]\nType=forking\nUser=bb\nWorkingDirectory={MASTER}\n\
+         PIDFile={MASTER}/twistd.pid\nTimeoutStartSec=3min\nEnvironment=BY_HAND=yes\n\
+         ExecStart={PREFIX}/bin/buildbot start --start_timeout=120 {MASTER}\n\
+         ExecStop={PREFIX}/bin/buildbot stop {MASTER}\n[Install]\nWantedBy=multi-user.target\n"
+    );
+    let worker = "[Service]\nUser=bb\nWorkingDirectory=/home/bb\nEnvironment=BY_HAND=yes\n\
+                  ExecStart=/bin/bash -lc 'exec /home/bb/start-worker.sh'\n[Install]\nWantedBy=multi-user.target\n";
+    let units = [(MASTER_UNIT, master), (OTHER_NAME, worker.to_owned())];
+    let machine = by_hand_with(release, &units)?;
     let before = settings(&machine)?;
     let builds = HeldBuilds::start(&machine, 1)?;
 
@@ -110,7 +141,7 @@ fn a_host_with_wrapper_scripts_is_adopted_without_a_lost_build_and_given_back(
         .run(&["buildbot-conda", "adopt", "--undo"])?
         .succeeded()?;
     ensure!(settings(&machine)? == before, "{talk}");
-    for unit in [MASTER_UNIT, WORKER_UNIT] {
+    for unit in [MASTER_UNIT, OTHER_NAME] {
         let path = fragment(&machine, unit)?;
         ensure!(path == format!("/etc/systemd/system/{unit}"), "{path}");
         ensure!(Unit::named(&machine, unit).property("ActiveState")? == "active");

@@ -3,15 +3,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use crate::system::secrets::may_be_secret;
-use buildbot_conda_core::foreign_text::is_plain;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
-use buildbot_conda_core::values::VariableName;
 
-use super::reading::{Found, Reader, Reading, Remark, Target};
-use buildbot_conda_core::unit_text::{Place, Setting, specifiers, variables, words};
+use super::directives;
+use super::observed::{self, Observed};
+use super::reading::{Files, NOT_SEEN, Reader, Reading, Start, Target};
+use super::variables::{self, Environment};
+use super::verdict::{Judged, Verdict, shown_place};
+use buildbot_conda_core::unit_text::{Place, Setting, in_force, specifiers, words};
 
 /// What has to be looked up on the host.
 pub(super) struct Host<'a> {
@@ -19,8 +21,16 @@ pub(super) struct Host<'a> {
     pub(super) read: &'a dyn Fn(&str, &str) -> Result<Script, String>,
     /// Whether a unit file is not for everybody to read.
     pub(super) is_private: &'a dyn Fn(&str) -> bool,
+    /// A file that only root may have to read, such as one of variables.
+    pub(super) read_as_root: &'a dyn Fn(&str) -> Result<Script, String>,
     /// Whether an absolute path is there.
     pub(super) exists: &'a dyn Fn(&str) -> bool,
+    /// The path without links, where it is there.
+    pub(super) resolved: &'a dyn Fn(&Path) -> PathBuf,
+    /// The number of an account.
+    pub(super) uid: &'a dyn Fn(&str) -> Option<u32>,
+    /// The texts that an environment's activation runs and reads, as an account can read them.
+    pub(super) activation: &'a dyn Fn(&str, &str) -> String,
     /// The home directory of an account.
     pub(super) home: &'a dyn Fn(&str) -> Option<String>,
     /// The installation that the configuration names.
@@ -32,6 +42,13 @@ pub(super) struct Host<'a> {
 pub(super) struct Script {
     pub(super) text: String,
     pub(super) is_private: bool,
+}
+
+/// Something with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remark {
+    pub(super) place: Place,
+    pub(super) text: String,
 }
 
 /// What the administrator says about it.
@@ -59,6 +76,10 @@ pub(super) struct Derived {
     pub(super) left: Vec<Remark>,
     /// Keys of the old unit that ours answers in its own way.
     pub(super) answered: Vec<String>,
+    /// A file of the unit is not for everybody to read.
+    pub(super) is_private: bool,
+    /// The environment's directory.
+    pub(super) prefix: String,
     /// What keeps it from being adopted, each with what to do about it.
     pub(super) problems: Vec<(Remark, Option<&'static str>)>,
 }
@@ -76,42 +97,80 @@ const INSTALLATIONS: [&str; 6] = [
 const ENVIRONMENT_HINT: &str = "name it with `--conda-env ENV`";
 const ROOT_HINT: &str = "name it with `--conda-root ROOT`";
 const DIRECTORY_HINT: &str = "name it with `--directory DIR`";
-const SECRET_HINT: &str = "put it into a file for `credentials`, and take it out of there";
 const USER_HINT: &str =
     "name the account that shall run it with `--user USER`, and give it what is in the directory";
 
 /// Decides. `settings` are those of the unit, then of its drop-ins.
 pub(super) fn derive(
     reference: &InstanceRef,
-    file: &str,
-    settings: &[Setting],
+    source: &Source<'_>,
     given: &Given,
     host: &Host<'_>,
 ) -> Derived {
     let mut derived = Derived::default();
     let unit = Unit {
-        name: reference.unit_name(),
-        settings,
+        name: source.unit.to_owned(),
+        settings: source.settings,
     };
     let whole = Place {
-        file: file.to_owned(),
+        file: source.file.to_owned(),
         line: 1,
     };
     let user = user(&unit, given, &whole, &mut derived);
     let home = (host.home)(&user).unwrap_or_else(|| format!("/home/{user}"));
-    let mut environment = environment(&unit, &mut derived);
-    let reading = reading(
-        &unit,
-        &home,
-        &user,
-        &environment,
-        &whole,
+    let environment = variables::of_unit(&unit, &user, &home, host, &mut derived);
+    // Files of variables stay in force, and so these have no place.
+    let unplaced = environment
+        .variables
+        .iter()
+        .filter(|(_, (_, place))| place.is_none());
+    let carried: BTreeSet<String> = unplaced.map(|(name, _)| name.clone()).collect();
+    let mut reading = reading(&unit, &home, &user, &environment, &whole, host);
+    let is_given = given.directory.is_some() && given.conda_env.is_some();
+    observed::settle(&mut reading, source.observed, &home, is_given);
+    let mut is_understood = true;
+    for judged in std::mem::take(&mut reading.verdicts.0) {
+        let Judged {
+            place,
+            text,
+            verdict,
+        } = judged;
+        match verdict {
+            Verdict::Taken => {}
+            // The options say what does.
+            Verdict::Refused { reason, .. } if is_given && reason == NOT_SEEN => {}
+            Verdict::Refused { reason, .. } if !is_given => {
+                is_understood = false;
+                derived.problems.push((
+                    Remark {
+                        place,
+                        text: reason,
+                    },
+                    None,
+                ));
+            }
+            Verdict::Left | Verdict::Refused { .. } => derived.left.push(Remark { place, text }),
+        }
+    }
+    let start = reading.start.take();
+    let directory = directory(
+        reference,
+        start.as_ref(),
+        is_understood,
         given,
+        &whole,
         host,
         &mut derived,
     );
-    let directory = directory(reference, &reading, given, &whole, host, &mut derived);
-    place_of_conda(&reading, given, &home, &whole, host, &mut derived);
+    place_of_conda(
+        start.as_ref(),
+        is_understood,
+        given,
+        &home,
+        &whole,
+        host,
+        &mut derived,
+    );
     if let Some((value, from)) = directory {
         // First: a table without it is no good.
         derived
@@ -122,44 +181,56 @@ pub(super) fn derive(
         let value = (group.value.clone(), group.place.to_string());
         derived.values.push(("group".to_owned(), value.0, value.1));
     }
-    environment.extend(reading.exported);
-    for (name, found) in environment {
-        let file = &found.place.file;
-        let is_private = reading.private.contains(file) || (host.is_private)(file);
-        variable(&name, found, is_private, &mut derived);
+    // Nothing confined it, or its own unit did, and that holds on.
+    let unconfined = (
+        "hardening".to_owned(),
+        "none".to_owned(),
+        "as before".to_owned(),
+    );
+    derived.values.push(unconfined);
+    derived.is_private = unit
+        .settings
+        .iter()
+        .any(|setting| (host.is_private)(&setting.place.file));
+    directives::sort_out(&unit, reference, &mut derived);
+    if let Some(start) = &start {
+        variables::take_over(start, &reading.private, host, &mut derived);
+        observed::compare(start, source, &carried, &user, host, &mut derived);
+        directives::hand_on(&start.process, &mut derived);
     }
+    directives::keep_mask(reference, &whole, &mut derived);
     if !derived.secrets.is_empty() {
         let line = format!("EnvironmentFile={}", secrets_file(reference));
         derived.carry("Service", line, whole);
     }
-    derived.left.extend(reading.left);
-    sort_out(&unit, &mut derived);
     derived
 }
 
+/// A hand-made unit as it is on disk and as it runs.
+pub(super) struct Source<'a> {
+    /// Its name to systemd, such as `buildbot.service`.
+    pub(super) unit: &'a str,
+    /// The file, as it is shown.
+    pub(super) file: &'a str,
+    /// Those of the unit, then of its drop-ins.
+    pub(super) settings: &'a [Setting],
+    /// The Buildbot that runs by it.
+    pub(super) observed: Option<&'a Observed>,
+}
+
 /// The settings of one unit under its name.
-struct Unit<'a> {
-    name: String,
-    settings: &'a [Setting],
+pub(super) struct Unit<'a> {
+    pub(super) name: String,
+    pub(super) settings: &'a [Setting],
 }
 
 impl Unit<'_> {
     /// Values of a list in `[Service]`; an empty one takes back what came before.
-    fn all(&self, key: &str) -> Vec<&Setting> {
-        let mut found = Vec::new();
-        for setting in self.settings {
-            if setting.section == "Service" && setting.key == key {
-                if setting.value.is_empty() {
-                    found.clear();
-                } else {
-                    found.push(setting);
-                }
-            }
-        }
-        found
+    pub(super) fn all(&self, key: &str) -> Vec<&Setting> {
+        in_force(self.settings, "Service", key)
     }
 
-    fn last(&self, key: &str) -> Option<&Setting> {
+    pub(super) fn last(&self, key: &str) -> Option<&Setting> {
         self.all(key).pop()
     }
 }
@@ -178,101 +249,88 @@ fn user(unit: &Unit<'_>, given: &Given, whole: &Place, derived: &mut Derived) ->
             return "root".to_owned();
         }
     };
+    if name.contains('%') || name.bytes().all(|byte| byte.is_ascii_digit()) {
+        let text = format!("`User={name}` is not the name of an account");
+        let place = unit
+            .last("User")
+            .map_or(whole, |setting| &setting.place)
+            .clone();
+        derived
+            .problems
+            .push((Remark { place, text }, Some(USER_HINT)));
+    }
     derived.values.push(("user".to_owned(), name.clone(), from));
     name
 }
 
-/// `Environment=` as systemd reads it: words that are assignments.
-fn environment(unit: &Unit<'_>, derived: &mut Derived) -> BTreeMap<String, Found> {
-    let mut values = BTreeMap::new();
-    for setting in unit.all("Environment") {
-        for word in words(&setting.value).unwrap_or_default() {
-            let filled = specifiers(&word, &unit.name, "/root");
-            let Some((name, value)) = filled.as_deref().ok().and_then(|word| word.split_once('='))
-            else {
-                derived.left.push(Remark {
-                    place: setting.place.clone(),
-                    text: word,
-                });
-                continue;
-            };
-            let found = Found {
-                value: value.to_owned(),
-                place: setting.place.clone(),
-            };
-            values.insert(name.to_owned(), found);
-        }
-    }
-    values
-}
-
-#[expect(clippy::too_many_arguments, reason = "each is another fact, used once")]
 fn reading(
     unit: &Unit<'_>,
     home: &str,
     user: &str,
-    environment: &BTreeMap<String, Found>,
+    environment: &Environment,
     whole: &Place,
-    given: &Given,
     host: &Host<'_>,
-    derived: &mut Derived,
 ) -> Reading {
-    let mut problem = |place: &Place, text: String| {
-        let is_given = given.directory.is_some() && given.conda_env.is_some();
-        if !is_given {
-            let remark = Remark {
-                place: place.clone(),
-                text,
-            };
-            derived.problems.push((remark, None));
-        }
-    };
+    let mut refused = Reading::default();
     let commands = unit.all("ExecStart");
     let [command] = commands[..] else {
         let text = match commands.len() {
             0 => "there is no `ExecStart=`",
             _ => "there is more than one `ExecStart=`",
         };
-        problem(whole, text.to_owned());
-        return Reading::default();
+        drop(refused.verdicts.refused(whole, text));
+        return refused;
     };
-    let mut known: BTreeMap<String, String> = environment
-        .iter()
-        .map(|(name, found)| (name.clone(), found.value.clone()))
-        .collect();
-    // As systemd sets them for a service with a user, systemd.exec(5).
-    for (name, value) in [("HOME", home), ("USER", user), ("LOGNAME", user)] {
-        known
-            .entry(name.to_owned())
-            .or_insert_with(|| value.to_owned());
-    }
     let filled = specifiers(&command.value, &unit.name, "/root")
         .map_err(|unknown| format!("`{unknown}` is not known here"))
         .and_then(|text| words(&text).ok_or_else(|| "a quote does not end".to_owned()));
     let mut words = match filled {
-        Ok(words) => variables(&words, &known),
+        Ok(words) => words,
         Err(reason) => {
-            problem(&command.place, reason);
-            return Reading::default();
+            drop(refused.verdicts.refused(&command.place, &reason));
+            return refused;
         }
     };
+    let mut is_literal = false;
     if let Some(first) = words.first_mut() {
         // They say how to run it, systemd.service(5).
         let bare = first
             .trim_start_matches(['-', '@', ':', '+', '!', '|'])
             .to_owned();
-        let has_own_name = first[..first.len() - bare.len()].contains('@');
+        let signs = first[..first.len() - bare.len()].to_owned();
         *first = bare;
-        if has_own_name && words.len() > 1 {
+        if signs.contains(['+', '!', '|']) {
+            let reason = format!("`{signs}` in front of the command runs it with other rights");
+            drop(refused.verdicts.refused(&command.place, &reason));
+            return refused;
+        }
+        is_literal = signs.contains(':');
+        if signs.contains('@') && words.len() > 1 {
             words.remove(1);
         }
+    }
+    if !is_literal {
+        if let Some(name) = environment.unknown_in(&words) {
+            let reason = format!("what `{name}` is cannot be told without running it");
+            drop(refused.verdicts.not_known(&command.place, &reason));
+            return refused;
+        }
+        let known = environment.known();
+        words = buildbot_conda_core::unit_text::variables(&words, &known);
     }
     let start = unit
         .last("WorkingDirectory")
         .map_or("/", |setting| &setting.value);
     let start = match start.trim_start_matches('-') {
         "~" => home.to_owned(),
-        path => specifiers(path, &unit.name, "/root").unwrap_or_else(|_| path.to_owned()),
+        path => match specifiers(path, &unit.name, "/root") {
+            Ok(path) => path,
+            Err(unknown) => {
+                let reason = format!("`{unknown}` of `WorkingDirectory=` is not known here");
+                drop(refused.verdicts.refused(&command.place, &reason));
+                return refused;
+            }
+        },
     };
     let private = RefCell::new(BTreeSet::new());
     let read = |path: &str| {
@@ -282,26 +340,34 @@ fn reading(
         }
         Ok(script.text)
     };
-    let mut reading = Reader::new(&read, &known, &start).command_line(&command.place, &words);
+    let files = Files {
+        read: &read,
+        exists: host.exists,
+    };
+    let reader = Reader::new(
+        files,
+        &environment.variables,
+        environment.has_unknown,
+        &start,
+    );
+    let mut reading = reader.command_line(&command.place, &words);
     reading.private = private.take();
-    for remark in &reading.problems {
-        problem(&remark.place, remark.text.clone());
-    }
     reading
 }
 
 fn directory(
     reference: &InstanceRef,
-    reading: &Reading,
+    start: Option<&Start>,
+    is_understood: bool,
     given: &Given,
     whole: &Place,
     host: &Host<'_>,
     derived: &mut Derived,
 ) -> Option<(String, String)> {
-    let (path, place, from) = match (&given.directory, &reading.start) {
+    let (path, place, from) = match (&given.directory, start) {
         (Some(path), _) => (path.clone(), whole.clone(), "--directory".to_owned()),
         (None, Some(found)) => {
-            let (role, path) = &found.value;
+            let (role, path) = (&found.role, &found.directory);
             // A twistd could be either.
             if *role != reference.role && *role == Role::Worker {
                 let text = format!(
@@ -316,11 +382,11 @@ fn directory(
                     None,
                 ));
             }
-            (path.clone(), found.place.clone(), found.place.to_string())
+            (path.clone(), found.place.clone(), shown_place(&found.place))
         }
         (None, None) => {
             // Where the reading has a problem of its own, that is the reason.
-            if reading.problems.is_empty() && derived.problems.is_empty() {
+            if is_understood && derived.problems.is_empty() {
                 let text = "the directory is not told".to_owned();
                 derived.problems.push((
                     Remark {
@@ -344,19 +410,26 @@ fn directory(
 
 /// `conda-root` and `conda-env`.
 fn place_of_conda(
-    reading: &Reading,
+    start: Option<&Start>,
+    is_understood: bool,
     given: &Given,
     home: &str,
     whole: &Place,
     host: &Host<'_>,
     derived: &mut Derived,
 ) {
-    let root = match (&given.conda_root, &reading.root) {
+    let root = match (
+        &given.conda_root,
+        start.and_then(|start| start.root.as_ref()),
+    ) {
         (Some(root), _) => Some((root.clone(), "--conda-root".to_owned())),
-        (None, Some(found)) => Some((found.value.clone(), found.place.to_string())),
+        (None, Some(found)) => Some((found.value.clone(), shown_place(&found.place))),
         (None, None) => None,
     };
-    let (target, place) = match (&given.conda_env, &reading.target) {
+    let (target, place) = match (
+        &given.conda_env,
+        start.and_then(|start| start.target.as_ref()),
+    ) {
         (Some(text), _) => {
             let target = if text.starts_with('/') {
                 Target::Prefix(text.clone())
@@ -373,9 +446,7 @@ fn place_of_conda(
         }
         (None, Some(found)) => (found.value.clone(), found.place.clone()),
         (None, None) => {
-            if reading.problems.is_empty()
-                && derived.problems.iter().all(|(_, hint)| hint.is_some())
-            {
+            if is_understood && derived.problems.iter().all(|(_, hint)| hint.is_some()) {
                 let text = "no environment is activated".to_owned();
                 let remark = Remark {
                     place: whole.clone(),
@@ -386,11 +457,7 @@ fn place_of_conda(
             return;
         }
     };
-    let from = if place.line == 0 {
-        place.file.clone()
-    } else {
-        place.to_string()
-    };
+    let from = shown_place(&place);
     let (root, name) = match target {
         Target::Prefix(prefix) => split(&prefix, root, &from),
         Target::Named(name) => {
@@ -415,6 +482,7 @@ fn place_of_conda(
         (Some((root, _)), name) => format!("{root}/envs/{name}"),
         (None, name) => format!("{}/envs/{name}", host.conda_root),
     };
+    derived.prefix.clone_from(&prefix);
     if !(host.exists)(&format!("{prefix}/conda-meta")) {
         let text = format!("`{prefix}` is no Conda environment");
         let place = if place.line == 0 {
@@ -468,15 +536,15 @@ fn in_root(
     (Some(root), name.to_owned())
 }
 
-/// Where nothing says where Conda is: the one of the configuration, or one at a usual place, that
-/// has such an environment.
+/// Where nothing says where Conda is: the one of the configuration, or one at a usual place, that has such an environment
+/// and is the only one.
 fn guess(name: &str, home: &str, host: &Host<'_>) -> Option<(String, String)> {
     let places = INSTALLATIONS
         .iter()
         .flat_map(|directory| [format!("{home}/{directory}"), format!("/opt/{directory}")]);
-    std::iter::once(host.conda_root.clone())
+    let mut found: Vec<String> = std::iter::once(host.conda_root.clone())
         .chain(places)
-        .find(|root| {
+        .filter(|root| {
             let prefix = if name == "base" {
                 root.clone()
             } else {
@@ -484,7 +552,11 @@ fn guess(name: &str, home: &str, host: &Host<'_>) -> Option<(String, String)> {
             };
             (host.exists)(&format!("{prefix}/conda-meta"))
         })
-        .map(|root| (root, format!("where `{name}` was found")))
+        .collect();
+    found.sort();
+    found.dedup();
+    let only = found.pop().filter(|_| found.is_empty())?;
+    Some((only, format!("where `{name}` was found")))
 }
 
 /// Where secret variables of an instance go, read by systemd alone.
@@ -492,110 +564,14 @@ pub(super) fn secrets_file(reference: &InstanceRef) -> String {
     format!("{}/{reference}.adopted.env", paths::CREDENTIALS)
 }
 
-/// What activation and systemd set is theirs; what may be secret goes where root alone reads it, and the rest into the
-/// `environment` table of the configuration, which everybody can read.
-fn variable(name: &str, found: Found, is_private: bool, derived: &mut Derived) {
-    let is_theirs = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "PS1"].contains(&name)
-        || name.starts_with("CONDA_")
-        || name.starts_with("_CE_");
-    if is_theirs {
-        return;
-    }
-    let place = found.place;
-    if name.parse::<VariableName>().is_err() {
-        derived.left.push(Remark {
-            place,
-            text: format!("{name}={}", found.value),
-        });
-        return;
-    }
-    if !is_private && !may_be_secret(name, &found.value) {
-        let key = format!("environment.{name}");
-        derived.values.push((key, found.value, place.to_string()));
-    } else if is_plain(&found.value) {
-        let value = (name.to_owned(), found.value, place.to_string());
-        derived.secrets.push(value);
-    } else {
-        let text =
-            format!("`{name}` may be secret and has characters that no file of variables can have");
-        derived
-            .problems
-            .push((Remark { place, text }, Some(SECRET_HINT)));
-    }
-}
-
-/// Targets that our unit is ordered after, or that mean nothing to it.
-const USUAL_TARGETS: [&str; 7] = [
-    "network.target",
-    "network-online.target",
-    "multi-user.target",
-    "syslog.target",
-    "remote-fs.target",
-    "nss-lookup.target",
-    "nss-user-lookup.target",
-];
-
-/// What of the old unit still means the same beside ours.
-fn sort_out(unit: &Unit<'_>, derived: &mut Derived) {
-    for setting in unit.settings {
-        let Setting {
-            section,
-            key,
-            value,
-            place,
-        } = setting;
-        let line = format!("{key}={value}");
-        let place = place.clone();
-        match (section.as_str(), key.as_str()) {
-            ("Unit", "After" | "Before" | "Wants" | "Requires" | "BindsTo" | "Requisite") => {
-                let rest: Vec<&str> = value
-                    .split_whitespace()
-                    .filter(|word| !USUAL_TARGETS.contains(word))
-                    .collect();
-                if !rest.is_empty() {
-                    derived.carry(section, format!("{key}={}", rest.join(" ")), place);
-                }
-            }
-            ("Unit", key) if key.starts_with("Condition") || key.starts_with("Assert") => {
-                derived.carry(section, line, place);
-            }
-            ("Unit", "RequiresMountsFor") => derived.carry(section, line, place),
-            ("Unit" | "Install", _)
-            | ("Service", "User" | "Group" | "WorkingDirectory" | "Environment" | "ExecStart") => {}
-            ("Service", "ExecStartPre" | "ExecStartPost" | "ExecStopPost" | "ExecCondition") => {
-                derived.left.push(Remark { place, text: line });
-            }
-            ("Service", key) if is_carried(key) => derived.carry(section, line, place),
-            ("Service", key) => {
-                if !derived.answered.iter().any(|known| known == key) {
-                    derived.answered.push(key.to_owned());
-                }
-            }
-            _ => derived.left.push(Remark { place, text: line }),
-        }
-    }
-}
-
-/// Limits and resources, and secrets in files that only root reads.
-fn is_carried(key: &str) -> bool {
-    let starts = ["CPU", "Memory", "IO", "IPAddress", "Device"];
-    // Ours has a limit for descriptors that is higher than most.
-    (key.starts_with("Limit") && key != "LimitNOFILE")
-        || starts.iter().any(|start| key.starts_with(start))
-        || [
-            "EnvironmentFile",
-            "Nice",
-            "OOMScoreAdjust",
-            "SupplementaryGroups",
-            "Slice",
-            "PassEnvironment",
-        ]
-        .contains(&key)
-}
-
 impl Derived {
-    fn carry(&mut self, section: &str, line: String, place: Place) {
+    pub(super) fn carry(&mut self, section: &str, line: String, place: Place) {
         let lines = self.carried.entry(section.to_owned()).or_default();
         lines.push((line, place));
+    }
+
+    pub(super) fn refuse(&mut self, place: &Place, text: String, hint: &'static str) {
+        let place = place.clone();
+        self.problems.push((Remark { place, text }, Some(hint)));
     }
 }

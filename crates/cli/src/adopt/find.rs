@@ -1,14 +1,14 @@
-//! The units of our names that an administrator wrote: files, drop-ins and links in
+//! The units that an administrator wrote, of our names and of others that start a Buildbot: files, drop-ins and links in
 //! `/etc/systemd/system`, as text. What they mean is for `derive`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 
 use crate::system::context::Context;
-use crate::system::systemd::running_units;
-use crate::system::unit_files::{UNITS, entries, hand_made, has_extension, read};
+use crate::system::systemd::{self, running_units};
+use crate::system::unit_files::{self, UNITS, entries, hand_made, has_extension, read};
 use buildbot_conda_core::unit_text::{self, Setting};
 
 /// A hand-made unit file and the instances that run by it: one, or those of a template.
@@ -30,9 +30,12 @@ pub(super) struct HandMade {
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) reference: InstanceRef,
+    /// The name by which systemd knows it.
+    pub(super) unit: String,
     /// Of its own drop-ins.
     pub(super) settings: Vec<Setting>,
-    pub(super) is_enabled: bool,
+    /// Directories of the links that enable it, such as `multi-user.target.wants`.
+    pub(super) parents: Vec<String>,
     pub(super) is_running: bool,
 }
 
@@ -51,10 +54,85 @@ pub(super) fn find(context: &Context) -> anyhow::Result<Vec<HandMade>> {
         };
         let name = unit.file_name.clone();
         drop_ins(&directory, &name, &mut unit.files, &mut unit.settings)?;
-        add_instances(&directory, context, &mut unit)?;
+        add_instances(&directory, context, None, &mut unit)?;
         found.push(unit);
     }
+    for (file_name, text) in unit_files::of_other_names(UNITS, context)? {
+        let settings = unit_text::parse(&format!("{UNITS}/{file_name}"), &text);
+        let Some(role) = role_of(&settings) else {
+            continue;
+        };
+        let mut unit = HandMade {
+            settings,
+            files: vec![PathBuf::from(&file_name)],
+            file_name,
+            instances: Vec::new(),
+            unusable: Vec::new(),
+        };
+        let name = unit.file_name.clone();
+        drop_ins(&directory, &name, &mut unit.files, &mut unit.settings)?;
+        add_instances(&directory, context, Some(role), &mut unit)?;
+        let is_taken = |reference: &InstanceRef| {
+            let mut known = found.iter().flat_map(|unit: &HandMade| &unit.instances);
+            known.any(|known| known.reference == *reference)
+        };
+        // One that nothing starts is a file, and a name that another unit has is that unit's.
+        let (chosen, others): (Vec<_>, Vec<_>) = unit
+            .instances
+            .drain(..)
+            .filter(|instance| instance.is_running || !instance.parents.is_empty())
+            .partition(|instance| {
+                !is_taken(&instance.reference) && !is_ours(&instance.reference, context)
+            });
+        unit.instances = chosen;
+        unit.unusable
+            .extend(others.into_iter().map(|instance| instance.unit));
+        if !unit.instances.is_empty() || !unit.unusable.is_empty() {
+            found.push(unit);
+        }
+    }
     Ok(found)
+}
+
+/// Whether the package's own unit runs under a name. It is enabled before it is set up.
+fn is_ours(reference: &InstanceRef, context: &Context) -> bool {
+    systemd::runs(context) && systemd::is_running(&reference.unit_name()).unwrap_or(true)
+}
+
+/// Which role a unit of another name has, by the words of its command and of its own name.
+fn role_of(settings: &[Setting]) -> Option<Role> {
+    let command = unit_text::in_force(settings, "Service", "ExecStart").pop()?;
+    let others = ["WorkingDirectory", "PIDFile", "SyslogIdentifier"];
+    let words = settings
+        .iter()
+        .filter(|setting| others.contains(&setting.key.as_str()));
+    let file = command
+        .place
+        .file
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+    let text = command.value.to_ascii_lowercase();
+    let all: String = words
+        .map(|setting| setting.value.to_ascii_lowercase() + " ")
+        .collect();
+    let all = format!("{file} {text} {all}");
+    let is_buildbot = [
+        "buildbot",
+        "buildmaster",
+        "buildslave",
+        "buildworker",
+        "twistd",
+    ]
+    .iter()
+    .any(|word| all.contains(word));
+    let is_worker = ["worker", "slave"].iter().any(|word| all.contains(word));
+    is_buildbot.then_some(if is_worker {
+        Role::Worker
+    } else {
+        Role::Master
+    })
 }
 
 fn drop_ins(
@@ -78,10 +156,27 @@ fn drop_ins(
     Ok(())
 }
 
+/// The instance that a unit becomes: by its name, or for one with another name by the role that `others` has.
+fn reference_of(name: &str, other: Option<Role>) -> Option<InstanceRef> {
+    let stem = name.strip_suffix(".service")?;
+    let Some(role) = other else {
+        return stem.strip_prefix("buildbot-")?.parse().ok();
+    };
+    match stem.split_once('@') {
+        Some((_, instance)) => format!("{role}@{instance}").parse().ok(),
+        None => Some(InstanceRef::plain(role)),
+    }
+}
+
 /// Links in `*.wants` and `*.requires` enable a unit; what runs counts as well.
-fn add_instances(directory: &Path, context: &Context, unit: &mut HandMade) -> anyhow::Result<()> {
+fn add_instances(
+    directory: &Path,
+    context: &Context,
+    others: Option<Role>,
+    unit: &mut HandMade,
+) -> anyhow::Result<()> {
     let template = unit.file_name.strip_suffix("@.service");
-    let mut names: BTreeMap<String, (bool, bool)> = BTreeMap::new();
+    let mut names: BTreeMap<String, (Vec<String>, bool)> = BTreeMap::new();
     for parent in entries(directory)? {
         if !has_extension(&parent, &["wants", "requires"]) {
             continue;
@@ -93,7 +188,7 @@ fn add_instances(directory: &Path, context: &Context, unit: &mut HandMade) -> an
             };
             if is_of_it {
                 unit.files.push(Path::new(&parent).join(&entry));
-                names.entry(entry).or_default().0 = true;
+                names.entry(entry).or_default().0.push(parent.clone());
             }
         }
     }
@@ -108,14 +203,11 @@ fn add_instances(directory: &Path, context: &Context, unit: &mut HandMade) -> an
             }
         }
     }
-    for (name, (is_enabled, is_running)) in names {
+    for (name, (parents, is_running)) in names {
         if template.is_some() && directory.join(&name).symlink_metadata().is_ok() {
             continue;
         }
-        let text = name
-            .strip_prefix("buildbot-")
-            .and_then(|text| text.strip_suffix(".service"));
-        let Some(Ok(reference)) = text.map(str::parse::<InstanceRef>) else {
+        let Some(reference) = reference_of(&name, others) else {
             unit.unusable.push(name);
             continue;
         };
@@ -125,8 +217,9 @@ fn add_instances(directory: &Path, context: &Context, unit: &mut HandMade) -> an
         }
         unit.instances.push(Instance {
             reference,
+            unit: name,
             settings,
-            is_enabled,
+            parents,
             is_running,
         });
     }

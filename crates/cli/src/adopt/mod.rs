@@ -2,17 +2,24 @@
 //! go aside, what they and their wrapper scripts say becomes our configuration, and what ran runs
 //! on under our units. `--undo` is the way back.
 //!
-//! `find` gathers, `unit_text`, `shell` and `reading` understand, `derive` decides, `steps` makes
-//! the plan, which `crate::plan` carries out.
+//! `find` gathers, `unit_text`, `shell` and `reading` understand, `observed` has what runs say whether that is so, `derive`
+//! decides with `variables` and `directives`, and `steps` makes the plan, which `crate::plan` carries out. Every word has
+//! its `verdict`.
 
+#[cfg(test)]
+mod corpus;
 mod derive;
+mod directives;
 mod find;
+mod observed;
 #[cfg(test)]
 mod properties;
 mod reading;
 mod shell;
 mod steps;
 mod undo;
+mod variables;
+mod verdict;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,17 +32,23 @@ use std::process::ExitCode;
 use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::unit_text::Setting;
+use buildbot_conda_host::trusted::Trust;
 use clap::Args;
 
 use crate::inside::look::{self, Question};
 use crate::output;
 use crate::plan::{self, Plan};
 use crate::system::accounts;
+use crate::system::buildbots;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::{self, UNITS};
 
-use derive::{Derived, Given, Host, Script};
+use derive::{Derived, Given, Host, Script, Source};
 use find::HandMade;
+use verdict::shown_place;
+
+/// Bytes; more than any file of variables has.
+const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -117,15 +130,18 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let scripts = Scripts::new(context);
     let host = Host {
         read: &|user, path| scripts.read(user, path),
+        read_as_root: &|path| read_as_root(path, context),
+        resolved: &|path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+        uid: &|user| Some(accounts::find(user, context).ok()??.uid),
+        activation: &|user, prefix| scripts.activation(user, prefix),
         is_private: &|path| is_private(&context.path(path)),
         exists: &|path| context.path(path).exists(),
         home: &|user| home(user, context),
         conda_root: conda_root.conda_root.as_str().to_owned(),
     };
-    let derived: Vec<(&HandMade, &find::Instance, Derived)> = found
-        .iter()
-        .flat_map(|unit| unit.instances.iter().map(move |instance| (unit, instance)))
-        .map(|(unit, instance)| {
+    let mut derived: Vec<(&HandMade, &find::Instance, Derived)> = Vec::new();
+    for unit in &found {
+        for instance in &unit.instances {
             let all: Vec<Setting> = unit
                 .settings
                 .iter()
@@ -133,15 +149,49 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
                 .cloned()
                 .collect();
             let file = format!("{}/{}", UNITS, unit.file_name);
-            let derived = derive::derive(&instance.reference, &file, &all, &given, &host);
-            (unit, instance, derived)
-        })
-        .collect();
+            let observed = observed_of(instance)?;
+            let source = Source {
+                unit: &instance.unit,
+                file: &file,
+                settings: &all,
+                observed: observed.as_ref(),
+            };
+            derived.push((
+                unit,
+                instance,
+                derive::derive(&instance.reference, &source, &given, &host),
+            ));
+        }
+    }
     refuse_problems(&derived)?;
     let mut plan = steps::plan(&found, &derived, context)?;
     plan.notes.extend(found.iter().flat_map(unused));
     plan.notes.extend(elsewhere(context));
     Ok(plan)
+}
+
+/// What the one Buildbot says that runs by a unit.
+fn observed_of(instance: &find::Instance) -> anyhow::Result<Option<buildbots::Facts>> {
+    if !instance.is_running {
+        return Ok(None);
+    }
+    let found = buildbots::of_unit(&instance.unit)?;
+    Ok(match &found[..] {
+        [only] => only.facts(),
+        _ => None,
+    })
+}
+
+/// A file that root alone could have put there, as systemd reads it.
+fn read_as_root(path: &str, context: &Context) -> Result<Script, String> {
+    let root = context.is_elsewhere().then(|| context.path("/"));
+    let found = Trust::of_root(root.as_deref()).find(Path::new(path));
+    let found = found.map_err(|untrusted| untrusted.explanation())?;
+    let bytes = found.read(LARGEST).map_err(|error| error.to_string())?;
+    let bytes = bytes.ok_or_else(|| "it is too large".to_owned())?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
+    let is_private = found.metadata().mode() & 0o004 == 0;
+    Ok(Script { text, is_private })
 }
 
 /// Units of which at least one instance was named; a template goes as a whole.
@@ -199,7 +249,7 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
             let _ = write!(
                 text,
                 "\n{}",
-                output::harmless(&format!("{}: {}", remark.place, remark.text))
+                output::harmless(&format!("{}: {}", shown_place(&remark.place), remark.text))
             );
             if let Some(hint) = hint {
                 let _ = write!(text, "\nhint: {hint}");
@@ -245,6 +295,16 @@ impl<'a> Scripts<'a> {
         let mut known = self.known.borrow_mut();
         let answer = known.entry(key).or_insert_with(|| self.ask(user, path));
         answer.clone()
+    }
+
+    /// What an environment's activation runs and reads, in one text.
+    fn activation(&self, user: &str, prefix: &str) -> String {
+        let directory = format!("{prefix}/etc/conda/activate.d");
+        let names = unit_files::entries(&self.context.path(&directory)).unwrap_or_default();
+        let scripts = names.iter().map(|name| format!("{directory}/{name}"));
+        let all = scripts.chain([format!("{prefix}/conda-meta/state")]);
+        let texts = all.filter_map(|path| self.read(user, &path).ok());
+        texts.map(|script| script.text).collect()
     }
 
     fn ask(&self, user: &str, path: &str) -> Result<Script, String> {

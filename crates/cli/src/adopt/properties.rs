@@ -2,14 +2,14 @@
 //! that was found becomes a row in the tests of the reader.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 
 use buildbot_conda_core::foreign_text::is_plain;
 use buildbot_conda_core::unit_text::Place;
 use proptest::prelude::*;
 
-use super::reading::{Reader, Reading};
-use super::shell::{Scope, Script};
+use super::reading::{Files, Reader, Reading, Variables};
+use super::shell::{Node, Parser, Scope};
+use super::verdict::Verdict;
 
 /// Words and signs of a shell in any order, unfinished and nested, among those that matter here.
 fn script() -> impl Strategy<Value = String> {
@@ -78,47 +78,52 @@ fn read(one: &str, other: &str) -> (Reading, usize) {
             _ => Err("no such file".to_owned()),
         }
     };
-    let variables = BTreeMap::from([("HOME".to_owned(), "/home/bb".to_owned())]);
+    let variables = Variables::from([("HOME".to_owned(), (Some("/home/bb".to_owned()), None))]);
     let place = Place {
         file: "unit".to_owned(),
         line: 1,
     };
-    let reader = Reader::new(&look, &variables, "/home/bb");
+    let files = Files {
+        read: &look,
+        exists: &|path| path.starts_with("/home/bb/c/"),
+    };
+    let reader = Reader::new(files, &variables, false, "/home/bb");
     let reading = reader.command_line(&place, &["/s.sh".to_owned()]);
     (reading, count.get())
 }
 
 proptest! {
     #[test]
-    fn a_script_is_read_to_its_end_and_nothing_is_added(text in script()) {
-        let scope = Scope {
-            variables: BTreeMap::from([("A".to_owned(), Some("x".repeat(1000)))]),
-            arguments: vec!["/s.sh".to_owned()],
-        };
-        let mut script = Script::new(&text);
-        let (mut last, mut written) = (1, 0);
-        while let Some(command) = script.next(&scope) {
-            prop_assert!(command.line >= last, "{} after {last}", command.line);
-            last = command.line;
-            prop_assert!(!command.words.is_empty() || command.unknown.is_some());
-            written += command.words.iter().map(|word| word.raw.len()).sum::<usize>();
+    fn a_script_is_read_to_its_end_or_to_what_is_not_known(text in script()) {
+        let mut parser = Parser::new(&text);
+        let mut count = 0;
+        let lines = 1 + text.matches('\n').count();
+        loop {
+            match parser.next() {
+                Ok(Some(_)) => count += 1,
+                Ok(None) => break,
+                Err(unreadable) => {
+                    prop_assert!(unreadable.line <= lines + 1);
+                    break;
+                }
+            }
+            prop_assert!(count <= text.len());
         }
-        prop_assert!(last <= 1 + text.matches('\n').count());
-        prop_assert!(written <= text.len());
     }
 
     #[test]
     fn quoted_words_are_what_they_were(words in prop::collection::vec("[^\\x00]{0,8}", 1..5), blank in "( |\t| \\\\\n)") {
         let line: Vec<String> = words.iter().map(|word| quoted(word)).collect();
         let text = format!("x {} # 'y\nlast", line.join(&blank));
-        let mut script = Script::new(&text);
-        let command = script.next(&Scope::default()).unwrap();
-        let known: Vec<String> = command.words[1..].iter().filter_map(|word| word.value.clone()).collect();
+        let mut parser = Parser::new(&text);
+        let Ok(Some(Node::Simple(command))) = parser.next() else { panic!("{text}") };
+        let scope = Scope::default();
+        let known: Vec<String> = command.words[1..].iter().flat_map(|word| scope.fields(word).unwrap()).collect();
         prop_assert_eq!(known, words);
-        let last = script.next(&Scope::default()).unwrap();
-        prop_assert_eq!(last.words[0].known(), "last");
+        let Ok(Some(Node::Simple(last))) = parser.next() else { panic!("{text}") };
+        prop_assert_eq!(last.raw(), "last");
         prop_assert_eq!(last.line, 1 + text.matches('\n').count());
-        prop_assert_eq!(script.next(&Scope::default()), None);
+        prop_assert_eq!(parser.next(), Ok(None));
     }
 
     #[test]
@@ -129,9 +134,9 @@ proptest! {
         } else {
             format!("B={value_quoted}\nA=\"$B\"\nexport A; unset B\n")
         };
-        let (reading, _) = read(&text, "");
-        let found = reading.exported.get("A").map(|found| found.value.as_str());
-        prop_assert_eq!(found, Some(value.as_str()));
+        let (reading, _) = read(&format!("{text}/home/bb/c/envs/x/bin/buildbot start m\n"), "");
+        let start = reading.start.unwrap();
+        prop_assert_eq!(start.exported.get("A").map(|found| found.value.as_str()), Some(value.as_str()));
     }
 
     #[test]
@@ -139,17 +144,18 @@ proptest! {
         let (reading, count) = read(&one, &other);
         prop_assert!(count <= 1100, "{count}");
         // Either it is known what starts, or why it is not.
-        prop_assert!(reading.start.is_some() || !reading.problems.is_empty());
-        for remark in reading.problems.iter().chain(&reading.left) {
-            prop_assert!(is_plain(&remark.text), "{}", remark.text);
-            prop_assert!(remark.text.len() < 20_000);
+        let is_refused = reading.verdicts.0.iter().any(|judged| matches!(judged.verdict, Verdict::Refused { .. }));
+        prop_assert!(reading.start.is_some() || is_refused);
+        for judged in &reading.verdicts.0 {
+            prop_assert!(is_plain(&judged.text), "{}", judged.text);
+            prop_assert!(judged.text.chars().count() <= 80);
         }
         if let Some(start) = &reading.start {
-            let (_, directory) = &start.value;
+            let directory = &start.directory;
             prop_assert!(directory.starts_with('/') && !directory.split('/').any(|part| part == ".."));
-        }
-        for found in reading.exported.values() {
-            prop_assert!(found.value.len() <= (1 << 16) + one.len() + other.len());
+            for found in start.exported.values() {
+                prop_assert!(found.value.len() <= (1 << 16) + one.len() + other.len());
+            }
         }
     }
 }

@@ -10,11 +10,12 @@ use anyhow::Context as _;
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
-use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::settings::{Settings, Word as _};
 
 use super::derive::{Derived, Value, secrets_file};
 use super::find::{HandMade, Instance};
-use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable};
+use super::verdict::shown_place;
+use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable_in};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::UNITS;
 use crate::system::values::Mode;
@@ -54,13 +55,14 @@ pub(super) fn plan(
         .iter()
         .filter(|(_, instance, _)| instance.is_running)
     {
-        plan.steps.push(
-            UnitStep::Stop {
-                unit: instance.reference.unit(),
-                keep_builds: instance.reference.role == Role::Master,
-            }
-            .into(),
-        );
+        let unit = instance.reference.unit();
+        let name = instance.unit.clone();
+        plan.steps.push(if name == instance.reference.unit_name() {
+            let keep_builds = instance.reference.role == Role::Master;
+            UnitStep::Stop { unit, keep_builds }.into()
+        } else {
+            UnitStep::StopOther { name, unit }.into()
+        });
     }
     for unit in found.iter().filter(|unit| !unit.instances.is_empty()) {
         for file in &unit.files {
@@ -96,7 +98,8 @@ pub(super) fn plan(
                 FileStep::Write {
                     path: drop_ins.join(CARRIED),
                     text,
-                    mode: Mode::new(0o644),
+                    // Lines of a file that not everybody may read stay so.
+                    mode: Mode::new(if derived.is_private { 0o600 } else { 0o644 }),
                     secret: false,
                 }
                 .into(),
@@ -104,11 +107,10 @@ pub(super) fn plan(
         }
     }
     plan.steps.extend(configure(derived, context)?);
-    for (_, instance, _) in derived
-        .iter()
-        .filter(|(_, instance, _)| instance.is_enabled)
-    {
-        enable(&instance.reference, &units, &mut plan.steps);
+    for (_, instance, _) in derived {
+        for parent in &instance.parents {
+            enable_in(parent, &instance.reference, &units, &mut plan.steps);
+        }
     }
     if is_live {
         plan.steps.push(UnitStep::ReloadSystemd.into());
@@ -154,7 +156,7 @@ pub(super) fn backups(context: &Context) -> Vec<(u32, PathBuf)> {
 }
 
 fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec<String>) {
-    let state = match (instance.is_enabled, instance.is_running) {
+    let state = match (!instance.parents.is_empty(), instance.is_running) {
         (true, true) => "enabled, running",
         (true, false) => "enabled, not running",
         (false, true) => "not enabled, running",
@@ -174,15 +176,25 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
         ));
     }
     for (line, place) in derived.carried.values().flatten() {
-        notes.push(format!("  holds on: `{line}` ({place})"));
+        // A secret is not shown, whoever may read the plan.
+        let shown = match line.split_once('=') {
+            Some((key, _)) if key.starts_with("SetCredential") => format!("{key}=..."),
+            _ => line.clone(),
+        };
+        notes.push(format!("  holds on: `{shown}` ({})", shown_place(place)));
     }
     for remark in &derived.left {
         notes.push(format!(
             "  left behind: `{}` ({})",
             crate::output::harmless(&remark.text),
-            remark.place
+            shown_place(&remark.place)
         ));
     }
+    notes.push(format!(
+        "  nothing is made read-only, private or refused that was not before; \
+         `buildbot-conda set {} hardening standard` confines it",
+        instance.reference
+    ));
     if !derived.answered.is_empty() {
         notes.push(format!(
             "  answered by the package's unit: {}",
@@ -289,6 +301,7 @@ fn holds(settings: &Settings, reference: &InstanceRef, key: &str, value: &str) -
             .is_some_and(|group| group.as_str() == value),
         "conda-root" => instance.conda_root.as_str() == value,
         "conda-env" => instance.conda_env.to_string() == value,
+        "hardening" => instance.hardening.as_str() == value,
         _ => key.strip_prefix("environment.").is_some_and(|variable| {
             let mut all = instance.environment.iter();
             all.any(|(name, old)| name.as_str() == variable && old == value)

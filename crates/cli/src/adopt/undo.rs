@@ -49,6 +49,13 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
             }
         }
     }
+    let renamed: Vec<(Unit, String)> = recorded
+        .iter()
+        .filter_map(|step| match step {
+            Step::Unit(UnitStep::StartOther { name, unit }) => Some((unit.clone(), name.clone())),
+            _ => None,
+        })
+        .collect();
     let mut steps = Vec::new();
     for unit in &running {
         steps.push(
@@ -75,11 +82,18 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
     if is_live {
         steps.push(UnitStep::ReloadSystemd.into());
     }
-    steps.extend(
-        running
-            .into_iter()
-            .map(|unit| UnitStep::Start { unit }.into()),
-    );
+    // What ran under another name runs again under that.
+    for unit in running {
+        let other = renamed.iter().find(|(other, _)| *other == unit);
+        steps.push(match other {
+            Some((_, name)) => UnitStep::StartOther {
+                name: name.clone(),
+                unit,
+            }
+            .into(),
+            None => UnitStep::Start { unit }.into(),
+        });
+    }
     steps.push(
         FileStep::RemoveTree {
             path: directory.clone(),
@@ -101,7 +115,11 @@ fn units(recorded: &[Step]) -> BTreeSet<Unit> {
     let mut units = BTreeSet::new();
     for step in recorded {
         match step {
-            Step::Unit(UnitStep::Stop { unit, .. } | UnitStep::Start { unit }) => {
+            Step::Unit(
+                UnitStep::Stop { unit, .. }
+                | UnitStep::Start { unit }
+                | UnitStep::StartOther { unit, .. },
+            ) => {
                 units.insert(unit.clone());
             }
             Step::File(FileStep::Move { to, .. }) => {

@@ -18,7 +18,7 @@ mod systemd;
 use std::fmt;
 
 pub(crate) use journal::unfinished;
-pub(crate) use parts::{directory, enable, give, note};
+pub(crate) use parts::{directory, enable, enable_in, give, note};
 pub(crate) use perform::carry_out;
 pub(crate) use recovery::{announce_unfinished, begin, give_up, recover, take_up};
 pub(crate) use step::{

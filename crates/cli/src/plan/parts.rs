@@ -31,12 +31,22 @@ pub(crate) fn directory(path: &Path, mode: u32, steps: &mut Vec<Step>) {
 
 /// The link that `systemctl enable` would make, unless it is there or one like it.
 pub(crate) fn enable(reference: &InstanceRef, units: &Path, steps: &mut Vec<Step>) {
+    enable_in(WANTS, reference, units, steps);
+}
+
+/// The link that has another unit start it: in `multi-user.target.wants`, `ci.target.requires`.
+pub(crate) fn enable_in(
+    parent: &str,
+    reference: &InstanceRef,
+    units: &Path,
+    steps: &mut Vec<Step>,
+) {
     let name = reference.unit_name();
     let file = match &reference.name {
         None => name.clone(),
         Some(_) => format!("buildbot-{}@.service", reference.role),
     };
-    let wants = units.join(WANTS);
+    let wants = units.join(parent);
     directory(&wants, 0o755, steps);
     let link = FileStep::Link {
         path: wants.join(name),

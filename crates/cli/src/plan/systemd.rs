@@ -1,6 +1,7 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +10,9 @@ use anyhow::bail;
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role, Unit};
 use buildbot_conda_core::paths;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::Signal;
 
+use crate::system::buildbots::{self, Buildbot};
 use crate::system::context::Context;
 use crate::system::draining;
 use crate::system::status_file::{self, WorkerStatus};
@@ -28,8 +30,6 @@ const CONNECTION: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(100);
 /// Lines of an error that are passed on beside its first.
 const MOST_LINES: usize = 10;
-/// Bit of a signal in the masks of `/proc/PID/status`, proc(5).
-const USR1_BIT: u64 = 1 << 9;
 
 /// Starts a unit and returns when it serves; one whose conditions do not hold is a failure here.
 pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
@@ -135,31 +135,19 @@ pub(super) fn stop_after_builds(unit: &Unit) -> anyhow::Result<()> {
 }
 
 fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
-    let found = systemd::one(unit, "Id,ControlGroup,MainPID")?;
-    let group = found.property("ControlGroup");
-    let list = fs::read_to_string(format!("/sys/fs/cgroup{group}/cgroup.procs"));
-    // Without a group nothing runs; on an old hierarchy there is the main process at least.
-    let list = match list {
-        Ok(list) if !group.is_empty() => list,
-        _ => found.property("MainPID").to_owned(),
-    };
-    for pid in list.lines().filter_map(|line| line.trim().parse().ok()) {
-        let Some(pid) = Pid::from_raw(pid) else {
-            continue;
-        };
-        let Ok(process) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else {
-            continue;
-        };
-        // Seen through the descriptor's lifetime: the number is not used again while it is open.
-        if !is_buildbot_master(pid) {
+    for buildbot in buildbots::of_unit(unit)? {
+        // Whatever has no handler for it would be killed.
+        if !buildbot.is_master() {
             continue;
         }
-        let log = LogEnd::of(pid);
-        if rustix::process::pidfd_send_signal(&process, Signal::USR1).is_err() {
+        let log = LogEnd::of(&buildbot);
+        if !buildbot.signal(Signal::USR1) {
             continue;
         }
         let deadline = Instant::now() + NOTICE;
-        while Instant::now() < deadline && !log.has_grown_by("clean shutdown") && catches_usr1(pid)
+        while Instant::now() < deadline
+            && !log.has_grown_by("clean shutdown")
+            && buildbot.is_master()
         {
             thread::sleep(LOOK);
         }
@@ -167,40 +155,22 @@ fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python with `buildbot` on its command line that has a handler for USR1: nothing is killed by it.
-fn is_buildbot_master(pid: Pid) -> bool {
-    let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-    let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
-    let is_buildbot = words
-        .iter()
-        .any(|word| word.ends_with(b"buildbot") || word.ends_with(b"twistd"));
-    is_buildbot && catches_usr1(pid)
-}
-
-fn catches_usr1(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero()));
-    let status = status.unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
-    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & USR1_BIT != 0)
-}
-
 /// The `twistd.log` of a process from now on: where Buildbot says that it has taken a signal.
 struct LogEnd {
-    path: String,
+    path: PathBuf,
     length: u64,
 }
 
 impl LogEnd {
-    fn of(pid: Pid) -> Self {
-        let path = format!("/proc/{}/cwd/twistd.log", pid.as_raw_nonzero());
+    fn of(buildbot: &Buildbot) -> Self {
+        let path = buildbot.directory.join("twistd.log");
         let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
         Self { path, length }
     }
 
     fn has_grown_by(&self, words: &str) -> bool {
         use std::io::{Read as _, Seek as _, SeekFrom};
-        let Ok(Some((mut file, metadata))) = buildbot_conda_host::open(self.path.as_ref()) else {
+        let Ok(Some((mut file, metadata))) = buildbot_conda_host::open(&self.path) else {
             return false;
         };
         if !metadata.is_file() || file.seek(SeekFrom::Start(self.length)).is_err() {

@@ -15,11 +15,13 @@
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
 //! * `record`: what `create` has noted
 //! * `prompt`: secrets that a person types; `programs`: programs of the system that change it
+//! * `buildbots`: the processes of units that are not ours
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
 
 pub(crate) mod accounts;
 pub(crate) mod activation;
 pub(crate) mod as_user;
+pub(crate) mod buildbots;
 pub(crate) mod checkconfig;
 pub(crate) mod children;
 pub(crate) mod configuration;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
 use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::paths;
 use buildbot_conda_host::unit_files::Runs;
 
 use super::context::Context;
@@ -34,17 +35,53 @@ pub(crate) fn hand_made(context: &Context) -> anyhow::Result<Vec<(String, String
     Ok(found)
 }
 
-/// Hand-made unit files of our names in other directories of units, where `adopt` does not take them from.
+/// Unit files of other names in a directory of units that speak of a Buildbot and not of our launcher, with their texts.
+/// One that is masked or a link is not a file of that directory.
+pub(crate) fn of_other_names(
+    directory: &str,
+    context: &Context,
+) -> anyhow::Result<Vec<(String, String)>> {
+    let directory = context.path(directory);
+    let mut found = Vec::new();
+    for file_name in entries(&directory)? {
+        let path = directory.join(&file_name);
+        let is_file = path
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_file());
+        if is_ours(&file_name) || !has_extension(&file_name, &["service"]) || !is_file {
+            continue;
+        }
+        // What cannot be read is somebody else's matter.
+        let Ok(text) = read(&path) else { continue };
+        let lower = format!("{file_name} {text}").to_ascii_lowercase();
+        let is_of_buildbot = ["buildbot", "buildmaster", "buildslave", "twistd"]
+            .iter()
+            .any(|word| lower.contains(word));
+        if is_of_buildbot && !text.contains(paths::LAUNCHER) && !text.contains(paths::CLI) {
+            found.push((file_name, text));
+        }
+    }
+    Ok(found)
+}
+
+/// Hand-made unit files of our names and of others in other directories of units, where `adopt` does not take them from.
 pub(crate) fn hand_made_elsewhere(context: &Context) -> Vec<PathBuf> {
     let directory = context.path(UNITS);
     let unit_files = context.unit_files();
     let found = unit_files.files().into_keys().filter(|name| is_ours(name));
-    found
-        .filter_map(|name| match unit_files.of_unit(name).runs {
-            Runs::HandMade(path) if path.parent() != Some(&directory) => Some(path),
-            _ => None,
-        })
-        .collect()
+    let of_our_names = found.filter_map(|name| match unit_files.of_unit(name).runs {
+        Runs::HandMade(path) if path.parent() != Some(&directory) => Some(path),
+        _ => None,
+    });
+    let of_others = [paths::UNITS, "/usr/local/lib/systemd/system"]
+        .into_iter()
+        .flat_map(|directory| {
+            let names = of_other_names(directory, context).unwrap_or_default();
+            names
+                .into_iter()
+                .map(|(name, _)| context.path(directory).join(name))
+        });
+    of_our_names.chain(of_others).collect()
 }
 
 /// Refuses an instance that runs by something else than the package's unit.

@@ -59,6 +59,7 @@ fn host() -> Host {
         "etc/passwd",
         "root:x:0:0::/root:/bin/bash\nbuilder:x:1000:1000::/home/builder:/bin/bash\n",
     );
+    host.create_directory("opt/conda/conda-meta");
     host.create_directory("opt/conda/envs/ci/conda-meta");
     host.create_directory(UNITS);
     host.write("home/builder/master/buildbot.tac", "");
@@ -114,15 +115,20 @@ fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
             # `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
             #   directory = "/home/builder/master" (/home/builder/start-master.sh:5)
             #   user = "builder" (/etc/systemd/system/buildbot-master.service:6)
-            #   conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
+            #   conda-root = "/opt/conda" (/home/builder/start-master.sh:4)
             #   conda-env = "ci" (/home/builder/start-master.sh:4)
+            #   hardening = "none" (as before)
             #   environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
             #   environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+            #   holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
             #   holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+            #   holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+            #   holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+            #   holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
             #   holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-            #   left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
             #   left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-            #   answered by the package's unit: Restart, RestartSec
+            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
+            #   answered by the package's unit: Description, WantedBy, LimitNOFILE
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
             create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
@@ -135,6 +141,7 @@ fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
                 master.user = "builder"
                 master.conda-root = "/opt/conda"
                 master.conda-env = "ci"
+                master.hardening = "none"
                 master.environment.GREETING = "good day"
                 master.environment.TZ = "CET"
             link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
@@ -145,6 +152,10 @@ fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
 }
 
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one adoption from its plan to its end"
+)]
 fn adopting_and_going_back_leave_every_byte_as_it_was() {
     let host = host_with_master();
     let before = files(&host);
@@ -158,15 +169,20 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
             `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
               directory = "/home/builder/master" (/home/builder/start-master.sh:5)
               user = "builder" (/etc/systemd/system/buildbot-master.service:6)
-              conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
+              conda-root = "/opt/conda" (/home/builder/start-master.sh:4)
               conda-env = "ci" (/home/builder/start-master.sh:4)
+              hardening = "none" (as before)
               environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
               environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+              holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
               holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+              holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+              holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+              holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
               holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-              left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
               left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-              answered by the package's unit: Restart, RestartSec
+              nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
+              answered by the package's unit: Description, WantedBy, LimitNOFILE
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
             create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
@@ -179,6 +195,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
                 master.user = "builder"
                 master.conda-root = "/opt/conda"
                 master.conda-env = "ci"
+                master.hardening = "none"
                 master.environment.GREETING = "good day"
                 master.environment.TZ = "CET"
             link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
@@ -190,7 +207,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
         now[CONFIGURATION],
         format!("0644 {STARTER}").replace(
             "directory = \"/home/bb/master\"\n",
-            "directory = \"/home/builder/master\"\nuser = \"builder\"\nconda-root = \"/opt/conda\"\nconda-env = \"ci\"\n\
+            "directory = \"/home/builder/master\"\nuser = \"builder\"\nconda-root = \"/opt/conda\"\nconda-env = \"ci\"\nhardening = \"none\"\n\
              environment = { GREETING = \"good day\", TZ = \"CET\" }\n"
         )
     );
@@ -201,7 +218,8 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
     assert_eq!(
         now["etc/systemd/system/buildbot-master.service.d/50-adopted.conf"],
         "0644 # What `buildbot-conda adopt` kept of the unit that was here before.\n\n\
-         [Unit]\nAfter=postgresql.service\n\n[Service]\nMemoryMax=2G\n"
+         [Unit]\nAfter=postgresql.service\n\n[Service]\nRestart=always\nMemoryMax=2G\nRestartSec=3\n\
+         Environment=PATH=/opt/conda/bin:/usr/bin\nUMask=0022\n"
     );
     assert_eq!(
         now["var/backups/buildbot-conda/1/buildbot-master.service"],
@@ -282,11 +300,15 @@ fn a_template_is_adopted_with_its_instances() {
             #   user = "builder" (/etc/systemd/system/buildbot-worker@.service:2)
             #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
             #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   hardening = "none" (as before)
+            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker@a hardening standard` confines it
             # `worker@b` is /etc/systemd/system/buildbot-worker@.service: enabled, not running
             #   directory = "/srv/b" (/etc/systemd/system/buildbot-worker@.service:3)
             #   user = "builder" (/etc/systemd/system/buildbot-worker@.service:2)
             #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
             #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
+            #   hardening = "none" (as before)
+            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker@b hardening standard` confines it
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-worker@.service` to `/var/backups/buildbot-conda/1/buildbot-worker@.service`
             create `/var/backups/buildbot-conda/1/multi-user.target.wants`
@@ -297,10 +319,12 @@ fn a_template_is_adopted_with_its_instances() {
                 worker@a.user = "builder"
                 worker@a.conda-root = "/opt/conda"
                 worker@a.conda-env = "ci"
+                worker@a.hardening = "none"
                 worker@b.directory = "/srv/b"
                 worker@b.user = "builder"
                 worker@b.conda-root = "/opt/conda"
                 worker@b.conda-env = "ci"
+                worker@b.hardening = "none"
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@a.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@b.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
             stderr:
@@ -360,23 +384,26 @@ fn options_fill_in_what_is_not_told() {
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        # `worker` is /etc/systemd/system/buildbot-worker.service: not enabled, not running
-        #   directory = "/home/builder/worker" (--directory)
-        #   user = "builder" (--user)
-        #   conda-root = "/opt/conda" (--conda-root)
-        #   conda-env = "ci" (--conda-env)
-        #   left behind: `/usr/local/bin/run-worker` (/etc/systemd/system/buildbot-worker.service:2)
-        create `/var/backups/buildbot-conda/1`
-        move `/etc/systemd/system/buildbot-worker.service` to `/var/backups/buildbot-conda/1/buildbot-worker.service`
-        in `/etc/buildbot-conda/config.toml`:
-            worker.directory = "/home/builder/worker"
-            worker.user = "builder"
-            worker.conda-root = "/opt/conda"
-            worker.conda-env = "ci"
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `worker` is /etc/systemd/system/buildbot-worker.service: not enabled, not running
+            #   directory = "/home/builder/worker" (--directory)
+            #   user = "builder" (--user)
+            #   conda-root = "/opt/conda" (--conda-root)
+            #   conda-env = "ci" (--conda-env)
+            #   hardening = "none" (as before)
+            #   left behind: `/usr/local/bin/run-worker` (/etc/systemd/system/buildbot-worker.service:2)
+            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker hardening standard` confines it
+            create `/var/backups/buildbot-conda/1`
+            move `/etc/systemd/system/buildbot-worker.service` to `/var/backups/buildbot-conda/1/buildbot-worker.service`
+            in `/etc/buildbot-conda/config.toml`:
+                worker.directory = "/home/builder/worker"
+                worker.user = "builder"
+                worker.conda-root = "/opt/conda"
+                worker.conda-env = "ci"
+                worker.hardening = "none"
+            stderr:
+        "#]],
     );
 }
 
@@ -415,12 +442,13 @@ fn values_that_the_configuration_cannot_take_are_refused() {
         &host,
         &["adopt"],
         &expect![[r#"
-        status 78
-        stdout:
-        stderr:
-        error: /etc/buildbot-conda/config.toml:9:8: master.user: `1000` is no account name
-        hint: write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all; an account of a domain is written `DOMAIN\NAME` or `NAME@DOMAIN`
-    "#]],
+            status 1
+            stdout:
+            stderr:
+            error: not everything is understood, nothing was changed
+            /etc/systemd/system/buildbot-master.service:6: `User=1000` is not the name of an account
+            hint: name the account that shall run it with `--user USER`, and give it what is in the directory
+        "#]],
     );
     assert_eq!(files(&host), before);
 }
@@ -521,30 +549,35 @@ fn a_step_that_fails_takes_everything_back() {
         &host,
         &["adopt"],
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
-          directory = "/home/builder/master" (/home/builder/start-master.sh:5)
-          user = "builder" (/etc/systemd/system/buildbot-master.service:6)
-          conda-root = "/opt/conda" (/home/builder/start-master.sh:2)
-          conda-env = "ci" (/home/builder/start-master.sh:4)
-          environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
-          environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
-          holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
-          holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-          left behind: `ulimit -n 4096` (/home/builder/start-master.sh:3)
-          left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-          answered by the package's unit: Restart, RestartSec
-        create `/var/backups/buildbot-conda/1`
-        move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
-        create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
-        move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
-        create `/var/backups/buildbot-conda/1/multi-user.target.wants`
-        move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
-        that failed, rolling back what was done
-        error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
-    "#]],
+            status 1
+            stdout:
+            stderr:
+            `master` is /etc/systemd/system/buildbot-master.service: enabled, not running
+              directory = "/home/builder/master" (/home/builder/start-master.sh:5)
+              user = "builder" (/etc/systemd/system/buildbot-master.service:6)
+              conda-root = "/opt/conda" (/home/builder/start-master.sh:4)
+              conda-env = "ci" (/home/builder/start-master.sh:4)
+              hardening = "none" (as before)
+              environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
+              environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
+              holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
+              holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+              holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+              holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+              holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
+              holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+              left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+              nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
+              answered by the package's unit: Description, WantedBy, LimitNOFILE
+            create `/var/backups/buildbot-conda/1`
+            move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
+            create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
+            move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
+            create `/var/backups/buildbot-conda/1/multi-user.target.wants`
+            move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
+            that failed, rolling back what was done
+            error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
+        "#]],
     );
     assert_eq!(files(&host), before);
 }
@@ -554,6 +587,7 @@ fn what_may_be_secret_does_not_become_readable() {
     let host = host_with_master();
     let text = MASTER_UNIT.replace("TZ=UTC", "TZ=UTC API_KEY=unit-word");
     write_unit(&host, "buildbot-master.service", &text);
+    host.write("home/builder/variables.sh", "NOT_EXPORTED=1\n");
     let script = "#!/bin/bash\n. ./variables.sh\nexport DB_PASS='a \"b\\$' LEVEL=3\n";
     host.write(
         "home/builder/start-master.sh",
@@ -611,4 +645,82 @@ fn a_secret_that_no_file_of_variables_can_have_is_refused_with_its_place() {
     assert_eq!(said.status, Some(1));
     let place = "/home/builder/start-master.sh:3: `TOKEN` may be secret and has characters";
     assert!(said.stderr.contains(place), "{said}");
+}
+
+#[test]
+fn units_of_other_names_that_are_enabled_are_adopted_and_given_back() {
+    let host = host();
+    let unit = "[Service]\nType=forking\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot start /home/builder/master\n";
+    write_unit(&host, "buildmaster.service", unit);
+    enable(&host, "buildmaster.service", "buildmaster.service");
+    // One that nothing starts, and one that only waits for it.
+    write_unit(&host, "buildbot.service", unit);
+    write_unit(
+        &host,
+        "web.service",
+        "[Unit]\nAfter=buildmaster.service\n[Service]\nExecStart=/bin/web\n",
+    );
+    write_unit(
+        &host,
+        "buildslave@.service",
+        "[Service]\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot-worker start --nodaemon /srv/%i\n",
+    );
+    host.write("srv/gpu/buildbot.tac", "");
+    let link = format!("{UNITS}/ci.target.requires/buildslave@gpu.service");
+    host.link(&link, &format!("/{UNITS}/buildslave@.service"));
+    let before = files(&host);
+    let said = host.run(&["adopt"]);
+    assert_eq!(said.status, Some(0), "{said}");
+    let now = files(&host);
+    assert_eq!(
+        now["etc/systemd/system/multi-user.target.wants/buildbot-master.service"],
+        "-> /usr/lib/systemd/system/buildbot-master.service"
+    );
+    assert_eq!(
+        now["etc/systemd/system/ci.target.requires/buildbot-worker@gpu.service"],
+        "-> /usr/lib/systemd/system/buildbot-worker@.service"
+    );
+    for gone in [
+        "buildmaster.service",
+        "buildslave@.service",
+        "ci.target.requires/buildslave@gpu.service",
+    ] {
+        assert!(!now.contains_key(&format!("{UNITS}/{gone}")), "{gone}");
+    }
+    assert!(now.contains_key("etc/systemd/system/buildbot.service"));
+    let configuration = fs::read_to_string(host.path(CONFIGURATION)).unwrap();
+    assert!(
+        configuration.contains("directory = \"/srv/gpu\""),
+        "{configuration}"
+    );
+    assert_eq!(host.run(&["adopt", "--undo"]).status, Some(0));
+    assert_eq!(files(&host), before);
+}
+
+#[test]
+fn a_unit_of_another_name_in_another_directory_is_named() {
+    let host = host();
+    let unit = "[Service]\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot start /home/builder/master\n";
+    host.write("usr/lib/systemd/system/buildmaster.service", unit);
+    let said = host.run(&["adopt", "--dry-run"]).to_string();
+    assert!(
+        said.contains("usr/lib/systemd/system/buildmaster.service"),
+        "{said}"
+    );
+    assert!(said.contains("mv --no-clobber"), "{said}");
+}
+
+#[test]
+fn lines_of_a_unit_that_not_everybody_may_read_stay_so() {
+    let host = host_with_master();
+    let text = MASTER_UNIT.replace("MemoryMax=2G", "SetCredential=pw:unit-word");
+    write_unit(&host, "buildbot-master.service", &text);
+    host.set_mode(&format!("{UNITS}/buildbot-master.service"), 0o600);
+    let said = host.run(&["adopt"]);
+    assert_eq!(said.status, Some(0), "{said}");
+    assert!(!said.to_string().contains("unit-word"), "{said}");
+    assert_eq!(
+        host.mode("etc/systemd/system/buildbot-master.service.d/50-adopted.conf"),
+        0o600
+    );
 }

@@ -1,43 +1,76 @@
 use super::*;
+use crate::adopt::verdict::{Judged, Verdict};
 
 /// The unit's command line in `/home/bb`, with these scripts on disk.
 fn read(command: &[&str], scripts: &[(&str, &str)]) -> Reading {
     let files: BTreeMap<&str, &str> = scripts.iter().copied().collect();
-    let look = |path: &str| {
+    let read = |path: &str| {
         let text = files.get(path).map(|text| (*text).to_owned());
         text.ok_or_else(|| "no such file".to_owned())
     };
-    let variables = BTreeMap::from([("HOME".to_owned(), "/home/bb".to_owned())]);
+    // Whatever has such a name is an environment with everything in it.
+    let exists = |path: &str| {
+        let is_conda = [
+            "/opt/c",
+            "/opt/mc",
+            "/opt/conda",
+            "/home/bb/c",
+            "/home/bb/mf",
+            "/home/bb/anaconda3",
+        ]
+        .iter()
+        .any(|root| {
+            path.strip_prefix(root)
+                .is_some_and(|rest| rest.starts_with('/'))
+        });
+        files.contains_key(path) || (is_conda && !path.contains("condarc"))
+    };
+    let variables = Variables::from([("HOME".to_owned(), (Some("/home/bb".to_owned()), None))]);
     let words: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
     let place = Place {
         file: "unit".to_owned(),
         line: 7,
     };
-    Reader::new(&look, &variables, "/home/bb").command_line(&place, &words)
+    let files = Files {
+        read: &read,
+        exists: &exists,
+    };
+    Reader::new(files, &variables, false, "/home/bb").command_line(&place, &words)
 }
 
 /// Root, environment and directory, `-` for what is not known.
 fn told(reading: &Reading) -> [String; 3] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let target = reading.target.as_ref().map(|found| match &found.value {
+    let start = reading.start.as_ref();
+    let target = start.and_then(|start| start.target.as_ref());
+    let target = target.map(|found| match &found.value {
         Target::Named(name) => name.clone(),
         Target::Prefix(path) => path.clone(),
     });
     [
-        or_dash(reading.root.as_ref().map(|found| found.value.clone())),
+        or_dash(
+            start
+                .and_then(|start| start.root.as_ref())
+                .map(|found| found.value.clone()),
+        ),
         or_dash(target),
-        or_dash(reading.start.as_ref().map(|found| {
-            let (role, directory) = &found.value;
-            format!("{role} {directory}")
-        })),
+        or_dash(start.map(|start| format!("{} {}", start.role, start.directory))),
     ]
+}
+
+fn problems(reading: &Reading) -> Vec<String> {
+    let refused = |judged: &Judged| match &judged.verdict {
+        Verdict::Refused { reason, .. } => Some(format!("{}: {reason}", judged.place)),
+        _ => None,
+    };
+    reading.verdicts.0.iter().filter_map(refused).collect()
 }
 
 #[track_caller]
 fn script(text: &str, expect: [&str; 3]) {
     let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
-    assert_eq!(told(&reading), expect, "{:?}", reading.problems);
-    assert_eq!(reading.problems, [], "{text}");
+    assert_eq!(problems(&reading), Vec::<String>::new(), "{text}");
+    assert_eq!(told(&reading), expect, "{text}");
 }
 
 #[test]
@@ -81,7 +114,7 @@ fn what_conda_init_writes_tells_where_conda_is() {
          if [ $? -eq 0 ]; then\n    eval \"$__conda_setup\"\nelse\n\
          if [ -f \"/opt/conda/etc/profile.d/conda.sh\" ]; then\n\
          . \"/opt/conda/etc/profile.d/conda.sh\"\nelse\n\
-         export PATH=\"/opt/conda/bin:$PATH\"\nfi\nfi\nunset __conda_setup\n\
+         export PATH=\"/opt/conda/bin:$PATH\"\nfi\nfi\nunset __conda_setup\n# <<< conda initialize <<<\n\
          conda activate bb\nbuildbot start --nodaemon m\n",
         ["/opt/conda", "bb", "master /home/bb/m"],
     );
@@ -102,7 +135,7 @@ fn command_lines_without_a_script_are_understood() {
     let inline = read(
         &[
             "/bin/bash",
-            "-lc",
+            "-ec",
             "source /opt/c/bin/activate bb; exec buildbot start --nodaemon m",
         ],
         &[],
@@ -120,84 +153,83 @@ fn command_lines_without_a_script_are_understood() {
 
 #[test]
 fn exported_variables_and_what_is_left_behind_are_told_with_their_lines() {
-    let text = "export TZ=UTC N='a b'\nexport HOST=$(hostname)\nrm -f m/twistd.pid\nulimit -n 4096\n. ~/.bashrc\n\
-                A=1\nexport A\nsource /opt/c/bin/activate bb\nbuildbot start --nodaemon m\n";
+    let text = "export TZ=UTC N='a b'\nrm -f m/twistd.pid\nulimit -n 4096\numask 027\nPRIVATE=1\n\
+                A=1\nexport A\nsource /opt/c/bin/activate bb\nB=2 nice -n 3 buildbot start --nodaemon m >>log 2>&1\nexport LATE=1\n";
     let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
-    let exported: Vec<String> = reading
+    assert_eq!(problems(&reading), Vec::<String>::new());
+    let start = reading.start.as_ref().unwrap();
+    let exported: Vec<String> = start
         .exported
         .iter()
         .map(|(name, found)| format!("{name}={} {}", found.value, found.place.line))
         .collect();
-    assert_eq!(exported, ["A=1 7", "N=a b 1", "TZ=UTC 1"]);
-    let left: Vec<String> = reading
-        .left
+    assert_eq!(exported, ["A=1 7", "B=2 9", "N=a b 1", "TZ=UTC 1"]);
+    let process: Vec<String> = start
+        .process
         .iter()
-        .map(|remark| format!("{} {}", remark.place.line, remark.text))
+        .map(|(key, found)| format!("{key}={} {}", found.value, found.place.line))
         .collect();
-    assert_eq!(
-        left,
-        [
-            "2 export HOST=$(hostname)",
-            "3 rm -f m/twistd.pid",
-            "4 ulimit -n 4096",
-            "5 . ~/.bashrc"
-        ]
-    );
+    assert_eq!(process, ["LimitNOFILE=4096 3", "Nice=3 9", "UMask=0027 4"]);
+    let left: Vec<String> = reading
+        .verdicts
+        .0
+        .iter()
+        .filter(|judged| judged.verdict == Verdict::Left)
+        .map(|judged| format!("{} {}", judged.place.line, judged.text))
+        .collect();
+    assert_eq!(left, ["2 rm -f m/twistd.pid", "9 >>log 2>&1"]);
 }
 
 #[track_caller]
-fn problem(text: &str, expect: &str) {
+fn problem(text: &str, expect: &[&str]) {
     let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
-    let problems: Vec<String> = reading
-        .problems
-        .iter()
-        .map(|remark| format!("{}: {}", remark.place, remark.text))
-        .collect();
-    assert_eq!(problems, [expect], "{text}");
+    assert_eq!(problems(&reading), expect, "{text}");
 }
 
 #[test]
 fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
     problem(
         "\nsource activate $(cat env)\nbuildbot start m\n",
-        "/home/bb/start.sh:2: `$(cat env)` cannot be told without running it",
+        &["/home/bb/start.sh:2: `$(cat env)` cannot be told without running it"],
     );
     problem(
-        "conda activate a\ncase $1 in\nstart) buildbot start m ;;\nesac\n",
-        "/home/bb/start.sh:3: `buildbot start m` depends on a condition",
+        "conda activate a\ncase $(x) in\nstart) buildbot start m ;;\nesac\n",
+        &["/home/bb/start.sh:3: `buildbot start m` depends on a condition"],
     );
     problem(
         "if x; then conda activate a; fi\nbuildbot start m\n",
-        "/home/bb/start.sh:1: `conda activate a` depends on a condition",
+        &["/home/bb/start.sh:1: `conda activate a` depends on a condition"],
     );
     problem(
-        "cd $(pwd)\nbuildbot start m\n",
-        "/home/bb/start.sh:2: `m` cannot be told without running it",
+        "cd $(x)\nbuildbot start /m\n",
+        &["/home/bb/start.sh:1: `cd $(x)` cannot be told without running it"],
     );
     problem(
         "buildbot start m &\n",
-        "/home/bb/start.sh:1: `buildbot start m` runs in the background",
+        &["/home/bb/start.sh:1: `buildbot start m` runs in the background"],
     );
     problem(
         "sudo -u x buildbot start m\n",
-        "/home/bb/start.sh:1: `sudo -u x buildbot start m` changes the account or hides what is started",
+        &[
+            "/home/bb/start.sh:1: `sudo -u x buildbot start m` changes the account or hides what is started",
+        ],
     );
     problem(
         "./start.sh\n",
-        "/home/bb/start.sh:1: scripts call each other too deeply",
+        &["/home/bb/start.sh:1: scripts call each other too deeply"],
     );
-    problem("true\n", "unit:7: it is not seen to start Buildbot");
+    problem("true\n", &["unit:7: it is not seen to start Buildbot"]);
     problem(
         "A=(x y)\nbuildbot start m\n",
-        "/home/bb/start.sh:1: an array is not understood here",
+        &["/home/bb/start.sh:1: an array is not understood here"],
     );
     problem(
         "alias buildbot=false\nbuildbot start m\n",
-        "/home/bb/start.sh:1: `alias` is not understood here",
+        &["/home/bb/start.sh:1: `alias buildbot=false` is not understood here"],
     );
     problem(
         "bash other.sh\n",
-        "/home/bb/start.sh:1: read `/home/bb/other.sh`: no such file",
+        &["/home/bb/start.sh:1: read `/home/bb/other.sh`: no such file"],
     );
 }
 
@@ -206,27 +238,30 @@ fn scripts_that_never_end_are_read_to_an_end() {
     let doubled = "A=$A$A\n".repeat(64);
     for (text, expect) in [
         (
-            "A='sh -c \"$A\"'\nsh -c \"$A\"",
+            "export A='sh -c \"$A\"'\nsh -c \"$A\"",
             "start each other too deeply",
         ),
         (
-            "A='sh -c \"$A\"; sh -c \"$A\"'\nsh -c \"$A\"",
+            "export A='sh -c \"$A\"; sh -c \"$A\"'\nsh -c \"$A\"",
             "more often than is read here",
         ),
         (&*"nice ".repeat(50_000), "start each other too deeply"),
         (&*"./start.sh\n".repeat(100), "more often than is read here"),
         (
             &*format!("A=x\n{doubled}cd \"$A\"\nbuildbot start m\n"),
-            "`m` cannot be told without running it",
+            "`cd \"$A\"` cannot be told without running it",
         ),
         (
             &*format!("{}buildbot start m\n", "{ ".repeat(50_000)),
-            "`buildbot start m` depends on a condition",
+            "such a nesting of commands is not understood here",
         ),
     ] {
         let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
-        let problems = || reading.problems.iter().map(|remark| &remark.text);
-        assert!(problems().any(|text| text.ends_with(expect)), "{expect}");
-        assert!(problems().count() < 2000, "{expect}");
+        let problems = problems(&reading);
+        assert!(
+            problems.iter().any(|text| text.ends_with(expect)),
+            "{expect}: {problems:?}"
+        );
+        assert!(problems.len() < 2000, "{expect}");
     }
 }

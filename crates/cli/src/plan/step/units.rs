@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_core::names::Unit;
+use buildbot_conda_core::names::{Role, Unit};
 use buildbot_conda_core::paths;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,10 @@ pub(crate) enum UnitStep {
     /// `systemctl stop`, after which nothing runs; with `keep_builds` a Buildbot of somebody else's
     /// unit is first told to keep its builds for its next start.
     Stop { unit: Unit, keep_builds: bool },
+    /// The same of a unit with another name than ours, in whose place `unit` comes.
+    StopOther { name: String, unit: Unit },
+    /// `systemctl start` of such a unit.
+    StartOther { name: String, unit: Unit },
     /// `systemctl stop`, before which a worker that can finishes its builds.
     StopAfterBuilds { unit: Unit },
     /// `systemctl start`, to the moment at which the unit says that it serves.
@@ -40,6 +44,12 @@ impl fmt::Display for UnitStep {
                 formatter,
                 "stop `{unit}`; builds that run are retried after the start"
             ),
+            Self::StopOther { name, unit } if unit.reference().role == Role::Master => write!(
+                formatter,
+                "stop `{name}`; builds that run are retried after the start"
+            ),
+            Self::StopOther { name, .. } => write!(formatter, "stop `{name}`"),
+            Self::StartOther { name, .. } => write!(formatter, "start `{name}`"),
             Self::Stop { unit, .. } => write!(formatter, "stop `{unit}`"),
             Self::StopAfterBuilds { unit } => {
                 write!(formatter, "stop `{unit}`, after its builds where it can")
@@ -66,11 +76,18 @@ impl Deed for UnitStep {
                 let start = Self::Start { unit: unit.clone() };
                 Undo::Steps(vec![Self::ReloadSystemd.into(), start.into()])
             }
+            Self::StopOther { name, unit } if systemd::is_running(name)? => {
+                let (name, unit) = (name.clone(), unit.clone());
+                let start = Self::StartOther { name, unit };
+                Undo::Steps(vec![Self::ReloadSystemd.into(), start.into()])
+            }
             Self::Start { unit } if !systemd::is_running(&unit.to_string())? => {
                 Undo::Steps(stop_and_clear(unit))
             }
             Self::ReloadSystemd => Undo::by(Self::ReloadSystemd),
             Self::Stop { .. }
+            | Self::StopOther { .. }
+            | Self::StartOther { .. }
             | Self::StopAfterBuilds { .. }
             | Self::Start { .. }
             | Self::Reload { .. }
@@ -81,6 +98,10 @@ impl Deed for UnitStep {
     fn perform(&self) -> anyhow::Result<()> {
         match self {
             Self::Stop { unit, keep_builds } => systemd::stop(&unit.to_string(), *keep_builds),
+            Self::StopOther { name, unit } => {
+                systemd::stop(name, unit.reference().role == Role::Master)
+            }
+            Self::StartOther { name, .. } => systemd::start(name),
             Self::StopAfterBuilds { unit } => systemd::stop_after_builds(unit),
             Self::Start { unit } => systemd::start(&unit.to_string()),
             // Without systemd there is nothing that has to be read again; the next boot reads it.

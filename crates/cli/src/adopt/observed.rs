@@ -1,0 +1,262 @@
+//! What the Buildbot that runs by a unit says: its variables, its directory, its program, its account. What was read out of
+//! unit and scripts has to agree with it, and what cannot be read is answered by it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use buildbot_conda_core::unit_text::Place;
+
+use super::derive::{Derived, Host, Source};
+use super::reading::{Found, Reading, Start, Target, nicer};
+use super::variables::{self, is_of_activation};
+use super::verdict::Verdict;
+use crate::system::buildbots::Facts;
+use crate::system::secrets::may_be_secret;
+
+/// The process and its account's name for messages.
+pub(super) type Observed = Facts;
+
+const DIFFERENCE_HINT: &str = "`systemctl restart` of the old unit has it run by what unit and scripts say now; then adopt again";
+
+/// What systemd and the shell set for each process anew.
+fn is_of_process(name: &str) -> bool {
+    const KNOWN: [&str; 16] = [
+        "CREDENTIALS_DIRECTORY",
+        "HOME",
+        "INVOCATION_ID",
+        "JOURNAL_STREAM",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LOGNAME",
+        "MAINPID",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "NOTIFY_SOCKET",
+        "PATH",
+        "PIDFILE",
+        "SHELL",
+        "SYSTEMD_EXEC_PID",
+        "USER",
+    ];
+    KNOWN.contains(&name) || name.starts_with("WATCHDOG_") || is_of_activation(name)
+}
+
+/// Where everything that is not known is of the kind that the process answers, it does. With `is_given`, the
+/// administrator's options do.
+pub(super) fn settle(
+    reading: &mut Reading,
+    observed: Option<&Observed>,
+    home: &str,
+    is_given: bool,
+) {
+    let Some(observed) = observed else { return };
+    let is_open = |verdict: &Verdict| match verdict {
+        Verdict::Refused {
+            is_settled_by_process,
+            ..
+        } => Some(*is_settled_by_process),
+        _ => None,
+    };
+    let refused: Vec<bool> = reading
+        .verdicts
+        .0
+        .iter()
+        .filter_map(|judged| is_open(&judged.verdict))
+        .collect();
+    if refused.is_empty() || is_given || refused.contains(&false) {
+        return;
+    }
+    let Some(prefix) = prefix_of(observed) else {
+        return;
+    };
+    let place = variables::of_process(observed.pid);
+    for judged in &mut reading.verdicts.0 {
+        if matches!(judged.verdict, Verdict::Refused { .. }) {
+            judged.verdict = Verdict::Left;
+            judged.text = format!("{}; {} says what it came to", judged.text, place.file);
+        }
+    }
+    let found = |value: &str| Found {
+        value: value.to_owned(),
+        place: place.clone(),
+    };
+    let exported = observed
+        .environment
+        .iter()
+        .filter(|(name, value)| match name.as_str() {
+            "HOME" => *value != home,
+            name => !is_of_process(name),
+        });
+    let exported = exported.map(|(name, value)| (name.clone(), found(value)));
+    let mut process = super::reading::Process::new();
+    process.insert("UMask", found(&format!("{:04o}", observed.umask)));
+    if observed.nice != 0 {
+        process.insert("Nice", found(&observed.nice.to_string()));
+    }
+    reading.start = Some(Start {
+        // Which role it is, the unit's name says.
+        role: buildbot_conda_core::names::Role::Master,
+        directory: observed.directory.to_string_lossy().into_owned(),
+        place: place.clone(),
+        root: None,
+        target: Some(Found {
+            value: Target::Prefix(prefix),
+            place: place.clone(),
+        }),
+        exported: exported.collect(),
+        path: observed
+            .environment
+            .get("PATH")
+            .cloned()
+            .unwrap_or_default(),
+        path_place: Some(place),
+        process,
+    });
+}
+
+/// The directory above the `bin` of its Python.
+fn prefix_of(observed: &Observed) -> Option<String> {
+    let directory = observed.program.parent()?;
+    let prefix = directory.parent().filter(|_| directory.ends_with("bin"))?;
+    Some(prefix.to_str()?.to_owned())
+}
+
+/// Names every difference between what was read and what runs. A variable that nothing explains goes on; files that stay
+/// in force have those of `carried`.
+pub(super) fn compare(
+    start: &Start,
+    source: &Source<'_>,
+    carried: &BTreeSet<String>,
+    user: &str,
+    host: &Host<'_>,
+    derived: &mut Derived,
+) {
+    let prefix = &derived.prefix.clone();
+    let Some(observed) = source.observed else {
+        return;
+    };
+    let place = variables::of_process(observed.pid);
+    if start.place == place {
+        return;
+    }
+    let mut differs = |what: String| derived.refuse(&place, what, DIFFERENCE_HINT);
+    let directory = (host.resolved)(Path::new(&start.directory));
+    if directory != observed.directory {
+        differs(format!(
+            "it runs in `{}`, and not in `{}`",
+            observed.directory.display(),
+            start.directory
+        ));
+    }
+    let expected = (host.resolved)(Path::new(prefix));
+    match prefix_of(observed) {
+        Some(found) if !prefix.is_empty() && expected != Path::new(&found) => {
+            differs(format!(
+                "its Python is that of `{found}`, and not of `{prefix}`"
+            ));
+        }
+        _ => {}
+    }
+    if (host.uid)(user).is_some_and(|uid| uid != observed.uid) {
+        differs(format!(
+            "it runs as the account {}, and not as `{user}`",
+            observed.uid
+        ));
+    }
+    for (name, found) in &start.exported {
+        let now = observed.environment.get(name);
+        if now != Some(&found.value) && !is_of_process(name) && !explained(name, prefix, user, host)
+        {
+            let how = now.map_or("has no", |_| "has another value of");
+            differs(format!("it {how} `{name}`, which {} sets", found.place));
+        }
+    }
+    let mask = start.process.get("UMask").map(|found| found.value.clone());
+    let of_unit = source
+        .settings
+        .iter()
+        .rev()
+        .find(|setting| setting.key == "UMask");
+    let mask = mask
+        .or(of_unit.map(|setting| setting.value.clone()))
+        .unwrap_or_else(|| "0022".to_owned());
+    if u32::from_str_radix(&mask, 8) != Ok(observed.umask) {
+        differs(format!(
+            "its umask is {:04o}, and not {mask}",
+            observed.umask
+        ));
+    }
+    let niceness = |found: Option<&str>| found.unwrap_or("0").to_owned();
+    let of_unit = source
+        .settings
+        .iter()
+        .rev()
+        .find(|setting| setting.key == "Nice");
+    let of_script = start.process.get("Nice").map(|found| found.value.as_str());
+    let nice = nicer(
+        &niceness(of_unit.map(|setting| setting.value.as_str())),
+        &niceness(of_script),
+    );
+    if nice != observed.nice.to_string() {
+        differs(format!("its niceness is {}, and not {nice}", observed.nice));
+    }
+    compare_path(start, observed, prefix, &place, derived);
+    let known = |name: &str| start.exported.contains_key(name) || is_of_process(name);
+    for (name, value) in &observed.environment {
+        if known(name) || carried.contains(name) || explained(name, prefix, user, host) {
+            continue;
+        }
+        let found = Found {
+            value: value.clone(),
+            place: place.clone(),
+        };
+        variables::variable(name, found, may_be_secret(name, value), derived);
+    }
+}
+
+/// Whether activation sets a variable: a script of the environment has its name.
+fn explained(name: &str, prefix: &str, user: &str, host: &Host<'_>) -> bool {
+    let is_sign = |next: char| !next.is_ascii_alphanumeric() && next != '_';
+    !prefix.is_empty()
+        && (host.activation)(user, prefix)
+            .split(is_sign)
+            .any(|word| word == name)
+}
+
+fn compare_path(
+    start: &Start,
+    observed: &Observed,
+    prefix: &str,
+    place: &Place,
+    derived: &mut Derived,
+) {
+    let resolved = prefix_of(observed).unwrap_or_default();
+    let of_conda = |part: &str| {
+        part == format!("{prefix}/bin")
+            || part == format!("{resolved}/bin")
+            || part.ends_with("/condabin")
+    };
+    let parts = |path: &str| -> Vec<String> {
+        let all = path.split(':').filter(|part| {
+            !part.is_empty() && !of_conda(part) && !["/sbin", "/bin"].contains(part)
+        });
+        all.map(str::to_owned).collect()
+    };
+    let now = parts(observed.environment.get("PATH").map_or("", String::as_str));
+    let (before, behind) = variables::search_path(start, prefix);
+    let read = parts(
+        &before
+            .into_iter()
+            .chain(behind)
+            .collect::<Vec<_>>()
+            .join(":"),
+    );
+    if now != read {
+        let text = format!(
+            "its `PATH` has `{}`, where unit and scripts come to `{}`",
+            now.join(":"),
+            read.join(":")
+        );
+        derived.refuse(place, text, DIFFERENCE_HINT);
+    }
+}
