@@ -10,11 +10,15 @@ use buildbot_conda_core::settings::KEYS;
 use clap::Command;
 
 /// The verbs that help shows, below their headings.
-pub(crate) const GROUPS: [(&str, &[&str]); 6] = [
+pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
     ("Set up", &["create", "adopt", "remove"]),
     (
         "See what happens",
         &["list", "status", "logs", "build", "doctor"],
+    ),
+    (
+        "Workers of other hosts",
+        &["invite", "join", "revoke", "rotate"],
     ),
     ("Operate", &["drain", "run", "recover"]),
     ("Configure", &["set", "unset", "check", "show"]),

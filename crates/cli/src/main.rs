@@ -22,6 +22,7 @@ mod database;
 mod doctor;
 mod drain;
 mod env;
+mod farm;
 mod grammar;
 mod headless;
 mod host;
@@ -90,6 +91,14 @@ enum Verb {
     Drain(drain::Arguments),
     /// Run a command in an activated environment
     Run(run::Arguments),
+    /// Print the line by which a worker of another host joins a master
+    Invite(farm::InviteArguments),
+    /// Make a worker by the line that its master has printed
+    Join(farm::JoinArguments),
+    /// Close a master to a worker, or to an invitation
+    Revoke(farm::RevokeArguments),
+    /// Give a worker another password
+    Rotate(farm::RotateArguments),
     /// Roll back or complete what an interrupted command has left
     Recover(recover::Arguments),
     /// Change one key of the configuration, keeping its comments
@@ -197,8 +206,13 @@ fn main() -> ExitCode {
         Verb::Repo(verb) => repo::run(&verb),
         Verb::Create(verb) => create::run(&verb, &context),
         Verb::Remove(arguments) => remove::run(&arguments, &context),
+        Verb::Invite(arguments) => farm::invite(&arguments, &context),
+        Verb::Join(arguments) => farm::join(&arguments, &context),
+        Verb::Revoke(arguments) => farm::revoke(&arguments, &context),
+        Verb::Rotate(arguments) => farm::rotate(&arguments, &context),
         Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
+        Verb::Service(service::Verb::Upkeep) => farm::upkeep(&context),
         Verb::Service(verb) => service::run(&verb, &context),
         Verb::Package(verb) => package::run(&verb, &context),
     };

@@ -16,6 +16,8 @@ pub mod dropin;
 pub mod edit;
 pub mod escape;
 pub mod foreign_text;
+#[cfg(feature = "render")]
+pub mod invitation;
 pub mod names;
 pub mod paths;
 mod profile;

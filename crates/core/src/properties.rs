@@ -225,7 +225,7 @@ proptest! {
         let text = above + &tables.collect::<String>() + &end;
         let table = crate::worker_table::read(&text);
         prop_assert!(table.is_some(), "{}", text);
-        let more = table.unwrap().with(&"z".parse().unwrap());
+        let more = table.unwrap().with(&"z".parse().unwrap(), None);
         prop_assert!(more.starts_with(&text));
         let table = crate::worker_table::read(&more);
         prop_assert!(table.as_ref().is_some_and(|table| table.contains("z")), "{}", more);

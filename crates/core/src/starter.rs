@@ -25,6 +25,13 @@ pub const WORKER_TABLE: &str = "workers.toml";
 /// The directory, beside the table, with the password of each worker in a file of its name.
 pub const PASSWORDS: &str = "passwords";
 
+/// The directory, beside a worker's tac, with the certificate of its master's authority.
+pub const TRUST: &str = "trust";
+/// The port for workers of other hosts, and its certificate, in a master's directory; the runner reads it.
+pub const NETWORK: &str = "network.toml";
+/// The directory beside it with certificate and key.
+pub const TLS: &str = "tls";
+
 /// Where a worker finds its master, and as whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerStart {
@@ -43,8 +50,10 @@ pub enum Way {
     Socket(String),
     /// TCP.
     Tcp(Address),
-    /// TLS, with a certificate that this host trusts.
+    /// TLS, with a certificate that the worker's environment trusts.
     Tls(Address),
+    /// TLS, with a certificate of the authority in [`TRUST`] alone.
+    Pinned(Address),
 }
 
 /// A new master.
@@ -176,7 +185,9 @@ impl std::fmt::Display for Way {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Socket(path) => formatter.write_str(path),
-            Self::Tcp(address) | Self::Tls(address) => address.fmt(formatter),
+            Self::Tcp(address) | Self::Tls(address) | Self::Pinned(address) => {
+                address.fmt(formatter)
+            }
         }
     }
 }
@@ -189,7 +200,9 @@ pub fn worker_tac(start: &WorkerStart) -> String {
     let escaped = |text: &str| text.replace(':', "\\:");
     let connection = match &start.way {
         Way::Socket(path) => Some(python(&format!("unix:path={}", escaped(path)))),
-        Way::Tls(Address { host, port }) => Some(python(&format!("tls:{}:{port}", escaped(host)))),
+        Way::Tls(Address { host, port }) | Way::Pinned(Address { host, port }) => {
+            Some(python(&format!("tls:{}:{port}", escaped(host))))
+        }
         Way::Tcp(Address { host, port }) => {
             context.insert("host", &python(host));
             context.insert("port", port);
@@ -198,6 +211,8 @@ pub fn worker_tac(start: &WorkerStart) -> String {
     };
     context.insert("connection", &connection);
     context.insert("tls", &matches!(start.way, Way::Tls(_)));
+    let trust = matches!(start.way, Way::Pinned(_)).then_some(TRUST);
+    context.insert("trust", &trust);
     render(WORKER, &context)
 }
 
@@ -206,6 +221,16 @@ pub fn worker_table(worker: &WorkerName) -> String {
     format!(
         "# The workers of this master; `master.cfg` says what can stand here.\n\n[{}]\n",
         worker.as_str()
+    )
+}
+
+/// `network.toml` of a master that takes workers of other hosts. `until` names the files of certificate and key: when
+/// that ends, in seconds since 1970.
+pub fn network(port: u16, until: u64) -> String {
+    format!(
+        "# Workers of other hosts come by this port, with TLS. Read at every start and reload.\n\
+         # Written by `buildbot-conda invite`, which also renews the certificate.\n\
+         port = {port}\ncertificate = \"{TLS}/{until}.pem\"\nkey = \"{TLS}/{until}.key\"\n"
     )
 }
 
@@ -336,6 +361,14 @@ mod tests {
             "{tls}"
         );
         assert!(tls.contains("[\"worker@gpu\".credentials]"), "{tls}");
+        start.way = Way::Pinned("ci.example.org:9989".parse().unwrap());
+        let pinned = worker_tac(&start);
+        let expect = r#"connection_string="tls:ci.example.org:9989" + ":trustRoots=" + trust,"#;
+        assert!(pinned.contains(expect), "{pinned}");
+        assert!(
+            pinned.contains("\ntrust = os.path.join(basedir, \"trust\")"),
+            "{pinned}"
+        );
         start.way = Way::Socket(paths::worker_socket(&"master".parse().unwrap()));
         let socket = worker_tac(&start);
         let expect = "connection_string=\"unix:path=/run/buildbot-conda/master/workers\",";

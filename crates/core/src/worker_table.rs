@@ -26,14 +26,15 @@ impl WorkerTable<'_> {
         self.document.contains_key(name)
     }
 
-    /// The text with one more worker, at the end.
-    pub fn with(&self, name: &WorkerName) -> String {
+    /// The text with one more worker, at the end. `slots` is how many builds it runs at a time.
+    pub fn with(&self, name: &WorkerName, slots: Option<u32>) -> String {
         let line = if self.text.is_empty() || self.text.ends_with('\n') {
             ""
         } else {
             "\n"
         };
-        format!("{}{line}[{}]\n", self.text, name.as_str())
+        let slots = slots.map_or_else(String::new, |slots| format!("slots = {slots}\n"));
+        format!("{}{line}[{}]\n{slots}", self.text, name.as_str())
     }
 
     /// The text without a worker; none where it is not there, or is the only one: Buildbot takes no builder without a
@@ -58,7 +59,7 @@ mod tests {
     fn workers_go_in_and_out_and_the_rest_stays() {
         let table = read(TEXT).unwrap();
         assert!(table.contains("worker") && table.contains("gpu") && !table.contains("new"));
-        let more = table.with(&"new".parse().unwrap());
+        let more = table.with(&"new".parse().unwrap(), None);
         assert_eq!(more, format!("{TEXT}[new]\n"));
         assert_eq!(read(&more).unwrap().without("new").unwrap(), TEXT);
         let less = read(&more).unwrap().without("gpu").unwrap();
@@ -71,8 +72,11 @@ mod tests {
     #[test]
     fn the_last_worker_stays_and_an_empty_file_can_be_filled() {
         assert_eq!(read("[a]\n").unwrap().without("a"), None);
-        assert_eq!(read("").unwrap().with(&"a".parse().unwrap()), "[a]\n");
-        let text = read("[a]").unwrap().with(&"b".parse().unwrap());
+        assert_eq!(
+            read("").unwrap().with(&"a".parse().unwrap(), Some(2)),
+            "[a]\nslots = 2\n"
+        );
+        let text = read("[a]").unwrap().with(&"b".parse().unwrap(), None);
         assert_eq!(text, "[a]\n[b]\n");
     }
 

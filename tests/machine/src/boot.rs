@@ -14,7 +14,6 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{self, Output};
-use crate::root::HOST_NAME;
 use crate::timings;
 use crate::tree::Tree;
 
@@ -212,7 +211,7 @@ fn guardian_command(tree: &Tree) -> Command {
             "--settings=no",
         ])
         .arg(format!("--machine={}", tree.name))
-        .arg(format!("--hostname={HOST_NAME}"))
+        .arg(format!("--hostname={}", tree.host_name))
         .arg("--directory")
         .arg(root)
         .env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1")

@@ -5,7 +5,8 @@
 //! `tests/`; `cargo xtask demo` shows it to people. Only the finished .deb is looked at, never the crates it is made of.
 //!
 //! Everything is kept below `target/machine/` of the workspace, and needs root and the Debian packages that
-//! `cargo xtask test` installs. Machines have no network but their own loopback.
+//! `cargo xtask test` installs. Machines have no network but their own loopback, and
+//! those that a test makes for several of them.
 
 mod attacks;
 mod boot;
@@ -17,6 +18,7 @@ mod held;
 mod instances;
 mod lever;
 mod machine;
+mod network;
 mod package;
 mod places;
 mod prepared;
@@ -39,6 +41,7 @@ pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
 pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
+pub use network::Network;
 pub use package::{environments_package, latest_package};
 pub use places::machines_directory;
 pub use prepared::{

@@ -46,6 +46,11 @@ impl Builder {
         }
     }
 
+    /// What its file system is made of.
+    pub fn layers(self) -> Layers {
+        self.layers
+    }
+
     /// Boots it, and returns when systemd has started everything.
     ///
     /// # Errors
@@ -93,6 +98,19 @@ impl Machine {
             boot: Some(boot),
             tree,
         })
+    }
+
+    /// As [`Machine::boot`], with a host name of its own; others have one that they share.
+    ///
+    /// # Errors
+    ///
+    /// As [`Machine::boot`], or when the name cannot be written.
+    pub fn boot_named(layers: Layers, name: &str) -> Result<Self> {
+        let mut machine = Self::boot(layers)?;
+        machine.write_file("/etc/hostname", &format!("{name}\n"), "0644", "root")?;
+        name.clone_into(&mut machine.tree.host_name);
+        machine.run(&["hostname", name])?.succeeded()?;
+        Ok(machine)
     }
 
     fn on(&self) -> Result<&Boot> {

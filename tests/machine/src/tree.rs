@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cache;
 use crate::places::machines_directory;
+use crate::root::HOST_NAME;
 
 /// Read-only directories that make up a root, topmost first.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub(crate) struct Tree {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
     pub(crate) layers: Layers,
+    /// Of the machine, from its next boot on.
+    pub(crate) host_name: String,
     /// Held, shared with the machine's guardian, for as long as the directory may be mounted.
     _lock: File,
 }
@@ -78,6 +81,7 @@ impl Tree {
             name,
             directory,
             layers,
+            host_name: HOST_NAME.to_owned(),
             _lock: lock,
         })
     }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    Environment, Machine, Outcome, PREFIX, Release, Version, machines_directory, on_each_release,
+    Environment, Machine, Network, Outcome, PREFIX, Release, Version, machines_directory,
+    on_each_release,
 };
 
 on_each_release! {
@@ -42,6 +43,38 @@ fn two_machines_at_once_do_not_see_each_other() -> Outcome {
     drop(first);
     let alive = second.run(&["systemctl", "is-system-running"])?;
     ensure!(alive.text() == "running", "{alive}");
+    Ok(())
+}
+
+/// Whether a port of the host `name` is reached within two seconds.
+fn reaches(machine: &Machine, name: &str) -> anyhow::Result<bool> {
+    let script = "timeout 2 bash -c 'exec 3<>/dev/tcp/$0/7'";
+    let script = script.replace("$0", name);
+    Ok(machine.run(&["sh", "-c", &script])?.status == 0)
+}
+
+#[test]
+fn machines_of_one_network_find_each_other_until_a_link_is_cut() -> Outcome {
+    let boot = |name| Machine::boot_named(Machine::builder(ANY)?.layers(), name);
+    let (a, b) = (boot("a")?, boot("b")?);
+    let listen = "[Socket]\nListenStream=7\nAccept=yes\n[Install]\nWantedBy=sockets.target\n";
+    b.write_file("/etc/systemd/system/echo.socket", listen, "0644", "root")?;
+    let serve = "[Service]\nExecStart=cat\nStandardInput=socket\n";
+    b.write_file("/etc/systemd/system/echo@.service", serve, "0644", "root")?;
+    b.run(&["systemctl", "start", "echo.socket"])?.succeeded()?;
+    let mut network = Network::new(&["a", "b"])?;
+    network.connect("a", &a)?;
+    network.connect("b", &b)?;
+
+    ensure!(a.run(&["hostname"])?.text() == "a");
+    ensure!(reaches(&a, "b")?, "b is connected");
+    network.cut("a", "b")?;
+    ensure!(!reaches(&a, "b")?, "the link is cut");
+    network.restore("a")?;
+    network.slow("b", 300, 5)?;
+    let asked = Instant::now();
+    ensure!(reaches(&a, "b")?, "the link is slow");
+    ensure!(asked.elapsed() > Duration::from_millis(250), "it is not");
     Ok(())
 }
 

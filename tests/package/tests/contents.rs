@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 67] = [
+const FILES: [(&str, &str); 69] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -20,6 +20,14 @@ const FILES: [(&str, &str); 67] = [
     (
         "-rw-r--r--",
         "/usr/lib/systemd/system/buildbot-backup@.timer",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-conda-upkeep.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-conda-upkeep.timer",
     ),
     (
         "-rw-r--r--",
@@ -347,7 +355,7 @@ fn control_fields_say_what_apt_needs() {
     assert_eq!(package.field("Conflicts"), "buildbot, buildbot-worker");
     assert_eq!(
         package.field("Recommends"),
-        "buildbot-conda-env, libseccomp2"
+        "buildbot-conda-env, libseccomp2, openssl"
     );
     let depends = package.field("Depends");
     for dependency in [

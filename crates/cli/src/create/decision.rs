@@ -26,6 +26,8 @@ pub(super) struct Wish {
     pub(super) user: Option<String>,
     pub(super) tls: bool,
     pub(super) has_password: bool,
+    /// By an invitation, which has all of it.
+    pub(super) is_invited: bool,
 }
 
 /// A master of this host that `create` can make workers for.
@@ -141,6 +143,7 @@ pub(super) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<Decision> {
         Ok((Some(master.clone()), master.way(wish.tls)?))
     };
     let (master, way) = match &given {
+        Some(Place::Elsewhere(address)) if wish.is_invited => (None, Way::Pinned(address.clone())),
         Some(Place::Elsewhere(address)) if wish.tls => (None, Way::Tls(address.clone())),
         Some(Place::Elsewhere(address)) => (None, Way::Tcp(address.clone())),
         Some(Place::Here(wanted)) => here(Some(wanted))?,
@@ -313,6 +316,8 @@ fn secret(
         file = format!("{file}.{}", worker.as_str());
     }
     Ok(match (wish.has_password, is_there(&file)) {
+        // What was left there by an instance of before is replaced.
+        (true, true) if wish.is_invited => Secret::Given(file),
         (true, true) => bail!(
             "the credential `{file}` is there already\nhint: leave the password out to use it"
         ),

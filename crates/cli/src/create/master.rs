@@ -16,6 +16,7 @@ use super::{Closing, Common, Draft, credential, enable_and_start, password, plac
 use crate::inside::fill::{Contents, Made};
 use crate::plan::{self, Plan, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::passwords;
 use crate::system::record::{Noted as _, Record};
 use crate::system::values::{Identity, Mode};
 
@@ -178,7 +179,7 @@ impl Secrets {
             if path(file).exists() {
                 return Ok(None);
             }
-            password::generate().map(Some)
+            passwords::generate().map(Some)
         };
         let given = password::given(common)?;
         if given.is_some() && path(&worker).exists() {

@@ -11,6 +11,8 @@ mod password;
 mod place;
 mod worker;
 
+pub(crate) use worker::{Joining, join};
+
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -36,30 +38,30 @@ pub(crate) enum Verb {
 
 /// What both take.
 #[derive(Debug, Args)]
-struct Common {
+pub(crate) struct Common {
     /// The part after `@` of a further instance; without it, the plain one
-    name: Option<InstanceName>,
+    pub(crate) name: Option<InstanceName>,
     /// Where it is made; an empty directory, or none yet
     #[arg(long, value_name = "DIR")]
-    directory: Option<String>,
+    pub(crate) directory: Option<String>,
     /// The account that runs it
     #[arg(long, value_name = "USER")]
-    user: Option<String>,
+    pub(crate) user: Option<String>,
     /// The Conda installation, instead of the configured one
     #[arg(long, value_name = "ROOT")]
-    conda_root: Option<String>,
+    pub(crate) conda_root: Option<String>,
     /// The environment, instead of the configured one: a name or an absolute path
     #[arg(long, value_name = "ENV")]
-    conda_env: Option<String>,
+    pub(crate) conda_env: Option<String>,
     /// Read the password of the workers from a file, in its first line
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
-    password_file: Option<std::path::PathBuf>,
+    pub(crate) password_file: Option<std::path::PathBuf>,
     /// Read the password of the workers from standard input, in its first line
     #[arg(long)]
-    password_stdin: bool,
+    pub(crate) password_stdin: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {

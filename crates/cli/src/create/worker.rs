@@ -7,7 +7,9 @@ use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::starter::{self, WORKER_CREDENTIAL, WorkerName, WorkerStart};
+use buildbot_conda_core::starter::{
+    self, Address, TRUST, WORKER_CREDENTIAL, WorkerName, WorkerStart,
+};
 use clap::Args;
 
 use super::decision::{Decision, Master, Secret, Wish, decide};
@@ -18,6 +20,7 @@ use crate::plan::naming::{self, Naming, Workers};
 use crate::plan::{self, AccountStep, Plan, Step, UnitStep, UserStep};
 use crate::system::accounts::account_of;
 use crate::system::context::Context;
+use crate::system::passwords;
 use crate::system::prompt;
 use crate::system::status_file;
 use crate::system::values::{Identity, Mode};
@@ -41,6 +44,49 @@ pub(crate) struct Arguments {
     admin: Option<String>,
 }
 
+/// A worker for a master elsewhere, by an invitation.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) address: Address,
+    pub(crate) worker: WorkerName,
+    pub(crate) password: String,
+    /// The certificate that the master is known by, in PEM.
+    pub(crate) authority: String,
+    pub(crate) admin: Option<String>,
+}
+
+/// The plan of a worker that joins, and its instance.
+pub(crate) fn join(
+    common: &Common,
+    joining: Joining,
+    context: &Context,
+) -> anyhow::Result<(Plan, InstanceRef)> {
+    let wish = Wish {
+        name: common.name.clone(),
+        master: Some(joining.address.to_string()),
+        worker_name: Some(joining.worker),
+        user: common.user.clone(),
+        tls: true,
+        has_password: true,
+        is_invited: true,
+    };
+    let more = More {
+        password: Some(joining.password),
+        authority: Some(joining.authority),
+        admin: joining.admin,
+    };
+    let (mut plan, reference) = planned(common, &wish, more, context)?;
+    plan.title = format!("join {}", title(&reference));
+    Ok((plan, reference))
+}
+
+/// What is not decided from.
+struct More {
+    password: Option<String>,
+    authority: Option<String>,
+    admin: Option<String>,
+}
+
 pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
     let common = &arguments.common;
     let given = password::given(common)?;
@@ -51,14 +97,30 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         user: common.user.clone(),
         tls: arguments.tls,
         has_password: given.is_some(),
+        is_invited: false,
     };
-    let mut draft = Draft::of_worker(&wish, context)?;
-    let facts = facts::read(&wish, common, &draft, context)?;
-    let decision = decide(&wish, &facts)?;
+    let more = More {
+        password: given,
+        authority: None,
+        admin: arguments.admin.clone(),
+    };
+    let (plan, reference) = planned(common, &wish, more, context)?;
+    Ok((plan, Box::new(move || closing(&reference))))
+}
+
+fn planned(
+    common: &Common,
+    wish: &Wish,
+    more: More,
+    context: &Context,
+) -> anyhow::Result<(Plan, InstanceRef)> {
+    let mut draft = Draft::of_worker(wish, context)?;
+    let facts = facts::read(wish, common, &draft, context)?;
+    let decision = decide(wish, &facts)?;
     let user = decision.user.as_deref();
     let instance = place::settle(&mut draft, common, user, &decision.home, context)?;
     place::refuse(&instance, context)?;
-    let password = password_of(&decision, given, common.dry_run, context)?;
+    let password = password_of(&decision, more.password, common.dry_run, context)?;
     let naming = match &decision.master {
         Some(master) => name(master, &decision, password.as_ref(), context)?,
         None => Naming::default(),
@@ -85,15 +147,15 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         decision: &decision,
         instance: &instance,
         password: password.as_deref(),
-        admin: arguments.admin.as_deref(),
+        admin: more.admin.as_deref(),
+        authority: more.authority.as_deref(),
     };
     let plan = Plan {
         title: format!("create {}", title(&decision.reference)),
         notes,
         steps: steps(&made, draft, naming, context)?,
     };
-    let reference = decision.reference;
-    Ok((plan, Box::new(move || closing(&reference))))
+    Ok((plan, decision.reference))
 }
 
 /// What it does at the end. One that is not at its master is not said to run.
@@ -123,7 +185,7 @@ fn password_of(
         }
         Secret::Given(_) => given,
         _ if dry_run => Some(String::new()),
-        Secret::Generated(_) => Some(password::generate()?),
+        Secret::Generated(_) => Some(passwords::generate()?),
         Secret::Asked(_) => {
             let way = &decision.way;
             Some(prompt::ask_unseen(&format!(
@@ -145,9 +207,13 @@ fn name(
     let workers = if first.is_none() {
         Workers::Listed
     } else if Some(decision.secret.file()) == first {
-        Workers::Tabled { password: None }
+        Workers::Tabled {
+            password: None,
+            slots: None,
+        }
     } else {
         Workers::Tabled {
+            slots: None,
             password: password.cloned(),
         }
     };
@@ -160,6 +226,7 @@ struct Worker<'a> {
     instance: &'a Instance,
     password: Option<&'a str>,
     admin: Option<&'a str>,
+    authority: Option<&'a str>,
 }
 
 fn steps(
@@ -200,7 +267,7 @@ fn steps(
         directory: context.path(instance.directory.as_str()),
         contents: Contents {
             database: None,
-            files: files(&start, worker.admin, context)?,
+            files: files(&start, worker, context)?,
         },
     };
     steps.push(set_up.into());
@@ -214,14 +281,14 @@ fn steps(
             None => false,
         };
         let unit = reference.unit();
-        let required = naming.is_named && is_there;
+        let required = naming.is_named && is_there || worker.authority.is_some();
         steps.push(UnitStep::AwaitConnection { unit, required }.into());
     }
     Ok(steps)
 }
 
-fn files(start: &WorkerStart, admin: Option<&str>, context: &Context) -> anyhow::Result<Vec<Made>> {
-    let admin = admin.unwrap_or("root of this host");
+fn files(start: &WorkerStart, worker: &Worker<'_>, context: &Context) -> anyhow::Result<Vec<Made>> {
+    let admin = worker.admin.unwrap_or("root of this host");
     if admin.chars().any(char::is_control) {
         bail!("`--admin` has control characters");
     }
@@ -233,9 +300,14 @@ fn files(start: &WorkerStart, admin: Option<&str>, context: &Context) -> anyhow:
         text,
         mode: Mode::new(mode),
     };
-    Ok(vec![
+    let authority = worker.authority.map(|text| {
+        let path = format!("{TRUST}/authority.pem");
+        made(&path, text.to_owned(), 0o644)
+    });
+    let files = [
         made("info/admin", format!("{admin}\n"), 0o644),
         made("info/host", format!("{host}, {}\n", start.reference), 0o644),
         made("buildbot.tac", starter::worker_tac(start), 0o600),
-    ])
+    ];
+    Ok(authority.into_iter().chain(files).collect())
 }

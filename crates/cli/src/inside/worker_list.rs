@@ -38,6 +38,9 @@ pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     /// As the master knows it.
     pub(crate) name: String,
+    /// Builds at a time, of a new one in a table.
+    #[serde(default)]
+    pub(crate) slots: Option<u32>,
     /// Whether it is there afterwards.
     pub(crate) present: bool,
     pub(crate) before: String,
@@ -74,10 +77,10 @@ impl<'a> Names<'a> {
         }
     }
 
-    pub(crate) fn with(&self, name: &WorkerName) -> String {
+    pub(crate) fn with(&self, name: &WorkerName, slots: Option<u32>) -> String {
         match self {
             Self::List(list) => list.with(name),
-            Self::Table(table) => table.with(name),
+            Self::Table(table) => table.with(name, slots),
         }
     }
 
@@ -95,6 +98,7 @@ impl Edit {
         Self {
             path: self.path.clone(),
             name: self.name.clone(),
+            slots: self.slots,
             present: !self.present,
             before: self.after.clone(),
             after: self.before.clone(),
@@ -119,7 +123,7 @@ impl Edit {
             bail!("`{path}` has changed meanwhile, and its workers are not understood any more");
         };
         Ok(match (names.contains(&self.name), self.present) {
-            (false, true) => Some(names.with(&self.name.parse::<WorkerName>()?)),
+            (false, true) => Some(names.with(&self.name.parse::<WorkerName>()?, self.slots)),
             (true, false) => names.without(&self.name),
             (true, true) | (false, false) => None,
         })
@@ -243,6 +247,7 @@ mod tests {
         Edit {
             path: "/m/master.cfg".into(),
             name: "b".to_owned(),
+            slots: None,
             present: true,
             before: BEFORE.to_owned(),
             after: AFTER.to_owned(),

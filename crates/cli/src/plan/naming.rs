@@ -34,7 +34,11 @@ pub(crate) enum Workers {
     Listed,
     /// In `workers.toml`, with a password each. The one that the worker is to have is handed over, unless the master
     /// has it already.
-    Tabled { password: Option<String> },
+    Tabled {
+        password: Option<String>,
+        /// Builds at a time, of a new one.
+        slots: Option<u32>,
+    },
 }
 
 impl Workers {
@@ -88,6 +92,7 @@ pub(crate) fn add(
     let password = match workers {
         Workers::Tabled {
             password: Some(password),
+            ..
         } => Some(put(master, name.as_str(), None, Some(password), context)),
         _ => None,
     };
@@ -106,11 +111,16 @@ pub(crate) fn add(
             unit = master.reference.unit_name(),
         );
     }
+    let slots = match workers {
+        Workers::Tabled { slots, .. } => *slots,
+        Workers::Listed => None,
+    };
     let edit = Edit {
         path,
         name: name.as_str().to_owned(),
         present: true,
-        after: names.with(name),
+        after: names.with(name, slots),
+        slots,
         before: seen.text.clone(),
         required: true,
     };
@@ -166,6 +176,7 @@ pub(crate) fn take_out(
         name: name.to_owned(),
         present: false,
         after,
+        slots: None,
         before: seen.text.clone(),
         required: true,
     };
@@ -173,6 +184,7 @@ pub(crate) fn take_out(
     // One that root does not know stays there: nothing uses it.
     if let Workers::Tabled {
         password: Some(password),
+        ..
     } = workers
     {
         steps.push(put(master, name, Some(password), None, context));
@@ -183,8 +195,22 @@ pub(crate) fn take_out(
     })
 }
 
+/// Whether the table of a master has a worker.
+pub(crate) fn is_named(master: &Instance, name: &str, context: &Context) -> bool {
+    let path = file_of(master, WORKER_TABLE, context);
+    look(master, &path, context)
+        .is_some_and(|seen| Names::read(&path, &seen.text).is_some_and(|all| all.contains(name)))
+}
+
+/// The password that a master has for a worker, if it has one.
+pub(crate) fn password(master: &Instance, name: &str, context: &Context) -> Option<String> {
+    let path = file_of(master, PASSWORDS, context).join(name);
+    let seen = look(master, &path, context)?;
+    seen.text.lines().next().map(str::to_owned)
+}
+
 /// The password of a worker, in the file that its master reads it from.
-fn put(
+pub(crate) fn put(
     master: &Instance,
     name: &str,
     before: Option<&String>,

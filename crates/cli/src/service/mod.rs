@@ -55,6 +55,9 @@ pub(crate) enum Verb {
     /// Say what comes next after an installation
     #[command(hide = true)]
     NextStep,
+    /// Revoke invitations that were not used in their time, and renew certificates; what a timer calls
+    #[command(hide = true)]
+    Upkeep,
     /// What `env update` asks of a generation, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
@@ -82,6 +85,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::UnitFile { names } => return unit_file::run(names, context),
         Verb::NextStep => return next_step::run(context),
         Verb::Try(arguments) => return trial::run(arguments, context),
+        Verb::Upkeep => unreachable!("`main` calls it, as it needs more than a service does"),
         Verb::Make(make) => return inside::run(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
@@ -106,6 +110,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         | Verb::Try(_)
         | Verb::NextStep
         | Verb::UnitFile { .. }
+        | Verb::Upkeep
         | Verb::Own { .. } => {
             unreachable!("it has returned above")
         }

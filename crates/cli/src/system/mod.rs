@@ -14,8 +14,9 @@
 //! * `files`: files of root's, written whole or not at all
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
 //! * `record`: what `create` has noted
-//! * `prompt`: secrets that a person types; `programs`: programs of the system that change it
 //! * `buildbots`: the processes of units that are not ours
+//! * `prompt`: secrets that a person types; `passwords`: those that chance makes
+//! * `programs`: programs of the system that change it
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
 
 pub(crate) mod accounts;
@@ -35,6 +36,7 @@ pub(crate) mod journal;
 pub(crate) mod main_process;
 pub(crate) mod managed;
 pub(crate) mod own_place;
+pub(crate) mod passwords;
 pub(crate) mod programs;
 pub(crate) mod prompt;
 pub(crate) mod record;

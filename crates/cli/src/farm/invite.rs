@@ -1,0 +1,195 @@
+//! `invite`: a master gets to know a worker of another host, and the line by which that joins is printed.
+
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail, ensure};
+use buildbot_conda_core::invitation::Invitation;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::starter::{Address, WorkerName};
+use clap::Args;
+use comfy_table::{Table, presets};
+
+use super::invitations::{self, Invited, State};
+use super::{door, openssl, upkeep};
+use crate::plan::naming::{self, Workers};
+use crate::plan::{self, Plan, Step, UnitStep};
+use crate::system::context::Context;
+use crate::system::passwords;
+use crate::{output, table};
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The name of the new worker
+    #[arg(value_name = "NAME", required_unless_present = "list")]
+    name: Option<WorkerName>,
+    /// The master, where this host has several
+    #[arg(long, value_name = "REF")]
+    master: Option<InstanceRef>,
+    /// How long the line can be used
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+    /// How many builds the worker runs at a time; by default as many as there are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    slots: Option<u32>,
+    /// The name or address by which the other host reaches this one; by default this host's full name
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// The port for workers of other hosts, when the first of them is invited
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// List the invitations, and what became of them
+    #[arg(long, conflicts_with_all = ["name", "slots", "host", "port", "dry_run"])]
+    list: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.list {
+        return list(context);
+    }
+    context.ensure_here_unless_shown("invite")?;
+    if arguments.dry_run {
+        plan::announce_unfinished(context);
+        let (plan, _) = plan(arguments, context)?;
+        return output::print(plan);
+    }
+    context.ensure_root()?;
+    let journal = plan::begin(context)?;
+    let (plan, invitation) = plan(arguments, context)?;
+    plan::carry_out(&plan, &journal, None)?;
+    drop(journal);
+    upkeep::enable();
+    let hours = humantime::format_duration(arguments.ttl);
+    eprintln!(
+        "`{}` can join by this line for {hours}; it is a secret. On the other host run `buildbot-conda join`, and paste it:",
+        invitation.worker.as_str()
+    );
+    output::print(invitation.line())
+}
+
+fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invitation)> {
+    let settings = context.settings()?;
+    let master = super::master(arguments.master.as_ref(), &settings, context)?;
+    let name = arguments.name.as_ref().context("name a worker")?;
+    ensure!(
+        naming::is_running(master, context)?,
+        "`{0}` does not run\nhint: `systemctl start {1}`",
+        master.reference,
+        master.reference.unit_name()
+    );
+    ensure!(
+        !naming::is_named(master, name.as_str(), context),
+        "`{}` has a worker `{1}` already\nhint: `buildbot-conda rotate {1}` gives it another password and prints a new line",
+        master.reference,
+        name.as_str()
+    );
+    let (authority, mut steps) = door::authority(context)?;
+    let (address, mut notes, last) = open(arguments, master, &authority, &mut steps, context)?;
+    let password = passwords::generate()?;
+    let workers = Workers::Tabled {
+        password: Some(password.clone()),
+        slots: arguments.slots,
+    };
+    let naming = naming::add(master, name, &workers, context)?;
+    if let (false, Some(note)) = (naming.is_named, &naming.note) {
+        bail!("{note}");
+    }
+    steps.extend(naming.steps);
+    let invitation = Invitation {
+        address,
+        worker: name.clone(),
+        password,
+        authority: openssl::fingerprint(&authority.certificate)?,
+        until: invitations::now() + arguments.ttl.as_secs(),
+    };
+    let mut invited = invitations::read(context)?;
+    invited.retain(|one| one.worker != name.as_str() || one.master != master.reference.to_string());
+    invited.push(Invited {
+        master: master.reference.to_string(),
+        worker: name.as_str().to_owned(),
+        until: invitation.until,
+    });
+    steps.extend(invitations::note(&invited, context)?);
+    steps.extend(last);
+    notes.extend(naming.note);
+    let plan = Plan {
+        title: format!("invite {}", name.as_str()),
+        notes,
+        steps,
+    };
+    Ok((plan, invitation))
+}
+
+/// Opens the master to the network where it is not yet, or not by this name: the address for the invitation, and steps
+/// for the end.
+fn open(
+    arguments: &Arguments,
+    master: &Instance,
+    authority: &openssl::Pair,
+    steps: &mut Vec<Step>,
+    context: &Context,
+) -> anyhow::Result<(Address, Vec<String>, Vec<Step>)> {
+    let before = door::Door::read(&master.reference, context);
+    let wanted = match &before {
+        None => door::new(
+            arguments.host.as_deref(),
+            arguments.port.unwrap_or(door::PORT),
+            context,
+        ),
+        Some(door) => {
+            let mut wanted = door.clone();
+            wanted.port = arguments.port.unwrap_or(door.port);
+            let new = arguments
+                .host
+                .iter()
+                .filter(|host| !door.names.contains(host));
+            wanted.names.extend(new.cloned());
+            wanted
+        }
+    };
+    let address = wanted.address(arguments.host.as_deref())?;
+    if before.as_ref() == Some(&wanted) {
+        return Ok((address, Vec::new(), Vec::new()));
+    }
+    let wanted = match &before {
+        Some(before) => door::Door {
+            until: before.renewed().until,
+            ..wanted
+        },
+        None => wanted,
+    };
+    let (first, last) = door::change(master, before.as_ref(), &wanted, authority, context)?;
+    steps.extend(first);
+    let unit = master.reference.unit();
+    let required = true;
+    steps.push(UnitStep::Reload { unit, required }.into());
+    let note = format!(
+        "`{}` takes workers of other hosts by TLS at port {}, as {}",
+        master.reference,
+        wanted.port,
+        wanted.names.join(", ")
+    );
+    Ok((address, vec![note], last))
+}
+
+fn list(context: &Context) -> anyhow::Result<ExitCode> {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["WORKER", "MASTER", "STATE", "UNTIL"]);
+    let now = invitations::now();
+    for one in invitations::read(context)? {
+        let state = match one.state(now, context) {
+            State::Pending => "pending",
+            State::Joined => "joined",
+            State::Expired => "expired",
+        };
+        let until = UNIX_EPOCH + Duration::from_secs(one.until);
+        let until = humantime::format_rfc3339_seconds(until).to_string();
+        table.add_row([one.worker, one.master, state.to_owned(), until]);
+    }
+    output::print(table::flush(&table).join("\n") + "\n")
+}

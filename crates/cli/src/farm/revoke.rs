@@ -1,0 +1,103 @@
+//! `revoke`: a master forgets a worker of another host, whose connection is closed and whose password is gone.
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::starter::WorkerName;
+use clap::Args;
+
+use super::invitations;
+use crate::output;
+use crate::plan::naming::{self, Workers};
+use crate::plan::{self, Plan, UnitStep};
+use crate::system::context::Context;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The worker, as its master knows it
+    #[arg(value_name = "NAME")]
+    name: WorkerName,
+    /// The master, where this host has several
+    #[arg(long, value_name = "REF")]
+    master: Option<InstanceRef>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here_unless_shown("revoke")?;
+    let settings = context.settings()?;
+    let master = super::master(arguments.master.as_ref(), &settings, context)?;
+    let name = &arguments.name;
+    if arguments.dry_run {
+        plan::announce_unfinished(context);
+        return output::print(plan(name, master, context)?);
+    }
+    context.ensure_root()?;
+    let journal = plan::begin(context)?;
+    let plan = plan(name, master, context)?;
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    plan::carry_out(&plan, &journal, None)?;
+    eprintln!(
+        "`{}` does not take the worker `{}` any more",
+        master.reference,
+        name.as_str()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn plan(
+    name: &WorkerName,
+    master: &Instance,
+    context: &Context,
+) -> anyhow::Result<Plan> {
+    let password = naming::password(master, name.as_str(), context);
+    ensure!(
+        password.is_some() || naming::is_named(master, name.as_str(), context),
+        "`{}` has no worker `{}`\nhint: `workers.toml` in `{}` has their names",
+        master.reference,
+        name.as_str(),
+        master.directory
+    );
+    let mut steps = Vec::new();
+    // Nobody can log in as a worker without a password, should the name have to stay.
+    if let Some(password) = &password {
+        steps.push(naming::put(
+            master,
+            name.as_str(),
+            Some(password),
+            None,
+            context,
+        ));
+    }
+    let workers = Workers::Tabled {
+        password: None,
+        slots: None,
+    };
+    let naming = naming::take_out(master, name.as_str(), &workers, context)?;
+    let is_running = naming::is_running(master, context)?;
+    if naming.steps.is_empty() && is_running {
+        let unit = master.reference.unit();
+        let required = true;
+        steps.push(UnitStep::Reload { unit, required }.into());
+    }
+    steps.extend(naming.steps);
+    let mut invited = invitations::read(context)?;
+    let is_other = |one: &invitations::Invited| {
+        one.worker != name.as_str() || one.master != master.reference.to_string()
+    };
+    if !invited.iter().all(is_other) {
+        invited.retain(is_other);
+        steps.extend(invitations::note(&invited, context)?);
+    }
+    Ok(Plan {
+        title: format!("revoke {}", name.as_str()),
+        notes: Vec::from_iter(naming.note),
+        steps,
+    })
+}

@@ -1,0 +1,163 @@
+//! `rotate`: a worker gets another password. One of this host gets it at once; one of another host by a new line.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use buildbot_conda_core::invitation::Invitation;
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::starter::{WORKER_CREDENTIAL, WorkerName};
+use clap::Args;
+
+use super::{door, invitations, openssl};
+use crate::output;
+use crate::plan::{self, FileStep, Plan, Step, UnitStep, naming};
+use crate::system::context::Context;
+use crate::system::passwords;
+use crate::system::record::{Noted as _, WorkerRecord};
+use crate::system::values::Mode;
+
+/// How long a line for another host can be used.
+const TTL: Duration = Duration::from_hours(24);
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The worker, as its master knows it
+    #[arg(value_name = "NAME")]
+    name: WorkerName,
+    /// The master, where this host has several
+    #[arg(long, value_name = "REF")]
+    master: Option<InstanceRef>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here_unless_shown("rotate")?;
+    if arguments.dry_run {
+        plan::announce_unfinished(context);
+        let (plan, _) = plan(arguments, context)?;
+        return output::print(plan);
+    }
+    context.ensure_root()?;
+    let journal = plan::begin(context)?;
+    let (plan, invitation) = plan(arguments, context)?;
+    plan::carry_out(&plan, &journal, None)?;
+    let name = arguments.name.as_str();
+    let Some(invitation) = invitation else {
+        eprintln!("`{name}` has a new password, and is connected with it");
+        return Ok(ExitCode::SUCCESS);
+    };
+    eprintln!(
+        "`{name}` has a new password; it is a secret. On the worker's host run `buildbot-conda join`, and paste this line:"
+    );
+    output::print(invitation.line())
+}
+
+fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Option<Invitation>)> {
+    let settings = context.settings()?;
+    let master = super::master(arguments.master.as_ref(), &settings, context)?;
+    let name = arguments.name.as_str();
+    ensure!(
+        naming::is_named(master, name, context),
+        "`{}` has no worker `{name}`\nhint: `workers.toml` in `{}` has their names",
+        master.reference,
+        master.directory
+    );
+    let before = naming::password(master, name, context);
+    let password = passwords::generate()?;
+    let local = local(master, name, &settings, context);
+    let mut steps = Vec::new();
+    if let Some(worker) = local {
+        steps.push(credential(worker, &password, context)?);
+    }
+    steps.push(naming::put(
+        master,
+        name,
+        before.as_ref(),
+        Some(&password),
+        context,
+    ));
+    let unit = master.reference.unit();
+    let required = true;
+    steps.push(UnitStep::Reload { unit, required }.into());
+    let invitation = match local {
+        Some(worker) => {
+            let unit = worker.reference.unit();
+            if naming::is_running(worker, context)? {
+                steps.extend([
+                    UnitStep::StopAfterBuilds { unit: unit.clone() }.into(),
+                    UnitStep::Start { unit: unit.clone() }.into(),
+                    UnitStep::AwaitConnection { unit, required }.into(),
+                ]);
+            }
+            None
+        }
+        None => Some(line(master, &arguments.name, password, context)?),
+    };
+    let plan = Plan {
+        title: format!("rotate {name}"),
+        notes: Vec::new(),
+        steps,
+    };
+    Ok((plan, invitation))
+}
+
+/// The worker of this host by that name.
+fn local<'a>(
+    master: &Instance,
+    name: &str,
+    settings: &'a Settings,
+    context: &Context,
+) -> Option<&'a Instance> {
+    let reference = master.reference.to_string();
+    settings.instances().find(|instance| {
+        let record = WorkerRecord::read(&instance.reference, context);
+        record.is_some_and(|record| {
+            record.worker == name && record.instance.as_ref() == Some(&reference)
+        })
+    })
+}
+
+fn credential(worker: &Instance, password: &str, context: &Context) -> anyhow::Result<Step> {
+    let mut credentials = worker.credentials.iter();
+    let file = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
+    let (_, file) = file.with_context(|| {
+        format!(
+            "`{}` has no credential `{WORKER_CREDENTIAL}`",
+            worker.reference
+        )
+    })?;
+    let write = FileStep::Write {
+        path: context.path(file.as_str()),
+        text: format!("{password}\n"),
+        mode: Mode::new(0o600),
+        secret: true,
+    };
+    Ok(write.into())
+}
+
+fn line(
+    master: &Instance,
+    worker: &WorkerName,
+    password: String,
+    context: &Context,
+) -> anyhow::Result<Invitation> {
+    let door = door::Door::read(&master.reference, context).with_context(|| {
+        format!(
+            "`{}` takes no workers of other hosts, and this host has none by the name `{}` that `buildbot-conda create` made",
+            master.reference,
+            worker.as_str()
+        )
+    })?;
+    let (authority, _) = door::authority(context)?;
+    Ok(Invitation {
+        address: door.address(None)?,
+        worker: worker.clone(),
+        password,
+        authority: openssl::fingerprint(&authority.certificate)?,
+        until: invitations::now() + TTL.as_secs(),
+    })
+}

@@ -1,0 +1,123 @@
+//! `service upkeep`, which a timer calls: invitations that nobody used in their time are revoked, and certificates are
+//! renewed long before they end. What fails is reported, and keeps nothing else from being done.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use buildbot_conda_core::names::{InstanceRef, Role};
+
+use super::door::{self, Door};
+use super::invitations::{self, State};
+use super::revoke;
+use crate::plan::{self, Plan, UnitStep, naming};
+use crate::system::context::Context;
+use crate::system::systemd;
+
+/// What calls it.
+const TIMER: &str = "buildbot-conda-upkeep.timer";
+
+/// Has systemd call it from now on.
+pub(super) fn enable() {
+    if let Err(error) = systemd::systemctl(&["enable", "--now", "--", TIMER]) {
+        eprintln!(
+            "warning: certificates are not renewed, and invitations end only when they are used: {error:#}\n\
+             hint: `systemctl enable --now {TIMER}`"
+        );
+    }
+}
+
+pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here("service upkeep")?;
+    context.ensure_root()?;
+    let mut failures = 0;
+    let mut report = |what: String, outcome: anyhow::Result<()>| {
+        if let Err(error) = outcome {
+            eprintln!("error: {what}: {error:#}");
+            failures += 1;
+        }
+    };
+    for one in invitations::read(context)? {
+        match one.state(invitations::now(), context) {
+            State::Pending => {}
+            State::Joined => report(
+                format!("note that `{}` has joined", one.worker),
+                forget(&one, context),
+            ),
+            State::Expired => {
+                let what = format!("revoke the invitation of `{}`", one.worker);
+                report(what, expire(&one, context));
+            }
+        }
+    }
+    let settings = context.settings()?;
+    for instance in settings.instances() {
+        let reference = &instance.reference;
+        if reference.role != Role::Master {
+            continue;
+        }
+        if let Some(door) = Door::read(reference, context).filter(Door::is_due) {
+            let what = format!("renew the certificate of `{reference}`");
+            report(what, renew(reference, &door, context));
+        }
+    }
+    Ok(ExitCode::from(u8::from(failures > 0)))
+}
+
+/// One that was used is not revoked any more.
+fn forget(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
+    let journal = plan::begin(context)?;
+    let mut invited = invitations::read(context)?;
+    invited.retain(|other| other != one);
+    let plan = Plan {
+        title: format!("note that {} has joined", one.worker),
+        notes: Vec::new(),
+        steps: invitations::note(&invited, context)?,
+    };
+    plan::carry_out(&plan, &journal, None)
+}
+
+fn expire(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
+    let settings = context.settings()?;
+    let reference: InstanceRef = one.master.parse()?;
+    let Ok(master) = settings.instance(&reference) else {
+        return forget(one, context);
+    };
+    let worker = one.worker.parse()?;
+    if !naming::is_named(master, &one.worker, context)
+        && naming::password(master, &one.worker, context).is_none()
+    {
+        return forget(one, context);
+    }
+    let journal = plan::begin(context)?;
+    let plan = revoke::plan(&worker, master, context)?;
+    plan::carry_out(&plan, &journal, None)?;
+    eprintln!(
+        "the invitation of `{}` was not used in its time, and is revoked",
+        one.worker
+    );
+    Ok(())
+}
+
+fn renew(reference: &InstanceRef, door: &Door, context: &Context) -> anyhow::Result<()> {
+    let journal = plan::begin(context)?;
+    let settings = context.settings()?;
+    let master = settings
+        .instance(reference)
+        .map_err(|problem| anyhow::anyhow!("{problem}"))?;
+    let (authority, mut steps) = door::authority(context)?;
+    let (first, last) = door::change(master, Some(door), &door.renewed(), &authority, context)?;
+    steps.extend(first);
+    // The connections that are open keep the certificate that they began with.
+    let unit = master.reference.unit();
+    let required = true;
+    steps.push(UnitStep::Reload { unit, required }.into());
+    steps.extend(last);
+    let plan = Plan {
+        title: format!("renew the certificate of {reference}"),
+        notes: Vec::new(),
+        steps,
+    };
+    plan::carry_out(&plan, &journal, None).context("change what the master reads")?;
+    eprintln!("`{reference}` has a new certificate");
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The line by which a worker of another host joins a master: who it is, where the master is, and by whose certificate
+//! it is known. It is a secret, since it has the worker's password.
+//!
+//! `bbworker://NAME:PASSWORD@HOST:PORT/AUTHORITY?until=SECONDS`, where AUTHORITY is the SHA-256 of the certificate of the
+//! master's authority in hexadecimal, and SECONDS are those since 1970 at which the invitation ends.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use crate::starter::{Address, WorkerName};
+
+const SCHEME: &str = "bbworker://";
+/// Longest password, in characters; ours have 32.
+const LONGEST_PASSWORD: usize = 128;
+
+/// The SHA-256 of a certificate in DER.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(String);
+
+/// What the line says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Invitation {
+    /// Where the master takes workers by TLS.
+    pub address: Address,
+    /// The name by which it knows the worker.
+    pub worker: WorkerName,
+    /// The worker's password.
+    pub password: String,
+    /// The certificate of the authority that the master's own certificate comes from.
+    pub authority: Fingerprint,
+    /// When it ends, in seconds since 1970.
+    pub until: u64,
+}
+
+/// A line that is no invitation, without the line: it may have a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum InvitationError {
+    /// Something else.
+    #[error("this is not an invitation, which begins with `bbworker://`")]
+    Other,
+    /// One that was cut or changed.
+    #[error("the invitation is damaged or incomplete: {0}")]
+    Damaged(&'static str),
+}
+
+impl Fingerprint {
+    /// The fingerprint in hexadecimal.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = InvitationError;
+
+    /// Colons between the bytes, as openssl(1) prints them, are left out.
+    fn from_str(text: &str) -> Result<Self, InvitationError> {
+        let digits = text.replace(':', "").to_ascii_lowercase();
+        if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            Ok(Self(digits))
+        } else {
+            Err(InvitationError::Damaged("no SHA-256 of an authority"))
+        }
+    }
+}
+
+impl fmt::Debug for Invitation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "Invitation of {} to {}",
+            self.worker.as_str(),
+            self.address
+        )
+    }
+}
+
+impl Invitation {
+    /// The line itself. It is not `Display`, so that no message has it by mistake.
+    pub fn line(&self) -> String {
+        format!(
+            "{SCHEME}{}:{}@{}/{}?until={}",
+            self.worker.as_str(),
+            self.password,
+            self.address,
+            self.authority.0,
+            self.until
+        )
+    }
+}
+
+impl FromStr for Invitation {
+    type Err = InvitationError;
+
+    fn from_str(text: &str) -> Result<Self, InvitationError> {
+        use InvitationError::Damaged;
+        let rest = text.trim().strip_prefix(SCHEME);
+        let rest = rest.ok_or(InvitationError::Other)?;
+        let (account, rest) = rest.split_once('@').ok_or(Damaged("no `@`"))?;
+        let (worker, password) = account.split_once(':').ok_or(Damaged("no password"))?;
+        let (address, rest) = rest.split_once('/').ok_or(Damaged("no authority"))?;
+        let (authority, until) = rest.split_once("?until=").ok_or(Damaged("no end"))?;
+        let is_plain = password.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if password.is_empty() || password.len() > LONGEST_PASSWORD || !is_plain {
+            return Err(Damaged("no password"));
+        }
+        Ok(Self {
+            address: address.parse().map_err(|_| Damaged("no address"))?,
+            worker: worker.parse().map_err(|_| Damaged("no name of a worker"))?,
+            password: password.to_owned(),
+            authority: authority.parse()?,
+            until: until.parse().map_err(|_| Damaged("no end"))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line() -> String {
+        let authority = "ab".repeat(32);
+        format!("bbworker://gpu:Se0ret@ci.example.org:9989/{authority}?until=1764460800")
+    }
+
+    #[test]
+    fn a_line_is_read_back_as_it_was_written() {
+        for line in [
+            line(),
+            line().replace("ci.example.org", "[2001:db8::1]"),
+            line().replace("gpu", "g_p-u"),
+        ] {
+            let invitation: Invitation = format!(" {line}\n").parse().unwrap();
+            assert_eq!(invitation.line(), line);
+        }
+    }
+
+    #[test]
+    fn what_was_cut_or_changed_is_refused_without_its_password() {
+        let whole = line();
+        let cut = (0..whole.len()).map(|length| whole[..length].to_owned());
+        let changed = [
+            whole.replace("Se0ret", ""),
+            whole.replace("Se0ret", "a b"),
+            whole.replace("gpu", "9"),
+            whole.replace(":9989", ":0"),
+            whole.replace("ab", "ax"),
+            whole.replace("until=", "until=x"),
+            format!("{whole} more"),
+        ];
+        // What is left of the end is a number as long as one digit is.
+        let cut = cut.filter(|line| !line.contains("?until=1"));
+        for line in cut.chain(changed) {
+            let refused = line.parse::<Invitation>().unwrap_err();
+            assert!(!refused.to_string().contains("Se0ret"), "{line}");
+        }
+        let invitation: Invitation = whole.parse().unwrap();
+        assert!(!format!("{invitation:?}").contains("Se0ret"));
+    }
+
+    #[test]
+    fn a_fingerprint_may_have_colons_and_capitals() {
+        let text = vec!["AB"; 32].join(":");
+        let fingerprint: Fingerprint = text.parse().unwrap();
+        assert_eq!(fingerprint.as_str(), "ab".repeat(32));
+        assert!("ab".parse::<Fingerprint>().is_err());
+    }
+}
