@@ -127,16 +127,24 @@ impl Crate {
             }
             _ => {
                 let known = self.modules.get(module)?;
-                if let Some((target, _)) = known.imports.get(first) {
-                    // An import of itself, such as `use std::env` beside `env::vars`, leads out of the crate.
-                    if target.first() == Some(first) && !known.children.contains(first) {
-                        return None;
-                    }
+                let is_child = known.children.contains(first);
+                let import = known.imports.get(first).map(|(target, _)| target);
+                let is_of_itself = import.is_some_and(|target| target.first() == Some(first));
+                // An import of itself, such as `use std::env` beside `env::vars`, leads out of the crate; out of a module
+                // of that name it leads in: `use invite::run as invite`.
+                if is_of_itself && !is_child {
+                    return None;
+                }
+                if let Some(target) = import.filter(|_| is_of_itself && rest.is_empty()) {
+                    base.extend(target.iter().cloned());
+                    return Some(base);
+                }
+                if let Some(target) = import.filter(|_| !is_of_itself) {
                     let mut words = self.absolute(module, target)?;
                     words.extend(rest.iter().cloned());
                     return Some(words);
                 }
-                if !known.children.contains(first) {
+                if !is_child {
                     return None;
                 }
                 base.push(first.clone());
