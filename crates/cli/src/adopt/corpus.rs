@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::unit_text;
 
-use super::derive::{self, Given, Host, Script, Source};
-use super::observed::Observed;
+use super::derive;
+use super::derived::{Given, Host, Observed, Script, Source};
 use super::verdict::shown_place;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/adopt/corpus.txt");

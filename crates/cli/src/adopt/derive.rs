@@ -2,87 +2,18 @@
 //! host looks like is asked through [`Host`], so that every decision can be tested as a table.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 
+use super::derived::{Derived, Given, Host, Remark, Source, Unit};
 use super::directives;
-use super::observed::{self, Observed};
+use super::observed;
 use super::reading::{Files, NOT_SEEN, Reader, Reading, Start, Target};
 use super::variables::{self, Environment};
 use super::verdict::{Judged, Verdict, shown_place};
-use buildbot_conda_core::unit_text::{Place, Setting, in_force, specifiers, words};
-
-/// What has to be looked up on the host.
-pub(super) struct Host<'a> {
-    /// A script as an account can read it, or the reason why there is none.
-    pub(super) read: &'a dyn Fn(&str, &str) -> Result<Script, String>,
-    /// Whether a unit file is not for everybody to read.
-    pub(super) is_private: &'a dyn Fn(&str) -> bool,
-    /// A file that only root may have to read, such as one of variables.
-    pub(super) read_as_root: &'a dyn Fn(&str) -> Result<Script, String>,
-    /// Whether an absolute path is there.
-    pub(super) exists: &'a dyn Fn(&str) -> bool,
-    /// The path without links, where it is there.
-    pub(super) resolved: &'a dyn Fn(&Path) -> PathBuf,
-    /// The number of an account.
-    pub(super) uid: &'a dyn Fn(&str) -> Option<u32>,
-    /// The texts that an environment's activation runs and reads, as an account can read them.
-    pub(super) activation: &'a dyn Fn(&str, &str) -> String,
-    /// The home directory of an account.
-    pub(super) home: &'a dyn Fn(&str) -> Option<String>,
-    /// The installation that the configuration names.
-    pub(super) conda_root: String,
-}
-
-/// The text of a script, and whether it is not for everybody to read.
-#[derive(Debug, Clone)]
-pub(super) struct Script {
-    pub(super) text: String,
-    pub(super) is_private: bool,
-}
-
-/// Something with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Remark {
-    pub(super) place: Place,
-    pub(super) text: String,
-}
-
-/// What the administrator says about it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Given {
-    pub(super) conda_root: Option<String>,
-    pub(super) conda_env: Option<String>,
-    pub(super) directory: Option<String>,
-    pub(super) user: Option<String>,
-}
-
-/// A key of ours, its value, and where that comes from.
-pub(super) type Value = (String, String, String);
-
-/// What becomes of one instance.
-#[derive(Debug, Default)]
-pub(super) struct Derived {
-    /// Keys in the order in which they are set.
-    pub(super) values: Vec<Value>,
-    /// Variables that not everybody may read: name, value, and where it comes from.
-    pub(super) secrets: Vec<Value>,
-    /// Lines of the old unit that hold on, by section, with their places.
-    pub(super) carried: BTreeMap<String, Vec<(String, Place)>>,
-    /// Seen and not taken over.
-    pub(super) left: Vec<Remark>,
-    /// Keys of the old unit that ours answers in its own way.
-    pub(super) answered: Vec<String>,
-    /// A file of the unit is not for everybody to read.
-    pub(super) is_private: bool,
-    /// The environment's directory.
-    pub(super) prefix: String,
-    /// What keeps it from being adopted, each with what to do about it.
-    pub(super) problems: Vec<(Remark, Option<&'static str>)>,
-}
+use buildbot_conda_core::unit_text::{Place, specifiers, words};
 
 /// Places where people install Conda, below the home directory and below `/opt`.
 const INSTALLATIONS: [&str; 6] = [
@@ -204,35 +135,6 @@ pub(super) fn derive(
         derived.carry("Service", line, whole);
     }
     derived
-}
-
-/// A hand-made unit as it is on disk and as it runs.
-pub(super) struct Source<'a> {
-    /// Its name to systemd, such as `buildbot.service`.
-    pub(super) unit: &'a str,
-    /// The file, as it is shown.
-    pub(super) file: &'a str,
-    /// Those of the unit, then of its drop-ins.
-    pub(super) settings: &'a [Setting],
-    /// The Buildbot that runs by it.
-    pub(super) observed: Option<&'a Observed>,
-}
-
-/// The settings of one unit under its name.
-pub(super) struct Unit<'a> {
-    pub(super) name: String,
-    pub(super) settings: &'a [Setting],
-}
-
-impl Unit<'_> {
-    /// Values of a list in `[Service]`; an empty one takes back what came before.
-    pub(super) fn all(&self, key: &str) -> Vec<&Setting> {
-        in_force(self.settings, "Service", key)
-    }
-
-    pub(super) fn last(&self, key: &str) -> Option<&Setting> {
-        self.all(key).pop()
-    }
 }
 
 fn user(unit: &Unit<'_>, given: &Given, whole: &Place, derived: &mut Derived) -> String {
@@ -562,16 +464,4 @@ fn guess(name: &str, home: &str, host: &Host<'_>) -> Option<(String, String)> {
 /// Where secret variables of an instance go, read by systemd alone.
 pub(super) fn secrets_file(reference: &InstanceRef) -> String {
     format!("{}/{reference}.adopted.env", paths::CREDENTIALS)
-}
-
-impl Derived {
-    pub(super) fn carry(&mut self, section: &str, line: String, place: Place) {
-        let lines = self.carried.entry(section.to_owned()).or_default();
-        lines.push((line, place));
-    }
-
-    pub(super) fn refuse(&mut self, place: &Place, text: String, hint: &'static str) {
-        let place = place.clone();
-        self.problems.push((Remark { place, text }, Some(hint)));
-    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::unit_text::{Place, Setting, words};
 
-use super::derive::{Derived, Remark, Unit};
+use super::derived::{Derived, Remark, Unit};
 use super::reading::Process;
 
 /// What becomes of a directive.

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod corpus;
 mod derive;
+mod derived;
 mod directives;
 mod find;
 mod observed;
@@ -43,7 +44,7 @@ use crate::system::buildbots;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::unit_files::{self, UNITS};
 
-use derive::{Derived, Given, Host, Script, Source};
+use derived::{Derived, Given, Host, Script, Source};
 use find::HandMade;
 use verdict::shown_place;
 

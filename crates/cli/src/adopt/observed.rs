@@ -6,15 +6,11 @@ use std::path::Path;
 
 use buildbot_conda_core::unit_text::Place;
 
-use super::derive::{Derived, Host, Source};
+use super::derived::{Derived, Host, Observed, Source};
 use super::reading::{Found, Reading, Start, Target, nicer};
 use super::variables::{self, is_of_activation};
 use super::verdict::Verdict;
-use crate::system::buildbots::Facts;
 use crate::system::secrets::may_be_secret;
-
-/// The process and its account's name for messages.
-pub(super) type Observed = Facts;
 
 const DIFFERENCE_HINT: &str = "`systemctl restart` of the old unit has it run by what unit and scripts say now; then adopt again";
 

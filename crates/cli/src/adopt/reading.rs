@@ -37,6 +37,16 @@ pub(super) const NOT_SEEN: &str = "it is not seen to start Buildbot";
 /// Characters of a command that are kept to be shown.
 const MOST_SHOWN: usize = 200;
 
+/// Directories of the system's own programs.
+pub(super) const SYSTEM: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// What stands in `PATH` for the environment that is activated.
 pub(super) const ACTIVATED: &str = "\u{1}";
 /// What stands in `PATH` for what systemd has there.

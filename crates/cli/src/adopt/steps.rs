@@ -12,7 +12,8 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Settings, Word as _};
 
-use super::derive::{Derived, Value, secrets_file};
+use super::derive::secrets_file;
+use super::derived::{Derived, Value};
 use super::find::{HandMade, Instance};
 use super::verdict::shown_place;
 use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable_in};

@@ -8,7 +8,7 @@ use buildbot_conda_core::foreign_text::is_plain;
 use buildbot_conda_core::unit_text::{Place, is_name, specifiers, words};
 use buildbot_conda_core::values::VariableName;
 
-use super::derive::{Derived, Host, Remark, Unit};
+use super::derived::{Derived, Host, Remark, Unit};
 use super::reading::{ACTIVATED, Found, SYSTEMS, Start, Target, Variables};
 use super::verdict::shown_place;
 use crate::system::secrets::may_be_secret;

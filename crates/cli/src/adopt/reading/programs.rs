@@ -6,17 +6,8 @@ use buildbot_conda_core::unit_text::is_name;
 
 use super::commands::TOO_MANY;
 use super::start::starts_buildbot;
-use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, Went, shown, told};
+use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, SYSTEM, Went, shown, told};
 
-/// Directories of the system's own programs.
-pub(super) const SYSTEM: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
 /// How a program that is not understood is refused.
 const HIDES: &str = "changes the account or hides what is started";
 

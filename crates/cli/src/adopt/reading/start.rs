@@ -2,8 +2,9 @@
 
 use buildbot_conda_core::names::Role;
 
-use super::programs::SYSTEM;
-use super::{ACTIVATED, Argument, Done, Found, Reader, SYSTEMS, Start, Target, Went, shown, told};
+use super::{
+    ACTIVATED, Argument, Done, Found, Reader, SYSTEM, SYSTEMS, Start, Target, Went, shown, told,
+};
 
 impl Reader<'_> {
     /// Buildbot's own programs. `python` is what runs them, where that is named.
