@@ -20,7 +20,9 @@ on_each_release! {
 const OLD: &str = "/opt/envs/old";
 const STATE: &str = "/var/lib/buildbot-conda/instances/master";
 /// Succeeds while Buildbot's own upgrade runs, and prints `/proc/PID/cmdline`.
-const UPGRADING: &str = "grep --no-messages -lzx upgrade-master /proc/[0-9]*/cmdline";
+/// The program is one word of that, and the brackets keep the pattern from being found in the shell that looks.
+const UPGRADING: &str =
+    "grep --no-messages -lz '\"buildbot\", \"upgrade-[m]aster\"' /proc/[0-9]*/cmdline";
 const MARK: &str = "/var/lib/buildbot-conda/instances/master/upgrade-in-progress";
 
 /// A master and a worker with one finished build in a database of the older Buildbot, the master stopped, and the

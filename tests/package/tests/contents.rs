@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 69] = [
+const FILES: [(&str, &str); 70] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -64,6 +64,10 @@ const FILES: [(&str, &str); 69] = [
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/attachment.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/causes.py",
     ),
     (
         "-rw-r--r--",
@@ -303,17 +307,18 @@ fn everything_belongs_to_root_and_directories_are_open() {
 }
 
 #[test]
-fn the_package_is_at_most_two_megabytes() {
+fn the_package_is_at_most_two_and_a_half_megabytes() {
     let size = std::fs::metadata(Package::path())
         .expect("the package is there")
         .len();
-    assert!(size <= 2_000_000, "{size} bytes");
+    assert!(size <= 2_500_000, "{size} bytes");
 }
 
 #[test]
 fn the_launcher_stays_small() {
     let contents = Package::open().contents();
-    assert!(contents["/usr/libexec/buildbot-conda/launcher"].size <= 720 * 1024);
+    // It also says what activation scripts have done to its shell, and what keeps an account out of an environment.
+    assert!(contents["/usr/libexec/buildbot-conda/launcher"].size <= 768 * 1024);
     // Twice the launcher's allowance: it renders drop-ins as well.
     let generator = "/usr/lib/systemd/system-generators/buildbot-conda-generator";
     assert!(contents[generator].size <= 1400 * 1024);
