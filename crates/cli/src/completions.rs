@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<Ex
 /// Instances and the like, which only the host knows. bash breaks words at `@`; the line itself has them whole.
 const BASH: &str = r#"
 _buildbot_conda_with_candidates() {
-    _buildbot-conda "$@"
+    _buildbot__conda "$@"
     local line=${COMP_LINE:0:COMP_POINT} words current before
     current=${line##*[[:space:]]}
     [[ $current == -* ]] && return 0

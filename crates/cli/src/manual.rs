@@ -49,7 +49,11 @@ fn write_page(page: &Man, command: &Command, path: &Path) -> anyhow::Result<()> 
     page.render_name_section(&mut text)?;
     page.render_synopsis_section(&mut text)?;
     page.render_description_section(&mut text)?;
-    let is_whole = command.find_subcommand(GROUPS[0].1[0]).is_some();
+    // Other commands have a `create` of their own.
+    let is_whole = GROUPS[0]
+        .1
+        .iter()
+        .all(|verb| command.find_subcommand(verb).is_some());
     if is_whole {
         text.extend(groups(command).into_bytes());
     } else if command.has_subcommands() {

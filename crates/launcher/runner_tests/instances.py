@@ -22,7 +22,7 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 RUNNER = HERE.parent / "runner.py"
 # Seconds that anything may take on a busy machine; what must be quick says so itself.
-PATIENCE = 60
+PATIENCE = 180
 
 MASTER_CFG = """
 from buildbot.plugins import schedulers, steps, util, worker

@@ -32,7 +32,7 @@ def test_answers_are_whole_and_written_by_the_reactor(python, make):
     url = "http://127.0.0.1:%d/api/v2/builders" % master.www
     for accepted in ("application/json", "text/plain"):
         request = urllib.request.Request(url, headers={"Accept": accepted})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             data = answer.read()
             assert int(answer.headers.get("Content-Length") or len(data)) == len(data)
         assert len(data) > 1 << 16
