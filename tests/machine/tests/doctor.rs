@@ -456,16 +456,18 @@ fn environment(patient: &Patient<'_>) -> Outcome {
     )?;
     // What conda-forge's packages do not bring along.
     patient.round(
-        &format!("mv {PACKAGES}/buildbot_www {PACKAGES}/msgpack /home/bb/aside"),
-        &[
-            ("plugins", "master", "problem", "no `buildbot-www`"),
-            (
-                "python",
-                "worker",
-                "problem",
-                "`msgpack` (ModuleNotFoundError",
-            ),
-        ],
+        &format!("mv {PACKAGES}/buildbot_www /home/bb/aside"),
+        &[("plugins", "master", "problem", "no `buildbot-www`")],
+        "",
+    )?;
+    patient.round(
+        &format!("mv {PACKAGES}/msgpack /home/bb/aside"),
+        &[(
+            "python",
+            "worker",
+            "problem",
+            "`msgpack` (ModuleNotFoundError",
+        )],
         "",
     )?;
     // Several things at once: all commands in their order, each once. The environment that two instances lack is made

@@ -81,6 +81,7 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
                 "rm {drop_in}; systemctl daemon-reload; ! test -e /run/another/status.json"
             ))?
             .succeeded()?;
+        configure(&machine, &marked("first"))?;
         master.succeed("restart")
     })?;
     let pid = master.main_pid()?;
