@@ -456,11 +456,6 @@ fn environment(patient: &Patient<'_>) -> Outcome {
     )?;
     // What conda-forge's packages do not bring along.
     patient.round(
-        &format!("mv {PACKAGES}/buildbot_www /home/bb/aside"),
-        &[("plugins", "master", "problem", "no `buildbot-www`")],
-        "",
-    )?;
-    patient.round(
         &format!("mv {PACKAGES}/msgpack /home/bb/aside"),
         &[(
             "python",

@@ -51,9 +51,8 @@ fn fail_a_build(machine: &Machine) -> Outcome {
                   \x20   steps.ShellCommand(name='bad', command='echo the reason; exit 3')])\n\
                   c['builders'].append(util.BuilderConfig(name='broken', workernames=WORKERS, factory=broken))\n\
                   c['schedulers'].append(schedulers.ForceScheduler(name='force-broken', builderNames=['broken']))\n\
-                  c['www'].pop('auth'); c['www'].pop('authz')\n\
                   END\n\
-                  buildbot-conda reload buildbot-master.service";
+                  buildbot-conda reload buildbot-master.service || { journalctl --no-pager --lines=30; exit 1; }";
     machine.shell(script)?.succeeded()?;
     let rest = Rest::new(machine);
     let build = rest.wait_for_build(rest.force_by("force-broken", "broken", &[])?, LIMIT)?;
