@@ -23,10 +23,11 @@ fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run(&[&["buildbot-conda"], words].concat())
 }
 
-/// Accounts, units, configuration, secrets and homes: everything that a command could leave behind.
+/// Accounts, units, configuration, secrets and homes: everything that a command could leave behind. What a master notes
+/// of itself when it has served, and of its workers, comes when it comes.
 fn state(machine: &Machine) -> anyhow::Result<String> {
     let script = "getent passwd; cd /; find etc/systemd/system etc/buildbot-conda var/lib/buildbot-conda home srv \
-                  -path home/bb/anaconda3 -prune -o ! -name lock -print | sort | while read -r path; do \
+                  -path home/bb/anaconda3 -prune -o ! -name lock ! -name served ! -name attached.json -print | sort | while read -r path; do \
                   stat -c '%n %F %a %U %N' \"$path\"; test ! -f \"$path\" || sha256sum \"$path\"; done 2>/dev/null || true";
     Ok(machine.shell(script)?.succeeded()?.stdout)
 }
