@@ -367,7 +367,7 @@ def test_stale_pid_file_is_replaced(python, make):
 
 def test_buildbot_started_by_somebody_else_is_respected(python, make):
     master = make.master(python)
-    assert master.buildbot("start", str(master.directory)).returncode == 0
+    assert master.buildbot("start", "--start_timeout=120", str(master.directory)).returncode == 0
     pid = int((master.directory / "twistd.pid").read_text())
     try:
         assert master.start().wait() == 69
