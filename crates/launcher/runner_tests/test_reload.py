@@ -164,22 +164,27 @@ def test_reload_that_needs_a_restart_is_refused_by_name_and_touches_nothing(pyth
 def test_renewed_certificates_are_shown_to_whoever_comes_and_nobody_has_to_leave(python, make, tmp_path):
     authority, port, web = Authority(tmp_path / "own"), free_port(), free_port()
     description = authority.port(port)
-    extra = "\nc['protocols'] = {'pb': {'port': %r}}\nc['www']['port'] = %r\n"
-    master = make.master(python, extra=extra % (description, description.replace(str(port), str(web), 1)))
+    extra = "\nc['protocols'] = {'pb': {'port': %r}}\n" % description
+    ports = {port: "c['protocols']['pb']['port']"}
+    # Twisted 23.10 changes a context in use for HTTP, which pyOpenSSL does not take any more: no HTTPS with it.
+    if "3.11.9" not in str(python):
+        extra += "c['www']['port'] = %r\n" % description.replace(str(port), str(web), 1)
+        ports[web] = "c['www']['port']"
+    master = make.master(python, extra=extra)
     master.start().ready()
     configuration = Configuration(master)
     worker = trust(make.worker(python, master), authority.roots, port).start()
     worker.attached()
     found = master.status_file()["certificates"]
-    assert [one["port"] for one in found] == ["c['protocols']['pb']['port']", "c['www']['port']"]
+    assert [one["port"] for one in found] == list(ports.values())
     assert all(8.9 < (one["expires"] - time.time()) / 86400 < 9 for one in found)
-    before = [ssl.get_server_certificate(("127.0.0.1", number)) for number in (port, web)]
+    before = [ssl.get_server_certificate(("127.0.0.1", number)) for number in ports]
     configuration.complete()
-    assert [ssl.get_server_certificate(("127.0.0.1", number)) for number in (port, web)] == before
+    assert [ssl.get_server_certificate(("127.0.0.1", number)) for number in ports] == before
     authority.certificate(days=30)
     configuration.complete()
     assert all(29 < (one["expires"] - time.time()) / 86400 for one in master.status_file()["certificates"])
-    after = [ssl.get_server_certificate(("127.0.0.1", number)) for number in (port, web)]
+    after = [ssl.get_server_certificate(("127.0.0.1", number)) for number in ports]
     assert not set(before) & set(after)
     time.sleep(1)
     assert "lost" not in " ".join(worker.statuses()), worker.tell()
