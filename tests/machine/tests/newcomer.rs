@@ -70,7 +70,7 @@ fn follow(machine: &Machine, heading: &str) -> anyhow::Result<(usize, String)> {
 
 /// The packages where the README has them, and its one command that installs them.
 fn install(machine: &Machine) -> Outcome {
-    let named = commands("Begin")?.join(" ");
+    let named = commands("Getting started")?.join(" ");
     let paths: Vec<&str> = named
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("./"))
@@ -84,7 +84,7 @@ fn install(machine: &Machine) -> Outcome {
         };
         machine.copy_in(&package, &format!("{HERE}/{path}"))?;
     }
-    let (count, _) = follow(machine, "Begin")?;
+    let (count, _) = follow(machine, "Getting started")?;
     ensure!(count == 1);
     Ok(())
 }
@@ -148,7 +148,7 @@ fn units_written_by_hand_are_taken_over_by_the_commands_of_the_readme(release: R
     rest.wait_for_worker("example", LIMIT)?;
     install(&machine)?;
 
-    let (count, _) = follow(&machine, "You run Buildbot by units of your own today")?;
+    let (count, _) = follow(&machine, "You already run Buildbot with your own units")?;
     ensure!(count == 2);
     for unit in [MASTER_UNIT, WORKER_UNIT] {
         let path = machine.unit_property(unit, "FragmentPath")?;
