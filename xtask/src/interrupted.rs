@@ -46,12 +46,12 @@ pub(crate) fn print(workspace: &Path) -> Result<()> {
 pub(crate) fn record(workspace: &Path) -> Result<()> {
     let mut text = String::from(
         "# Interrupted\n\n\
-         dpkg and all that it had started was killed by SIGKILL before each of these steps, in a Debian of its own for\n\
-         each. What the command in the last column made of it was then compared, byte for byte, with what an\n\
-         undisturbed run leaves: everything in the file system with owners and modes, dpkg's records, accounts,\n\
-         answers to questions. What is left out of the comparison, such as logs, is listed with its reasons in\n\
-         `tests/package/src/state.rs`. Each step of every maintainer script is here, once where nothing changes in\n\
-         between, and one in some of dpkg's own; the releases take turns. Written by `cargo xtask faults --record`.\n",
+         Before each of these steps, dpkg and all processes that it had started were killed with SIGKILL, each time in a\n\
+         separate Debian system. Then the command in the last column was run. The result was compared, byte for byte,\n\
+         with that of an undisturbed run: the file system with owners and modes, dpkg's records, accounts, and answers to\n\
+         questions. `tests/package/src/state.rs` lists what is not compared, such as logs, with the reasons. The table\n\
+         contains each step of every maintainer script, once where nothing changes in between, and a selection of dpkg's\n\
+         own steps; the releases alternate. This page is written by `cargo xtask faults --record`.\n",
     );
     for operation in OPERATIONS {
         let rows = rows(workspace, operation)?;

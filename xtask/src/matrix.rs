@@ -10,18 +10,18 @@ use buildbot_conda_machine::{System, machines_directory};
 const HEAD: &str = "\
 # Matrix
 
-On each of these systems the package was installed with a preseed, a master and a worker were made, a build was carried
-through, `list`, `status`, `check`, `doctor` and `drain` answered, both were reloaded with status 0 and without another
-process, restarted, the machine was rebooted, and the package purged. Written by `cargo xtask faults --record`, and by
-`cargo xtask test` with `--arm64` or `--pairs`.
+On each of these systems, the smoke test installed the package with a preseed, created a master and a worker, ran a
+build, and called `list`, `status`, `check`, `doctor` and `drain`. It reloaded both instances with status 0 in the same
+process, restarted them, rebooted the machine, and purged the package. This page is written by
+`cargo xtask faults --record`, and by `cargo xtask test` with `--arm64` or `--pairs`.
 
 | system | systemd | result |
 |---|---|---|
 ";
 
 const PAIRS: &str = "
-With each of these pairs the runner started a master and a worker twice, carried builds through, reloaded both, drained
-the worker, stopped the master, read a secret as systemd hands it over, and told a bad configuration (status 78) from an
+With each of these pairs, the runner started a master and a worker twice, ran builds, reloaded both, drained the worker,
+stopped the master, read a secret as systemd passes it, and distinguished an invalid configuration (status 78) from an
 unreachable database (69).
 
 | Python | Buildbot | result |

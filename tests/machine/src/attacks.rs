@@ -8,8 +8,9 @@ pub(crate) const ATTACKS: Table = Table {
     name: "attack",
     page: (
         "attacks.md",
-        "What somebody with an account on the host, or in control of a build, may try, what holds then, and which test\n\
-         shows it. A row without a test's name is shown on a booted Debian, with a real Buildbot.",
+        "This table lists what an attacker with an account on the host, or with control over a build, may try, what\n\
+         protects against it, and the test that confirms this. Rows without a test's name are confirmed on a booted\n\
+         Debian, with a real Buildbot.",
     ),
     headings: ["attack", "what holds"],
     rows: ROWS,

@@ -21,8 +21,8 @@ const FAULTS: Table = Table {
     name: "fault",
     page: (
         "faults.md",
-        "What may happen to master and worker, what is promised then, and whether the machine tests have seen it\n\
-         hold, each with a real Buildbot on a booted Debian.",
+        "This table lists what can happen to a master and a worker, the guaranteed behaviour, and whether the machine\n\
+         tests confirmed it, each with a real Buildbot on a booted Debian.",
     ),
     headings: ["event", "promise"],
     rows: ROWS,
