@@ -9,7 +9,6 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::MASTER_CREDENTIAL;
 
 use super::decision::{Facts, Master, Wish, account_name};
-use super::master::configured_user;
 use super::{Common, Draft, place};
 use crate::system::context::Context;
 use crate::system::installations::is_for_everybody;
@@ -23,7 +22,7 @@ pub(super) fn read(
     context: &Context,
 ) -> anyhow::Result<Facts> {
     let settings = draft.settings();
-    let configured_user = configured_user(draft)?;
+    let configured_user = draft.configured_user()?;
     let own = account_name(wish.name.as_ref());
     let candidates = wish.user.iter().chain([&configured_user, &own]);
     let homes =
@@ -32,19 +31,23 @@ pub(super) fn read(
         let record = WorkerRecord::read(reference, context)?;
         Some((reference.clone(), record))
     });
-    let entries = fs::read_dir(context.path(paths::CREDENTIALS));
-    let entries = entries.into_iter().flatten().flatten();
     Ok(Facts {
         masters: masters(&settings, context),
         taken: taken(&settings, draft, context),
         open_environment: is_open(&settings, common, draft, context),
         homes: homes.collect(),
         workers: workers.collect(),
-        credentials: entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect(),
+        credentials: credentials(context),
         configured_user,
     })
+}
+
+/// Files in the credentials directory.
+pub(super) fn credentials(context: &Context) -> BTreeSet<String> {
+    let entries = fs::read_dir(context.path(paths::CREDENTIALS));
+    let entries = entries.into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.collect()
 }
 
 /// Those that `create` has made, and those that have the credential of an older one.

@@ -1,9 +1,11 @@
-//! `create master [NAME]`.
+//! `create master [NAME]`: what is on the host is read once, what follows from it is decided (`decision`), and then the
+//! steps are listed.
+
+mod decision;
 
 use std::fs;
 use std::net::TcpListener;
 
-use anyhow::bail;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
@@ -12,10 +14,13 @@ use buildbot_conda_core::starter::{
 };
 use clap::Args;
 
+use self::decision::{Decision, Facts, Wish, decide};
+use super::decision::Secret;
+use super::facts::credentials;
 use super::{Closing, Common, Draft, credential, enable_and_start, password, place};
 use crate::inside::fill::{Contents, Made};
 use crate::plan::{self, Plan, UserStep};
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::context::Context;
 use crate::system::passwords;
 use crate::system::record::{Noted as _, Record};
 use crate::system::values::{Identity, Mode};
@@ -25,19 +30,15 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
     /// Port of the web pages on this machine; by default 8010, or the next one that is free
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     web_port: Option<u16>,
     /// Port for the workers on this machine, instead of a socket that nobody else can take
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     worker_port: Option<u16>,
 }
 
-/// Upstream's own port.
-const WEB_PORT: u16 = 8010;
 /// The one worker that a new master knows.
 const WORKER: &str = "worker";
-/// How many ports are tried.
-const PORTS: u16 = 100;
 
 pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
     let common = &arguments.common;
@@ -48,27 +49,33 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let mut draft = Draft::new(reference.clone(), context)?;
     let user = match &common.user {
         Some(user) => user.clone(),
-        None => configured_user(&draft)?,
+        None => draft.configured_user()?,
     };
     let home = place::home(&user, context)?;
     let instance = place::settle(&mut draft, common, common.user.as_deref(), &home, context)?;
     place::refuse(&instance, context)?;
-    let others = records_of_others(&draft, context);
-    let start = MasterStart {
+    let given = password::given(common)?;
+    let wish = Wish {
         reference: reference.clone(),
-        web_port: port(arguments.web_port, &others, context)?,
-        worker_port: match arguments.worker_port {
-            Some(given) => Some(port(Some(given), &others, context)?),
-            None => None,
-        },
+        web_port: arguments.web_port,
+        worker_port: arguments.worker_port,
+        has_password: given.is_some(),
     };
-    let secrets = Secrets::new(&reference, common, context)?;
+    let Decision {
+        start,
+        login,
+        worker,
+    } = decide(&wish, &facts(&wish, &draft, context))?;
+    let secrets = Secrets::new(login, worker, given, context)?;
 
     let mut steps = Vec::new();
     for (file, password) in secrets.new_files() {
         credential(file, password, context, &mut steps);
     }
-    draft.set(&format!("credentials.{LOGIN_CREDENTIAL}"), &secrets.login.0)?;
+    draft.set(
+        &format!("credentials.{LOGIN_CREDENTIAL}"),
+        secrets.login.0.file(),
+    )?;
     steps.extend(draft.step(context));
     steps.extend(plan::give(&instance, &home, context)?);
     let worker: WorkerName = WORKER.parse()?;
@@ -85,7 +92,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         web_port: start.web_port,
         worker_port: start.worker_port,
         worker: worker.as_str().to_owned(),
-        worker_credential: Some(secrets.worker.0.clone()),
+        worker_credential: Some(secrets.worker.0.file().to_owned()),
     };
     steps.extend(plan::note(&record, &reference, context)?);
     enable_and_start(&reference, context, &mut steps);
@@ -132,10 +139,10 @@ fn closing(instance: &Instance, pages: &Pages, secrets: &Secrets) -> String {
         None => "buildbot-conda create worker".to_owned(),
         Some(_) => format!("buildbot-conda create worker NAME --master {reference}"),
     };
-    let (file, password) = &secrets.login;
+    let (secret, password) = &secrets.login;
     let password = match password {
         Some(password) => format!("the password `{password}`"),
-        None => format!("the password in `{}/{file}`", paths::CREDENTIALS),
+        None => format!("the password in `{}/{}`", paths::CREDENTIALS, secret.file()),
     };
     let Pages { port, missing } = pages;
     let place = match missing {
@@ -156,50 +163,37 @@ fn closing(instance: &Instance, pages: &Pages, secrets: &Secrets) -> String {
     )
 }
 
-/// The passwords of a new master: that of its web pages, and that of its first worker. Each with its file in the
-/// credentials directory; without a text where one of before is there.
+/// The texts of the passwords of a new master, by the decision on each.
 struct Secrets {
-    login: (String, Option<String>),
-    worker: (String, Option<String>),
+    login: (Secret, Option<String>),
+    worker: (Secret, Option<String>),
     /// What the first worker logs in with.
     worker_password: String,
 }
 
 impl Secrets {
-    fn new(reference: &InstanceRef, common: &Common, context: &Context) -> anyhow::Result<Self> {
-        let [login, worker] = match &reference.name {
-            None => [LOGIN_CREDENTIAL.to_owned(), "password-of-worker".to_owned()],
-            Some(name) => [
-                format!("{LOGIN_CREDENTIAL}-{name}"),
-                format!("password-of-first-worker-{name}"),
-            ],
+    fn new(
+        login: Secret,
+        worker: Secret,
+        given: Option<String>,
+        context: &Context,
+    ) -> anyhow::Result<Self> {
+        let text = |secret: &Secret, given: Option<String>| match secret {
+            Secret::Generated(_) => passwords::generate().map(Some),
+            Secret::Given(_) => Ok(given),
+            Secret::Present(_) | Secret::Asked(_) => Ok(None),
         };
-        let path = |file: &str| context.path(paths::CREDENTIALS).join(file);
-        let generated = |file: &str| -> anyhow::Result<Option<String>> {
-            if path(file).exists() {
-                return Ok(None);
-            }
-            passwords::generate().map(Some)
-        };
-        let given = password::given(common)?;
-        if given.is_some() && path(&worker).exists() {
-            bail!(
-                "the credential `{worker}` is there already\nhint: leave the password out to use it"
-            );
-        }
-        let new = match given {
-            Some(given) => Some(given),
-            None => generated(&worker)?,
-        };
+        let new = text(&worker, given)?;
         // A worker elsewhere may know the one that is there.
         let worker_password = if let Some(password) = &new {
             password.clone()
         } else {
-            let text = fs::read_to_string(path(&worker)).unwrap_or_default();
+            let path = context.path(paths::CREDENTIALS).join(worker.file());
+            let text = fs::read_to_string(path).unwrap_or_default();
             text.lines().next().unwrap_or_default().to_owned()
         };
         Ok(Self {
-            login: (login.clone(), generated(&login)?),
+            login: (login.clone(), text(&login, None)?),
             worker: (worker, new),
             worker_password,
         })
@@ -208,7 +202,7 @@ impl Secrets {
     fn new_files(&self) -> impl Iterator<Item = (&str, &str)> {
         [&self.login, &self.worker]
             .into_iter()
-            .filter_map(|(file, password)| Some((file.as_str(), password.as_deref()?)))
+            .filter_map(|(secret, password)| Some((secret.file(), password.as_deref()?)))
     }
 }
 
@@ -233,47 +227,20 @@ pub(super) fn title(reference: &InstanceRef) -> String {
     reference.to_string().replace('@', " ")
 }
 
-/// The account of the instance's table, or the defaults'.
-pub(super) fn configured_user(draft: &Draft) -> anyhow::Result<String> {
+/// What there is on the host that a new master depends on, read once.
+fn facts(wish: &Wish, draft: &Draft, context: &Context) -> Facts {
     let settings = draft.settings();
-    if let Ok(instance) = settings.instance(&draft.reference) {
-        return Ok(instance.user.as_str().to_owned());
-    }
-    let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
-    Ok(defaults.user.as_str().to_owned())
-}
-
-/// Ports of masters that may be down at the moment.
-fn records_of_others(draft: &Draft, context: &Context) -> Vec<u16> {
-    let settings = draft.settings();
-    settings
+    let others = settings
         .references()
         .filter(|other| **other != draft.reference)
         .filter_map(|other| Record::read(other, context))
         .flat_map(|record| [Some(record.web_port), record.worker_port])
-        .flatten()
-        .collect()
-}
-
-fn port(given: Option<u16>, others: &[u16], context: &Context) -> anyhow::Result<u16> {
+        .flatten();
     // Elsewhere, nobody listens yet.
-    let is_free = |port: u16| {
-        !others.contains(&port)
-            && (context.is_elsewhere() || TcpListener::bind(("127.0.0.1", port)).is_ok())
-    };
-    if let Some(port) = given {
-        if !is_free(port) {
-            bail!(
-                "the port {port} is in use\nhint: name another one, or none, and a free one is taken"
-            );
-        }
-        return Ok(port);
-    }
-    match (WEB_PORT..WEB_PORT + PORTS).find(|port| is_free(*port)) {
-        Some(port) => Ok(port),
-        None => bail!(
-            "no port from {WEB_PORT} to {} is free",
-            WEB_PORT + PORTS - 1
-        ),
+    let is_taken =
+        |port: &u16| !context.is_elsewhere() && TcpListener::bind(("127.0.0.1", *port)).is_err();
+    Facts {
+        taken_ports: wish.ports().filter(is_taken).chain(others).collect(),
+        credentials: credentials(context),
     }
 }

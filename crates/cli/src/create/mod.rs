@@ -151,6 +151,16 @@ impl Draft {
         buildbot_conda_core::settings::Settings::parse(&self.file, self.after.as_bytes())
     }
 
+    /// The account of the instance's table, or the defaults'.
+    fn configured_user(&self) -> anyhow::Result<String> {
+        let settings = self.settings();
+        if let Ok(instance) = settings.instance(&self.reference) {
+            return Ok(instance.user.as_str().to_owned());
+        }
+        let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
+        Ok(defaults.user.as_str().to_owned())
+    }
+
     fn step(self, context: &Context) -> Option<Step> {
         (self.after != self.before).then(|| {
             FileStep::Configure {
