@@ -27,11 +27,12 @@ use programs::{Compiled, Test};
 use timings::Timings;
 
 /// Tests of machines and of the package that need the package of environments as well, by their programs.
-const WITH_ENVIRONMENTS: [&str; 5] = [
+const WITH_ENVIRONMENTS: [&str; 6] = [
     "environments",
     "environments_interrupted",
     "hosts",
     "lintian",
+    "newcomer",
     "rebuild",
 ];
 
@@ -403,4 +404,23 @@ fn check(command: &mut Command) -> Result<()> {
         bail!("run `{name}`: {status}");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `matrix` calls it on the emulated machine alone, which has a command of its own.
+    #[test]
+    fn a_test_that_calls_for_the_package_of_environments_waits_for_it() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/machine/tests");
+        for entry in std::fs::read_dir(tests).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.contains("environments_package") && name != "matrix" {
+                assert!(WITH_ENVIRONMENTS.contains(&name), "{name}");
+            }
+        }
+    }
 }

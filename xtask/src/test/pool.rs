@@ -5,11 +5,18 @@
 //! knows no tests but those of cargo, and takes no order from what tests took. A fresh machine would compile it first.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::timings::Timings;
+
+/// How much of the time something waits for a processor, in per cent, when the processors are busy: more tests at once
+/// would then end no earlier, and run into their own time limits.
+const BUSY: f64 = 80.0;
+/// How long it takes until a test that was started counts in that.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// A sign of life while tests run.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -56,9 +63,19 @@ struct State<'run> {
     waiting: Vec<(f64, Job<'run>)>,
     running: BTreeMap<String, Instant>,
     free: usize,
+    /// When the last test was started.
+    started: Option<Instant>,
     is_closed: bool,
     outcomes: BTreeMap<&'static str, Outcome>,
     failures: Vec<String>,
+}
+
+impl State<'_> {
+    /// Whether what runs shows in the pressure on the processors.
+    fn is_settled(&self) -> bool {
+        self.started
+            .is_none_or(|started| started.elapsed() >= SETTLED)
+    }
 }
 
 impl<'run> Pool<'run> {
@@ -68,6 +85,7 @@ impl<'run> Pool<'run> {
             waiting: Vec::new(),
             running: BTreeMap::new(),
             free: slots,
+            started: None,
             is_closed: false,
             outcomes: BTreeMap::new(),
             failures: Vec::new(),
@@ -121,20 +139,26 @@ impl<'run> Pool<'run> {
         });
     }
 
-    /// The next test, once there are slots for it. Only the first in the queue is looked at: one that needs many slots
-    /// would else be passed over for ever.
+    /// The next test, once there are slots for it; the second half of the slots is for processors that have time. Only
+    /// the first in the queue is looked at: one that needs many slots would else be passed over for ever.
     fn next(&self) -> Option<Job<'run>> {
         let mut state = self.state();
         loop {
             let needed = state.waiting.last().map(|(_, job)| job.slots);
+            let used = self.slots - state.free;
             match needed {
-                Some(slots) if slots <= state.free => break,
+                Some(slots) if used == 0 || used + slots <= self.slots / 2 => break,
+                Some(slots) if slots <= state.free && state.is_settled() && !is_busy() => break,
                 None if state.is_closed => return None,
-                _ => state = self.changed.wait(state).expect("no test panics in here"),
+                _ => {
+                    let waited = self.changed.wait_timeout(state, SETTLED);
+                    (state, _) = waited.expect("no test panics in here");
+                }
             }
         }
         let (_, job) = state.waiting.pop()?;
         state.free -= job.slots;
+        state.started = Some(Instant::now());
         state.running.insert(title(&job), Instant::now());
         self.changed.notify_all();
         Some(job)
@@ -213,6 +237,19 @@ fn title(job: &Job<'_>) -> String {
     format!("{}: {}", job.part, job.name)
 }
 
+/// Whether more wants to compute than there are processors for, as the kernel has seen it in the last ten seconds. One
+/// that does not measure this knows of no pressure.
+fn is_busy() -> bool {
+    let text = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    pressure(&text).is_some_and(|percent| percent > BUSY)
+}
+
+/// From the first line of a file of `/proc/pressure`: `some avg10=1.53 avg60=...`.
+fn pressure(text: &str) -> Option<f64> {
+    let (_, rest) = text.lines().next()?.split_once("avg10=")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -275,6 +312,14 @@ mod tests {
         pool.run();
         assert_eq!(most.load(Ordering::SeqCst), 3);
         assert_eq!(pool.outcomes()["part"].passed, 40);
+    }
+
+    #[test]
+    fn the_pressure_is_that_of_the_last_ten_seconds() {
+        let text = "some avg10=81.50 avg60=2.00 avg300=0.00 total=1\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        assert_eq!(pressure(text), Some(81.5));
+        assert_eq!(pressure(""), None);
+        assert_eq!(pressure("some avg10="), None);
     }
 
     #[test]
