@@ -174,8 +174,7 @@ impl Run<'_> {
         });
     }
 
-    /// What machines wait for is compiled first. What makes environments is compiled, and everything else that no test
-    /// waits for is done, while machines wait for Buildbot.
+    /// What tests wait for is compiled first, and everything else is done while machines wait for Buildbot.
     fn full(&self) {
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -188,7 +187,7 @@ impl Run<'_> {
             let (built, package) = mpsc::channel();
             scope.spawn(move || self.build(&built));
             let (built, environments) = mpsc::channel();
-            scope.spawn(move || patiently(|| self.build_environments(&built)));
+            scope.spawn(move || self.build_environments(&built));
 
             let Some(Compiled {
                 tests, programs, ..
@@ -241,8 +240,10 @@ impl Run<'_> {
         if let Some(package) = package {
             // As above.
             let _ = built.send(package);
-            self.stages
-                .attempt("environments", || deb::check_environments(self.workspace));
+            patiently(|| {
+                self.stages
+                    .attempt("environments", || deb::check_environments(self.workspace))
+            });
         }
     }
 
