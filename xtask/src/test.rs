@@ -36,6 +36,31 @@ const WITH_ENVIRONMENTS: [&str; 6] = [
     "rebuild",
 ];
 
+/// Programs of tests that no table promises for each release: every test in them runs on one of the releases, half of the
+/// tests on each, unless all or one release is asked for. Two processors have no time for more on every change.
+const IN_TURN: [&str; 20] = [
+    "adopt",
+    "debconf_answers",
+    "debconf_dialog",
+    "debconf_file",
+    "debconf_services",
+    "debian",
+    "doctor",
+    "environments",
+    "environments_interrupted",
+    "farm",
+    "hosts",
+    "lifecycle",
+    "many",
+    "metrics",
+    "newcomer",
+    "rebuild",
+    "repository",
+    "repository_changes",
+    "tasks",
+    "web",
+];
+
 /// For cargo: the examples in documents, with the features that the tests see.
 const DOCUMENTS: [&str; 6] = [
     "test",
@@ -74,12 +99,17 @@ pub(crate) struct Arguments {
     /// Leave out the tests of other releases than this one
     #[arg(long)]
     release: Option<Release>,
+    /// Run every test on each release, also those that take turns
+    #[arg(long, conflicts_with_all = ["fast", "release"])]
+    every: bool,
 }
 
 /// What the parts of a run share.
 struct Run<'run> {
     workspace: &'run Path,
     releases: Vec<Release>,
+    /// Whether the tests in [`IN_TURN`] run on each of them.
+    every: bool,
     stages: Stages,
     pool: Pool<'run>,
 }
@@ -103,6 +133,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         releases: arguments
             .release
             .map_or(Release::ALL.to_vec(), |release| vec![release]),
+        every: arguments.every || arguments.release.is_some(),
         stages: Stages::new(if arguments.fast { 6 } else { 12 }),
         // Most tests wait for Buildbot, systemd or dpkg most of their time.
         pool: Pool::new(4 * cores, &timings),
@@ -308,10 +339,11 @@ impl Run<'_> {
         if test.name.starts_with(arm64::MODULE) {
             return false;
         }
-        Release::ALL.iter().all(|release| {
-            let is_of = |part: &str| part == release.code_name();
-            self.releases.contains(release) || !test.name.split("::").any(is_of)
-        })
+        let Some((release, name)) = of_release(&test.name) else {
+            return true;
+        };
+        let is_in_turn = !self.every && IN_TURN.contains(&test.program.name.as_str());
+        self.releases.contains(&release) && (!is_in_turn || release == whose_turn(name))
     }
 
     /// Adds tests of machines and of the package. They are run by root, with sudo if need be: booting takes root,
@@ -371,6 +403,19 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// Which part of the suite a test belongs to.
+/// The release that a test is of, and its name without that.
+fn of_release(name: &str) -> Option<(Release, &str)> {
+    let mut parts = name.split("::");
+    let release = parts.find_map(|part| part.parse().ok())?;
+    Some((release, parts.next_back()?))
+}
+
+/// The release on which a test runs that takes turns: always the same, so that a failure comes again.
+fn whose_turn(name: &str) -> Release {
+    let sum: usize = name.bytes().map(usize::from).sum();
+    Release::ALL[sum % Release::ALL.len()]
+}
+
 fn part(test: &Test) -> &'static str {
     match test.program.package.as_str() {
         MACHINES => MACHINES,
@@ -410,6 +455,29 @@ fn check(command: &mut Command) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_takes_turns_has_one_release() {
+        assert_eq!(
+            of_release("trixie::a_name"),
+            Some((Release::Trixie, "a_name"))
+        );
+        assert_eq!(of_release("tests::a_name"), None);
+        assert_eq!(whose_turn("b"), Release::ALL[0]);
+        assert_eq!(whose_turn("a"), Release::ALL[1]);
+    }
+
+    /// What no table shows would else be missed there by nobody.
+    #[test]
+    fn what_a_table_promises_for_each_release_takes_no_turns() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/machine/tests");
+        for program in IN_TURN {
+            let path = tests.join(program).with_extension("rs");
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let has_rows = text.contains(" fault(") || text.contains(" attack(");
+            assert!(!has_rows, "{program}");
+        }
+    }
 
     /// `matrix` calls it on the emulated machine alone, which has a command of its own.
     #[test]
