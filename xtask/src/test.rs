@@ -407,7 +407,7 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
 fn of_release(name: &str) -> Option<(Release, &str)> {
     let mut parts = name.split("::");
     let release = parts.find_map(|part| part.parse().ok())?;
-    Some((release, parts.next_back()?))
+    Some((release, parts.last()?))
 }
 
 /// The release on which a test runs that takes turns: always the same, so that a failure comes again.
