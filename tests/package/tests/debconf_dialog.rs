@@ -11,7 +11,7 @@ const LINKS: &str = "/etc/systemd/system/multi-user.target.wants";
 const PROGRAMS: [&str; 3] = ["whiptail", "apt-utils", "debconf-i18n"];
 
 const PATH: &str = "Directory of the Conda installation:";
-const ENVIRONMENT: &str = "Conda environment that holds Buildbot:";
+const ENVIRONMENT: &str = "Conda environment that contains Buildbot:";
 const SERVICES: &str = "Services to start at boot:";
 const USER: &str = "Account that runs Buildbot:";
 const MASTER: &str = "Directory of the Buildbot master:";
