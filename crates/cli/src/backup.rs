@@ -30,13 +30,13 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Copy it to this directory too, which root alone can write; `-` is standard output
+    /// Also copy the backup to this directory, which only root can write; `-` is standard output
     #[arg(long, value_name = "DIR", allow_hyphen_values = true)]
     to: Option<PathBuf>,
-    /// As `backup-to` of the configuration says; what the timer calls
+    /// Copy it to the directory that `backup-to` sets; for the timer
     #[arg(long, hide = true, conflicts_with = "to")]
     scheduled: bool,
-    /// Print what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

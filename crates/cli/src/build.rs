@@ -28,9 +28,9 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Number of the build; by default the last one that failed, or else the last one
+    /// Number of the build; by default the last failed build, or else the last build
     number: Option<u64>,
-    /// Consider builds of this builder only
+    /// Consider only builds of this builder
     #[arg(long, value_name = "NAME")]
     builder: Option<String>,
 }

@@ -15,7 +15,7 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The words between the name of the command and the one that is being typed
+    /// The words between the command name and the word that is being typed
     #[arg(last = true)]
     words: Vec<String>,
 }

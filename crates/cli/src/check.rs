@@ -11,7 +11,7 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// File to check instead of the host's own, for instance before it is put in place
+    /// File to check instead of the installed configuration
     file: Option<PathBuf>,
 }
 

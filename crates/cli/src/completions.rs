@@ -10,7 +10,7 @@ use crate::output;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The shell that will read them
+    /// The shell
     shell: Target,
 }
 

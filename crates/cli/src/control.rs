@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// Instances, such as `master` or `worker@gpu`
     #[arg(value_name = "REF", required = true)]
     references: Vec<InstanceRef>,
-    /// With `enable` and `disable`: start or stop it as well
+    /// With `enable` and `disable`: also start or stop the instance
     #[arg(long)]
     now: bool,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     /// Instance to drain, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

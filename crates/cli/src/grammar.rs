@@ -12,12 +12,9 @@ use clap::Command;
 /// The verbs that help shows, below their headings.
 pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
     ("Set up", &["create", "adopt", "remove"]),
+    ("Monitor", &["list", "status", "logs", "build", "doctor"]),
     (
-        "See what happens",
-        &["list", "status", "logs", "build", "doctor"],
-    ),
-    (
-        "Workers of other hosts",
+        "Workers on other hosts",
         &["invite", "join", "revoke", "rotate"],
     ),
     ("Operate", &["drain", "run", "recover"]),
@@ -32,13 +29,13 @@ pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
 /// Examples for `buildbot-conda --help` and its manual page.
 const EXAMPLES: &str = "\
 Examples:
-  sudo buildbot-conda create master       a master: http://localhost:8010/
-  sudo buildbot-conda create worker       a worker of it
-  buildbot-conda list                     what runs, and what it does
-  buildbot-conda logs -f master           the log of the master, as it grows
-  sudo buildbot-conda doctor              what is wrong, and what fixes it
+  sudo buildbot-conda create master       create a master on port 8010
+  sudo buildbot-conda create worker       create a worker for it
+  buildbot-conda list                     show all instances
+  buildbot-conda logs -f master           follow the log of the master
+  sudo buildbot-conda doctor              find problems and their fixes
   sudo buildbot-conda set worker drain 30min
-  sudo systemctl restart buildbot-master  services are ordinary ones";
+  sudo systemctl restart buildbot-master  restart a service";
 
 const EXAMPLES_OF_SET: &str = "\
 Examples:
@@ -99,7 +96,7 @@ fn keys() -> String {
         writeln!(text, "  {:<17} {}", key.written(), key.meaning)
             .expect("writing to a string succeeds");
     }
-    text + "\nbuildbot-conda.toml(5) has their values and defaults.\n"
+    text + "\nSee buildbot-conda.toml(5) for the values and defaults.\n"
 }
 
 #[cfg(test)]

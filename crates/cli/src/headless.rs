@@ -20,17 +20,17 @@ use crate::system::values::Mode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Boot without a desktop from the next boot on
+    /// Boot without a desktop, starting with the next boot
     On(Change),
-    /// Boot again to what was before `on`
+    /// Restore the boot target from before `on`
     Off(Change),
-    /// Say what the next boot is for
+    /// Show the target of the next boot
     Status(Status),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Change {
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

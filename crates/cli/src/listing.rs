@@ -17,10 +17,10 @@ pub(crate) struct Options {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Exit 1 when an enabled instance, or the one named, is not active
+    /// Exit with status 1 if an enabled instance, or the given one, is not active
     #[arg(long)]
     fail_if_down: bool,
-    /// Show it anew every 2 seconds, until interrupted
+    /// Refresh the output every 2 seconds until interrupted
     #[arg(long, conflicts_with_all = ["json", "fail_if_down"])]
     watch: bool,
 }

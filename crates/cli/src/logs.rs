@@ -14,19 +14,19 @@ use crate::system::{journal, systemd};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Instance whose log is shown, such as `master` or `worker@gpu`; without it, those of all
+    /// Instance to show, such as `master` or `worker@gpu`; by default all
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
-    /// Go on showing what is added, until interrupted
+    /// Show new entries as they are added, until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Show the last N entries; 100, or all with `--since`
+    /// Show the last N entries; by default 100, or all with `--since`
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<u64>,
-    /// Show entries of this level and of worse ones
+    /// Show entries of this level and of more severe ones
     #[arg(long, value_name = "LEVEL", ignore_case = true)]
     level: Option<Level>,
-    /// Show entries from this time on, such as `today`, `-2h` or `2026-05-17 08:00`
+    /// Show entries since this time, such as `today`, `-2h` or `2026-05-17 08:00`
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     since: Option<String>,
 }

@@ -56,12 +56,17 @@ use crate::database::Failure;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::search_path;
 
-/// Buildbot from a Conda environment, as systemd services
+/// Run Buildbot from Conda environments as systemd services
 #[derive(Debug, Parser)]
 #[command(name = "buildbot-conda", version, max_term_width = 100)]
 struct Arguments {
-    /// Use DIR in place of `/`, and leave the running system alone
-    #[arg(long, global = true, value_name = "DIR", help_heading = "Everywhere")]
+    /// Use DIR as the root, and do not touch the running system
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
     root: Option<PathBuf>,
 
     #[command(subcommand)]
@@ -70,72 +75,72 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Create a master or a worker that serves, in one command
+    /// Create and start a master or a worker
     #[command(subcommand)]
     Create(create::Verb),
-    /// Take over units that were written by hand, or go back to them
+    /// Replace units that were written by hand, or restore them
     Adopt(adopt::Arguments),
-    /// Stop an instance, disable it and remove it from the configuration
+    /// Stop and disable an instance, and remove its configuration
     Remove(remove::Arguments),
-    /// List every instance with its state
+    /// List all instances with their states
     List(list::Arguments),
-    /// Show the state of all instances, or one in detail
+    /// Show the state of all instances, or of one in detail
     Status(status::Arguments),
-    /// Show the journal of an instance, or of all
+    /// Show the journal of one instance, or of all
     Logs(logs::Arguments),
-    /// Show what came of a build, and the end of the log of what failed
+    /// Show the result of a build, and why it failed
     Build(build::Arguments),
-    /// Examine everything that can be wrong, and print what fixes it
+    /// Find problems, and print the commands that fix them
     Doctor(doctor::Arguments),
     /// Let running builds finish, then stop an instance
     Drain(drain::Arguments),
     /// Run a command in an activated environment
     Run(run::Arguments),
-    /// Print the line by which a worker of another host joins a master
+    /// Invite a worker on another host: print a line for `join`
     Invite(farm::InviteArguments),
-    /// Make a worker by the line that its master has printed
+    /// Create a worker from the line that `invite` has printed
     Join(farm::JoinArguments),
-    /// Close a master to a worker, or to an invitation
+    /// Revoke the access of a worker, or an invitation
     Revoke(farm::RevokeArguments),
-    /// Give a worker another password
+    /// Change the password of a worker
     Rotate(farm::RotateArguments),
-    /// Roll back or complete what an interrupted command has left
+    /// Roll back or complete an interrupted command
     Recover(recover::Arguments),
-    /// Change one key of the configuration, keeping its comments
+    /// Set a key of the configuration, and keep the comments
     Set(set::Arguments),
-    /// Remove one key of the configuration, so that its default applies
+    /// Remove a key of the configuration, so its default applies
     Unset(set::UnsetArguments),
-    /// Check the configuration and name every problem in it
+    /// Check the configuration, and report every error
     Check(check::Arguments),
-    /// Show what an instance uses: settings, unit and drop-in
+    /// Show the effective settings, unit and drop-in of an instance
     Show(show::Arguments),
-    /// Back up a master's database, while it runs or not
+    /// Back up the database of a running or stopped master
     Backup(backup::Arguments),
-    /// Restore a stopped master's database, or list its backups
+    /// Restore the database of a stopped master, or list backups
     Restore(restore::Arguments),
-    /// Back up and upgrade a stopped master's database
+    /// Back up and upgrade the database of a stopped master
     Upgrade(upgrade::Arguments),
     /// Create, update, roll back and verify managed environments
     #[command(subcommand)]
     Env(env::Verb),
-    /// Export this host to files, apply them, or name every difference
+    /// Export this host to files, apply them, or show differences
     #[command(subcommand)]
     Host(host::Verb),
-    /// Boot without a graphical desktop, or with it again
+    /// Boot with or without a graphical desktop
     #[command(subcommand)]
     Headless(headless::Verb),
     /// Create, extend and verify a signed apt repository
     #[command(subcommand)]
     Repo(repo::Verb),
-    /// Print the completions of a shell for this command
+    /// Print the completions for a shell
     Completions(completions::Arguments),
-    /// Print what may come next on the command line
+    /// Print the candidates for the next word of a command line
     #[command(hide = true)]
     Candidates(candidates::Arguments),
     /// Write the manual pages of this command
     #[command(hide = true)]
     Manual(manual::Arguments),
-    /// What the units call
+    /// Commands that the units run
     #[command(subcommand, hide = true)]
     Service(service::Verb),
     /// `systemctl start`
@@ -156,7 +161,7 @@ enum Verb {
     /// `systemctl disable`
     #[command(hide = true)]
     Disable(control::Arguments),
-    /// What the package's maintainer scripts call
+    /// Commands that the maintainer scripts run
     #[command(subcommand, hide = true)]
     Package(package::Verb),
 }

@@ -14,7 +14,7 @@ use crate::grammar::GROUPS;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Directory to write them to, `buildbot-conda.1` and one for each verb
+    /// Directory for the pages, `buildbot-conda.1` and one for each verb
     directory: PathBuf,
     /// The date at the foot of each page
     #[arg(long, value_name = "YYYY-MM-DD", default_value = "")]

@@ -12,10 +12,10 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave the host as it is and forget what was begun; the steps are kept in a file
+    /// Leave the host as it is and discard the unfinished command; its steps are stored in a file
     #[arg(long)]
     give_up: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -30,13 +30,13 @@ pub(crate) struct Arguments {
     /// Instance to remove, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Remove its directory, backups and credentials too
+    /// Also remove its directory, backups and credentials
     #[arg(long)]
     data: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -38,23 +38,23 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Name of a backup as `--list` shows it, or the path of one from elsewhere, or of a copy of a `state.sqlite`; the
-    /// youngest when none is given
+    /// Name of a backup as shown by `--list`, or the path of a backup from elsewhere or of a copy of a `state.sqlite`;
+    /// by default the newest backup
     #[arg(value_name = "BACKUP", conflicts_with = "list")]
     backup: Option<String>,
-    /// The backup from elsewhere is on standard input: its file may be root's
+    /// Read the backup from standard input, as its file may be owned by root
     #[arg(long, hide = true, requires = "backup")]
     from_stdin: bool,
-    /// Print the name of the backup from before the upgrade by this prefix, if that was the last one
+    /// Print the name of the backup from before the upgrade with this prefix, if that was the last upgrade
     #[arg(long, hide = true, value_name = "PREFIX", conflicts_with_all = ["backup", "list"])]
     of_upgrade: Option<PathBuf>,
-    /// List the backups, youngest first
+    /// List the backups, newest first
     #[arg(long)]
     list: bool,
     /// Print the list as JSON
     #[arg(long, requires = "list")]
     json: bool,
-    /// Print what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long, conflicts_with = "list")]
     dry_run: bool,
 }

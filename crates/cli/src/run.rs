@@ -28,11 +28,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<PathBuf>,
 
-    /// The environment: a name, also that of a managed one, a path, or nothing for base
+    /// The environment: a name (also of a managed one), a path, or an empty text for base
     #[arg(long, value_name = "ENV")]
     env: Option<OsString>,
 
-    /// The instance whose settings apply, such as `master` or `worker@gpu`; without it, the defaults
+    /// The instance whose settings apply, such as `master` or `worker@gpu`; by default `[defaults]`
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
 

@@ -25,10 +25,10 @@ use crate::system::{managed, systemd};
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]
 pub(crate) struct Arguments {
-    /// Show what would be changed, and change nothing
+    /// Show the lines that would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Optional instance, then key and value; without an instance `[defaults]` is changed
+    /// Optional instance, then key and value; without an instance, `[defaults]` is changed
     #[arg(
         num_args = 1..,
         required = true,
@@ -41,10 +41,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(override_usage = "buildbot-conda unset [--dry-run] [REF] KEY")]
 pub(crate) struct UnsetArguments {
-    /// Show what would be changed, and change nothing
+    /// Show the lines that would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Optional instance, then the key; without an instance `[defaults]` is changed
+    /// Optional instance, then the key; without an instance, `[defaults]` is changed
     #[arg(num_args = 1..=2, required = true, value_name = "[REF] KEY")]
     words: Vec<String>,
 }

@@ -16,11 +16,11 @@ use crate::settings::{Fingerprint, Settings, Url, Word, valid_for};
 /// What to do with a repository.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a new repository, without packages yet
+    /// Create a new repository without packages
     Create(Create),
-    /// Add packages, and publish them
+    /// Add packages and publish them
     Add(Add),
-    /// Sign the present packages anew, before clients refuse them or after a change of the settings
+    /// Sign the current packages again: regularly, and after changed settings
     Refresh(Refresh),
     /// Verify signatures, indexes and packages, and list the packages
     Verify(Verify),
@@ -29,28 +29,28 @@ pub enum Verb {
 /// The settings of a new repository.
 #[derive(Debug, Args)]
 pub struct Create {
-    /// The directory, which a web server can publish as it is
+    /// The directory, which a web server can publish unchanged
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Fingerprint of an Ed25519 key of your gpg; may be given again, and then all of them sign
+    /// Fingerprint of an Ed25519 key of your gpg; can be repeated, so that all keys sign
     #[arg(long = "key", value_name = "FINGERPRINT", required = true)]
     keys: Vec<Fingerprint>,
-    /// Where clients find the directory, such as `https://apt.example/debian`
+    /// Address of the directory for clients, such as `https://apt.example/debian`
     #[arg(long)]
     url: Url,
-    /// What clients see as its origin, and what its files are called
+    /// Name of the repository: its origin for clients, and the names of its files
     #[arg(long, default_value = "internal")]
     name: Word,
     /// The suite in the clients' sources
     #[arg(long, default_value = "stable")]
     suite: Word,
-    /// How long clients believe a signed state
+    /// How long a signature is valid
     #[arg(long, value_name = "DURATION", default_value = "90days", value_parser = valid_for)]
     valid_for: Duration,
-    /// How many versions of each package to keep; all of them, if not given
+    /// Number of versions of each package to keep; by default all
     #[arg(long, value_name = "NUMBER")]
     keep: Option<NonZeroUsize>,
-    /// Print what would be made, and make nothing
+    /// Show what would be created, and create nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -61,13 +61,13 @@ struct Publish {
     /// The repository's directory
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// How many versions of each package to keep, other than the settings say
+    /// Number of versions of each package to keep, instead of the configured one
     #[arg(long, value_name = "NUMBER")]
     keep: Option<NonZeroUsize>,
-    /// Read the key's passphrase from FILE; gpg-agent asks for it otherwise
+    /// Read the passphrase of the key from FILE; otherwise gpg-agent asks for it
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// Print what would change, and change nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

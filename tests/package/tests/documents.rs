@@ -56,7 +56,7 @@ fn tree(package: &Package) -> Vec<Node> {
                 .map(|verb| [words.as_slice(), std::slice::from_ref(verb)].concat()),
         );
         let options = entries(&help, "Options:")
-            .chain(entries(&help, "Everywhere:"))
+            .chain(entries(&help, "Global options:"))
             .filter_map(|entry| {
                 let mut parts = entry.split_whitespace().map(|word| word.trim_matches(','));
                 parts.find(|word| word.starts_with("--"))

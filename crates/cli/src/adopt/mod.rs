@@ -53,28 +53,28 @@ const LARGEST: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Instances to adopt, such as `master` or `worker@gpu`; all that there are by default
+    /// Instances to adopt, such as `master` or `worker@gpu`; by default all
     #[arg(value_name = "REF")]
     references: Vec<InstanceRef>,
-    /// The Conda installation, where units and scripts do not tell it
+    /// The Conda installation, if the units and scripts do not name it
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<String>,
-    /// The environment, a name or an absolute path, where they do not tell it
+    /// The environment, if they do not name it: a name or an absolute path
     #[arg(long, value_name = "ENV")]
     conda_env: Option<String>,
-    /// The directory with `buildbot.tac`, where they do not tell it; for one instance
+    /// The directory of `buildbot.tac`, if they do not name it; for a single instance
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
-    /// The account that shall run it, where they do not tell it
+    /// The account that runs the instance, if they do not name it
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Go back to what the last `adopt` has put aside
+    /// Restore the units that the last `adopt` replaced
     #[arg(
         long,
         conflicts_with_all = ["references", "conda_root", "conda_env", "directory", "user"]
     )]
     undo: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -29,10 +29,10 @@ use crate::system::values::{Identity, Mode};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Port of the web pages on this machine; by default 8010, or the next one that is free
+    /// Port of the web pages on this machine; by default 8010, or the next free port
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     web_port: Option<u16>,
-    /// Port for the workers on this machine, instead of a socket that nobody else can take
+    /// Port for the workers on this machine, instead of a protected socket
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     worker_port: Option<u16>,
 }

@@ -30,21 +30,21 @@ use crate::system::values::Mode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Make a master: directory, database, starter `master.cfg`, a password for its workers
+    /// Create a master with a starter configuration
     Master(master::Arguments),
-    /// Make a worker, for the master on this host or one elsewhere
+    /// Create a worker for a master on this host or on another one
     Worker(worker::Arguments),
 }
 
 /// What both take.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// The part after `@` of a further instance; without it, the plain one
+    /// Name of an additional instance, the part after `@`; by default none
     pub(crate) name: Option<InstanceName>,
-    /// Where it is made; an empty directory, or none yet
+    /// Directory of the instance; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<String>,
-    /// The account that runs it
+    /// The account that runs the instance
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The Conda installation, instead of the configured one
@@ -53,13 +53,13 @@ pub(crate) struct Common {
     /// The environment, instead of the configured one: a name or an absolute path
     #[arg(long, value_name = "ENV")]
     pub(crate) conda_env: Option<String>,
-    /// Read the password of the workers from a file, in its first line
+    /// Read the password of the workers from the first line of a file
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
     pub(crate) password_file: Option<std::path::PathBuf>,
-    /// Read the password of the workers from standard input, in its first line
+    /// Read the password of the workers from the first line of standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

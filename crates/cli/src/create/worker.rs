@@ -29,17 +29,17 @@ use crate::system::values::{Identity, Mode};
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// The master: `HOST` or `HOST:PORT` (port 9989 by default), or an instance on this host; by default the master on this
+    /// The master: `HOST`, `HOST:PORT` (default port 9989) or an instance on this host; by default the master on this
     /// host
     #[arg(long, value_name = "MASTER")]
     master: Option<String>,
-    /// The name by which the master knows the worker
+    /// The worker's name at the master
     #[arg(long, value_name = "NAME")]
     worker_name: Option<WorkerName>,
-    /// Connect by TLS, and check the master's certificate
+    /// Connect with TLS, and verify the master's certificate
     #[arg(long)]
     tls: bool,
-    /// Who is responsible for the worker, for the master's web pages
+    /// Contact for the worker, shown on the master's web pages
     #[arg(long, value_name = "TEXT")]
     admin: Option<String>,
 }

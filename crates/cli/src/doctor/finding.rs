@@ -17,65 +17,65 @@ const LONGEST: usize = 600;
 )]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Check {
-    /// The configuration can be read, is root's alone, and every key of it is good
+    /// The configuration is readable, owned by root, and valid
     Configuration,
-    /// Every worker runs as an account of its own
+    /// Every worker runs as its own account
     SharedAccount,
     /// The account of an instance exists
     Account,
-    /// The files of the package are there, and root's
+    /// The files of the package exist and are owned by root
     Package,
-    /// needrestart leaves workers alone
+    /// needrestart does not restart workers
     Needrestart,
-    /// The credentials are there, and for root's eyes only
+    /// The credentials exist, and only root can read them
     Credentials,
-    /// The directory is set up and belongs to the account
+    /// The directory is set up and owned by the account
     Directory,
-    /// The service can write what is in its directory
+    /// The service can write the files in its directory
     Ownership,
-    /// Files with secrets are not readable by everybody
+    /// Files with secrets are not readable by everyone
     Secrets,
-    /// No `twistd.pid` of upstream's own commands is left over
+    /// No stale `twistd.pid` of Buildbot's own commands exists
     PidFile,
-    /// The environment can be activated and has Python and Buildbot
+    /// The environment can be activated and contains Python and Buildbot
     Environment,
-    /// conda itself would take the same environment
+    /// conda itself would select the same environment
     Resolution,
-    /// The files of the environment are those of its packages
+    /// The files of the environment match its packages
     Packages,
     /// The environment has not changed since the service started
     Changed,
-    /// The environment's Python runs, and imports what Buildbot needs
+    /// The environment's Python runs and can import what Buildbot needs
     Python,
-    /// Plugins of Buildbot can be imported
+    /// The plugins of Buildbot can be imported
     Plugins,
-    /// Python need not compile Buildbot at every start
+    /// Python does not have to compile Buildbot at every start
     Bytecode,
     /// `buildbot.tac` can be run
     Tac,
     /// The worker can be asked to finish its builds
     AllowShutdown,
-    /// `buildbot checkconfig` takes the master's configuration
+    /// `buildbot checkconfig` accepts the master's configuration
     Checkconfig,
-    /// The database is at the schema of the Buildbot installed
+    /// The schema of the database matches the installed Buildbot
     Database,
-    /// Nobody else has the ports
+    /// No other program uses the ports
     Ports,
-    /// The certificates of the ports are valid, and will be for a while
+    /// The certificates of the ports are valid and do not expire soon
     Certificates,
     /// The worker reaches its master
     Connection,
-    /// No other unit file hides the package's
+    /// No other unit file overrides the package's
     UnitFile,
     /// The unit is not masked
     UnitMasked,
-    /// No drop-in undoes what the package and the configuration say
+    /// No drop-in overrides the package and the configuration
     UnitDropIns,
-    /// systemd has read unit files and configuration as they are now
+    /// systemd has loaded the current unit files and configuration
     UnitReload,
     /// The unit starts at boot
     UnitEnabled,
-    /// The unit runs
+    /// The unit is running
     UnitState,
     /// Every unit that starts at boot is configured
     UnitConfigured,
@@ -83,9 +83,9 @@ pub(crate) enum Check {
     Unfinished,
     /// The clock is synchronised
     Clock,
-    /// There is room on the file systems
+    /// The file systems have free space
     Space,
-    /// The kernel and systemd have what the units need
+    /// The kernel and systemd support what the units need
     System,
     /// The machine boots without a desktop
     BootTarget,

@@ -52,25 +52,25 @@ use scene::{Scene, Viewer};
     reason = "each is an option of its own"
 )]
 pub(crate) struct Arguments {
-    /// Instance to examine, such as `master` or `worker@gpu`; all of them by default
+    /// Instance to examine, such as `master` or `worker@gpu`; by default all
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
-    /// Do these checks alone, separated by commas
+    /// Run only these checks, separated by commas
     #[arg(long, value_name = "CHECK", value_delimiter = ',')]
     only: Vec<Check>,
-    /// Show also what is in order, and what could not be looked at
+    /// Also show checks that passed, and what could not be examined
     #[arg(long)]
     all: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Do what is safe: nothing that runs is disturbed, no data is touched
+    /// Apply the safe fixes, which disturb no running service and touch no data
     #[arg(long, conflicts_with = "json")]
     fix: bool,
-    /// With `--fix`, say what would be done, and do nothing
+    /// With `--fix`: show what would be done, and change nothing
     #[arg(long, requires = "fix")]
     dry_run: bool,
-    /// Print facts as the service user; this program calls itself so
+    /// Print facts as the service user; for internal use
     #[arg(long, hide = true, requires = "reference")]
     inside: bool,
 }

@@ -16,25 +16,25 @@ use crate::system::context::Context;
 /// Where what is in an environment comes from.
 #[derive(Debug, Args)]
 pub(super) struct Source {
-    /// Channel for an `environment.yml` instead of its own: a name, a URL or a directory; may be given again
+    /// Channel for an `environment.yml`, instead of its own: a name, a URL or a directory; can be repeated
     #[arg(long = "channel", value_name = "CHANNEL")]
     channels: Vec<String>,
-    /// Another address for what is below a URL, tried first; may be given again
+    /// Mirror for addresses below a URL, which is tried first; can be repeated
     #[arg(long = "mirror", value_name = "URL=MIRROR")]
     mirrors: Vec<String>,
-    /// Which environment of a `pixi.lock`
+    /// The environment of a `pixi.lock` to use
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// MiB that packages may have when they are unpacked, all together
+    /// Maximum size of all unpacked packages together, in MiB
     #[arg(long, value_name = "MIB")]
     max_size: Option<u64>,
-    /// Files that packages may have, all together
+    /// Maximum number of files of all packages together
     #[arg(long, value_name = "COUNT")]
     max_files: Option<u64>,
-    /// How many times the size of its archive a package may have
+    /// Maximum size of a package, as a multiple of its archive
     #[arg(long, value_name = "FACTOR")]
     max_ratio: Option<u64>,
-    /// Use what is cached or local, and no network
+    /// Use only cached and local packages, without network access
     #[arg(long)]
     offline: bool,
 }

@@ -17,19 +17,19 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// What it is called
+    /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// What is in it: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`; by default
+    /// File with the packages: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`; by default
     /// `/usr/share/buildbot-conda/environment.yml`, a Buildbot from conda-forge
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
-    /// Say which packages it would have, and make nothing
+    /// Show the packages that would be installed, and create nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print its packages as JSON
+    /// Print the packages as JSON
     #[arg(long)]
     json: bool,
 }

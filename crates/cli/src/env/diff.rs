@@ -15,13 +15,13 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The one before: a name, NAME@GENERATION, or the path of any environment of Conda's
+    /// The old environment: a name, NAME@GENERATION, or the path of a Conda environment
     #[arg(value_name = "ENV")]
     before: String,
-    /// The one after; without it, the first is what serves, and compared to the generation before it
+    /// The new environment; by default, the current generation of ENV is compared with its previous one
     #[arg(value_name = "OTHER")]
     after: Option<String>,
-    /// Print it as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -17,16 +17,16 @@ use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// This environment alone
+    /// Only this environment
     #[arg(value_name = "NAME")]
     name: Option<EnvironmentName>,
-    /// Also empty the cache of packages, which are then fetched again when they are needed
+    /// Also empty the package cache; packages are downloaded again when they are needed
     #[arg(long)]
     cache: bool,
-    /// Say what would be removed, and remove nothing
+    /// Show what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print what is removed as JSON, a list of paths
+    /// Print the removed paths as a JSON list
     #[arg(long)]
     json: bool,
 }

@@ -19,10 +19,10 @@ use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// This environment alone
+    /// Only this environment
     #[arg(value_name = "NAME")]
     name: Option<EnvironmentName>,
-    /// Print them as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

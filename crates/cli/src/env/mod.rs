@@ -31,27 +31,27 @@ use crate::system::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Make an environment from a file that says what is in it
+    /// Create an environment from a file that lists its packages
     Create(create::Arguments),
-    /// Make a new generation beside the one that serves, try it, and let it serve
+    /// Create a new generation, test it, and make it current
     Update(update::Arguments),
-    /// Let an earlier generation serve again
+    /// Make an earlier generation current again
     Rollback(rollback::Arguments),
-    /// Bring instances back that an interrupted command has left with another generation than the one that serves
+    /// Return instances to the current generation after an interruption
     Recover(recovery::Arguments),
-    /// List environments, their generations and who uses them
+    /// List environments, their generations and the instances that use them
     List(list::Arguments),
     /// Show the packages of an environment
     Show(show::Arguments),
-    /// Show what differs between two generations or environments
+    /// Show the differences between two generations or environments
     Diff(diff::Arguments),
-    /// Check that every file is still what its package brought
+    /// Verify that every file is unchanged since its package was installed
     Verify(verify::Arguments),
-    /// Print a lock that makes the same environment again, anywhere
+    /// Print a lock, which recreates the same environment on any host
     Lock(lock::Arguments),
     /// Remove an environment with all its generations
     Remove(remove::Arguments),
-    /// Remove generations that nobody uses any more
+    /// Remove generations that are no longer used
     Gc(gc::Arguments),
 }
 

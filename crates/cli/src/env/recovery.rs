@@ -22,10 +22,10 @@ use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Which environment
+    /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// Wait until no other command changes it
+    /// Wait until no other command changes the environment
     #[arg(long)]
     wait: bool,
 }

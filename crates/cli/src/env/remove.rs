@@ -15,13 +15,13 @@ use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Which environment
+    /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// Say what would be removed, and remove nothing
+    /// Show what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print what is removed as JSON, a list of paths
+    /// Print the removed paths as a JSON list
     #[arg(long)]
     json: bool,
 }

@@ -19,22 +19,22 @@ use crate::system::context::Context;
     reason = "each is an option of the command line"
 )]
 pub(crate) struct Arguments {
-    /// Which environment
+    /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// Generation, or the beginning of its name; without it, the one that served before
+    /// The generation, or the beginning of its name; by default the previous one
     #[arg(value_name = "GENERATION")]
     generation: Option<String>,
-    /// Let running instances go on with the generation they have until they are restarted
+    /// Do not restart running instances; they use their generation until the next restart
     #[arg(long)]
     no_restart: bool,
-    /// Restore the databases of its masters from before the upgrade as well: builds since then are lost
+    /// Also restore the databases of the masters from before the upgrade: builds since then are lost
     #[arg(long, conflicts_with_all = ["no_restart", "json"])]
     with_database: bool,
-    /// Say what would change, and change nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print what changes as JSON
+    /// Print the changes as JSON
     #[arg(long)]
     json: bool,
 }

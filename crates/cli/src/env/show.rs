@@ -13,10 +13,10 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The environment: a name, NAME@GENERATION, or the path of any environment of Conda's
+    /// The environment: a name, NAME@GENERATION, or the path of a Conda environment
     #[arg(value_name = "ENV")]
     target: String,
-    /// Print them as JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -15,21 +15,21 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Which environment
+    /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// What is in it from now on: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
+    /// File with the new packages: an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
     #[command(flatten)]
     source: Source,
-    /// Let running instances go on with the old generation until they are restarted
+    /// Do not restart running instances; they use the old generation until the next restart
     #[arg(long)]
     no_restart: bool,
-    /// Say what would change, and change nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print what changes as JSON
+    /// Print the changes as JSON
     #[arg(long)]
     json: bool,
 }

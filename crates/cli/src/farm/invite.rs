@@ -21,28 +21,28 @@ use crate::{output, table};
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The name of the new worker
+    /// Name of the new worker
     #[arg(value_name = "NAME", required_unless_present = "list")]
     name: Option<WorkerName>,
-    /// The master, where this host has several
+    /// The master, if this host has several
     #[arg(long, value_name = "REF")]
     master: Option<InstanceRef>,
-    /// How long the line can be used
+    /// How long the invitation is valid
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-    /// How many builds the worker runs at a time; by default as many as there are
+    /// Maximum number of simultaneous builds of the worker; unlimited by default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     slots: Option<u32>,
-    /// The name or address by which the other host reaches this one; by default this host's full name
+    /// Name or address at which the other host reaches this one; by default the full host name
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// The port for workers of other hosts, when the first of them is invited
+    /// Port for workers on other hosts, set with the first invitation
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
-    /// List the invitations, and what became of them
+    /// List the invitations and their states
     #[arg(long, conflicts_with_all = ["name", "slots", "host", "port", "dry_run"])]
     list: bool,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -30,13 +30,12 @@ const LONGEST: u64 = 4096;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The part after `@` of the worker's instance; without it the plain one, or where that is taken one with the
-    /// worker's name
+    /// Name of the instance, the part after `@`; by default none, or the worker's name if that instance exists
     name: Option<InstanceName>,
-    /// Read the line from a file; `-` is standard input
+    /// Read the invitation from a file; `-` is standard input
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Have the master's host make the line, by ssh and there with sudo where that is needed
+    /// Create the invitation on the master's host with ssh, and with sudo if needed
     #[arg(
         long,
         value_name = "ssh://HOST",
@@ -44,13 +43,13 @@ pub(crate) struct Arguments {
         requires = "worker_name"
     )]
     via: Option<String>,
-    /// The name of the worker, for `--via`
+    /// Name of the worker, for `--via`
     #[arg(long, value_name = "NAME", requires = "via")]
     worker_name: Option<WorkerName>,
-    /// Where it is made; an empty directory, or none yet
+    /// Directory of the instance; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
-    /// The account that runs it
+    /// The account that runs the instance
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// The Conda installation, instead of the configured one
@@ -59,10 +58,10 @@ pub(crate) struct Arguments {
     /// The environment, instead of the configured one: a name or an absolute path
     #[arg(long, value_name = "ENV")]
     conda_env: Option<String>,
-    /// Who is responsible for the worker, for the master's web pages
+    /// Contact for the worker, shown on the master's web pages
     #[arg(long, value_name = "TEXT")]
     admin: Option<String>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

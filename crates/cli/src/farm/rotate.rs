@@ -23,13 +23,13 @@ const TTL: Duration = Duration::from_hours(24);
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The worker, as its master knows it
+    /// The worker's name at the master
     #[arg(value_name = "NAME")]
     name: WorkerName,
-    /// The master, where this host has several
+    /// The master, if this host has several
     #[arg(long, value_name = "REF")]
     master: Option<InstanceRef>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

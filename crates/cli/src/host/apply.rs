@@ -22,22 +22,22 @@ const LOOKS: usize = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The profile
+    /// Directory of the profile
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Take credentials that the host does not have from files of their names in this directory
+    /// Read missing credentials from files with their names in this directory
     #[arg(long, value_name = "DIR")]
     secrets: Option<PathBuf>,
-    /// Leave what runs as it is: it takes what changed when somebody restarts it
+    /// Do not restart running instances; they apply the changes at the next restart
     #[arg(long)]
     no_restart: bool,
-    /// Another address for what is below a URL, for environments; may be given again
+    /// Mirror for addresses below a URL, for environments; can be repeated
     #[arg(long = "mirror", value_name = "URL=MIRROR")]
     mirrors: Vec<String>,
-    /// Make environments of what is cached or local, without network
+    /// Create environments only from cached and local packages, without network access
     #[arg(long)]
     offline: bool,
-    /// Say what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

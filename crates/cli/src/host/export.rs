@@ -23,26 +23,27 @@ const WORKER_FILES: [&str; 3] = ["buildbot.tac", "info/admin", "info/host"];
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Where the profile is written; a new or empty directory, or a profile that is brought up to date
+    /// Directory of the profile: new, empty, or an existing profile, which is updated
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Also the files that instances are made of: `buildbot.tac`, `master.cfg`, a worker's `info`
+    /// Include the files of instances: `buildbot.tac`, `master.cfg`, a worker's `info`
     #[arg(long, conflicts_with = "without_files")]
     with_files: bool,
-    /// Another file of instances, such as what `master.cfg` imports: a path in their directories; may be given again
+    /// Include another file of instances, such as a module that `master.cfg` imports: a path in their directories; can
+    /// be repeated
     #[arg(
         long = "with-file",
         value_name = "PATH",
         conflicts_with = "without_files"
     )]
     extra: Vec<String>,
-    /// No files of instances, though the profile has had some
+    /// Include no files of instances, even if the profile contains some
     #[arg(long)]
     without_files: bool,
-    /// Something that looks like a secret and is none, as the refusal calls it; may be given again
+    /// A value that looks like a secret but is not one, as named in the error message; can be repeated
     #[arg(long = "not-secret", value_name = "FILE:NAME")]
     not_secret: Vec<String>,
-    /// Say which files would be written or removed, and touch nothing
+    /// Show the files that would be written or removed, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -32,11 +32,11 @@ use crate::system::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Write what this host is into a directory, for version control; secrets by their names alone
+    /// Write a profile of this host, without secrets, for version control
     Export(export::Arguments),
-    /// Bring this host to what a profile says, and say each change
+    /// Change this host to match a profile, and show each change
     Apply(apply::Arguments),
-    /// Name everything in which this host is not what a profile says
+    /// Show every difference between this host and a profile
     Verify(verify::Arguments),
 }
 

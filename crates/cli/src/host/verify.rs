@@ -14,7 +14,7 @@ use crate::system::context::Context;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// The profile
+    /// Directory of the profile
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// Print the differences as JSON

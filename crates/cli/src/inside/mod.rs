@@ -32,11 +32,11 @@ use crate::system::context::Context;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Make {
-    /// Report what keeps this account from what standard input names
+    /// Report why this account cannot access what standard input names
     Access { directory: PathBuf },
-    /// Make what stands on standard input in an empty directory
+    /// Create what standard input describes in an empty directory
     Fill { directory: PathBuf },
-    /// Remove what is in a directory
+    /// Remove the contents of a directory
     Clear {
         directory: PathBuf,
         /// Keep the directory itself
@@ -45,17 +45,17 @@ pub(crate) enum Make {
     },
     /// Show a master's configuration, and whether it can be changed
     SeeList { path: PathBuf },
-    /// Change the list of workers in it as standard input says
+    /// Change its list of workers as standard input describes
     EditList { path: PathBuf },
-    /// Open a file and hand it over by the socket that standard input is
+    /// Open a file and pass it through the socket on standard input
     Open { path: PathBuf },
-    /// Answer what standard input asks about a directory, for `host`
+    /// Answer the questions on standard input about a directory, for `host`
     Look { directory: PathBuf },
-    /// Write a file of a directory as standard input says, for `host apply`
+    /// Write a file of a directory as standard input describes, for `host apply`
     Put { directory: PathBuf },
-    /// Make an environment as standard input says, for `host apply`
+    /// Create an environment as standard input describes, for `host apply`
     Environment { prefix: PathBuf },
-    /// Write the profile that stands on standard input, for `host export`
+    /// Write the profile from standard input, for `host export`
     Profile { directory: PathBuf },
 }
 

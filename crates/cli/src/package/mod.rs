@@ -25,36 +25,36 @@ const PROTOCOL: u32 = 1;
 pub(crate) enum Verb {
     /// Print the version of these verbs
     Protocol,
-    /// Print the answer that debconf starts from, as its protocol has it
+    /// Print the answer that debconf starts from, in its protocol
     Offer {
         question: Question,
-        /// `true` for an answer that waits to be acted on
+        /// `true` for an answer that is not applied yet
         waits: String,
-        /// What debconf remembers
+        /// The answer that debconf has stored
         remembered: String,
-        /// Version that was configured last, empty when none was
+        /// The last configured version, or empty
         version: String,
     },
     /// Fail unless the configuration accepts an answer
     Check {
         question: Question,
         answer: String,
-        /// The answer about the master's directory
+        /// The answer for the master's directory
         master: String,
     },
-    /// Print whether an answer is to be acted on, and the answer that debconf keeps
+    /// Print whether to apply an answer, and the answer that debconf stores
     Settle {
         question: Question,
         answer: String,
         version: String,
     },
-    /// Make the account and the configuration, and enable the units
+    /// Create the account and the configuration, and enable the units
     Configure {
         version: String,
-        /// For each question its name, `true` if its answer waits to be acted on, and the answer
+        /// For each question its name, `true` if its answer is not applied yet, and the answer
         answers: Vec<String>,
     },
-    /// Have systemd read the units, and start them after an installation
+    /// Reload systemd units, and start them after an installation
     Start,
     /// Stop the units before a removal
     Stop,

@@ -28,40 +28,40 @@ use crate::system::systemd;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Bring a changed configuration into effect, and fail if it is not
+    /// Apply a changed configuration, and fail if it is not applied
     Reload(Arguments),
-    /// Let running builds finish for as long as `drain` says, before systemd ends the rest
+    /// Wait for running builds as long as `drain` specifies, before systemd stops the rest
     Stop(Arguments),
-    /// Back up and upgrade the database, then start; what the runner becomes when that is needed
+    /// Back up and upgrade the database, then start; the runner replaces itself with this command if needed
     Prepare {
         /// Instance, such as `master` or `master@nightly`
         #[arg(value_name = "REF")]
         reference: InstanceRef,
     },
-    /// Give the service user what root has left in an instance's directory
+    /// Give files that root has left in an instance's directory to the service user
     #[command(hide = true)]
     Own {
         /// Instance, such as `master` or `worker@gpu`
         #[arg(value_name = "REF")]
         reference: InstanceRef,
     },
-    /// Print which unit file runs, and whether it is ours
+    /// Print which unit file is in effect, and whether it is the package's
     #[command(hide = true)]
     UnitFile {
-        /// Names of units, such as `buildbot-master.service`; those of ours when none is given
+        /// Names of units, such as `buildbot-master.service`; by default those of the package
         #[arg(value_name = "UNIT")]
         names: Vec<String>,
     },
-    /// Say what comes next after an installation
+    /// Print the next step after an installation
     #[command(hide = true)]
     NextStep,
-    /// Revoke invitations that were not used in their time, and renew certificates; what a timer calls
+    /// Revoke expired invitations and renew certificates; for the timer
     #[command(hide = true)]
     Upkeep,
-    /// What `env update` asks of a generation, as the service user
+    /// Test a generation for `env update`, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
-    /// What `create` and `remove` have done as the service user
+    /// Steps of `create` and `remove` that run as the service user
     #[command(subcommand, hide = true)]
     Make(Make),
 }
@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
     /// Instance, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Directory with the unit's credentials, there or not; the units give it
+    /// Directory of the unit's credentials, which may be missing; set by the units
     #[arg(long, value_name = "DIR")]
     credentials: Option<PathBuf>,
 }

@@ -65,12 +65,12 @@ pub const KEYS: [Key; 15] = [
     key(
         "backup-every",
         Effect::Backup,
-        "backups of a master's database: `off`, `hourly`, `daily`, ...",
+        "how often the database is backed up: `off`, `daily`, ...",
     ),
     key(
         "backup-to",
         Effect::Backup,
-        "directory that root alone can write, for copies of those backups",
+        "directory for copies of these backups, writable only by root",
     ),
     key(
         "conda-env",
@@ -84,12 +84,12 @@ pub const KEYS: [Key; 15] = [
     ),
     table(
         "credentials",
-        "file of a secret, relative to /etc/buildbot-conda/credentials",
+        "secret file, relative to /etc/buildbot-conda/credentials",
     ),
     key(
         "directory",
         Effect::Restart,
-        "directory of the instance, where `buildbot.tac` is",
+        "directory of the instance, which contains `buildbot.tac`",
     ),
     key(
         "drain",
@@ -98,7 +98,7 @@ pub const KEYS: [Key; 15] = [
     ),
     table(
         "environment",
-        "variable that is set after the environment is activated",
+        "environment variable, set after the activation",
     ),
     key(
         "group",
@@ -129,7 +129,7 @@ pub const KEYS: [Key; 15] = [
     key(
         "watchdog",
         Effect::Restart,
-        "how long an instance may hang before it is restarted, or `off`",
+        "how long an instance may hang before a restart, or `off`",
     ),
 ];
 
