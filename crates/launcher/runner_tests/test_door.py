@@ -154,8 +154,9 @@ def test_workers_of_this_host_and_of_others_build_and_each_has_its_own_password(
     # The same name and password from elsewhere: whoever is there stays.
     other.stop()
     twin = network.worker("far", None, "worker-twin")
-    twin.wait_status("^refused by ", patience=30)
-    assert twin.stop() == 0
+    # Buildbot's worker gives up at this refusal, so it may have ended by itself before it is asked to.
+    twin.wait_status("^(gave up: )?refused by ", patience=30)
+    twin.stop()
     assert far.status().startswith("connected to ") and near.status().startswith("connected to ")
     assert far.stop() == 0
     master.force()

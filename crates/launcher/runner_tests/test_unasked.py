@@ -5,16 +5,23 @@ import time
 
 from instances import wait_until
 
-STOP_SOON = """
+STOP = """
+import os
 from twisted.internet import reactor
-if not hasattr(reactor, 'stopped_soon'):
-    reactor.stopped_soon = True
-    reactor.callFromThread(reactor.callLater, 3, reactor.stop)
+
+def stop():
+    if os.path.exists('stop'):
+        reactor.stop()
+    else:
+        reactor.callLater(0.1, stop)
+
+reactor.callFromThread(stop)
 """
 
 
 def test_end_from_inside_is_a_failure(python, make):
-    master = make.master(python, extra=STOP_SOON).start().ready()
+    master = make.master(python, extra=STOP).start().ready()
+    (master.directory / "stop").touch()
     assert master.wait() == 1, master.tell()
     assert "nobody had asked for it" in master.status()
 
