@@ -111,10 +111,12 @@ fn piuparts_passes(release: Release) {
 fn fish_offers_verbs_and_options(release: Release) {
     let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
     let verbs = root.must("fish --command 'complete --do-complete \"buildbot-conda \"'");
-    for verb in ["list", "status", "service"] {
+    for verb in ["list", "status", "create"] {
         assert!(verbs.contains(&format!("{verb}\t")), "{verbs}");
     }
-    assert!(!verbs.contains("manual\t"), "{verbs}");
+    for hidden in ["manual", "service"] {
+        assert!(!verbs.contains(&format!("{hidden}\t")), "{verbs}");
+    }
     let options = root.must("fish --command 'complete --do-complete \"buildbot-conda list --\"'");
     assert!(options.contains("--json\t"), "{options}");
 }
