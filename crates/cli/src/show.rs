@@ -77,6 +77,9 @@ fn effective(instance: &Instance) -> String {
     line("log", instance.log.as_str());
     line("upgrade", instance.upgrade.as_str());
     line("hardening", instance.hardening.as_str());
+    if let Some(name) = &instance.name {
+        line("name", name.as_str());
+    }
     if instance.reference.role == Role::Master {
         line("backup-every", instance.backup_every.as_str());
         if let Some(directory) = &instance.backup_to {

@@ -283,6 +283,42 @@ impl FromStr for CredentialName {
     }
 }
 
+/// What a master is called in its database: letters, digits and `_.:/@+-`, a letter or digit first, at most 200 bytes.
+/// Buildbot's own names, `HOSTNAME:DIRECTORY`, are mostly among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MasterName(String);
+
+impl MasterName {
+    /// Longest name, in bytes.
+    const MAX_LENGTH: usize = 200;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for MasterName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let all = text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.:/@+-".contains(&byte));
+        let first = text.starts_with(|first: char| first.is_ascii_alphanumeric());
+        if all && first && text.len() <= Self::MAX_LENGTH {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(ValueError::new(format!(
+            "`{}` is no name of a master",
+            text.escape_debug()
+        ))
+        .with_hint(
+            "write letters, digits, `_`, `.`, `:`, `/`, `@`, `+` and `-`, a letter or digit first, at most 200 in all",
+        ))
+    }
+}
+
 /// The file of a credential: below the credentials directory, or an absolute path.
 pub(crate) fn credential_file(directory: &str, text: &str) -> Result<AbsolutePath, ValueError> {
     if text.starts_with('/') {

@@ -285,6 +285,9 @@ fn runner_arguments(runner: OsString, instance: &Instance, root: Option<&Path>) 
     for (name, value) in options {
         arguments.extend([name.into(), value.into()]);
     }
+    if let Some(name) = &instance.name {
+        arguments.extend(["--name".into(), name.as_str().into()]);
+    }
     if let Some(root) = root {
         arguments.extend(["--root".into(), root.into()]);
     }

@@ -140,13 +140,13 @@ fn the_runner_gets_role_directory_and_settings() {
     host.write(
         "etc/buildbot-conda/config.toml",
         &host.configuration(
-            "drain = '2min'\nstart-timeout = '1500ms'\nlog = 'both'\nupgrade = 'manual'\n",
+            "drain = '2min'\nstart-timeout = '1500ms'\nlog = 'both'\nupgrade = 'manual'\nname = 'farm'\n",
         ),
     );
     let said = lines(&host.launch());
     let expect = format!(
         "{root}/usr/libexec/buildbot-conda/runner.py master {root}/srv/master --reference master \
-         --start-timeout 1.500 --drain 120 --log both --upgrade manual",
+         --start-timeout 1.500 --drain 120 --log both --upgrade manual --name farm",
         root = host.root()
     );
     let expect: Vec<&str> = expect.split(' ').collect();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{BackupEvery, Hardening, Log, Upgrade};
 use crate::names::InstanceRef;
-use crate::values::{AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, VariableName};
+use crate::values::{
+    AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, MasterName, VariableName,
+};
 
 /// Everything that one instance uses, nothing left open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct Instance {
     pub conda_env: CondaEnv,
     /// Where `buildbot.tac` is.
     pub directory: AbsolutePath,
+    /// What a master is called in its database; none for Buildbot's own name of it.
+    pub name: Option<MasterName>,
     /// Variables set after activation; those of the instance win over the defaults'.
     pub environment: BTreeMap<VariableName, String>,
     /// Credentials by name, with the absolute file each is loaded from.

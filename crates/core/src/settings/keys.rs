@@ -61,7 +61,7 @@ const fn table(name: &'static str, meaning: &'static str) -> Key {
 }
 
 /// All of them, by name.
-pub const KEYS: [Key; 15] = [
+pub const KEYS: [Key; 16] = [
     key(
         "backup-every",
         Effect::Backup,
@@ -114,6 +114,11 @@ pub const KEYS: [Key; 15] = [
         "log",
         Effect::Restart,
         "`journal`, or `both` to write `twistd.log` as well",
+    ),
+    key(
+        "name",
+        Effect::Restart,
+        "name of a master in its database, independent of its host",
     ),
     key(
         "start-timeout",

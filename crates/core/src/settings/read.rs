@@ -14,8 +14,8 @@ use super::{BackupEvery, Hardening, Log, Upgrade, Word, keys};
 use crate::names::{InstanceRef, Role};
 use crate::paths;
 use crate::values::{
-    self, AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, ValueError, VariableName,
-    Watchdog,
+    self, AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, MasterName, ValueError,
+    VariableName, Watchdog,
 };
 
 type Key<'i> = Spanned<DeString<'i>>;
@@ -30,6 +30,8 @@ pub(super) struct Layer {
     pub(super) conda_env: Option<CondaEnv>,
     pub(super) directory: Option<AbsolutePath>,
     pub(super) directory_at: Option<Range<usize>>,
+    pub(super) name: Option<MasterName>,
+    pub(super) name_at: Option<Range<usize>>,
     pub(super) environment: BTreeMap<VariableName, String>,
     pub(super) credentials: BTreeMap<CredentialName, Credential>,
     pub(super) drain: Option<Duration>,
@@ -148,19 +150,16 @@ impl Reader<'_> {
         if name == "defaults" {
             if let Some(table) = self.table(name, value, Affects::Everything) {
                 let layer = self.layer(name, table, &Affects::Everything);
-                if let Some(at) = &layer.directory_at {
-                    self.problem(
-                        at.clone(),
-                        "defaults.directory",
-                        Affects::Everything,
-                        ValueError {
-                            reason: "a directory belongs to one instance".to_owned(),
-                            hint: Some(
-                                "move it to the table of the instance, such as `[master]`"
-                                    .to_owned(),
-                            ),
-                        },
-                    );
+                for (at, key) in [(&layer.directory_at, "directory"), (&layer.name_at, "name")] {
+                    let Some(at) = at else { continue };
+                    let error = ValueError {
+                        reason: format!("a {key} belongs to one instance"),
+                        hint: Some(
+                            "move it to the table of the instance, such as `[master]`".to_owned(),
+                        ),
+                    };
+                    let path = format!("defaults.{key}");
+                    self.problem(at.clone(), &path, Affects::Everything, error);
                 }
                 self.document.defaults = layer;
             }
@@ -249,7 +248,7 @@ impl Reader<'_> {
                 }
                 "log" => layer.log = self.word(&path, value, affects),
                 "upgrade" => layer.upgrade = self.word(&path, value, affects),
-                "backup-every" | "backup-to" if is_of_worker(affects) => {
+                "backup-every" | "backup-to" | "name" if is_of_worker(affects) => {
                     let error = ValueError {
                         reason: "a worker has no database".to_owned(),
                         hint: Some(
@@ -260,6 +259,10 @@ impl Reader<'_> {
                 }
                 "backup-every" => layer.backup_every = self.word(&path, value, affects),
                 "backup-to" => layer.backup_to = self.parsed(&path, value, affects),
+                "name" => {
+                    layer.name = self.parsed(&path, value, affects);
+                    layer.name_at = Some(at);
+                }
                 "hardening" => layer.hardening = self.word(&path, value, affects),
                 _ => {
                     let hint = closest(name, &keys::names())

@@ -327,6 +327,7 @@ fn instance(section: &Section, below: &Layer) -> Instance {
         conda_root: own.conda_root.clone().unwrap_or(defaults.conda_root),
         conda_env: own.conda_env.clone().unwrap_or(defaults.conda_env),
         directory: directory(section).expect("a section without a directory has a problem"),
+        name: own.name.clone(),
         environment: merged(&below.environment, &own.environment),
         credentials: merged(&below.credentials, &own.credentials)
             .into_iter()
