@@ -1,7 +1,7 @@
 """The door to `buildbot_conda_runner`, which lies beside this file and runs one Buildbot instance.
 
 Usage: runner.py ROLE DIRECTORY [--reference REF] [--start-timeout SECONDS] [--log journal|both]
-                 [--upgrade auto|manual] [--drain SECONDS] [--root DIR]
+                 [--upgrade auto|manual] [--drain SECONDS] [--name NAME] [--root DIR]
 
 Owned here: where that package's bytecode is kept. The package serves every version of Python, so
 it comes without; compiling it anew at each start would take 20 ms and leave 4 MB of memory behind.

@@ -14,14 +14,14 @@ class Refusal(Exception):
 
 
 class Options:
-    """The command line: role, directory, reference, start_timeout and drain (seconds), log, upgrade."""
+    """The command line: role, directory, reference, start_timeout and drain (seconds), log, upgrade, name."""
 
     CHOICES = {"log": ("journal", "both"), "upgrade": ("auto", "manual")}
 
     def __init__(self, arguments):
         self.log, self.upgrade = "journal", "auto"
         self.start_timeout, self.drain = 90.0, 0.0
-        self.root = None
+        self.root = self.name = None
         words = []
         rest = list(arguments)
         while rest:
@@ -49,7 +49,7 @@ class Options:
         elif name in self.CHOICES:
             if value not in self.CHOICES[name]:
                 raise Refusal(USAGE, "`--%s` must be %s" % (name, " or ".join(self.CHOICES[name])))
-        elif name not in ("reference", "root"):
+        elif name not in ("name", "reference", "root"):
             raise Refusal(USAGE, "unknown option `--%s`" % name)
         setattr(self, name.replace("-", "_"), value)
 

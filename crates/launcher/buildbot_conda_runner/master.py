@@ -37,6 +37,7 @@ class Master(Role):
         self.previous = None  # the configuration in effect, while another is read
         self.router = self.outage = self.serving = None
         self.away = None  # what is not there, or not to be had, without which there is no serving
+        self.old_name = None  # what Buildbot has called it, where the configuration has another name
         self.others = ""  # who serves from the same database, once an older schema was found
         self.certificates = {}  # what `reload.stamps` gave when the ports were opened
         self.door, self.attached = Door(runner), Attached(runner.database.state, runner.journal)
@@ -58,6 +59,10 @@ class Master(Role):
         if by_websocket is not None:
             liveness.mend(by_websocket.BuildbotWebSocketServerProtocol)
         remember_descriptions()
+        if self.runner.options.name:
+            from . import naming
+
+            self.old_name = naming.give(master, self.runner.options.name)
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory and credentials.is_needed(self.report.status["buildbot"]):
             credentials.mend(directory)
@@ -159,11 +164,38 @@ class Master(Role):
 
     def _lock(self, setting_up):
         """Have the database for this master, once it has been set up and before anything is written."""
-        if self.url.startswith("sqlite") or not hasattr(setting_up, "addCallback"):
+        is_alone = self.url.startswith("sqlite")
+        if (is_alone and self.old_name is None) or not hasattr(setting_up, "addCallback"):
             return setting_up
-        from . import serving
+        from . import naming, serving
 
-        return setting_up.addCallback(lambda found: serving.begin(self).addCallback(lambda _: found))
+        def begin(_):
+            if not is_alone:
+                found = {"name": self.master.name, "place": naming.place(self.master.db.pool.engine.url)}
+                self.report.change(database=found)
+            return serving.begin(self)
+
+        begun = setting_up.addCallback(begin)
+        if self.old_name is not None:
+            begun.addCallback(
+                lambda _: naming.take_along(self, self.old_name, lambda asked: serving.is_served(asked, self.old_name))
+            )
+        return begun
+
+    def stand_by(self, message):
+        """Another serves by this master's name."""
+        self.journal.write(NOTICE, message)
+        if self.state == "standby":
+            self.report.change(message=message)
+            return
+        self.state = "standby"
+        self.runner.stand_by(message)
+
+    def take_over(self, message):
+        self.state = "starting"
+        self.report.change("starting", message)
+        # systemd takes it for started, and watches it.
+        self.runner.vouch(self.runner.too_late)
 
     def _database_failed(self, error):
         self.errors.append(error)

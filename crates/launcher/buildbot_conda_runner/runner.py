@@ -69,7 +69,7 @@ class Runner:
     def stop_at_once(self, _number, _frame):
         """TERM and INT during a start: no build runs yet, and a configuration may never return."""
         self.report.withdraw_reload()
-        self.hard_exit(0, "stopped during the start")
+        self.hard_exit(0, "stopped" if self.report.status["state"] == "standby" else "stopped during the start")
 
     def stop_at_once_on_signals(self):
         signal.signal(signal.SIGTERM, self.stop_at_once)
@@ -234,11 +234,27 @@ class Runner:
     def stop_vouching(self):
         self.minder.forget("vouch", "enough")
 
+    def stand_by(self, message):
+        """The instance waits for as long as another serves: for systemd it has started."""
+        import gc
+
+        self.start_is_over()
+        self.imports.worked()
+        gc.enable()
+        self.report.change("standby", message, ["READY=1"])
+        self.vouch_by_reactor()
+
+    def vouch_by_reactor(self):
+        seconds = self.watchdog_seconds()
+        if seconds:
+            self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
+
     def started(self, message):
         """The instance serves: tell systemd, then catch up on what waited."""
         from twisted.internet import reactor
 
         self.start_is_over()
+        self.stop_vouching()
         # Before READY: whoever waits for it may send TERM at once. An end that nobody asked for is
         # a failure, and this is how it is told from a stop.
         if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
@@ -255,9 +271,7 @@ class Runner:
         self.imports.worked()
         self.report.change("running", message, ["READY=1"])
         reactor.callLater(1, self.settle)
-        seconds = self.watchdog_seconds()
-        if seconds:
-            self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
+        self.vouch_by_reactor()
         for number in sorted(self.pending):
             reactor.callLater(0, self.role.on_signal, number)
         self.pending.clear()

@@ -2,7 +2,7 @@
 
 Buildbot itself lets two masters of one name serve at once, and a newer one upgrade the schema below one that serves: both
 lose builds. Here a master that serves has its name for itself, and shares the schema with the others. It looks after the
-connection all the time: one that has lost the lock to another ends before it writes.
+connection all the time, and before each query: one that has lost the lock to another ends before it writes.
 """
 
 import os
@@ -15,11 +15,13 @@ from .holders import SCHEMA, SPACE, holders
 from .names import AWAY, WARNING
 from .reasons import error_text
 
-# Seconds between two looks at the connection, and between two attempts to have another.
-LOOK, AGAIN = 5, 1
+# Seconds between two looks at the connection, between two attempts to have another, and for which a look holds for queries.
+LOOK, AGAIN, FRESH = 5, 1, 1
 
 # Of a host that vanished the server hears nothing: it asks after 5 s, and forgets the connection, with its locks, after 20.
-SETTINGS = ("tcp_keepalives_idle = 5", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3")
+# The last, which PostgreSQL has from 12 on, is for an answer that was under way: nothing else is asked meanwhile.
+SETTINGS = ("tcp_keepalives_idle = 5", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3", "tcp_user_timeout = 20000")
+TIMEOUT_SINCE = 120000
 
 
 def number(name):
@@ -37,7 +39,7 @@ def others(connection):
 
 
 def begin(role):
-    """Take the locks for a Master; a Deferred, which fails where another has them."""
+    """Take the locks for a Master; a Deferred. Where another has them, it fails, or waits with the key `name`."""
     from twisted.internet import defer, threads
 
     master, engine = role.master, role.master.db.pool.engine
@@ -46,10 +48,17 @@ def begin(role):
     whose = "%s on %s" % (role.runner.options.reference, os.uname().nodename)
     serving = Serving(role.runner, engine, master.name, whose)
 
-    def taken(reason):
-        if reason:
-            role.away = reason
-            raise RuntimeError(reason)
+    def tried(reason):
+        if not reason:
+            return None
+        if role.runner.options.name:
+            from . import standby
+
+            return standby.wait(role, serving, reason)
+        role.away = reason
+        raise RuntimeError(reason)
+
+    def taken(_):
         if serving.is_possible:
             role.serving = serving
             serving.watch()
@@ -57,7 +66,16 @@ def begin(role):
             text = "the database is behind a pooler of connections: nothing keeps a second master from serving from it"
             role.journal.write(WARNING, text)
 
-    return threads.deferToThread(serving.take).addCallback(taken)
+    return threads.deferToThread(serving.take).addCallback(tried).addCallback(taken)
+
+
+def is_served(connection, name):
+    """Whether a master serves by a name; if not, none begins to before the end of the transaction."""
+    if not is_possible(connection.engine):
+        return False
+    cursor = connection.connection.cursor()
+    cursor.execute("select pg_try_advisory_xact_lock(%s, %s)", (SPACE, number(name)))
+    return not cursor.fetchone()[0]
 
 
 class Serving:
@@ -67,6 +85,8 @@ class Serving:
         self.runner, self.engine, self.name, self.whose = runner, engine, name, whose
         self.mutex = threading.RLock()
         self.connection = None
+        self.waiting = None  # a connection that has no locks yet
+        self.looked = -FRESH  # when the locks were last seen to be there
         # Behind a pooler a lock outlives whoever took it.
         self.is_possible = True
 
@@ -81,34 +101,44 @@ class Serving:
             cursor = connection.cursor()
             try:
                 cursor.execute("select pg_backend_pid()")
-                return connection, cursor
+                break
             except Exception:
                 if not may_be_old:
                     raise
+        if cursor.fetchone()[0] != connection.info.backend_pid:
+            self.is_possible = False
+        cursor.execute("select set_config('application_name', %s, false)", (self.whose,))
+        for setting in SETTINGS if connection.info.server_version >= TIMEOUT_SINCE else SETTINGS[:-1]:
+            cursor.execute("set " + setting)
+        return connection
 
     def take(self):
         """Why there is no serving, or None; raises what the database does."""
-        connection, cursor = self._connect()
-        if cursor.fetchone()[0] != connection.info.backend_pid:
-            self.is_possible = False
+        connection, self.waiting = self.waiting or self._connect(), None
+        if not self.is_possible:
             connection.close()
             return None
-        cursor.execute("select set_config('application_name', %s, false)", (self.whose,))
-        for setting in SETTINGS:
-            cursor.execute("set " + setting)
+        cursor = connection.cursor()
+        mine = number(self.name)
+        # The schema last: whoever waits for a name does not stand in the way of an upgrade.
         for function, lock, text in (
+            ("pg_try_advisory_lock", mine, "`%s` is served by %%s" % self.name),
             ("pg_try_advisory_lock_shared", SCHEMA, "the database is being upgraded by %s"),
-            ("pg_try_advisory_lock", number(self.name), "the master `%s` is served by %%s" % self.name),
         ):
             cursor.execute("select %s(%%s, %%s)" % function, (SPACE, lock))
             if not cursor.fetchone()[0]:
                 reason = text % (holders(cursor, lock) or "somebody")
-                connection.close()
+                cursor.execute("select pg_advisory_unlock_all()")
+                self.waiting = connection
                 return reason
-        self.connection = connection
+        self.connection, self.looked = connection, now()
         return None
 
     def watch(self):
+        from sqlalchemy import event
+
+        event.listen(self.engine, "connect", self._connected)
+        event.listen(self.engine, "engine_connect", self._asked)
         threading.Thread(target=self._watch, name="serving", daemon=True).start()
 
     def _watch(self):
@@ -126,14 +156,33 @@ class Serving:
             except Exception:  # the database is away; queries wait for it, and ask here first
                 pass
 
+    def _connected(self, *_):
+        """A new connection may be one to a database that has been away."""
+        self.looked = -FRESH
+
+    def _asked(self, _connection, *_):
+        """Ahead of a query."""
+        if now() - self.looked < FRESH:
+            return
+        try:
+            self.ensure()
+        except Exception as error:
+            from sqlalchemy.exc import DBAPIError, OperationalError
+
+            if isinstance(error, DBAPIError):
+                raise
+            raise OperationalError("select 1", None, error) from error
+
     def ensure(self):
         """Have the locks still, or again; ends the process if another has them. Raises what the database does."""
         with self.mutex:
             if self.connection is not None:
+                begun = now()
                 try:
                     cursor = self.connection.cursor()
                     cursor.execute("select 1")
                     cursor.fetchone()
+                    self.looked = begun
                     return
                 except Exception as error:
                     self.runner.journal.write(WARNING, "lost the lock of the database: %s" % error_text(error))
@@ -141,3 +190,8 @@ class Serving:
             reason = self.take()
             if reason:
                 self.runner.hard_exit(AWAY, reason)
+
+
+def now():
+    """Seconds, also those for which the host was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -295,6 +295,8 @@ class Instance:
 class Master(Instance):
     """A master with one worker `w1`, one builder `b1` and one force scheduler."""
 
+    host = "127.0.0.1"  # where its web pages are
+
     def configure(self, command="true", extra="", pb=None, www=None):
         """Write master.cfg: what b1 runs, lines to append, and ports (free ones by default)."""
         if not hasattr(self, "pb"):
@@ -305,7 +307,7 @@ class Master(Instance):
 
     def rest(self, path, **parameters):
         """GET below /api/v2, or POST of a JSON-RPC call when `method` is given."""
-        url = "http://127.0.0.1:%d/api/v2/%s" % (self.www, path)
+        url = "http://%s:%d/api/v2/%s" % (self.host, self.www, path)
         data = None
         if "method" in parameters:
             method = parameters.pop("method")
@@ -344,7 +346,7 @@ class Master(Instance):
         """The whole log of the step `sh` of a build."""
         path = "builders/b1/builds/%d/steps/sh/logs/stdio" % number
         log = self.rest(path)["logs"][0]["logid"]
-        url = "http://127.0.0.1:%d/api/v2/logs/%d/raw_inline" % (self.www, log)
+        url = "http://%s:%d/api/v2/logs/%d/raw_inline" % (self.host, self.www, log)
         with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.read().decode()
 

@@ -28,6 +28,9 @@ class Link:
                 ip("link", "add", port, "type", "veth", "peer", "name", end, "netns", self.namespace)
                 ip("link", "set", port, "master", self.bridge, "up")
                 ip("-n", self.namespace, "link", "set", end, "up")
+            # While it is cut, neither side shall find the other by the second.
+            ip("link", "set", self.port, "arp", "off")
+            ip("-n", self.namespace, "link", "set", "idle", "arp", "off")
             ip("address", "add", self.here + "/30", "dev", self.bridge)
             ip("link", "set", self.bridge, "up")
             ip("-n", self.namespace, "address", "add", self.there + "/30", "dev", self.end)

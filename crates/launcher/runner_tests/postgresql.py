@@ -8,9 +8,12 @@ import tempfile
 
 
 class Server:
-    """A server on a Unix socket of its own with one database, `buildbot`, of the role `bb`."""
+    """A server on a Unix socket of its own with one database, `buildbot`, of the role `bb`.
 
-    def __init__(self):
+    With an address, it is there for whoever comes from the same net, too.
+    """
+
+    def __init__(self, address=""):
         programs = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
         self.programs = max(programs, key=lambda path: float(path.parent.name))
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="runner-"))
@@ -22,18 +25,21 @@ class Server:
         try:
             self.run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--pgdata", self.place / "data")
             with open(self.place / "data" / "postgresql.conf", "a") as file:
-                file.write("listen_addresses = ''\nunix_socket_directories = '%s'\nfsync = off\n" % self.place)
+                file.write("listen_addresses = '%s'\n" % address)
+                file.write("unix_socket_directories = '%s'\nfsync = off\n" % self.place)
+            with open(self.place / "data" / "pg_hba.conf", "a") as file:
+                file.write("host all all samenet trust\n")
             self.start()
             self.sql("create role bb login", "create database buildbot owner bb")
         except BaseException:
             self.remove()
             raise
-        self.url = "postgresql+psycopg2://bb@/buildbot?host=%s" % self.place
+        self.url = "postgresql+psycopg2://bb@/buildbot?host=%s" % (address or self.place)
 
-    def run(self, program, *words):
+    def run(self, program, *words, stdout=subprocess.DEVNULL):
         user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if self.by_root else []
         command = [*user, str(self.programs / program), *map(str, words)]
-        return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd="/")
+        return subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=stdout, cwd="/")
 
     def start(self):
         self.run("pg_ctl", "--pgdata", self.place / "data", "--log", self.place / "log", "--wait", "start")
@@ -52,6 +58,11 @@ class Server:
     def sql(self, *statements):
         words = [word for statement in statements for word in ("--command", statement)]
         self.run("psql", "--quiet", "--host", self.place, "--username=postgres", *words, "postgres")
+
+    def ask(self, query):
+        """What a query in Buildbot's database answers, as text."""
+        words = ("--quiet", "--no-align", "--tuples-only", "--host", self.place, "--username=postgres", "--command", query)
+        return self.run("psql", *words, "buildbot", stdout=subprocess.PIPE).stdout.decode().strip()
 
     def disconnect(self):
         """End every connection of Buildbot's."""

@@ -30,7 +30,7 @@ def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server
     assert done.returncode == 0, done
     first.start().ready()
     assert second.start().wait() == 69, second.tell()
-    assert second.status().startswith("the master `farm` is served by `master@a on ")
+    assert second.status().startswith("`farm` is served by `master@a on ")
     # It ends, in whatever way.
     first.signal(signal.SIGKILL)
     first.wait()
@@ -50,7 +50,7 @@ def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server
     begun = time.monotonic()
     assert second.wait() == 69, second.tell()
     assert time.monotonic() - begun < 10
-    assert second.status().startswith("the master `farm` is served by `master@a on ")
+    assert second.status().startswith("`farm` is served by `master@a on ")
     assert first.rest("masters")["masters"][0]["active"]
     assert first.stop() == 0
 

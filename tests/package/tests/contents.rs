@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 70] = [
+const FILES: [(&str, &str); 72] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -119,6 +119,10 @@ const FILES: [(&str, &str); 70] = [
     ),
     (
         "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/naming.py",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/outage.py",
     ),
     (
@@ -156,6 +160,10 @@ const FILES: [(&str, &str); 70] = [
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/shortcuts.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/standby.py",
     ),
     (
         "-rw-r--r--",
