@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::output;
-use crate::survey::{NOT_SET_UP, Row};
+use crate::survey::{NOT_SET_UP, Row, STANDBY};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -62,7 +62,7 @@ pub(crate) fn show(
 /// An instance that is not to be started at boot, or that nobody has made yet, is not missed, unless it is asked for by
 /// name.
 fn is_down(state: &str, enabled: Option<bool>, named: bool) -> bool {
-    let serves = matches!(state, "active" | "reloading");
+    let serves = matches!(state, "active" | "reloading" | STANDBY);
     !serves && (named || (enabled != Some(false) && state != NOT_SET_UP))
 }
 
@@ -75,6 +75,7 @@ mod tests {
         for (state, enabled, of_all, named) in [
             ("active", Some(true), false, false),
             ("reloading", Some(true), false, false),
+            (STANDBY, Some(true), false, false),
             ("active", Some(false), false, false),
             ("failed", Some(true), true, true),
             ("activating", Some(true), true, true),

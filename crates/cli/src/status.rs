@@ -90,6 +90,10 @@ fn detail(row: &Row, context: &Context) -> String {
         let message = reload.message.as_deref().unwrap_or_default();
         line("last reload", &format!("{} {message}", reload.outcome));
     }
+    if let Some(database) = status.and_then(|status| status.database.as_ref()) {
+        let text = format!("{}, as `{}`", database.place, database.name);
+        line("database", &text);
+    }
     if let Some(worker) = status.and_then(|status| status.worker.as_ref()) {
         line("connection", &worker.connection);
     }

@@ -12,6 +12,7 @@ use buildbot_conda_core::values::AbsolutePath;
 use serde::Serialize;
 
 use crate::system::context::{Context, InvalidConfiguration};
+pub(crate) use crate::system::status_file::STANDBY;
 use crate::system::status_file::{self, StatusFile};
 use crate::system::systemd::{self, Unit};
 
@@ -25,7 +26,7 @@ pub(crate) struct Row {
     pub(crate) instance: String,
     /// `buildbot-worker@gpu.service`.
     pub(crate) unit: String,
-    /// systemd's word, [`NOT_SET_UP`], or `unknown` without systemd.
+    /// systemd's word, [`NOT_SET_UP`], [`STANDBY`], or `unknown` without systemd.
     pub(crate) state: String,
     /// Whether it is started at boot; none without systemd.
     pub(crate) enabled: Option<bool>,
@@ -111,10 +112,17 @@ fn row(
         Ok(instance) => environments_of(instance, unit),
         Err(_) => (None, None),
     };
+    let stands_by =
+        unit.state() == "active" && current.is_some_and(|status| status.state == STANDBY);
     Row {
         instance: reference.to_string(),
         unit: reference.unit_name(),
-        state: if is_set_up { unit.state() } else { NOT_SET_UP }.to_owned(),
+        state: match (is_set_up, stands_by) {
+            (false, _) => NOT_SET_UP,
+            (true, true) => STANDBY,
+            (true, false) => unit.state(),
+        }
+        .to_owned(),
         enabled: unit.enabled(),
         seconds: unit
             .since()

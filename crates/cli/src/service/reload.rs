@@ -13,7 +13,7 @@ use super::Service;
 use crate::system::checkconfig::{Checked, checkconfig};
 use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 use crate::system::main_process::MainProcess;
-use crate::system::status_file::StatusFile;
+use crate::system::status_file::{STANDBY, StatusFile};
 
 /// systemd ends a reload that takes too long, and the runner asks it for more time while there is
 /// reason to; so there is no limit of ours. It only has to be far away.
@@ -29,13 +29,19 @@ pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
 fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
     let main = &service.main;
     // Until it serves, a signal would kill it.
-    let serving = main.watch(NO_LIMIT, |status| {
-        matches!(status.state.as_str(), "running" | "reloading").then_some(())
+    let serving = main.watch(NO_LIMIT, |status| match status.state.as_str() {
+        "running" | "reloading" => Some(true),
+        STANDBY => Some(false),
+        _ => None,
     });
-    if serving.is_none() {
+    let Some(serves) = serving else {
         bail!("the master ended before it was serving");
-    }
+    };
     check_configuration(service)?;
+    if !serves {
+        // Kept by the runner: the configuration is in effect when it serves.
+        return main.signal(Signal::HUP);
+    }
     let number = |main: &MainProcess| {
         let reconfiguration = main.status().and_then(|status| status.reconfiguration);
         reconfiguration.map_or(0, |reconfiguration| reconfiguration.number)

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use super::Service;
 use crate::system::draining::{DRAIN_HINT, drains_on_signal};
+use crate::system::status_file::STANDBY;
 
 /// How long a master may take to notice that it is to stop.
 const NOTICE: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
     let main = &service.main;
     let running = main
         .status()
-        .is_some_and(|status| status.state != "starting");
+        .is_some_and(|status| !matches!(status.state.as_str(), "starting" | STANDBY));
     if !running {
         // Before it serves, a master has no builds, and the signal would end it in disorder.
         return Ok(());

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 
 use super::context::{Context, InvalidConfiguration};
 use super::main_process::MainProcess;
+use super::status_file::STANDBY;
 use super::systemd::{self, Unit};
 
 /// How long Buildbot may take to notice that it is to drain. A busy one takes a second or two.
@@ -76,7 +77,7 @@ pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result
             unit = reference.unit_name()
         );
     };
-    if status.state == "starting" {
+    if matches!(status.state.as_str(), "starting" | STANDBY) {
         return Ok(Plan::Stop);
     }
     if reference.role == Role::Worker {

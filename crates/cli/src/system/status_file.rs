@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 /// The format that this program reads. A newer runner may write more keys, never other meanings.
 const VERSION: u32 = 1;
+/// The state of a master that waits for another one of its name to end.
+pub(crate) const STANDBY: &str = "standby";
 /// Bytes; a real one has a few hundred.
 const LARGEST: u64 = 1 << 20;
 
@@ -18,7 +20,7 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StatusFile {
     version: u32,
-    /// `starting`, `running`, `reloading`, `stopping`, `stopped` or `failed`.
+    /// `starting`, [`STANDBY`], `running`, `reloading`, `stopping`, `stopped` or `failed`.
     pub(crate) state: ForeignText,
     /// The process that wrote it.
     pub(crate) pid: u32,
@@ -43,9 +45,20 @@ pub(crate) struct StatusFile {
     /// A worker's connection.
     #[serde(default)]
     pub(crate) worker: Option<WorkerStatus>,
+    /// The database of a master, where it is one of a server.
+    #[serde(default)]
+    pub(crate) database: Option<DatabaseStatus>,
     /// The certificates of a master's ports.
     #[serde(default)]
     pub(crate) certificates: Vec<Certificate>,
+}
+
+/// A database of a server, and what the master is called there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DatabaseStatus {
+    pub(crate) name: ForeignText,
+    /// In words, such as `` `buildbot` (postgresql) on db.example.org ``.
+    pub(crate) place: ForeignText,
 }
 
 /// A certificate that a master shows.

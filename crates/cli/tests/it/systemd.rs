@@ -1,9 +1,12 @@
 //! What systemd does not say is an error, whoever asks: nobody takes silence for a unit that runs, or for one that does
 //! not.
 
+use std::fs;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::house::{Host, Said, said};
+use crate::house::{Host, Said, said, write_program};
 
 /// A running system in namespaces of its own: systemd is there, and the configuration is this host's.
 const LIVE: &str = "set -e
@@ -62,6 +65,75 @@ fn a_systemctl_that_fails_is_an_error_for_every_verb() {
     let hint = "hint: `buildbot-conda status worker` shows why\n";
     let expect = format!("error: `systemctl reload buildbot-worker.service` {reason}{hint}");
     assert_eq!(live(&host, "service reload worker"), said(1, "", &expect));
+}
+
+#[test]
+fn a_standby_is_shown_as_such_and_is_not_down() {
+    let host = Host::configured("[master]\nuser = \"root\"\nconda-env = \"/opt/env\"\n");
+    let message = "standby: `farm` is served by `master on hosta` (10.0.0.7)";
+    host.add_program(
+        "systemctl",
+        &format!(
+            "#!/bin/sh\nprintf '%s\\n' Id=buildbot-master.service LoadState=loaded ActiveState=active MainPID=1 \
+             UnitFileState=enabled 'StatusText={message}'\n"
+        ),
+    );
+    let change = r#"mkdir -p /run/buildbot-conda/master
+        echo '{"version":1,"state":"standby","pid":1}' > /run/buildbot-conda/master/status.json"#;
+    let listed = live_after(&host, change, "list --fail-if-down");
+    assert_eq!(listed.status, Some(0), "{listed:?}");
+    let line = listed.stdout.lines().nth(1).unwrap_or_default();
+    assert!(line.starts_with("master    standby"), "{listed:?}");
+    assert!(listed.stdout.contains("is served by"), "{listed:?}");
+    let json = live_after(&host, change, "status master --fail-if-down --json");
+    assert_eq!(json.status, Some(0), "{json:?}");
+    assert!(json.stdout.contains("\"state\": \"standby\""), "{json:?}");
+    // It has no builds to wait for.
+    let drained = live_after(&host, change, "drain master --dry-run");
+    let expect = said(0, "systemctl stop buildbot-master.service\n", "");
+    assert_eq!(drained, expect);
+    // What it said before its end says nothing of the process that runs now.
+    let other = live_after(&host, &change.replace(":1}", ":2}"), "list");
+    assert!(!other.stdout.contains("master    standby"), "{other:?}");
+}
+
+#[test]
+fn a_standby_is_reloaded_after_a_check_and_stopped_without_a_word() {
+    let host = Host::empty();
+    let root = host.root();
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        &format!(
+            "[master]\nuser = \"root\"\nconda-env = \"{root}/env\"\ndirectory = \"{root}/master\"\n"
+        ),
+    );
+    host.write("env/conda-meta/history", "");
+    host.create_directory("env/bin");
+    host.create_directory("master");
+    let python = host.path("env/bin/python");
+    // It notes every signal; what is written to the host's directory is seen from here.
+    let change = r#"(trap 'echo HUP >> "$ROOT/got"' HUP; trap 'echo USR1 >> "$ROOT/got"' USR1
+          for i in $(seq 100); do sleep 0.1; done) >/dev/null 2>&1 &
+        export MAINPID=$!
+        mkdir -p /run/buildbot-conda/master
+        echo "{\"version\":1,\"state\":\"standby\",\"pid\":$MAINPID}" > /run/buildbot-conda/master/status.json"#;
+    let got = || fs::read_to_string(host.path("got")).unwrap_or_default();
+
+    let stopped = live_after(&host, change, "service stop master --credentials /none");
+    assert_eq!(stopped, said(0, "", ""));
+    write_program(&python, "#!/bin/sh\necho 'no such option'\nexit 1\n");
+    let reload = "service reload master --credentials /none";
+    let refused = live_after(&host, change, reload);
+    assert_eq!(refused.status, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("no such option"), "{refused:?}");
+    assert_eq!(got(), "");
+    write_program(&python, "#!/bin/sh\nprintf '\\nchecked to the end\\n'\n");
+    assert_eq!(live_after(&host, change, reload), said(0, "", ""));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while got().is_empty() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(got(), "HUP\n");
 }
 
 #[test]

@@ -242,7 +242,8 @@ fn status_shows_what_the_runner_wrote_as_foreign_text() {
     fs::write(
         directory.join("status.json"),
         r#"{"version":1,"state":"running","pid":1,"buildbot":"4.3.0\u202e","message":"a\u001b[31mb\nc",
-            "reconfiguration":{"number":2,"outcome":"aborted","message":"bad\tconfig"}}"#,
+            "reconfiguration":{"number":2,"outcome":"aborted","message":"bad\tconfig"},
+            "database":{"name":"farm\u001b","place":"`buildbot` (postgresql) on db:5432"}}"#,
     )
     .unwrap();
     let expect = "       instance: master
@@ -252,6 +253,7 @@ fn status_shows_what_the_runner_wrote_as_foreign_text() {
       directory: /srv/m
     environment: /opt/conda/envs/buildbot
     last reload: aborted bad config
+       database: `buildbot` (postgresql) on db:5432, as `farm\\u{1b}`
 ";
     assert_eq!(host.run(&["status", "master"]), said(0, expect, ""));
     let json = host.run(&["status", "master", "--json"]).stdout;
