@@ -1,7 +1,8 @@
 """Which workers have ever been attached to a master: `attached.json` in the state directory of the instance.
 
-It has `{"workers": {NAME: seconds since 1970}}`, the first time of each worker that the configuration has.
-`buildbot-conda invite` tells by it which invitations were used.
+It has `{"since": SECONDS, "workers": {NAME: SECONDS}}`, in seconds since 1970: from when on nothing is missing, and the
+first time of each worker that the configuration has. `buildbot-conda invite` tells by it which invitations were used.
+Where it is not there, or begins after an invitation, that is unknown.
 """
 
 import json
@@ -17,29 +18,38 @@ class Attached:
 
     def __init__(self, state, journal):
         self.path = os.path.join(state, "attached.json") if state else None
-        self.journal, self.workers = journal, {}
+        self.journal, self.is_kept = journal, True
         try:
             with open(self.path or os.devnull, "rb") as file:
-                self.workers = dict(json.load(file)["workers"])
+                found = json.load(file)
+                self.since, self.workers = int(found["since"]), dict(found["workers"])
         except (OSError, ValueError, TypeError, KeyError):
-            pass  # none was, as far as is known
+            self.since, self.workers = int(time.time()), {}
+            self._save()
 
     def note(self, name):
-        if name not in self.workers:
-            self.workers[name] = int(time.time())
+        if name not in self.workers or not self.is_kept:
+            self.workers.setdefault(name, int(time.time()))
             self._save()
 
     def keep(self, names):
         """Forget the workers that the configuration no longer has: another one may get the name."""
         kept = {name: when for name, when in self.workers.items() if name in names}
-        if kept != self.workers:
+        if kept != self.workers or not self.is_kept:
             self.workers = kept
             self._save()
 
     def _save(self):
         if self.path is None:
             return
+        content = {"since": self.since, "workers": self.workers}
         try:
-            replace_file(self.path, "%s.%d" % (self.path, os.getpid()), json.dumps({"workers": self.workers}) + "\n")
+            replace_file(self.path, "%s.%d" % (self.path, os.getpid()), json.dumps(content) + "\n")
+            self.is_kept = True
         except OSError as error:
+            self.is_kept = False
             self.journal.write(WARNING, "cannot write `%s`: %s" % (self.path, error.strerror))
+            try:
+                os.unlink(self.path)  # one that lacks a worker would be believed
+            except OSError:
+                pass
