@@ -25,6 +25,7 @@ class Connection:
         self.is_logging_in = False
         # Whether an attempt is under way of which nothing is known yet.
         self.pending = True
+        self.is_leaving = False  # one of several, in a drain
 
     def change(self, state, message, pending=False, refusal=None):
         if state != self.state:
@@ -233,6 +234,34 @@ class Worker(Role):
             self._hear(factory, "gotPerspective", connection.logged_in)
             self._hear(factory, "failedToGetPerspective", connection.refused)
             self._ask_again(connection.worker, factory)
+            if len(self.connections) > 1:
+                self._leave_alone(connection)
+
+    def _leave_alone(self, connection):
+        """Have one of several workers leave when its own builds are done.
+
+        Upstream's drain asks for one of them, and ends the process as soon as that one may go.
+        """
+        from twisted.internet import reactor
+
+        worker, bot = connection.worker, getattr(connection.worker, "bot", None)
+        graceful = getattr(worker, "gracefulShutdown", None)
+        if graceful is None or not hasattr(bot, "remote_shutdown"):
+            return
+
+        def ask():
+            connection.is_leaving = True
+            if connection.state == "connected":
+                return graceful()
+            return worker.disownServiceParent()
+
+        def may_go():
+            connection.is_leaving = True
+            self._drain()
+            # The master hears that this was heard.
+            reactor.callLater(0.2, worker.disownServiceParent)
+
+        worker.gracefulShutdown, bot.remote_shutdown = ask, may_go
 
     @staticmethod
     def _ask_again(worker, factory):
@@ -357,7 +386,13 @@ class Worker(Role):
             self.draining = True
             self.runner.tick("drain", 5, self._show_drain)
             # Called from within a signal handler of Buildbot's, which is not done yet.
-            reactor.callLater(0, self._end_drain_alone)
+            reactor.callLater(0, self._drain_all)
+
+    def _drain_all(self):
+        for connection in self.connections:
+            if len(self.connections) > 1 and not connection.is_leaving:
+                connection.worker.gracefulShutdown()
+        self._end_drain_alone()
 
     def _drain_failed(self):
         self._end_drain_alone()

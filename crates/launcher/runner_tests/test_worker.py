@@ -95,6 +95,69 @@ def test_hup_drains_a_worker_that_allows_it(python, make):
     assert worker.status_file()["exit_status"] == 0
 
 
+SLOTS = """
+c['workers'] = [worker.Worker(name, 'secret', max_builds=1) for name in ('w1', 'w1-2', 'w1-3')]
+c['builders'][0].workernames = ['w1', 'w1-2', 'w1-3']
+"""
+
+MORE_SLOTS = """
+for slot in (2, 3):
+    directory = os.path.join(basedir, 'slots', str(slot))
+    os.makedirs(directory, exist_ok=True)
+    s = Worker(buildmaster_host, port, 'w1-%d' % slot, passwd, directory, 60, allow_shutdown='signal')
+    s.setServiceParent(application)
+"""
+
+
+def slots(python, make, command):
+    """A master with three workers in one process."""
+    master = make.master(python, command=command, extra=SLOTS).start().ready()
+    worker = make.worker(python, master, allow_shutdown="signal")
+    tac = worker.directory / "buildbot.tac"
+    tac.write_text(tac.read_text() + MORE_SLOTS)
+    worker.start(**worker.launcher()).ready()
+    worker.wait_status("^3 of 3 workers connected; connected to ")
+    return master, worker
+
+
+def test_workers_of_one_process_leave_together_when_the_last_build_is_done(python, make):
+    master, worker = slots(python, make, "touch running; while ! test -e go; do sleep 0.1; done")
+    master.force()
+    master.force()
+
+    def running():
+        return [path.parent for path in worker.directory.glob("**/b1/build/running")]
+
+    wait_until(lambda: len(running()) == 2, master.tell)
+    worker.signal(signal.SIGHUP)
+    worker.wait_status("^draining: 2 builds are running a step$")
+    first, last = running()
+    (first / "go").touch()
+    worker.wait_status("^draining: 1 build is running a step$")
+    (last / "go").touch()
+    assert worker.wait() == 0
+    assert master.finished(1) == 0 and master.finished(2) == 0
+    assert master.stop() == 0
+
+
+def test_workers_of_one_process_are_counted_and_reload_together(python, make):
+    master, worker = slots(python, make, "true")
+    master.configure(command="true", extra=SLOTS.replace("'w1-3'", "'other'"))
+    master.signal(signal.SIGHUP)
+    worker.wait_status("^2 of 3 workers connected; ", patience=60)
+    assert worker.status_file()["worker"]["connection"] != "connected"
+    master.configure(command="true", extra=SLOTS)
+    master.signal(signal.SIGHUP)
+    worker.wait_status("^3 of 3 workers connected; ", patience=60)
+    before = worker.status_file()
+    (worker.run / "reload").write_text("%d" % worker.process.pid)
+    worker.signal(signal.SIGHUP)
+    wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.tell)
+    worker.wait_status("^3 of 3 workers connected; ")
+    assert worker.status_file()["pid"] == before["pid"]
+    assert worker.stop() == 0 and master.stop() == 0
+
+
 def test_hup_and_usr1_do_not_kill_a_worker_that_cannot_drain(python, make):
     worker = make.worker(python, free_port()).start().ready()
     worker.signal(signal.SIGHUP)
