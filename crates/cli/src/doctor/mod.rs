@@ -33,7 +33,9 @@ mod unit_state;
 mod worker;
 
 use std::io::IsTerminal as _;
+use std::iter;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use buildbot_conda_core::names::InstanceRef;
@@ -176,34 +178,54 @@ fn merged(findings: Vec<Finding>) -> Vec<Finding> {
     merged
 }
 
-/// The facts from inside of each instance of the scene; none where there is nothing to ask for.
+/// Looks at the same time, at most: each waits for systemd and for a Python most of the time.
+const LANES: usize = 4;
+
+/// The facts from inside of each instance of the scene; none where there is nothing to ask for. A machine may have
+/// hundreds: what they run from is looked at once, by the first of those that share it.
 fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
-    // Each waits for a Python most of the time; a machine may have dozens.
-    let lanes = thread::available_parallelism()
-        .map_or(2, usize::from)
-        .max(2);
-    let mut results = Vec::new();
+    let instances = &scene.instances;
+    let first_of = |place: usize| {
+        let mut others = instances.iter();
+        others.position(|other| share_an_environment(other, instances[place]))
+    };
+    let (first, others): (Vec<usize>, Vec<usize>) =
+        (0..instances.len()).partition(|place| first_of(*place) == Some(*place));
+    let mut results: Vec<_> = instances.iter().map(|_| None).collect();
     let is_told = std::io::stderr().is_terminal();
-    for group in scene.instances.chunks(lanes) {
-        if is_told {
-            output::control(&format!(
-                "\rexamining, {} of {} instances done",
-                results.len(),
-                scene.instances.len()
-            ));
-        }
-        thread::scope(|scope| {
-            let looks: Vec<_> = group
-                .iter()
-                .map(|instance| scope.spawn(|| inside_of(instance, scene)))
-                .collect();
-            for look in looks {
-                results.push(
-                    look.join()
-                        .unwrap_or_else(|_| Some(Err("the look failed".to_owned()))),
-                );
+    let done = AtomicUsize::new(0);
+    for (group, is_first) in [(first, true), (others, false)] {
+        let shared = |place: usize| {
+            let first: &Option<Result<Inside, String>> = results.get(first_of(place)?)?;
+            (!is_first).then_some(first.as_ref()?.as_ref().ok()?)
+        };
+        let next = AtomicUsize::new(0);
+        let look = || {
+            let place = *group.get(next.fetch_add(1, Ordering::Relaxed))?;
+            if is_told {
+                output::control(&format!(
+                    "\rexamining, {} of {} instances done",
+                    done.fetch_add(1, Ordering::Relaxed),
+                    instances.len()
+                ));
             }
+            Some((place, inside_of(instances[place], shared(place), scene)))
+        };
+        let found: Vec<_> = thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES.min(group.len()))
+                .map(|_| scope.spawn(|| iter::from_fn(look).collect::<Vec<_>>()))
+                .collect();
+            lanes
+                .into_iter()
+                .map(thread::ScopedJoinHandle::join)
+                .collect()
         });
+        for place in &group {
+            results[*place] = Some(Err("the look failed".to_owned()));
+        }
+        for (place, inside) in found.into_iter().flatten().flatten() {
+            results[place] = inside;
+        }
     }
     if is_told && !results.is_empty() {
         // Back, and nothing to the end of the line.
@@ -212,7 +234,20 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
     results
 }
 
-fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, String>> {
+/// Whether two instances see the same in their environment, apart from whether it is closed to their accounts.
+fn share_an_environment(left: &Instance, right: &Instance) -> bool {
+    left.prefix() == right.prefix()
+        && left.reference.role == right.reference.role
+        && left.environment == right.environment
+        && left.hardening == right.hardening
+}
+
+/// One instance. What it shares with another one is not looked at again.
+fn inside_of(
+    instance: &Instance,
+    shared: Option<&Inside>,
+    scene: &Scene<'_>,
+) -> Option<Result<Inside, String>> {
     let mut checks = inside::concerned(&scene.checks);
     if checks.is_empty() {
         return None;
@@ -221,18 +256,25 @@ fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, St
     if worker::is_connected(instance, scene) {
         checks.retain(|check| *check != Check::Connection);
     }
+    if worker::runs_from_its_tac(instance, scene) {
+        checks.retain(|check| ![Check::Tac, Check::AllowShutdown].contains(check));
+    }
+    let shared = shared.filter(|shared| shared.can_be_shared());
+    if shared.is_some() && checks.iter().any(|check| inside::SHARED.contains(check)) {
+        checks.retain(|check| !inside::SHARED.contains(check));
+        // Whether it is closed to this one.
+        if !checks.contains(&Check::Environment) {
+            checks.push(Check::Environment);
+        }
+    }
     if checks.is_empty() {
         return Some(Ok(Inside::default()));
     }
     let viewer = scene.viewer(instance);
     let asked = match viewer {
         Viewer::Elsewhere | Viewer::Other => {
-            return Some(Ok(inside::look(
-                instance,
-                scene.context,
-                &checks,
-                Depth::Files,
-            )));
+            let files = Depth::Files;
+            Ok(inside::look(instance, scene.context, &checks, files))
         }
         Viewer::Root if scene.account(&instance.user).is_none() => {
             return Some(Err(format!(
@@ -243,7 +285,10 @@ fn inside_of(instance: &Instance, scene: &Scene<'_>) -> Option<Result<Inside, St
         Viewer::Root => inside::ask(instance, &checks, true),
         Viewer::Owner => inside::ask(instance, &checks, false),
     };
-    Some(asked.map_err(|error| format!("{error:#}")))
+    Some(match (asked, shared) {
+        (Ok(inside), Some(shared)) => Ok(inside.with(shared)),
+        (asked, _) => asked.map_err(|error| format!("{error:#}")),
+    })
 }
 
 /// What is said when no facts come.

@@ -30,6 +30,10 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     let tac = python.and_then(|python| python.tac.as_ref());
     if let (Some(python), Some(tac)) = (python, tac) {
         findings.extend(of_tac(instance, python, tac));
+    } else if runs_from_its_tac(instance, scene) {
+        let seen = "the worker that runs was made by it, and finishes its builds when asked to";
+        let ok = |check| Finding::ok(check, reference, seen);
+        findings.extend([Check::Tac, Check::AllowShutdown].map(ok));
     } else {
         let unseen = |check| Finding::unseen(check, reference, "`buildbot.tac` was not run");
         findings.extend([Check::Tac, Check::AllowShutdown].map(unseen));
@@ -114,6 +118,24 @@ pub(super) fn status(instance: &Instance, scene: &Scene<'_>) -> Option<StatusFil
 pub(super) fn is_connected(instance: &Instance, scene: &Scene<'_>) -> bool {
     let worker = status(instance, scene).and_then(|status| status.worker);
     worker.is_some_and(|worker| worker.connection == "connected")
+}
+
+/// Whether a worker is at its master and can finish its builds, by a tac that has not changed since: then there is nothing
+/// to be found out by running it.
+pub(super) fn runs_from_its_tac(instance: &Instance, scene: &Scene<'_>) -> bool {
+    let status = status(instance, scene).and_then(|status| status.worker);
+    let is_served = status.is_some_and(|worker| {
+        worker.connection == "connected" && worker.allow_shutdown.as_deref() == Some("signal")
+    });
+    let tac = scene
+        .context
+        .path(&format!("{}/buildbot.tac", instance.directory));
+    let changed = || tac.symlink_metadata().ok()?.modified().ok();
+    let started = || scene.unit(instance)?.main_process_started();
+    is_served
+        && changed()
+            .zip(started())
+            .is_some_and(|(changed, started)| changed < started)
 }
 
 /// The running worker knows best; without one, the way to the master is tried as far as the login.

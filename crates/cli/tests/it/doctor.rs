@@ -661,3 +661,47 @@ fn an_old_systemd_and_a_desktop_are_named() {
         assert!(stdout.contains(line), "{stdout}");
     }
 }
+
+/// An environment of 6,000 files takes some time to look at, and 200 times that was minutes.
+#[test]
+fn what_two_hundred_run_from_is_looked_at_once_and_told_of_each() {
+    let host = host();
+    let table =
+        |number| format!("[\"worker@{number}\"]\ndirectory = \"/srv/{number}\"\nuser = \"bb\"\n");
+    let tables: Vec<String> = (0..200).map(table).collect();
+    let text = CONFIGURATION.to_owned() + &tables.concat();
+    for number in 0..200 {
+        write(&host, &format!("srv/{number}/buildbot.tac"), "", 0o600);
+    }
+    host.write("etc/buildbot-conda/config.toml", &text);
+    let environment = "opt/conda/envs/buildbot";
+    for package in 0..60 {
+        let files: Vec<String> = (0..100)
+            .map(|file| format!("\"lib/{package}/{file}\""))
+            .collect();
+        let name = format!("{environment}/conda-meta/p{package}-1.json");
+        let files = files.join(",");
+        let record = format!(r#"{{"name":"p{package}","version":"1","files":[{files}]}}"#);
+        host.write(&name, &record);
+        for file in 0..100 {
+            host.write(&format!("{environment}/lib/{package}/{file}"), "");
+        }
+    }
+    fs::remove_file(host.path(&format!("{environment}/lib/7/7"))).unwrap();
+    // Seconds of a processor; looked at by each, it is twice as many.
+    let script = r#"ulimit -t 3; exec "$BINARY" --root "$ROOT" doctor --only packages --only directory --json"#;
+    let mut shell = Command::new("sh");
+    let said = host.said_with(host.prepared(shell.args(["-euc", script])), "ROOT");
+    assert_eq!(said.status, Some(1), "{said}");
+    for name in ["master", "worker@gpu", "worker@0", "worker@199"] {
+        assert!(
+            said.stdout.contains(&format!("\"{name}\"")),
+            "{name}: {said}"
+        );
+    }
+    assert_eq!(
+        said.stdout.matches("p7 1 (1 files missing").count(),
+        1,
+        "{said}"
+    );
+}

@@ -64,7 +64,7 @@ pub(in crate::doctor) enum Resolution {
 }
 
 /// A package that is not what it was.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::doctor) struct Damage {
     pub(in crate::doctor) package: String,
     pub(in crate::doctor) version: String,
@@ -84,8 +84,10 @@ pub(super) fn look(
 ) -> EnvironmentFacts {
     let prefix = place(&instance.prefix(), context);
     let state = state(instance, &prefix);
+    let is_asked = checks.contains(&Check::Packages);
     let (records, unread) = match state {
         State::Missing | State::NoCondaMeta | State::Closed(_) => (Vec::new(), 0),
+        _ if !is_asked => (Vec::new(), 0),
         _ => records(&prefix),
     };
     // A name is a matter of the account's own condarc and home, which others do not have.
@@ -95,7 +97,7 @@ pub(super) fn look(
     EnvironmentFacts {
         state,
         resolution,
-        damage: if checks.contains(&Check::Packages) {
+        damage: if is_asked {
             damage(&prefix, &records)
         } else {
             Vec::new()

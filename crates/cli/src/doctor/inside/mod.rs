@@ -55,6 +55,37 @@ impl Inside {
             .then_some(reason)
     }
 
+    /// Whether all is well with what other instances that run from the same share with it.
+    pub(super) fn can_be_shared(&self) -> bool {
+        let environment = self.environment.as_ref();
+        environment.is_none_or(|facts| facts.state == EnvironmentState::Usable)
+            && self.python.as_ref().is_none_or(Result::is_ok)
+    }
+
+    /// With what another one has found, as far as this one has not looked.
+    pub(super) fn with(mut self, other: &Self) -> Self {
+        if let (Some(own), Some(other)) = (&mut self.environment, &other.environment)
+            && own.state == EnvironmentState::Usable
+        {
+            own.damage.clone_from(&other.damage);
+            (own.packages, own.unread) = (other.packages, other.unread);
+        }
+        if let Some(Ok(other)) = &other.python {
+            let own = match self.python.take() {
+                Some(Ok(own)) => (own.tac, own.editable),
+                Some(Err(reason)) => {
+                    self.python = Some(Err(reason));
+                    return self;
+                }
+                None => (None, Vec::new()),
+            };
+            let mut facts = other.clone();
+            (facts.tac, facts.editable) = own;
+            self.python = Some(Ok(facts));
+        }
+        self
+    }
+
     /// Whether what was found first explains that Buildbot cannot run: then what it says of it adds nothing.
     pub(super) fn says_why_nothing_runs(&self) -> bool {
         let is_usable = |facts: &EnvironmentFacts| facts.state == EnvironmentState::Usable;
@@ -92,6 +123,13 @@ const PYTHON: [Check; 6] = [
     Check::Tac,
     Check::AllowShutdown,
     Check::Connection,
+];
+/// Checks whose facts are the same for everybody who runs from an environment in one role.
+pub(super) const SHARED: [Check; 4] = [
+    Check::Packages,
+    Check::Python,
+    Check::Plugins,
+    Check::Bytecode,
 ];
 /// Checks that need a master's configuration to be read.
 const MASTER: [Check; 3] = [Check::Checkconfig, Check::Database, Check::Ports];

@@ -247,6 +247,7 @@ def worker(directory, wishes):
     except BaseException as error:
         answer["failure"] = told(error)
         return answer
+    reached = {}
     for arguments in found:
         one = {"target": None, "reach": None}
         one["allow_shutdown"] = arguments.get("allow_shutdown") and text(arguments["allow_shutdown"])
@@ -255,8 +256,11 @@ def worker(directory, wishes):
             name = "[%s]:%s" if ":" in host else "%s:%s"
             one["target"] = host if port is None else name % (host, port)
             if "connection" in wishes:
-                one["reach"] = reach(host, port, tls, arguments.get("protocol", "pb"))
-        answer["workers"].append(one)
+                if one["target"] not in reached:  # once for all workers of a process
+                    reached[one["target"]] = reach(host, port, tls, arguments.get("protocol", "pb"))
+                one["reach"] = reached[one["target"]]
+        if one not in answer["workers"]:
+            answer["workers"].append(one)
     return answer
 
 

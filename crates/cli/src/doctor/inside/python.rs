@@ -28,7 +28,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 pub(in crate::doctor) const ACTIVATION_SCRIPT: &str = "the activation script `";
 
 /// What `probe.py` answers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::doctor) struct PythonFacts {
     pub(in crate::doctor) version: ForeignText,
     /// Where it thinks it is.
@@ -56,7 +56,7 @@ pub(in crate::doctor) struct Bytecode {
 }
 
 /// What a worker's tac says.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct Tac {
     /// Why it cannot be run.
     pub(in crate::doctor) failure: Option<ForeignText>,
@@ -64,7 +64,7 @@ pub(in crate::doctor) struct Tac {
 }
 
 /// One `Worker(...)`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::doctor) struct WorkerInTac {
     pub(in crate::doctor) allow_shutdown: Option<ForeignText>,
     /// `HOST:PORT`; none where it goes another way.
@@ -73,7 +73,7 @@ pub(in crate::doctor) struct WorkerInTac {
 }
 
 /// How far it is to the master.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::doctor) struct Reach {
     /// `dns`, `tcp`, `tls` or `greeting`: the last one tried.
     pub(in crate::doctor) step: ForeignText,
