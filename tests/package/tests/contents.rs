@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 72] = [
+const FILES: [(&str, &str); 73] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -207,6 +207,10 @@ const FILES: [(&str, &str); 72] = [
     ),
     ("-rw-r--r--", "/usr/share/lintian/overrides/buildbot-conda"),
     ("-rw-r--r--", "/usr/share/man/man1/buildbot-conda.1.gz"),
+    (
+        "-rw-r--r--",
+        "/usr/share/man/man5/buildbot-conda-network.toml.5.gz",
+    ),
     (
         "-rw-r--r--",
         "/usr/share/man/man5/buildbot-conda-status.json.5.gz",

@@ -169,6 +169,7 @@ fn every_unit_program_and_file_format_has_a_page() {
     }
     let configuration = page(&package, 5, "buildbot-conda.toml");
     page(&package, 5, "buildbot-conda-status.json");
+    page(&package, 5, "buildbot-conda-network.toml");
     // The starter names every key, most of them in comments.
     let starter = package.text("usr/share/buildbot-conda/config.toml");
     for line in starter.lines() {
