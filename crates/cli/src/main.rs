@@ -172,6 +172,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     keep_descriptors();
+    if let Err(error) = farm::refuse_line(std::env::args_os()) {
+        eprintln!("error: {error}");
+        return ExitCode::from(2);
+    }
     let matches = grammar::complete(Arguments::command()).get_matches();
     let arguments = Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let context = Context::new(arguments.root);

@@ -170,7 +170,7 @@ fn workers_of(master: &Instance, worker: &Instance, context: &Context) -> Worker
     let password = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
     let text = password.and_then(|(_, file)| fs::read_to_string(context.path(file.as_str())).ok());
     Workers::Tabled {
-        slots: None,
+        details: None,
         password: text.and_then(|text| text.lines().next().map(str::to_owned)),
     }
 }

@@ -1,17 +1,20 @@
 //! The line by which a worker of another host joins a master: who it is, where the master is, and by whose certificate
 //! it is known. It is a secret, since it has the worker's password.
 //!
-//! `bbworker://NAME:PASSWORD@HOST:PORT/AUTHORITY?until=SECONDS`, where AUTHORITY is the SHA-256 of the certificate of the
-//! master's authority in hexadecimal, and SECONDS are those since 1970 at which the invitation ends.
+//! `bbworker://NAME:PASSWORD@HOST:PORT/AUTHORITY?slots=N&until=SECONDS`, where AUTHORITY is the SHA-256 of the certificate of the
+//! master's authority in hexadecimal, and SECONDS are those since 1970 at which the invitation ends. These have ten
+//! digits, so that a line that was cut is seen to be. `slots` may be left out.
 
 use std::fmt;
 use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::starter::{Address, WorkerName};
+use crate::starter::{Address, MOST_SLOTS, WorkerName};
 
-const SCHEME: &str = "bbworker://";
+const SCHEME: &str = "bbworker";
+/// Digits of seconds since 1970 until the year 2286.
+const DIGITS: usize = 10;
 /// Longest password, in characters; ours have 32.
 const LONGEST_PASSWORD: usize = 128;
 
@@ -28,6 +31,8 @@ pub struct Invitation {
     pub worker: WorkerName,
     /// The worker's password.
     pub password: String,
+    /// As many workers in one process; without it one, for as many builds as there are.
+    pub slots: Option<u32>,
     /// The certificate of the authority that the master's own certificate comes from.
     pub authority: Fingerprint,
     /// When it ends, in seconds since 1970.
@@ -40,6 +45,12 @@ pub enum InvitationError {
     /// Something else.
     #[error("this is not an invitation, which begins with `bbworker://`")]
     Other,
+    /// One with something in it that only another version understands.
+    #[error(
+        "the invitation was made by another version of buildbot-conda\n\
+         hint: install the version of the master's host on this one, too"
+    )]
+    Version,
     /// One that was cut or changed.
     #[error("the invitation is damaged or incomplete: {0}")]
     Damaged(&'static str),
@@ -80,8 +91,11 @@ impl fmt::Debug for Invitation {
 impl Invitation {
     /// The line itself. It is not `Display`, so that no message has it by mistake.
     pub fn line(&self) -> String {
+        let slots = self
+            .slots
+            .map_or_else(String::new, |slots| format!("slots={slots}&"));
         format!(
-            "{SCHEME}{}:{}@{}/{}?until={}",
+            "{SCHEME}://{}:{}@{}/{}?{slots}until={}",
             self.worker.as_str(),
             self.password,
             self.address,
@@ -95,13 +109,37 @@ impl FromStr for Invitation {
     type Err = InvitationError;
 
     fn from_str(text: &str) -> Result<Self, InvitationError> {
-        use InvitationError::Damaged;
-        let rest = text.trim().strip_prefix(SCHEME);
-        let rest = rest.ok_or(InvitationError::Other)?;
+        use InvitationError::{Damaged, Other, Version};
+        let (scheme, rest) = text.trim().split_once("://").ok_or(Other)?;
+        match scheme.strip_prefix(SCHEME).ok_or(Other)? {
+            "" => {}
+            _ => return Err(Version),
+        }
         let (account, rest) = rest.split_once('@').ok_or(Damaged("no `@`"))?;
         let (worker, password) = account.split_once(':').ok_or(Damaged("no password"))?;
         let (address, rest) = rest.split_once('/').ok_or(Damaged("no authority"))?;
-        let (authority, until) = rest.split_once("?until=").ok_or(Damaged("no end"))?;
+        let (authority, rest) = rest.split_once('?').ok_or(Damaged("no end"))?;
+        let (slots, rest) = match rest.strip_prefix("slots=") {
+            Some(rest) => {
+                let (slots, rest) = rest.split_once('&').ok_or(Damaged("no end"))?;
+                let slots = slots.parse().ok();
+                let slots = slots.filter(|slots| (1..=MOST_SLOTS).contains(slots));
+                (Some(slots.ok_or(Damaged("no number of slots"))?), rest)
+            }
+            None => (None, rest),
+        };
+        let until = match rest.strip_prefix("until=") {
+            Some(until) => until,
+            None if rest.contains("&until=") => return Err(Version),
+            None => return Err(Damaged("no end")),
+        };
+        let (until, more) = until.split_at_checked(DIGITS).ok_or(Damaged("no end"))?;
+        if more.starts_with('&') {
+            return Err(Version);
+        }
+        if !more.is_empty() {
+            return Err(Damaged("something is behind its end"));
+        }
         let is_plain = password.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if password.is_empty() || password.len() > LONGEST_PASSWORD || !is_plain {
             return Err(Damaged("no password"));
@@ -110,6 +148,7 @@ impl FromStr for Invitation {
             address: address.parse().map_err(|_| Damaged("no address"))?,
             worker: worker.parse().map_err(|_| Damaged("no name of a worker"))?,
             password: password.to_owned(),
+            slots,
             authority: authority.parse()?,
             until: until.parse().map_err(|_| Damaged("no end"))?,
         })
@@ -131,6 +170,7 @@ mod tests {
             line(),
             line().replace("ci.example.org", "[2001:db8::1]"),
             line().replace("gpu", "g_p-u"),
+            line().replace("until", "slots=12&until"),
         ] {
             let invitation: Invitation = format!(" {line}\n").parse().unwrap();
             assert_eq!(invitation.line(), line);
@@ -148,13 +188,21 @@ mod tests {
             whole.replace(":9989", ":0"),
             whole.replace("ab", "ax"),
             whole.replace("until=", "until=x"),
+            whole.replace("until", "slots=0&until"),
+            whole.replace("until", "slots=9999&until"),
             format!("{whole} more"),
         ];
-        // What is left of the end is a number as long as one digit is.
-        let cut = cut.filter(|line| !line.contains("?until=1"));
         for line in cut.chain(changed) {
             let refused = line.parse::<Invitation>().unwrap_err();
             assert!(!refused.to_string().contains("Se0ret"), "{line}");
+        }
+        for other in [
+            whole.replace("bbworker", "bbworker2"),
+            format!("{whole}&more=1"),
+            whole.replace("until", "more=1&until"),
+        ] {
+            let refused = other.parse::<Invitation>().unwrap_err();
+            assert_eq!(refused, InvitationError::Version, "{other}");
         }
         let invitation: Invitation = whole.parse().unwrap();
         assert!(!format!("{invitation:?}").contains("Se0ret"));

@@ -8,7 +8,7 @@ use crate::dropin::DropIn;
 use crate::escape;
 use crate::foreign_text::{ForeignText, harmless_lines, is_plain};
 use crate::settings::Settings;
-use crate::starter::WorkerName;
+use crate::starter::{Details, WorkerName};
 use crate::unit_text::{self, Setting};
 use crate::workers;
 
@@ -225,7 +225,7 @@ proptest! {
         let text = above + &tables.collect::<String>() + &end;
         let table = crate::worker_table::read(&text);
         prop_assert!(table.is_some(), "{}", text);
-        let more = table.unwrap().with(&"z".parse().unwrap(), None);
+        let more = table.unwrap().with(&"z".parse().unwrap(), &Details::default());
         prop_assert!(more.starts_with(&text));
         let table = crate::worker_table::read(&more);
         prop_assert!(table.as_ref().is_some_and(|table| table.contains("z")), "{}", more);

@@ -41,7 +41,30 @@ pub struct WorkerStart {
     pub name: WorkerName,
     /// How it gets there.
     pub way: Way,
+    /// As many workers in one process, each for one build at a time; without it one, for as many as there are.
+    pub slots: Option<u32>,
 }
+
+/// What a master knows of a worker beside its name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Details {
+    /// As in [`WorkerStart`].
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub slots: Option<u32>,
+    /// By which builders choose it.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub tags: Vec<Tag>,
+}
+
+/// A tag of workers: letters, digits, `.`, `_` and `-`, at most 50 characters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "String", into = "String")
+)]
+pub struct Tag(String);
 
 /// The way to a master.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +104,11 @@ pub struct Address {
     pub port: u16,
 }
 
+/// Characters of a worker's name, at most.
+const LONGEST: usize = 50;
+/// Slots of a worker, at most. A process with fifty has some 40 MB.
+pub const MOST_SLOTS: u32 = 200;
+
 /// Where masters expect workers by convention.
 pub const WORKER_PORT: u16 = 9989;
 
@@ -93,6 +121,12 @@ pub enum StartError {
         .0.escape_debug()
     )]
     Worker(String),
+    /// No tag.
+    #[error("`{}` is no tag; use up to 50 letters, digits, `.`, `_` and `-`", .0.escape_debug())]
+    Tag(String),
+    /// As many workers have no names.
+    #[error("`{0}` is too long for {1} slots; leave room for `-{1}` in 50 characters")]
+    Slots(String, u32),
     /// No `HOST:PORT`.
     #[error("`{}` is not an address; write `HOST` or `HOST:PORT`, such as `ci.example.org:9989`", .0.escape_debug())]
     Address(String),
@@ -111,6 +145,59 @@ impl WorkerName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The names of its workers in Buildbot: its own, and for each further slot that with a number, as in `gpu-2`.
+    pub fn slots(&self, slots: Option<u32>) -> impl Iterator<Item = String> {
+        let further = (2..=slots.unwrap_or(1)).map(move |slot| format!("{}-{slot}", self.0));
+        std::iter::once(self.0.clone()).chain(further)
+    }
+
+    /// Whether all of these are names that Buildbot takes.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Slots`] when the last one is too long.
+    pub fn check_slots(&self, slots: Option<u32>) -> Result<(), StartError> {
+        match self.slots(slots).last() {
+            Some(last) if last.len() > LONGEST => {
+                Err(StartError::Slots(self.0.clone(), slots.unwrap_or(1)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tag {
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Tag {
+    type Err = StartError;
+
+    fn from_str(text: &str) -> Result<Self, StartError> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !text.is_empty() && text.len() <= LONGEST && text.bytes().all(good) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(StartError::Tag(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Tag {
+    type Error = StartError;
+
+    fn try_from(text: String) -> Result<Self, StartError> {
+        text.parse()
+    }
+}
+
+impl From<Tag> for String {
+    fn from(tag: Tag) -> Self {
+        tag.0
+    }
 }
 
 impl std::str::FromStr for WorkerName {
@@ -122,7 +209,7 @@ impl std::str::FromStr for WorkerName {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
         let begins = first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        if all && begins && text.len() <= 50 {
+        if all && begins && text.len() <= LONGEST {
             return Ok(Self(text.to_owned()));
         }
         Err(StartError::Worker(text.to_owned()))
@@ -213,6 +300,8 @@ pub fn worker_tac(start: &WorkerStart) -> String {
     context.insert("tls", &matches!(start.way, Way::Tls(_)));
     let trust = matches!(start.way, Way::Pinned(_)).then_some(TRUST);
     context.insert("trust", &trust);
+    context.insert("slots", &start.slots);
+    context.insert("indent", if start.slots.is_some() { "    " } else { "" });
     render(WORKER, &context)
 }
 
@@ -222,6 +311,19 @@ pub fn worker_table(worker: &WorkerName) -> String {
         "# The workers of this master; `master.cfg` says what can stand here.\n\n[{}]\n",
         worker.as_str()
     )
+}
+
+/// The lines of one in it.
+pub fn worker_lines(worker: &WorkerName, details: &Details) -> String {
+    let slots = details.slots.map(|slots| format!("slots = {slots}\n"));
+    let tags = details
+        .tags
+        .iter()
+        .map(|tag| format!("\"{}\"", tag.as_str()));
+    let tags = tags.collect::<Vec<_>>().join(", ");
+    let tags = (!tags.is_empty()).then(|| format!("tags = [{tags}]\n"));
+    let name = format!("[{}]\n", worker.as_str());
+    [Some(name), slots, tags].into_iter().flatten().collect()
 }
 
 /// `network.toml` of a master that takes workers of other hosts. `until` names the files of certificate and key: when
@@ -333,6 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn slots_have_names_that_buildbot_takes() {
+        let name: WorkerName = "a".repeat(48).parse().unwrap();
+        assert_eq!(
+            name.slots(Some(2)).last().unwrap(),
+            format!("{}-2", name.as_str())
+        );
+        assert_eq!(name.slots(None).count(), 1);
+        assert!(name.check_slots(Some(9)).is_ok());
+        assert!(name.check_slots(Some(10)).is_err());
+    }
+
+    #[test]
+    fn tags_are_words() {
+        for text in ["cuda", "12.4", "a_b-c"] {
+            assert_eq!(text.parse::<Tag>().unwrap().as_str(), text);
+        }
+        for text in ["", "a b", "a\"b", "é", &"a".repeat(51)] {
+            assert!(text.parse::<Tag>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn every_instance_has_a_name_that_is_one_of_a_worker() {
         for (instance, worker) in [("gpu", "gpu"), ("x_-", "x_-"), ("9-9", "worker-9-9")] {
             assert_eq!(WorkerName::of(&instance.parse().unwrap()).as_str(), worker);
@@ -345,6 +469,7 @@ mod tests {
             reference: "worker@gpu".parse().unwrap(),
             name: "gpu".parse().unwrap(),
             way: Way::Tcp("[2001:db8::1]:9989".parse().unwrap()),
+            slots: None,
         };
         let plain = worker_tac(&start);
         assert!(
@@ -376,6 +501,18 @@ mod tests {
             socket.contains(expect) && !socket.contains("certificate"),
             "{socket}"
         );
+        assert!(socket.contains("\nworker = Worker(\n"), "{socket}");
+        start.slots = Some(4);
+        let slots = worker_tac(&start);
+        for line in [
+            "for slot in range(1, 4 + 1):\n",
+            "    worker = Worker(\n",
+            "        name if slot == 1 else \"%s-%d\" % (name, slot),\n",
+            "        directory,\n",
+            "    worker.setServiceParent(application)\n",
+        ] {
+            assert!(slots.contains(line), "{slots}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ import json
 import signal
 import urllib.request
 
-from instances import HERE, free_port
+from instances import HERE, free_port, wait_until
 
 WORKER_TAC = """
 import os
@@ -90,4 +90,20 @@ def test_workers_are_read_at_every_reload_with_a_password_each(python, make, tmp
     (further.directory / "buildbot.tac").write_text(WORKER_TAC % ("gpu", "second", socket))
     further.start().ready()
     further.wait_status("^connected to .* as gpu$", patience=60)
-    assert first.stop() == 0 and further.stop() == 0 and master.stop() == 0
+    assert further.stop() == 0
+    # As many workers as slots by one password, and a builder that chooses by a tag.
+    configuration = master.directory / "master.cfg"
+    text = configuration.read_text()
+    configuration.write_text(text.replace("workernames=WORKERS", "workernames=tagged('fast')"))
+    (master.directory / "workers.toml").write_text("[worker]\n[gpu]\nslots = 3\ntags = ['fast', 'big']\n")
+    master.signal(signal.SIGHUP)
+    builder = master.rest("builders/hello")["builders"][0]["builderid"]
+
+    def names():
+        workers = master.rest("builders/%d/workers" % builder)["workers"]
+        return sorted(found["name"] for found in workers if found["configured_on"])
+
+    wait_until(lambda: names() == ["gpu", "gpu-2", "gpu-3"], master.tell)
+    last = worker("gpu-3", "second")
+    last.wait_status("^connected to .* as gpu-3$", patience=60)
+    assert last.stop() == 0 and first.stop() == 0 and master.stop() == 0

@@ -21,7 +21,6 @@ use buildbot_conda_core::names::{InstanceName, InstanceRef, Role};
 use buildbot_conda_core::paths;
 use clap::{Args, Subcommand};
 
-use crate::output;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::systemd;
@@ -69,20 +68,10 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Master(arguments) => &arguments.common,
         Verb::Worker(arguments) => &arguments.common,
     };
-    if common.dry_run {
-        plan::announce_unfinished(context);
-        let (plan, _) = plan(verb, context)?;
-        return output::print(plan);
+    let plan = || plan(verb, context);
+    if let Some(closing) = plan::show_or_carry_out("create", common.dry_run, context, plan)? {
+        eprintln!("{}", closing());
     }
-    context.ensure_here_unless_shown("create")?;
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let (plan, closing) = plan(verb, context)?;
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    plan::carry_out(&plan, &journal, None)?;
-    eprintln!("{}", closing());
     Ok(ExitCode::SUCCESS)
 }
 

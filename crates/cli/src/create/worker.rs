@@ -8,7 +8,7 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{
-    self, Address, TRUST, WORKER_CREDENTIAL, WorkerName, WorkerStart,
+    self, Address, Details, MOST_SLOTS, TRUST, Tag, WORKER_CREDENTIAL, WorkerName, WorkerStart,
 };
 use clap::Args;
 
@@ -39,6 +39,12 @@ pub(crate) struct Arguments {
     /// Connect with TLS, and verify the master's certificate
     #[arg(long)]
     tls: bool,
+    /// Number of workers in one service, each for one build at a time; by default one worker without a limit
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SLOTS)))]
+    slots: Option<u32>,
+    /// Tag by which builders of a master on this host choose the worker; can be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<Tag>,
     /// Contact for the worker, shown on the master's web pages
     #[arg(long, value_name = "TEXT")]
     admin: Option<String>,
@@ -50,6 +56,7 @@ pub(crate) struct Joining {
     pub(crate) address: Address,
     pub(crate) worker: WorkerName,
     pub(crate) password: String,
+    pub(crate) slots: Option<u32>,
     /// The certificate that the master is known by, in PEM.
     pub(crate) authority: String,
     pub(crate) admin: Option<String>,
@@ -73,6 +80,10 @@ pub(crate) fn join(
     let more = More {
         password: Some(joining.password),
         authority: Some(joining.authority),
+        details: Details {
+            slots: joining.slots,
+            tags: Vec::new(),
+        },
         admin: joining.admin,
     };
     let (mut plan, reference) = planned(common, &wish, more, context)?;
@@ -85,6 +96,7 @@ struct More {
     password: Option<String>,
     authority: Option<String>,
     admin: Option<String>,
+    details: Details,
 }
 
 pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
@@ -103,6 +115,10 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         password: given,
         authority: None,
         admin: arguments.admin.clone(),
+        details: Details {
+            slots: arguments.slots,
+            tags: arguments.tags.clone(),
+        },
     };
     let (plan, reference) = planned(common, &wish, more, context)?;
     Ok((plan, Box::new(move || closing(&reference))))
@@ -120,9 +136,15 @@ fn planned(
     let user = decision.user.as_deref();
     let instance = place::settle(&mut draft, common, user, &decision.home, context)?;
     place::refuse(&instance, context)?;
+    decision.worker.check_slots(more.details.slots)?;
+    if decision.master.is_none() && !more.details.tags.is_empty() {
+        bail!(
+            "tags are given on the master's host\nhint: there, `buildbot-conda invite NAME --tag TAG`"
+        );
+    }
     let password = password_of(&decision, more.password, common.dry_run, context)?;
     let naming = match &decision.master {
-        Some(master) => name(master, &decision, password.as_ref(), context)?,
+        Some(master) => name(master, &decision, password.as_ref(), &more.details, context)?,
         None => Naming::default(),
     };
     let notes = [format!(
@@ -149,6 +171,7 @@ fn planned(
         password: password.as_deref(),
         admin: more.admin.as_deref(),
         authority: more.authority.as_deref(),
+        slots: more.details.slots,
     };
     let plan = Plan {
         title: format!("create {}", title(&decision.reference)),
@@ -200,21 +223,25 @@ fn name(
     master: &Master,
     decision: &Decision,
     password: Option<&String>,
+    details: &Details,
     context: &Context,
 ) -> anyhow::Result<Naming> {
     let record = master.record.as_ref();
     let first = record.and_then(|record| record.worker_credential.as_deref());
-    let workers = if first.is_none() {
-        Workers::Listed
-    } else if Some(decision.secret.file()) == first {
-        Workers::Tabled {
-            password: None,
-            slots: None,
-        }
-    } else {
-        Workers::Tabled {
-            slots: None,
-            password: password.cloned(),
+    let details = (*details != Details::default()).then(|| details.clone());
+    let workers = match first {
+        None if details.is_some() => bail!(
+            "the workers of `{}` are in its `master.cfg`, which has no slots and no tags of them\n\
+             hint: leave `--slots` and `--tag` out",
+            master.instance.reference
+        ),
+        None => Workers::Listed,
+        Some(first) => {
+            let is_first = decision.secret.file() == first;
+            Workers::Tabled {
+                details,
+                password: password.filter(|_| !is_first).cloned(),
+            }
         }
     };
     naming::add(&master.instance, &decision.worker, &workers, context)
@@ -227,6 +254,7 @@ struct Worker<'a> {
     password: Option<&'a str>,
     admin: Option<&'a str>,
     authority: Option<&'a str>,
+    slots: Option<u32>,
 }
 
 fn steps(
@@ -261,6 +289,7 @@ fn steps(
         reference: reference.clone(),
         name: decision.worker.clone(),
         way: decision.way.clone(),
+        slots: worker.slots,
     };
     let set_up = UserStep::Fill {
         identity: Identity::of(instance),

@@ -1,12 +1,14 @@
 //! Who was invited and has not joined yet: root's file, without passwords.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
+use buildbot_conda_core::starter::Tag;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{self, FileStep, Step};
@@ -26,7 +28,12 @@ const LARGEST: u64 = 1 << 20;
 pub(super) struct Invited {
     pub(super) master: String,
     pub(super) worker: String,
-    /// Seconds since 1970.
+    /// Those that it was invited with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) tags: Vec<Tag>,
+    /// When it was printed, in seconds since 1970.
+    pub(super) since: u64,
+    /// When it ends, likewise.
     pub(super) until: u64,
 }
 
@@ -36,34 +43,56 @@ pub(super) enum State {
     Pending,
     Joined,
     Expired,
+    /// It has ended, and whether it was used is not known.
+    Unknown,
+}
+
+/// What the runner keeps, in seconds since 1970.
+#[derive(Deserialize)]
+struct Attached {
+    /// From when on nothing is missing.
+    since: u64,
+    workers: BTreeMap<String, u64>,
 }
 
 impl Invited {
     pub(super) fn state(&self, now: u64, context: &Context) -> State {
-        if self.has_joined(context) {
-            State::Joined
-        } else if now >= self.until {
-            State::Expired
-        } else {
-            State::Pending
+        match self.has_joined(context) {
+            Ok(true) => State::Joined,
+            _ if now < self.until => State::Pending,
+            Ok(false) => State::Expired,
+            Err(_) => State::Unknown,
         }
     }
 
-    fn has_joined(&self, context: &Context) -> bool {
-        #[derive(Deserialize)]
-        struct Attached {
-            workers: serde_json::Map<String, serde_json::Value>,
-        }
-        let read = || -> Option<bool> {
-            let reference: InstanceRef = self.master.parse().ok()?;
-            let directory = context.path(&paths::state_directory(&reference));
-            let (file, metadata) = buildbot_conda_host::open(&directory.join(ATTACHED)).ok()??;
-            let is_file = metadata.is_file();
-            let text = buildbot_conda_host::read_at_most(&file, LARGEST).ok()??;
-            let attached: Attached = serde_json::from_slice(&text).ok()?;
-            Some(is_file && attached.workers.contains_key(&self.worker))
+    /// Whether the worker has been at its master since the invitation.
+    ///
+    /// # Errors
+    ///
+    /// When that is not known.
+    pub(super) fn has_joined(&self, context: &Context) -> anyhow::Result<bool> {
+        let reference: InstanceRef = self.master.parse()?;
+        let directory = context.path(&paths::state_directory(&reference));
+        let path = directory.join(ATTACHED);
+        let read = || -> anyhow::Result<Attached> {
+            let found = buildbot_conda_host::open(&path)?;
+            let (file, metadata) = found.context("no such file")?;
+            ensure!(metadata.is_file(), "not a file");
+            let text = buildbot_conda_host::read_at_most(&file, LARGEST)?;
+            // Its words are the service user's; they are not repeated.
+            let attached = serde_json::from_slice(&text.context("too large")?).ok();
+            attached.context("not understood")
         };
-        read().unwrap_or_default()
+        let attached = read().with_context(|| format!("read `{}`", path.display()))?;
+        if attached.workers.contains_key(&self.worker) {
+            return Ok(true);
+        }
+        ensure!(
+            attached.since <= self.since,
+            "`{}` begins after the invitation",
+            path.display()
+        );
+        Ok(false)
     }
 }
 

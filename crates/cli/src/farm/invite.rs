@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::invitation::Invitation;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::starter::{Address, WorkerName};
+use buildbot_conda_core::starter::{Address, Details, MOST_SLOTS, Tag, WorkerName};
 use clap::Args;
 use comfy_table::{Table, presets};
 
@@ -19,6 +19,9 @@ use crate::system::context::Context;
 use crate::system::passwords;
 use crate::{output, table};
 
+/// How long a line can be used, at most.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Name of the new worker
@@ -28,40 +31,46 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "REF")]
     master: Option<InstanceRef>,
     /// How long the invitation is valid
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = ttl)]
     ttl: Duration,
-    /// Maximum number of simultaneous builds of the worker; unlimited by default
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of workers in one service, each for one build at a time; by default one worker without a limit
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SLOTS)))]
     slots: Option<u32>,
+    /// Tag by which builders choose the worker; can be repeated
+    #[arg(long = "tag", value_name = "TAG")]
+    tags: Vec<Tag>,
     /// Name or address at which the other host reaches this one; by default the full host name
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
     /// Port for workers on other hosts, set with the first invitation
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// List the invitations and their states
-    #[arg(long, conflicts_with_all = ["name", "slots", "host", "port", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["name", "slots", "tags", "host", "port", "dry_run"])]
     list: bool,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }
 
+/// A line without an end would be a password for ever.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if ttl < Duration::from_secs(1) || ttl > LONGEST {
+        return Err("use a time from `1s` to `1year`".to_owned());
+    }
+    Ok(ttl)
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     if arguments.list {
         return list(context);
     }
-    context.ensure_here_unless_shown("invite")?;
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        let (plan, _) = plan(arguments, context)?;
-        return output::print(plan);
-    }
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let (plan, invitation) = plan(arguments, context)?;
-    plan::carry_out(&plan, &journal, None)?;
-    drop(journal);
+    let plan = || plan(arguments, context);
+    let invitation = plan::show_or_carry_out("invite", arguments.dry_run, context, plan)?;
+    let Some(invitation) = invitation else {
+        return Ok(ExitCode::SUCCESS);
+    };
     upkeep::enable();
     let hours = humantime::format_duration(arguments.ttl);
     eprintln!(
@@ -76,7 +85,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = arguments.name.as_ref().context("name a worker")?;
     ensure!(
-        naming::is_running(master, context)?,
+        context.is_elsewhere() || naming::is_running(master, context)?,
         "`{0}` does not run\nhint: `systemctl start {1}`",
         master.reference,
         master.reference.unit_name()
@@ -92,25 +101,33 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
     let password = passwords::generate()?;
     let workers = Workers::Tabled {
         password: Some(password.clone()),
-        slots: arguments.slots,
+        details: Some(Details {
+            slots: arguments.slots,
+            tags: arguments.tags.clone(),
+        }),
     };
+    name.check_slots(arguments.slots)?;
     let naming = naming::add(master, name, &workers, context)?;
     if let (false, Some(note)) = (naming.is_named, &naming.note) {
         bail!("{note}");
     }
     steps.extend(naming.steps);
+    let now = invitations::now();
     let invitation = Invitation {
         address,
         worker: name.clone(),
         password,
+        slots: arguments.slots,
         authority: openssl::fingerprint(&authority.certificate)?,
-        until: invitations::now() + arguments.ttl.as_secs(),
+        until: now.saturating_add(arguments.ttl.as_secs()),
     };
     let mut invited = invitations::read(context)?;
     invited.retain(|one| one.worker != name.as_str() || one.master != master.reference.to_string());
     invited.push(Invited {
         master: master.reference.to_string(),
         worker: name.as_str().to_owned(),
+        tags: arguments.tags.clone(),
+        since: now,
         until: invitation.until,
     });
     steps.extend(invitations::note(&invited, context)?);
@@ -179,17 +196,20 @@ fn open(
 fn list(context: &Context) -> anyhow::Result<ExitCode> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["WORKER", "MASTER", "STATE", "UNTIL"]);
+    table.set_header(["WORKER", "MASTER", "STATE", "UNTIL", "TAGS"]);
     let now = invitations::now();
     for one in invitations::read(context)? {
         let state = match one.state(now, context) {
             State::Pending => "pending",
             State::Joined => "joined",
             State::Expired => "expired",
+            State::Unknown => "unknown",
         };
         let until = UNIX_EPOCH + Duration::from_secs(one.until);
         let until = humantime::format_rfc3339_seconds(until).to_string();
-        table.add_row([one.worker, one.master, state.to_owned(), until]);
+        let tags: Vec<&str> = one.tags.iter().map(Tag::as_str).collect();
+        let tags = tags.join(" ");
+        table.add_row([one.worker, one.master, state.to_owned(), until, tags]);
     }
     output::print(table::flush(&table).join("\n") + "\n")
 }

@@ -1,6 +1,7 @@
 //! `join`: this host's end of an invitation. The worker is made, and is at its master when this returns; or nothing is
 //! left, and the reason is shown.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::invitation::Invitation;
 use buildbot_conda_core::names::{InstanceName, InstanceRef};
-use buildbot_conda_core::settings::Settings;
+use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::{TRUST, WORKER_CREDENTIAL, WorkerName};
 use buildbot_conda_host::trusted::open_given;
 use clap::Args;
@@ -18,7 +19,6 @@ use clap::Args;
 use super::{invitations, openssl};
 use crate::create::{self, Common, Joining};
 use crate::inside::put::{Put, Text};
-use crate::output;
 use crate::plan::{self, FileStep, Plan, UnitStep, UserStep};
 use crate::system::context::Context;
 use crate::system::prompt;
@@ -67,14 +67,19 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    context.ensure_here_unless_shown("join")?;
+    // Before anybody is asked for a secret.
     if !arguments.dry_run {
+        context.ensure_here_unless_shown("join")?;
         context.ensure_root()?;
     }
     let invitation = invitation(arguments)?;
     let name = invitation.worker.as_str();
-    let now = invitations::now();
-    if let Some(seconds) = now.checked_sub(invitation.until) {
+    let settings = context.settings()?;
+    let has_joined = joined_before(&invitation, &settings, context)
+        .is_some_and(|before| before.has(&invitation));
+    let ended = invitations::now().checked_sub(invitation.until);
+    // One that was used here is as good as ever.
+    if let (Some(seconds), false) = (ended, has_joined) {
         let ago = std::time::Duration::from_secs(seconds);
         bail!(
             "the invitation of `{name}` ended {} ago\n\
@@ -83,16 +88,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         );
     }
     let authority = openssl::authority_of(&invitation.address, &invitation.authority)?;
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(arguments, &invitation, authority, context)?.0);
-    }
-    let journal = plan::begin(context)?;
-    let (plan, reference) = plan(arguments, &invitation, authority, context)?;
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    plan::carry_out(&plan, &journal, None)?;
+    let plan = || plan(arguments, &invitation, authority, context);
+    let reference = plan::show_or_carry_out("join", arguments.dry_run, context, plan)?;
+    let Some(reference) = reference else {
+        return Ok(ExitCode::SUCCESS);
+    };
     eprintln!(
         "`{reference}` is connected to the master at {} as `{name}`",
         invitation.address
@@ -120,13 +120,32 @@ fn invitation(arguments: &Arguments) -> anyhow::Result<Invitation> {
     // Others may have written something above it.
     let line = text
         .lines()
-        .find(|line| line.trim().starts_with("bbworker:"));
+        .find(|line| line.trim().starts_with("bbworker"));
     Ok(line.unwrap_or(&text).parse()?)
+}
+
+/// Refuses a line that is among the words of a command line: before anything prints one of them.
+pub(crate) fn refuse_line(mut words: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
+    // Behind the program's name and `--root DIR`.
+    if words.by_ref().take(4).any(|word| word == "join")
+        && words.any(|word| word.as_encoded_bytes().starts_with(b"bbworker"))
+    {
+        bail!(
+            "the line of an invitation is a secret, and everybody on this host can see the arguments of a command\n\
+             hint: `buildbot-conda join` asks for it, and `--file` reads it; on the master's host, `buildbot-conda rotate` \
+             makes another one"
+        );
+    }
+    Ok(())
 }
 
 fn read(source: impl io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
-    source.take(LONGEST).read_to_string(&mut text)?;
+    source.take(LONGEST + 1).read_to_string(&mut text)?;
+    ensure!(
+        text.len() as u64 <= LONGEST,
+        "it has more than {LONGEST} bytes, and is not an invitation"
+    );
     Ok(text)
 }
 
@@ -165,9 +184,9 @@ fn plan(
     context: &Context,
 ) -> anyhow::Result<(Plan, InstanceRef)> {
     let settings = context.settings()?;
-    if let Some(reference) = joined_before(invitation, &settings, context) {
-        let plan = again(&reference, invitation, authority, &settings, context)?;
-        return Ok((plan, reference));
+    if let Some(before) = joined_before(invitation, &settings, context) {
+        let reference = before.instance.reference.clone();
+        return Ok((again(&before, invitation, authority, context), reference));
     }
     let common = Common {
         name: arguments
@@ -186,6 +205,7 @@ fn plan(
         address: invitation.address.clone(),
         worker: invitation.worker.clone(),
         password: invitation.password.clone(),
+        slots: invitation.slots,
         authority,
         admin: arguments.admin.clone(),
     };
@@ -193,19 +213,37 @@ fn plan(
 }
 
 /// A worker of this host that the invitation is for: it gets a new password.
-fn joined_before(
+struct Before<'a> {
+    instance: &'a Instance,
+    /// The file with its password.
+    credential: PathBuf,
+}
+
+impl Before<'_> {
+    /// Whether it has the password of the invitation already.
+    fn has(&self, invitation: &Invitation) -> bool {
+        let text = fs::read_to_string(&self.credential);
+        text.is_ok_and(|text| text.lines().next() == Some(invitation.password.as_str()))
+    }
+}
+
+fn joined_before<'a>(
     invitation: &Invitation,
-    settings: &Settings,
+    settings: &'a Settings,
     context: &Context,
-) -> Option<InstanceRef> {
+) -> Option<Before<'a>> {
     let address = invitation.address.to_string();
-    let mut references = settings.references();
-    let found = references.find(|reference| {
-        WorkerRecord::read(reference, context).is_some_and(|record| {
+    let instance = settings.instances().find(|instance| {
+        WorkerRecord::read(&instance.reference, context).is_some_and(|record| {
             record.worker == invitation.worker.as_str() && record.master == address
         })
-    });
-    found.cloned()
+    })?;
+    let mut credentials = instance.credentials.iter();
+    let credential = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
+    Some(Before {
+        instance,
+        credential: context.path(credential?.1.as_str()),
+    })
 }
 
 /// The plain worker is used as long as nobody has made it.
@@ -224,28 +262,19 @@ fn free_name(
 }
 
 fn again(
-    reference: &InstanceRef,
+    before: &Before<'_>,
     invitation: &Invitation,
     authority: String,
-    settings: &Settings,
     context: &Context,
-) -> anyhow::Result<Plan> {
-    let worker = settings
-        .instance(reference)
-        .map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let mut credentials = worker.credentials.iter();
-    let file = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
-    let (_, file) =
-        file.with_context(|| format!("`{reference}` has no credential `{WORKER_CREDENTIAL}`"))?;
-    let write = FileStep::Write {
-        path: context.path(file.as_str()),
-        text: format!("{}\n", invitation.password),
-        mode: Mode::new(0o600),
-        secret: true,
-    };
+) -> Plan {
+    let Before {
+        instance,
+        credential,
+    } = before;
+    let reference = &instance.reference;
     let trust = Put {
-        identity: Identity::of(worker),
-        directory: context.path(worker.directory.as_str()),
+        identity: Identity::of(instance),
+        directory: context.path(instance.directory.as_str()),
         path: Path::new(TRUST).join("authority.pem"),
         before: None,
         after: Some(Text {
@@ -256,16 +285,25 @@ fn again(
     };
     let unit = reference.unit();
     let required = true;
-    let steps = vec![
-        write.into(),
-        UserStep::Put(trust).into(),
-        UnitStep::StopAfterBuilds { unit: unit.clone() }.into(),
-        UnitStep::Start { unit: unit.clone() }.into(),
-        UnitStep::AwaitConnection { unit, required }.into(),
-    ];
-    Ok(Plan {
+    let mut steps = vec![UserStep::Put(trust).into()];
+    let mut notes = Vec::new();
+    // The same line once more disturbs nobody.
+    if !before.has(invitation) {
+        let write = FileStep::Write {
+            path: credential.clone(),
+            text: format!("{}\n", invitation.password),
+            mode: Mode::new(0o600),
+            secret: true,
+        };
+        steps.insert(0, write.into());
+        steps.push(UnitStep::StopAfterBuilds { unit: unit.clone() }.into());
+        notes.push(format!("`{reference}` gets the new password"));
+    }
+    steps.push(UnitStep::Start { unit: unit.clone() }.into());
+    steps.push(UnitStep::AwaitConnection { unit, required }.into());
+    Plan {
         title: format!("join {}", invitation.worker.as_str()),
-        notes: vec![format!("`{reference}` gets the new password")],
+        notes,
         steps,
-    })
+    }
 }

@@ -15,7 +15,7 @@ mod rotate;
 mod upkeep;
 
 pub(crate) use invite::{Arguments as InviteArguments, run as invite};
-pub(crate) use join::{Arguments as JoinArguments, run as join};
+pub(crate) use join::{Arguments as JoinArguments, refuse_line, run as join};
 pub(crate) use revoke::{Arguments as RevokeArguments, run as revoke};
 pub(crate) use rotate::{Arguments as RotateArguments, run as rotate};
 pub(crate) use upkeep::run as upkeep;

@@ -9,7 +9,6 @@ use buildbot_conda_core::starter::WorkerName;
 use clap::Args;
 
 use super::invitations;
-use crate::output;
 use crate::plan::naming::{self, Workers};
 use crate::plan::{self, Plan, UnitStep};
 use crate::system::context::Context;
@@ -28,26 +27,17 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    context.ensure_here_unless_shown("revoke")?;
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = &arguments.name;
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(name, master, context)?);
+    let plan = || plan(name, master, context).map(|plan| (plan, ()));
+    if let Some(()) = plan::show_or_carry_out("revoke", arguments.dry_run, context, plan)? {
+        eprintln!(
+            "`{}` does not take the worker `{}` any more",
+            master.reference,
+            name.as_str()
+        );
     }
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let plan = plan(name, master, context)?;
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    plan::carry_out(&plan, &journal, None)?;
-    eprintln!(
-        "`{}` does not take the worker `{}` any more",
-        master.reference,
-        name.as_str()
-    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,7 +67,7 @@ pub(super) fn plan(
     }
     let workers = Workers::Tabled {
         password: None,
-        slots: None,
+        details: None,
     };
     let naming = naming::take_out(master, name.as_str(), &workers, context)?;
     let is_running = naming::is_running(master, context)?;

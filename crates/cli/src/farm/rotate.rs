@@ -35,16 +35,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    context.ensure_here_unless_shown("rotate")?;
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        let (plan, _) = plan(arguments, context)?;
-        return output::print(plan);
-    }
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let (plan, invitation) = plan(arguments, context)?;
-    plan::carry_out(&plan, &journal, None)?;
+    let plan = || plan(arguments, context);
+    let carried_out = plan::show_or_carry_out("rotate", arguments.dry_run, context, plan)?;
+    let Some(invitation) = carried_out else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let name = arguments.name.as_str();
     let Some(invitation) = invitation else {
         eprintln!("`{name}` has a new password, and is connected with it");
@@ -60,8 +55,9 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Optio
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = arguments.name.as_str();
+    let details = naming::details(master, name, context);
     ensure!(
-        naming::is_named(master, name, context),
+        details.is_some(),
         "`{}` has no worker `{name}`\nhint: `workers.toml` in `{}` has their names",
         master.reference,
         master.directory
@@ -83,19 +79,19 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Optio
     let unit = master.reference.unit();
     let required = true;
     steps.push(UnitStep::Reload { unit, required }.into());
-    let invitation = match local {
-        Some(worker) => {
-            let unit = worker.reference.unit();
-            if naming::is_running(worker, context)? {
-                steps.extend([
-                    UnitStep::StopAfterBuilds { unit: unit.clone() }.into(),
-                    UnitStep::Start { unit: unit.clone() }.into(),
-                    UnitStep::AwaitConnection { unit, required }.into(),
-                ]);
-            }
-            None
+    let invitation = if let Some(worker) = local {
+        let unit = worker.reference.unit();
+        if naming::is_running(worker, context)? {
+            steps.extend([
+                UnitStep::StopAfterBuilds { unit: unit.clone() }.into(),
+                UnitStep::Start { unit: unit.clone() }.into(),
+                UnitStep::AwaitConnection { unit, required }.into(),
+            ]);
         }
-        None => Some(line(master, &arguments.name, password, context)?),
+        None
+    } else {
+        let slots = details.and_then(|details| details.slots);
+        Some(line(master, &arguments.name, password, slots, context)?)
     };
     let plan = Plan {
         title: format!("rotate {name}"),
@@ -143,6 +139,7 @@ fn line(
     master: &Instance,
     worker: &WorkerName,
     password: String,
+    slots: Option<u32>,
     context: &Context,
 ) -> anyhow::Result<Invitation> {
     let door = door::Door::read(&master.reference, context).with_context(|| {
@@ -157,6 +154,7 @@ fn line(
         address: door.address(None)?,
         worker: worker.clone(),
         password,
+        slots,
         authority: openssl::fingerprint(&authority.certificate)?,
         until: invitations::now() + TTL.as_secs(),
     })

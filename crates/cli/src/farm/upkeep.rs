@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::names::{InstanceRef, Role};
 
 use super::door::{self, Door};
@@ -43,9 +43,9 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
                 format!("note that `{}` has joined", one.worker),
                 forget(&one, context),
             ),
-            State::Expired => {
-                let what = format!("revoke the invitation of `{}`", one.worker);
-                report(what, expire(&one, context));
+            State::Expired | State::Unknown => {
+                let what = format!("end the invitation of `{}`", one.worker);
+                report(what, end(&one, context));
             }
         }
     }
@@ -76,7 +76,8 @@ fn forget(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     plan::carry_out(&plan, &journal, None)
 }
 
-fn expire(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
+/// Revokes one whose time is over, unless it may have been used: then the worker may be at work, and a person decides.
+fn end(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     let settings = context.settings()?;
     let reference: InstanceRef = one.master.parse()?;
     let Ok(master) = settings.instance(&reference) else {
@@ -88,13 +89,20 @@ fn expire(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     {
         return forget(one, context);
     }
+    let name = &one.worker;
+    let has_joined = one.has_joined(context).map_err(|reason| {
+        anyhow!(
+            "it is unknown whether it was used: {reason:#}\n\
+             hint: if it was not used, `buildbot-conda revoke {name}` revokes it"
+        )
+    })?;
+    if has_joined {
+        return forget(one, context);
+    }
     let journal = plan::begin(context)?;
     let plan = revoke::plan(&worker, master, context)?;
     plan::carry_out(&plan, &journal, None)?;
-    eprintln!(
-        "the invitation of `{}` was not used in its time, and is revoked",
-        one.worker
-    );
+    eprintln!("the invitation of `{name}` was not used in its time, and is revoked");
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use buildbot_conda_core::starter::{WORKER_TABLE, WorkerName};
+use buildbot_conda_core::starter::{Details, WORKER_TABLE, WorkerName};
 use buildbot_conda_core::worker_table::{self, WorkerTable};
 use buildbot_conda_core::workers::{self, WorkerList};
 use rustix::fs::Access;
@@ -38,11 +38,10 @@ pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     /// As the master knows it.
     pub(crate) name: String,
-    /// Builds at a time, of a new one in a table.
-    #[serde(default)]
-    pub(crate) slots: Option<u32>,
-    /// Whether it is there afterwards.
-    pub(crate) present: bool,
+    /// What a table says of it before; none where it is not there. A list has the name alone.
+    pub(crate) was: Option<Details>,
+    /// The same afterwards.
+    pub(crate) becomes: Option<Details>,
     pub(crate) before: String,
     pub(crate) after: String,
     /// Whether it is a failure that there is no such list any more. What is taken back has nothing
@@ -77,10 +76,26 @@ impl<'a> Names<'a> {
         }
     }
 
-    pub(crate) fn with(&self, name: &WorkerName, slots: Option<u32>) -> String {
+    /// What is said of a worker; none where it is not there.
+    pub(crate) fn details(&self, name: &str) -> Option<Details> {
+        self.contains(name).then(|| match self {
+            Self::List(_) => Details::default(),
+            Self::Table(table) => table.details(name),
+        })
+    }
+
+    /// Another worker that has one of the names.
+    pub(crate) fn namesake(&self, name: &WorkerName, details: &Details) -> Option<&str> {
+        match self {
+            Self::List(_) => None,
+            Self::Table(table) => table.namesake(name, details),
+        }
+    }
+
+    pub(crate) fn with(&self, name: &WorkerName, details: &Details) -> String {
         match self {
             Self::List(list) => list.with(name),
-            Self::Table(table) => table.with(name, slots),
+            Self::Table(table) => table.with(name, details),
         }
     }
 
@@ -98,8 +113,8 @@ impl Edit {
         Self {
             path: self.path.clone(),
             name: self.name.clone(),
-            slots: self.slots,
-            present: !self.present,
+            was: self.becomes.clone(),
+            becomes: self.was.clone(),
             before: self.after.clone(),
             after: self.before.clone(),
             required: false,
@@ -122,20 +137,21 @@ impl Edit {
         let Some(names) = names else {
             bail!("`{path}` has changed meanwhile, and its workers are not understood any more");
         };
-        Ok(match (names.contains(&self.name), self.present) {
-            (false, true) => Some(names.with(&self.name.parse::<WorkerName>()?, self.slots)),
-            (true, false) => names.without(&self.name),
-            (true, true) | (false, false) => None,
+        let there = names.details(&self.name);
+        Ok(match &self.becomes {
+            becomes if *becomes == there => None,
+            Some(details) => Some(names.with(&self.name.parse::<WorkerName>()?, details)),
+            None => names.without(&self.name),
         })
     }
 }
 
 impl fmt::Display for Edit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verb, preposition) = if self.present {
-            ("add", "to")
-        } else {
-            ("take", "out of")
+        let (verb, preposition) = match (&self.was, &self.becomes) {
+            (None, Some(_)) => ("add", "to"),
+            (Some(_), Some(_)) => ("change", "in"),
+            (_, None) => ("take", "out of"),
         };
         let file = crate::output::harmless(&self.path.display().to_string());
         let name = &self.name;
@@ -247,8 +263,8 @@ mod tests {
         Edit {
             path: "/m/master.cfg".into(),
             name: "b".to_owned(),
-            slots: None,
-            present: true,
+            was: None,
+            becomes: Some(Details::default()),
             before: BEFORE.to_owned(),
             after: AFTER.to_owned(),
             required: true,

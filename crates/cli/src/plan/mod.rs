@@ -14,6 +14,7 @@ mod perform;
 mod recovery;
 mod step;
 mod systemd;
+mod verb;
 
 use std::fmt;
 
@@ -27,6 +28,7 @@ pub(crate) use step::{
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
+pub(crate) use verb::show_or_carry_out;
 
 /// Steps in their order. What is worth knowing beforehand stands above them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use buildbot_conda_core::settings::Instance;
-use buildbot_conda_core::starter::{PASSWORDS, WORKER_TABLE, WorkerName};
+use buildbot_conda_core::starter::{Details, PASSWORDS, WORKER_TABLE, WorkerName};
 use buildbot_conda_core::workers;
 
 use super::{Step, UnitStep, UserStep, systemd};
@@ -36,8 +36,8 @@ pub(crate) enum Workers {
     /// has it already.
     Tabled {
         password: Option<String>,
-        /// Builds at a time, of a new one.
-        slots: Option<u32>,
+        /// What else it says of it; none where that stays as it is.
+        details: Option<Details>,
     },
 }
 
@@ -88,15 +88,22 @@ pub(crate) fn add(
             ..Naming::default()
         });
     };
-    let is_there = names.contains(name.as_str());
-    let password = match workers {
-        Workers::Tabled {
-            password: Some(password),
-            ..
-        } => Some(put(master, name.as_str(), None, Some(password), context)),
-        _ => None,
+    let was = names.details(name.as_str());
+    let (password, wanted) = match workers {
+        Workers::Tabled { password, details } => (password.as_ref(), details.clone()),
+        Workers::Listed => (None, None),
     };
-    if is_there && password.is_none() {
+    let becomes = wanted.or_else(|| was.clone()).unwrap_or_default();
+    if let Some(other) = names.namesake(name, &becomes) {
+        bail!(
+            "`{shown}` has the worker `{other}`, which with its slots has one of the names of `{}`\n\
+             hint: name another one, or fewer slots",
+            name.as_str()
+        );
+    }
+    let password = password.map(|new| put(master, name.as_str(), None, Some(new), context));
+    let is_as_wanted = was.as_ref() == Some(&becomes);
+    if is_as_wanted && password.is_none() {
         return Ok(Naming {
             is_named: true,
             ..Naming::default()
@@ -111,21 +118,17 @@ pub(crate) fn add(
             unit = master.reference.unit_name(),
         );
     }
-    let slots = match workers {
-        Workers::Tabled { slots, .. } => *slots,
-        Workers::Listed => None,
-    };
     let edit = Edit {
         path,
         name: name.as_str().to_owned(),
-        present: true,
-        after: names.with(name, slots),
-        slots,
+        after: names.with(name, &becomes),
+        was,
+        becomes: Some(becomes),
         before: seen.text.clone(),
         required: true,
     };
     let mut steps: Vec<Step> = password.into_iter().collect();
-    steps.extend(reloaded(master, (!is_there).then_some(edit), context)?);
+    steps.extend(reloaded(master, (!is_as_wanted).then_some(edit), context)?);
     Ok(Naming {
         steps,
         note: None,
@@ -174,9 +177,9 @@ pub(crate) fn take_out(
     let edit = Edit {
         path,
         name: name.to_owned(),
-        present: false,
+        was: names.details(name),
+        becomes: None,
         after,
-        slots: None,
         before: seen.text.clone(),
         required: true,
     };
@@ -197,9 +200,14 @@ pub(crate) fn take_out(
 
 /// Whether the table of a master has a worker.
 pub(crate) fn is_named(master: &Instance, name: &str, context: &Context) -> bool {
+    details(master, name, context).is_some()
+}
+
+/// What the table of a master says of a worker; none where it is not there.
+pub(crate) fn details(master: &Instance, name: &str, context: &Context) -> Option<Details> {
     let path = file_of(master, WORKER_TABLE, context);
-    look(master, &path, context)
-        .is_some_and(|seen| Names::read(&path, &seen.text).is_some_and(|all| all.contains(name)))
+    let seen = look(master, &path, context)?;
+    Names::read(&path, &seen.text)?.details(name)
 }
 
 /// The password that a master has for a worker, if it has one.

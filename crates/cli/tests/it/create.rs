@@ -1,7 +1,7 @@
 //! `create` and `remove` as far as they can be seen without a booted machine: plans, refusals, and that neither changes
 //! anything. What they do is for the booted machines.
 
-mod data;
+pub(crate) mod data;
 mod naming;
 
 use expect_test::{Expect, expect};

@@ -17,6 +17,7 @@ mod database;
 mod doctor;
 mod drain;
 mod env;
+mod farm;
 mod headless;
 mod host;
 mod house;

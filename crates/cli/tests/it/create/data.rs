@@ -8,7 +8,7 @@ use crate::house::{CONFIGURATION, Host};
 const CREATE: [&str; 4] = ["create", "worker", "gpu", "--dry-run"];
 
 /// A host after `create master`, with this table of workers.
-fn host_with_table(table: &str) -> Host {
+pub(crate) fn host_with_table(table: &str) -> Host {
     let host = host();
     let text = STARTER.replace(
         "\"/home/bb/master\"\n",
