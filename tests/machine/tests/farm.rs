@@ -8,6 +8,7 @@ use buildbot_conda_machine::{
     Environment, LATER, Layers, MASTER_UNIT, Machine, Network, Outcome, Output, PREFIX, Release,
     Rest, SOON, Version, WORKER_UNIT, latest_package, on_each_release, with_packages,
 };
+use buildbot_conda_trace::{Event, Next, Pid, attach};
 
 on_each_release! { workers_of_other_hosts_join_by_one_line_and_are_revoked }
 
@@ -58,6 +59,67 @@ fn join(machine: &Machine, line: &str) -> anyhow::Result<Output> {
     call(machine, &["join", "--file", LINE])
 }
 
+/// What ends a trace: an argument that nobody else has.
+const END: &str = "end-of-the-trace";
+
+/// Joins, and gives the arguments of every program that is started meanwhile.
+fn join_and_see_arguments(machine: &Machine, line: &str) -> anyhow::Result<Vec<String>> {
+    machine.write_file(LINE, line, "0600", "root")?;
+    let first = Pid::from_raw(machine.first_process()?);
+    let seen = |arguments: &mut Vec<String>, event: &Event| {
+        let Event::Exec(exec) = event else {
+            return Next::Continue;
+        };
+        arguments.push(exec.arguments.join(" "));
+        if exec.arguments.iter().any(|word| word == END) {
+            Next::Leave
+        } else {
+            Next::Continue
+        }
+    };
+    let trace = attach(first, Vec::new(), seen).context("trace a machine")?;
+    // A process of the machine's own systemd, which the trace sees.
+    let script = format!(
+        "buildbot-conda join --file {LINE} && status=0 || status=$?; env {END}=1 sh -c : {END}; exit $status"
+    );
+    let words = [
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--pipe",
+        "sh",
+        "-uc",
+        &script,
+    ];
+    let joined = machine.run_within(LATER, &words)?;
+    let arguments = trace.join().expect("the tracer does not panic")?;
+    joined.succeeded()?;
+    Ok(arguments)
+}
+
+/// Has a host take the place of the master for another one, with a certificate of its own for the master's name. What it
+/// hears is in a file.
+fn pose_as_master(machine: &Machine) -> Outcome {
+    let script = "cd /root; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=a \
+                  -addext subjectAltName=DNS:a,DNS:a.example -days 9 -keyout key -out pem 2>/dev/null; \
+                  sleep 900 | openssl s_server -quiet -accept 9989 -key key -cert pem >heard 2>&1";
+    let words = ["systemd-run", "--unit=stranger", "sh", "-euc", script];
+    machine.run(&words)?.succeeded()?;
+    machine.wait_until("the stranger listens", SOON, || {
+        let script =
+            "timeout 5 openssl s_client -connect 127.0.0.1:9989 </dev/null >/dev/null 2>&1";
+        Ok((machine.shell(script)?.status == 0).then_some(()))
+    })
+}
+
+/// Has a host take another address for that of the master.
+fn lead_astray(machine: &Machine, from: &str, to: &str) -> Outcome {
+    let script =
+        format!("sed 's/^{from} a /{to} a /' /etc/hosts >/root/hosts; cat /root/hosts >/etc/hosts");
+    machine.shell(&script)?.succeeded()?;
+    Ok(())
+}
+
 /// Builds `hello` with the one worker that is attached.
 fn build(rest: Rest<'_>) -> Outcome {
     let built = rest.wait_for_build(rest.force("hello", &[])?, LATER)?;
@@ -78,12 +140,67 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     let process = a.unit_property(MASTER_UNIT, "MainPID")?;
 
     // One command on each side.
-    let line = invite(&a, &["gpu", "--slots", "2"])?;
-    join(&b, &line)?.succeeded()?;
-    ensure!(rest.worker_connected("gpu")?, "it says so when it is");
+    let line = invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])?;
+    let secret = line.split(['@', ':']).nth(2).context("find the password")?;
+    // Somebody on the way between the two learns nothing, and gets no worker.
+    let (master, stranger) = (network.address("a"), network.address("c"));
+    pose_as_master(&c)?;
+    lead_astray(&b, &master, &stranger)?;
+    let fooled = join(&b, &line)?;
+    ensure!(
+        fooled.status != 0 && fooled.stderr.contains("another authority"),
+        "{fooled}"
+    );
+    let left = b.run(&["test", "-e", "/home/bb/worker"])?;
+    ensure!(left.status != 0, "nothing is left of it");
+    lead_astray(&b, &stranger, &master)?;
+    let arguments = join_and_see_arguments(&b, &line)?;
+    ensure!(
+        arguments
+            .iter()
+            .any(|words| words.contains("launcher worker"))
+            && !arguments.iter().any(|words| words.contains(secret)),
+        "{arguments:?}"
+    );
+    ensure!(
+        rest.worker_connected("gpu")? && rest.worker_connected("gpu-2")?,
+        "it says so when it is"
+    );
+    let status = call(&b, &["status", "worker"])?;
+    ensure!(
+        status.stdout.contains("2 of 2 workers connected"),
+        "{status}"
+    );
     build(rest)?;
-    let slots = a.shell("grep -A1 '^.gpu.' /home/bb/master/workers.toml")?;
-    ensure!(slots.stdout.contains("slots = 2"), "{slots}");
+    let table = a.shell("grep -A2 '^.gpu.' /home/bb/master/workers.toml")?;
+    ensure!(
+        table.stdout.contains("slots = 2\ntags = [\"cuda\"]\n"),
+        "{table}"
+    );
+    let listed = call(&a, &["invite", "--list"])?.succeeded()?;
+    ensure!(
+        listed.stdout.contains("joined") && listed.stdout.contains("cuda"),
+        "{listed}"
+    );
+    // The same line once more disturbs nobody.
+    let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
+    join(&b, &line)?.succeeded()?;
+    ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);
+    lead_astray(&b, &master, &stranger)?;
+    b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
+    b.wait_until("the worker distrusts the stranger", SOON, || {
+        let status = call(&b, &["status", "worker"])?;
+        Ok(status.stdout.contains("trust").then_some(()))
+    })?;
+    lead_astray(&b, &stranger, &master)?;
+    b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
+    rest.wait_for_worker("gpu", SOON)?;
+    let heard =
+        c.shell("systemctl stop stranger; cat /root/heard; rm /root/heard /root/key /root/pem")?;
+    ensure!(
+        !heard.stdout.contains(secret) && !heard.stdout.contains("gpu"),
+        "{heard}"
+    );
 
     // What a stranger has of it.
     let again = join(&c, &line)?;
@@ -96,7 +213,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         other.status != 0 && other.stderr.contains("another authority"),
         "{other}"
     );
-    let expired = line.split("?until=").next().unwrap_or_default().to_owned() + "?until=1000000000";
+    let expired = line.split("until=").next().unwrap_or_default().to_owned() + "until=1000000000";
     let expired = join(&c, &expired)?;
     ensure!(
         expired.status != 0 && expired.stderr.contains(" ended "),
@@ -113,7 +230,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     let known = a.shell("cat /home/bb/master/workers.toml; ls /home/bb/master/passwords")?;
     ensure!(!known.stdout.contains("late"), "it is revoked: {known}");
     // Its clock is wrong, and it tries all the same.
-    let forged = short.split("?until=").next().unwrap_or_default().to_owned() + "?until=9999999999";
+    let forged = short.split("until=").next().unwrap_or_default().to_owned() + "until=9999999999";
     let forged = join(&c, &forged)?;
     ensure!(
         forged.status != 0,
@@ -123,7 +240,6 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     // A second host; neither password nor line is anywhere but where it belongs.
     join(&c, &invite(&a, &["cpu"])?)?.succeeded()?;
     ensure!(rest.worker_connected("cpu")?, "the second is there too");
-    let secret = line.split(['@', ':']).nth(2).context("find the password")?;
     for (machine, places) in [
         (&a, "/var/log /run /tmp"),
         (&b, "/var/log /run /tmp /home/bb/worker"),
@@ -157,6 +273,19 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     ensure!(rest.worker_connected("gpu")? && rest.worker_connected("cpu")?);
     b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
     rest.wait_for_worker("gpu", SOON)?;
+
+    // Whether an invitation was used is unknown: that is reported, and its worker stays.
+    a.shell(
+        "cd /var/lib/buildbot-conda; : >instances/master/attached.json; \
+         echo '[{\"master\": \"master\", \"worker\": \"cpu\", \"since\": 1, \"until\": 2}]' >created/invitations",
+    )?
+    .succeeded()?;
+    let unknown = call(&a, &["service", "upkeep"])?;
+    ensure!(
+        unknown.status == 1 && unknown.stderr.contains("it is unknown whether it was used"),
+        "{unknown}"
+    );
+    ensure!(rest.worker_connected("cpu")?, "it is not revoked");
 
     // Another password, by a new line.
     let rotated = call(&a, &["rotate", "gpu"])?.succeeded()?;
