@@ -66,7 +66,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         login,
         worker,
     } = decide(&wish, &facts(&wish, &draft, context))?;
-    let secrets = Secrets::new(login, worker, given, context)?;
+    let secrets = Secrets::new(&login, &worker, given, context)?;
 
     let mut steps = Vec::new();
     for (file, password) in secrets.new_files() {
@@ -173,8 +173,8 @@ struct Secrets {
 
 impl Secrets {
     fn new(
-        login: Secret,
-        worker: Secret,
+        login: &Secret,
+        worker: &Secret,
         given: Option<String>,
         context: &Context,
     ) -> anyhow::Result<Self> {
@@ -183,7 +183,7 @@ impl Secrets {
             Secret::Given(_) => Ok(given),
             Secret::Present(_) | Secret::Asked(_) => Ok(None),
         };
-        let new = text(&worker, given)?;
+        let new = text(worker, given)?;
         // A worker elsewhere may know the one that is there.
         let worker_password = if let Some(password) = &new {
             password.clone()
@@ -193,8 +193,8 @@ impl Secrets {
             text.lines().next().unwrap_or_default().to_owned()
         };
         Ok(Self {
-            login: (login.clone(), text(&login, None)?),
-            worker: (worker, new),
+            login: (login.clone(), text(login, None)?),
+            worker: (worker.clone(), new),
             worker_password,
         })
     }

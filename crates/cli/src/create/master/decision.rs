@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn a_port_is_one_that_nobody_has() {
         let all: Vec<u16> = (WEB_PORT..WEB_PORT + PORTS).collect();
-        let table: [(Option<u16>, Option<u16>, &[u16], &str); 9] = [
+        type Case<'a> = (Option<u16>, Option<u16>, &'a [u16], &'a str);
+        let table: [Case<'_>; 9] = [
             (None, None, &[], "8010, None"),
             (None, None, &[8010, 8012], "8011, None"),
             (None, None, &all, "no port from 8010 to 8109 is free"),
