@@ -80,6 +80,9 @@ fn effective(instance: &Instance) -> String {
     if let Some(name) = &instance.name {
         line("name", name.as_str());
     }
+    for (key, value) in &instance.limits {
+        line(key, value);
+    }
     if instance.reference.role == Role::Master {
         line("backup-every", instance.backup_every.as_str());
         if let Some(directory) = &instance.backup_to {

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::directives::Directive;
 use crate::escape::{self, Unwritable};
+use crate::limits::{LIMITS, Limits};
 use crate::names::{InstanceRef, Role};
 use crate::settings::{Hardening, Instance, Word as _};
 use crate::values::AbsolutePath;
@@ -72,6 +73,7 @@ pub struct DropIn {
     timeout_start: String,
     timeout_stop: String,
     watchdog: String,
+    limits: Limits,
     credentials: Vec<String>,
     writable: Vec<String>,
     bound_read_only: Vec<String>,
@@ -107,6 +109,7 @@ impl DropIn {
             timeout_start: escape::time_span(timeout_start(instance.start_timeout)),
             timeout_stop: escape::time_span(timeout_stop(instance.drain)),
             watchdog: escape::time_span(instance.watchdog.unwrap_or(Duration::ZERO)),
+            limits: instance.limits.clone(),
             credentials: instance
                 .credentials
                 .iter()
@@ -170,6 +173,18 @@ impl DropIn {
         );
         list.add("", "TimeoutStopSec", &self.timeout_stop);
         list.add("", "WatchdogSec", &self.watchdog);
+        let limits = LIMITS.iter().filter_map(|limit| {
+            let value = self.limits.get(limit.key)?;
+            Some((limit.directive, value))
+        });
+        for (index, (directive, value)) in limits.enumerate() {
+            let comment = match index {
+                0 => "Limits of the instance, with everything that it starts.",
+                _ => "",
+            };
+            // systemd fills in no specifiers here, so a percent sign is one.
+            list.add(comment, directive, value);
+        }
         list.add_all("", "LoadCredential", &self.credentials);
         // A credential's name has no colon.
         let names = self

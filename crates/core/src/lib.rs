@@ -18,6 +18,7 @@ pub mod escape;
 pub mod foreign_text;
 #[cfg(feature = "render")]
 pub mod invitation;
+pub mod limits;
 pub mod names;
 pub mod paths;
 mod profile;

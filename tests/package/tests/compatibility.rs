@@ -25,6 +25,12 @@ hardening = "strict"
 directory = "/srv/none"
 hardening = "none"
 [worker]
+cpu-weight = 100
+io-weight = 100
+memory-high = "1G"
+memory-max = "50%"
+nice = 5
+tasks-max = "10%"
 ["worker@strict"]
 directory = "/home/bb/worker-strict"
 hardening = "strict"

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{BackupEvery, Hardening, Log, Upgrade};
+use crate::limits::Limits;
 use crate::names::InstanceRef;
 use crate::values::{
     AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, MasterName, VariableName,
@@ -46,6 +47,8 @@ pub struct Instance {
     pub watchdog: Option<Duration>,
     /// The sandbox.
     pub hardening: Hardening,
+    /// What it may use of the host's resources, as far as that is configured.
+    pub limits: Limits,
 }
 
 impl Instance {

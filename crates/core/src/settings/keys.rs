@@ -61,7 +61,7 @@ const fn table(name: &'static str, meaning: &'static str) -> Key {
 }
 
 /// All of them, by name.
-pub const KEYS: [Key; 16] = [
+pub const KEYS: [Key; 22] = [
     key(
         "backup-every",
         Effect::Backup,
@@ -81,6 +81,11 @@ pub const KEYS: [Key; 16] = [
         "conda-root",
         Effect::Restart,
         "directory of the Conda installation",
+    ),
+    key(
+        "cpu-weight",
+        Effect::Restart,
+        "share of the processors beside other services, 1 to 10000",
     ),
     table(
         "credentials",
@@ -111,9 +116,24 @@ pub const KEYS: [Key; 16] = [
         "sandbox: `standard`, `strict` or `none`",
     ),
     key(
+        "io-weight",
+        Effect::Restart,
+        "share of the disks beside other services, 1 to 10000",
+    ),
+    key(
         "log",
         Effect::Restart,
         "`journal`, or `both` to write `twistd.log` as well",
+    ),
+    key(
+        "memory-high",
+        Effect::Restart,
+        "memory above which the instance is slowed down, such as `3G` or `40%`",
+    ),
+    key(
+        "memory-max",
+        Effect::Restart,
+        "memory that the instance cannot exceed, such as `4G` or `50%`",
     ),
     key(
         "name",
@@ -121,9 +141,19 @@ pub const KEYS: [Key; 16] = [
         "name of a master in its database, independent of its host",
     ),
     key(
+        "nice",
+        Effect::Restart,
+        "priority of the processes, from -20, the highest, to 19",
+    ),
+    key(
         "start-timeout",
         Effect::Start,
         "how long a start may take before it is aborted",
+    ),
+    key(
+        "tasks-max",
+        Effect::Restart,
+        "how many processes and threads, such as `4096` or `infinity`",
     ),
     key(
         "upgrade",

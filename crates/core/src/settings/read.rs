@@ -11,6 +11,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{Affects, Position, Problem};
 use super::{BackupEvery, Hardening, Log, Upgrade, Word, keys};
+use crate::limits::{Limit, Limits};
 use crate::names::{InstanceRef, Role};
 use crate::paths;
 use crate::values::{
@@ -42,6 +43,7 @@ pub(super) struct Layer {
     pub(super) hardening: Option<Hardening>,
     pub(super) backup_every: Option<BackupEvery>,
     pub(super) backup_to: Option<AbsolutePath>,
+    pub(super) limits: Limits,
 }
 
 /// The file of a credential, and where the text says so.
@@ -265,6 +267,11 @@ impl Reader<'_> {
                 }
                 "hardening" => layer.hardening = self.word(&path, value, affects),
                 _ => {
+                    if let Some(limit) = Limit::find(name) {
+                        let value = self.limit(&path, value, affects, limit);
+                        layer.limits.extend(value.map(|value| (limit.key, value)));
+                        continue;
+                    }
                     let hint = closest(name, &keys::names())
                         .map(|close| format!("did you mean `{close}`?"));
                     let error = ValueError {
@@ -346,6 +353,22 @@ impl Reader<'_> {
                 }
             })
         })
+    }
+
+    /// Limits are numbers as often as texts, and both are fine.
+    fn limit(
+        &mut self,
+        path: &str,
+        value: &Value<'_>,
+        affects: &Affects,
+        limit: &Limit,
+    ) -> Option<String> {
+        if let DeValue::Integer(_) = value.get_ref()
+            && let Ok(parsed) = limit.value(self.text[value.span()].trim())
+        {
+            return Some(parsed);
+        }
+        self.checked(path, value, affects, |text| limit.value(text))
     }
 
     fn checked<T>(

@@ -354,6 +354,7 @@ fn instance(section: &Section, below: &Layer) -> Instance {
             .hardening
             .or(below.hardening)
             .unwrap_or(Hardening::Standard),
+        limits: merged(&below.limits, &own.limits),
     }
 }
 
