@@ -12,7 +12,10 @@ use clap::Command;
 /// The verbs that help shows, below their headings.
 pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
     ("Set up", &["create", "adopt", "remove"]),
-    ("Monitor", &["list", "status", "logs", "build", "doctor"]),
+    (
+        "Monitor",
+        &["list", "status", "logs", "build", "metrics", "doctor"],
+    ),
     (
         "Workers on other hosts",
         &["invite", "join", "revoke", "rotate"],

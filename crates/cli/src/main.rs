@@ -31,6 +31,7 @@ mod list;
 mod listing;
 mod logs;
 mod manual;
+mod metrics;
 mod package;
 mod plan;
 mod recover;
@@ -90,6 +91,8 @@ enum Verb {
     Logs(logs::Arguments),
     /// Show the result of a build, and why it failed
     Build(build::Arguments),
+    /// Print numbers about all instances, for Prometheus
+    Metrics(metrics::Arguments),
     /// Find problems, and print the commands that fix them
     Doctor(doctor::Arguments),
     /// Let running builds finish, then stop an instance
@@ -184,6 +187,7 @@ fn main() -> ExitCode {
         Verb::Status(arguments) => status::run(&arguments, &context),
         Verb::Logs(arguments) => logs::run(&arguments, &context),
         Verb::Build(arguments) => build::run(&arguments, &context),
+        Verb::Metrics(arguments) => metrics::run(&arguments, &context),
         Verb::Doctor(arguments) => doctor::run(&arguments, &context),
         Verb::Check(arguments) => check::run(&arguments, &context),
         Verb::Show(arguments) => show::run(&arguments, &context),

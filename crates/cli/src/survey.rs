@@ -36,6 +36,10 @@ pub(crate) struct Row {
     pub(crate) pid: Option<u32>,
     /// Bytes.
     pub(crate) memory: Option<u64>,
+    /// What that cannot exceed, where there is a limit.
+    pub(crate) memory_max: Option<u64>,
+    /// How often systemd has restarted it by itself since somebody started it.
+    pub(crate) restarts: Option<u64>,
     /// Version of Buildbot.
     pub(crate) buildbot: Option<ForeignText>,
     /// Absolute prefix of the environment that it runs from, or that the next start enters; none when the configuration is
@@ -130,6 +134,8 @@ fn row(
             .map(|(since, now)| now.saturating_sub(since).as_secs()),
         pid: unit.main_pid(),
         memory: unit.memory(),
+        memory_max: unit.memory_max(),
+        restarts: unit.restarts(),
         buildbot: current.and_then(|status| status.buildbot.clone()),
         environment,
         next_environment,

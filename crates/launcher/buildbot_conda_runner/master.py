@@ -35,7 +35,7 @@ class Master(Role):
         self.read = None  # what `sources` gave when the configuration was last read
         self.announcement = None  # the message of a start that is put off
         self.previous = None  # the configuration in effect, while another is read
-        self.router = self.outage = self.serving = None
+        self.router = self.outage = self.serving = self.gauges = None
         self.away = None  # what is not there, or not to be had, without which there is no serving
         self.old_name = None  # what Buildbot has called it, where the configuration has another name
         self.others = ""  # who serves from the same database, once an older schema was found
@@ -300,9 +300,11 @@ class Master(Role):
         return True
 
     def settled(self):
+        from .gauges import Gauges
         from .outage import Outage
 
         self.outage = Outage(self)
+        self.gauges = Gauges(self, self.outage.ask)
 
     def show_serving(self):
         if self.state == "running":
@@ -390,6 +392,7 @@ class Master(Role):
         the flag that keeps the quick one from acting; the builds then end as RETRY.
         """
         self.runner.stop_ticking("drain")
+        self.runner.stop_ticking("gauges")
         if self.state == "failed":
             return
         # A handler that came later than ours has told the master alone.

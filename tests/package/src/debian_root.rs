@@ -29,6 +29,9 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_
     chroot "$4" /bin/sh -euc "$5"
 "#;
 
+/// Programs of Debian's that check the package, all in one root for each release, so that it is made once.
+pub const CHECKERS: [&str; 4] = ["fish", "lintian", "piuparts", "prometheus"];
+
 /// How a command in a root ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {

@@ -14,7 +14,7 @@ pub mod terminal;
 mod version;
 
 pub use buildbot_conda_machine::{Release, on_each_release};
-pub use debian_root::{DebianRoot, Outcome};
+pub use debian_root::{CHECKERS, DebianRoot, Outcome};
 pub use interruption::{Moment, at_each, kill_at, moments};
 pub use package::{Entry, Package};
 pub use repository_host::{RepositoryHost, deb};

@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 73] = [
+const FILES: [(&str, &str); 78] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -20,6 +20,14 @@ const FILES: [(&str, &str); 73] = [
     (
         "-rw-r--r--",
         "/usr/lib/systemd/system/buildbot-backup@.timer",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-conda-metrics.socket",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-conda-metrics@.service",
     ),
     (
         "-rw-r--r--",
@@ -80,6 +88,10 @@ const FILES: [(&str, &str); 73] = [
     (
         "-rw-r--r--",
         "/usr/libexec/buildbot-conda/buildbot_conda_runner/door.py",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/libexec/buildbot-conda/buildbot_conda_runner/gauges.py",
     ),
     (
         "-rw-r--r--",
@@ -197,6 +209,14 @@ const FILES: [(&str, &str); 73] = [
     ),
     ("-rw-r--r--", "/usr/share/buildbot-conda/config.toml"),
     ("-rw-r--r--", "/usr/share/buildbot-conda/environment.yml"),
+    (
+        "-rw-r--r--",
+        "/usr/share/buildbot-conda/grafana/dashboard.json",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/share/buildbot-conda/prometheus/rules.yml",
+    ),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/README.Debian"),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/README.md"),
     ("-rw-r--r--", "/usr/share/doc/buildbot-conda/changelog.gz"),

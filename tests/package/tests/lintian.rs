@@ -2,10 +2,7 @@
 
 use std::process::Command;
 
-use buildbot_conda_package_tests::{DebianRoot, Package, Release, on_each_release};
-
-/// In one root, so that it is made once.
-const PROGRAMS: [&str; 3] = ["fish", "lintian", "piuparts"];
+use buildbot_conda_package_tests::{CHECKERS, DebianRoot, Package, Release, on_each_release};
 
 on_each_release! {
     lintian_has_nothing_to_say,
@@ -22,7 +19,7 @@ fn lintian_has_nothing_to_say(release: Release) {
         }
         Release::Trixie => "",
     };
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let root = DebianRoot::with_programs(release, &CHECKERS);
     let environments = Package::open_environments();
     std::fs::copy(environments.archive(), root.upper().join("env.deb")).expect("it can be copied");
     let outcome = root.run(&format!(
@@ -81,7 +78,7 @@ fn only_words_that_nobody_writes_are_machine_code() {
 /// Installation, removal and purge in a system without sources, as everything that the package depends on is there: no
 /// mirror takes part. `/home/bb` stays by intention, with the account.
 fn piuparts_passes(release: Release) {
-    let root = DebianRoot::with_programs(release, &PROGRAMS);
+    let root = DebianRoot::with_programs(release, &CHECKERS);
     let plain = DebianRoot::new(release).lower();
     let copy = Command::new("cp")
         .args(["--archive", "--no-target-directory"])
@@ -109,7 +106,7 @@ fn piuparts_passes(release: Release) {
 }
 
 fn fish_offers_verbs_and_options(release: Release) {
-    let root = DebianRoot::installed_with_programs(release, &PROGRAMS);
+    let root = DebianRoot::installed_with_programs(release, &CHECKERS);
     let verbs = root.must("fish --command 'complete --do-complete \"buildbot-conda \"'");
     for verb in ["list", "status", "create"] {
         assert!(verbs.contains(&format!("{verb}\t")), "{verbs}");

@@ -215,8 +215,13 @@ pub(super) fn stop(context: &Context) -> anyhow::Result<()> {
     units.retain(|name| {
         is_ours(name) && !matches!(unit_files.of_unit(name).runs, Runs::HandMade(_))
     });
-    // The generator has them started, and they would call a command that is gone.
-    let timers = systemd::systemctl(&["stop", "--", "buildbot-backup@*.timer"]).map(drop);
+    // They would call a command that is gone. The generator has those of backups started.
+    let patterns = [
+        "buildbot-backup@*.timer",
+        "buildbot-conda-*.timer",
+        "buildbot-conda-*.socket",
+    ];
+    let timers = systemd::systemctl(&[&["stop", "--"][..], &patterns].concat()).map(drop);
     if units.is_empty() {
         return timers;
     }

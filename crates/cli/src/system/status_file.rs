@@ -1,6 +1,7 @@
 //! `status.json`: what the runner says of its Buildbot. It is written by the service user, so it is
 //! read without following links, up to a limit, and what it says is foreign text.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -51,6 +52,51 @@ pub(crate) struct StatusFile {
     /// The certificates of a master's ports.
     #[serde(default)]
     pub(crate) certificates: Vec<Certificate>,
+    /// A master's port for workers of other hosts.
+    #[serde(default)]
+    pub(crate) door: Option<Door>,
+    /// What a master that serves has to do.
+    #[serde(default)]
+    pub(crate) load: Option<Load>,
+}
+
+/// Where workers of other hosts connect.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Door {
+    pub(crate) port: u16,
+    /// When the certificate expires.
+    pub(crate) certificate_until: f64,
+}
+
+/// The load of a master, at one moment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) at: f64,
+    /// Seconds for which it could not react, at most, since the moment before.
+    pub(crate) lag: f64,
+    /// How many builds run.
+    pub(crate) builds: u64,
+    /// When the oldest of them was first seen.
+    pub(crate) oldest_build: Option<f64>,
+    /// The state of each worker: `connected`, `draining`, `latent`, `missing` or `paused`.
+    pub(crate) workers: BTreeMap<ForeignText, ForeignText>,
+    /// When the newest backup was written.
+    pub(crate) backup: Option<f64>,
+    /// None where it does not answer.
+    pub(crate) database: Option<DatabaseLoad>,
+}
+
+/// What only the database knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DatabaseLoad {
+    /// Build requests that nobody has begun.
+    pub(crate) requests: u64,
+    /// When the oldest of them was made.
+    pub(crate) oldest_request: Option<f64>,
+    /// Seconds.
+    pub(crate) answered_in: f64,
+    /// Bytes, where they are known.
+    pub(crate) size: Option<u64>,
 }
 
 /// A database of a server, and what the master is called there.

@@ -15,7 +15,7 @@ use super::context::Context;
 /// The properties asked for, in the words of `org.freedesktop.systemd1(5)`.
 const PROPERTIES: &str = "Id,LoadState,ActiveState,SubState,Result,MainPID,MemoryCurrent,\
                           ExecMainStatus,StatusText,ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,ConditionResult,\
-                          ConditionTimestampMonotonic,UnitFileState";
+                          ConditionTimestampMonotonic,UnitFileState,NRestarts,MemoryMax";
 
 /// Whether systemd runs this system, as `sd_booted(3)` finds out.
 pub(crate) fn is_booted() -> bool {
@@ -196,11 +196,23 @@ impl Unit {
 
     /// Memory of the control group in bytes, when systemd accounts for it.
     pub(crate) fn memory(&self) -> Option<u64> {
-        // `[not set]` and 2^64-1 both mean that there is no figure.
-        self.property("MemoryCurrent")
-            .parse()
-            .ok()
-            .filter(|bytes| *bytes != u64::MAX)
+        self.number("MemoryCurrent")
+    }
+
+    /// What that cannot exceed, when there is a limit.
+    pub(crate) fn memory_max(&self) -> Option<u64> {
+        self.number("MemoryMax")
+    }
+
+    /// How often systemd has restarted it by itself since somebody started it.
+    pub(crate) fn restarts(&self) -> Option<u64> {
+        self.number("NRestarts")
+    }
+
+    fn number(&self, property: &str) -> Option<u64> {
+        // `[not set]`, `infinity` and 2^64-1 all mean that there is no figure.
+        let number = self.property(property).parse().ok();
+        number.filter(|number| *number != u64::MAX)
     }
 
     /// Time since start-up of the machine at which the unit came into its state; a reload changes nothing about it.

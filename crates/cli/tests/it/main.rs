@@ -22,6 +22,7 @@ mod headless;
 mod host;
 mod house;
 mod logs;
+mod metrics;
 mod recorded_activations;
 mod recover;
 mod refusals;

@@ -149,6 +149,8 @@ fn json_has_the_keys_that_the_manual_names() {
         "seconds",
         "pid",
         "memory",
+        "memory_max",
+        "restarts",
         "buildbot",
         "environment",
         "next_environment",

@@ -1,0 +1,180 @@
+//! The text that is scraped: OpenMetrics 1.0 that is good in the older format of Prometheus, too, which is why there are
+//! gauges alone. <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display};
+
+/// Every family with its meaning, in the order in which they are printed.
+pub(super) const FAMILIES: [(&str, &str); 28] = [
+    ("info", "The version of the package."),
+    (
+        "configuration_good",
+        "Whether the configuration has no problem.",
+    ),
+    (
+        "instance_info",
+        "Role, unit, version of Buildbot and environment of an instance.",
+    ),
+    (
+        "instance_enabled",
+        "Whether an instance is started at boot.",
+    ),
+    ("instance_up", "Whether an instance is active."),
+    (
+        "instance_state",
+        "1 for the state that an instance is in, 0 for all others.",
+    ),
+    (
+        "instance_state_seconds",
+        "How long an instance has been in its state.",
+    ),
+    (
+        "instance_restarts",
+        "How often systemd has restarted an instance since somebody started it.",
+    ),
+    (
+        "instance_memory_bytes",
+        "The memory of an instance and of everything that it has started.",
+    ),
+    ("instance_memory_max_bytes", "What that cannot exceed."),
+    (
+        "instance_environment_outdated",
+        "Whether the next start enters another environment than the one that runs.",
+    ),
+    (
+        "worker_connected",
+        "Whether a worker of this host is connected to its master.",
+    ),
+    (
+        "master_reload_good",
+        "Whether the last reload of a master is in effect as a whole.",
+    ),
+    (
+        "master_load_timestamp_seconds",
+        "When a master noted what follows; it does so every 30 seconds.",
+    ),
+    (
+        "master_event_loop_lag_seconds",
+        "The longest time for which a master could not react, since its note before.",
+    ),
+    ("master_builds", "Builds that run."),
+    (
+        "master_oldest_build_timestamp_seconds",
+        "When the oldest of them was first seen.",
+    ),
+    ("master_workers", "Workers of a master in each state."),
+    (
+        "master_worker_connected",
+        "Whether a worker is connected, by its name; without those that are started when they are needed.",
+    ),
+    (
+        "master_requests",
+        "Build requests that no master has begun.",
+    ),
+    (
+        "master_oldest_request_timestamp_seconds",
+        "When the oldest of them was made.",
+    ),
+    (
+        "database_up",
+        "Whether the database of a master has answered.",
+    ),
+    ("database_answer_seconds", "How long that took."),
+    ("database_bytes", "The size of the database."),
+    (
+        "backup_timestamp_seconds",
+        "When the newest backup of the database was written.",
+    ),
+    (
+        "backup_interval_seconds",
+        "How often there is to be one, by `backup-every`.",
+    ),
+    (
+        "backup_failed",
+        "Whether the last backup that its timer began has failed.",
+    ),
+    (
+        "certificate_expiry_timestamp_seconds",
+        "When the certificate of a port expires.",
+    ),
+];
+
+/// What all names begin with.
+const PREFIX: &str = "buildbot_conda";
+
+/// Samples by family.
+#[derive(Debug, Default)]
+pub(super) struct Metrics(BTreeMap<&'static str, Vec<String>>);
+
+impl Metrics {
+    /// Adds one sample of one of the [`FAMILIES`].
+    pub(super) fn add(
+        &mut self,
+        family: &'static str,
+        labels: &[(&str, &str)],
+        value: impl Display,
+    ) {
+        assert!(
+            FAMILIES.iter().any(|(name, _)| *name == family),
+            "`{family}` is a family"
+        );
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
+            .collect();
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
+        let samples = self.0.entry(family).or_default();
+        samples.push(format!("{PREFIX}_{family}{labels} {value}"));
+    }
+}
+
+impl Display for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (family, meaning) in FAMILIES {
+            let Some(samples) = self.0.get(family) else {
+                continue;
+            };
+            writeln!(formatter, "# HELP {PREFIX}_{family} {meaning}")?;
+            writeln!(formatter, "# TYPE {PREFIX}_{family} gauge")?;
+            for sample in samples {
+                writeln!(formatter, "{sample}")?;
+            }
+        }
+        writeln!(formatter, "# EOF")
+    }
+}
+
+/// A value of a label between its quotes.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_stand_together_in_their_order_and_labels_are_escaped() {
+        let mut metrics = Metrics::default();
+        metrics.add("instance_up", &[("name", "worker@a")], 1);
+        metrics.add("info", &[], 1.5);
+        metrics.add("instance_up", &[("name", "a\\b\"c\nd"), ("x", "")], 0);
+        assert_eq!(
+            metrics.to_string(),
+            "# HELP buildbot_conda_info The version of the package.\n\
+             # TYPE buildbot_conda_info gauge\n\
+             buildbot_conda_info 1.5\n\
+             # HELP buildbot_conda_instance_up Whether an instance is active.\n\
+             # TYPE buildbot_conda_instance_up gauge\n\
+             buildbot_conda_instance_up{name=\"worker@a\"} 1\n\
+             buildbot_conda_instance_up{name=\"a\\\\b\\\"c\\nd\",x=\"\"} 0\n\
+             # EOF\n"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! `metrics` below a root directory: what is printed, written and answered. That Prometheus reads it is a test of the
+//! package, and the rest of it needs a booted machine.
+
+use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+
+use expect_test::expect;
+
+use crate::house::{Host, said};
+
+const CONFIGURATION: &str = "\
+[master]
+directory = \"/srv/m\"
+conda-env = \"/opt/env\"
+backup-every = \"daily\"
+[\"worker@gpu\"]
+directory = \"/srv/w\"
+conda-env = \"/opt/env\"
+";
+
+fn host() -> Host {
+    let host = Host::configured(CONFIGURATION);
+    host.write(
+        "run/buildbot-conda/master/status.json",
+        r#"{"version": 1, "state": "running", "pid": 7, "buildbot": "4.3.0",
+            "reconfiguration": {"number": 1, "outcome": "partial"},
+            "certificates": [{"port": "www", "expires": 1900000000}],
+            "door": {"port": 9990, "certificate_until": 1800000000.5},
+            "load": {"at": 1790000000.25, "lag": 0.5, "builds": 2, "oldest_build": 1789999999,
+                     "workers": {"a\"\\\nb": "missing", "c": "connected", "d": "latent", "e": "paused"},
+                     "backup": 1789000000, "database": {"requests": 3, "oldest_request": 1789990000,
+                     "answered_in": 0.001, "size": 4096}}}"#,
+    );
+    host.write(
+        "run/buildbot-conda/worker@gpu/status.json",
+        r#"{"version": 1, "state": "running", "pid": 8, "worker": {"connection": "refused"}}"#,
+    );
+    host
+}
+
+#[test]
+fn every_instance_is_told_in_numbers() {
+    let told = host().run(&["metrics"]);
+    assert_eq!((told.status, told.stderr.as_str()), (Some(0), ""));
+    let samples = told
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("# H") && !line.starts_with("# T"));
+    let samples: Vec<&str> = samples.filter(|line| !line.contains("_state{")).collect();
+    expect![[r#""#]].assert_eq(&(samples.join("\n") + "\n"));
+}
+
+#[test]
+fn what_a_process_noted_is_gone_with_it_but_its_backup_is_not() {
+    let host = Host::configured(CONFIGURATION);
+    host.write(
+        "run/buildbot-conda/master/status.json",
+        r#"{"version": 1, "state": "failed", "pid": 7, "load": {"at": 1, "lag": 0, "builds": 2, "oldest_build": null,
+            "workers": {"a": "missing"}, "backup": 1789000000, "database": null}}"#,
+    );
+    let told = host.run(&["metrics"]).stdout;
+    assert!(
+        told.contains("\nbuildbot_conda_backup_timestamp_seconds{name=\"master\"} 1789000000\n"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("_master_") && !told.contains("database_"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_bad_configuration_is_a_number_too() {
+    for text in ["[worker]\ncolour = 1\n", "[worker\n"] {
+        let told = Host::configured(text).run(&["metrics"]);
+        assert_eq!(told.status, Some(0), "{told}");
+        assert!(
+            told.stdout
+                .contains("\nbuildbot_conda_configuration_good 0\n"),
+            "{told}"
+        );
+        assert!(told.stdout.ends_with("\n# EOF\n"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_is_replaced_as_a_whole_and_by_no_link() {
+    let host = host();
+    host.create_directory("out");
+    let file = host.path("out/buildbot.prom");
+    let words = ["metrics", "--output", file.to_str().unwrap()];
+    for _ in 0..2 {
+        assert_eq!(host.run(&words), said(0, "", ""));
+        assert_eq!(
+            host.read("out/buildbot.prom"),
+            host.run(&["metrics"]).stdout
+        );
+        assert_eq!(host.mode("out/buildbot.prom"), 0o644);
+        let names = std::fs::read_dir(host.path("out")).unwrap().count();
+        assert_eq!(names, 1);
+        // What is there is not followed.
+        std::fs::remove_file(&file).unwrap();
+        host.link("out/buildbot.prom", "/etc/hostname");
+    }
+    host.link("linked", "out");
+    let file = host.path("linked/x.prom");
+    let refused = host.run(&["metrics", "--output", file.to_str().unwrap()]);
+    let expect = said(
+        1,
+        "",
+        "error: write `/linked/x.prom`: a directory on the way is a link\nhint: name the directory that is meant\n",
+    );
+    assert_eq!(refused, expect);
+    let missing = host.path("missing/x.prom");
+    let refused = host.run(&["metrics", "--output", missing.to_str().unwrap()]);
+    assert_eq!(refused.status, Some(1));
+    assert!(
+        refused
+            .stderr
+            .contains("write `/missing/x.prom`: No such file"),
+        "{refused}"
+    );
+}
+
+/// What is answered to a request on a connection that stays open.
+fn answer(request: &[u8]) -> String {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let host = host();
+    let mut child = host
+        .command()
+        .args(["metrics", "--answer"])
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(
+            theirs.try_clone().unwrap(),
+        )))
+        .stdout(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .spawn()
+        .unwrap();
+    ours.write_all(request).unwrap();
+    assert!(child.wait().unwrap().success());
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn a_request_is_answered_over_its_connection() {
+    let told = host().run(&["metrics"]).stdout;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        told.len()
+    );
+    let answered = answer(b"GET /metrics HTTP/1.1\r\nHost: localhost:9988\r\n\r\n");
+    assert_eq!(answered, format!("{head}{told}"));
+    assert_eq!(answer(b"HEAD /metrics HTTP/1.1\r\n\r\n"), head);
+    for (request, status) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "404 Not Found"),
+        (b"GET /metrics/../x HTTP/1.1\r\n\r\n", "404 Not Found"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        (b"\xff\xfe\r\n\r\n", "400 Bad Request"),
+        (&[b'x'; 8192], "400 Bad Request"),
+    ] {
+        let answered = answer(request);
+        assert!(
+            answered.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+            "{answered}"
+        );
+    }
+}
+
+#[test]
+fn the_manual_page_rules_and_dashboard_know_the_same_metrics() {
+    let names = |text: &str| -> BTreeSet<String> {
+        let is_part = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let words = text.split(|character| !is_part(character));
+        let names = words.filter(|word| word.starts_with("buildbot_conda_"));
+        names.map(str::to_owned).collect()
+    };
+    let manual = include_str!("../../../../docs/man/sections/buildbot-conda-metrics.1");
+    let known = names(manual);
+    let printed = names(&host().run(&["metrics"]).stdout);
+    assert!(
+        printed.len() > 20 && printed.is_subset(&known),
+        "{printed:?}"
+    );
+    let rules = names(include_str!("../../../../debian/prometheus/rules.yml"));
+    assert!(rules.len() > 15 && rules.is_subset(&known), "{rules:?}");
+    let dashboard = include_str!("../../../../debian/grafana/dashboard.json");
+    let shown = names(dashboard);
+    assert!(shown.len() > 10 && shown.is_subset(&known), "{shown:?}");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids.len(), panels.len());
+}
