@@ -32,6 +32,7 @@ mod listing;
 mod logs;
 mod manual;
 mod metrics;
+mod notify;
 mod package;
 mod plan;
 mod recover;
@@ -226,6 +227,7 @@ fn main() -> ExitCode {
         Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(service::Verb::Upkeep) => farm::upkeep(&context),
+        Verb::Service(service::Verb::Notify { reference }) => notify::run(&reference, &context),
         Verb::Service(verb) => service::run(&verb, &context),
         Verb::Package(verb) => package::run(&verb, &context),
     };

@@ -228,6 +228,8 @@ fn next_steps(key: &str, before: &Settings, after: &Settings, context: &Context)
                 format!("next: sudo systemctl {verb} {timer}")
             })
         })),
+        Effect::Failure if needs_reload => {}
+        Effect::Failure => steps.push("in effect at the next failure".to_owned()),
         Effect::Stop => steps.push("in effect at the next stop".to_owned()),
         Effect::Restart if !running.is_empty() => {
             steps.push(format!(

@@ -83,6 +83,7 @@ fn effective(instance: &Instance) -> String {
     for (key, value) in &instance.limits {
         line(key, value);
     }
+    line("notify", &instance.notify.to_string());
     if instance.reference.role == Role::Master {
         line("backup-every", instance.backup_every.as_str());
         if let Some(directory) = &instance.backup_to {

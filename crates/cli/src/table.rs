@@ -131,6 +131,8 @@ mod tests {
             seconds: Some(9),
             pid: Some(1234),
             memory: Some(101 << 20),
+            memory_max: None,
+            restarts: None,
             buildbot: Some("4.3.0".into()),
             environment: Some("/home/bb/anaconda3/envs/buildbot".into()),
             next_environment: None,

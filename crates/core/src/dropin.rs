@@ -13,6 +13,7 @@ use crate::directives::Directive;
 use crate::escape::{self, Unwritable};
 use crate::limits::{LIMITS, Limits};
 use crate::names::{InstanceRef, Role};
+use crate::notify::Notify;
 use crate::settings::{Hardening, Instance, Word as _};
 use crate::values::AbsolutePath;
 use crate::{paths, profile};
@@ -68,6 +69,7 @@ pub struct DropIn {
     hardening: Hardening,
     condition: String,
     mounts: Vec<String>,
+    notifies: bool,
     user: String,
     group: Option<String>,
     timeout_start: String,
@@ -101,6 +103,7 @@ impl DropIn {
             hardening: instance.hardening,
             condition: values.take("directory", directory, escape::line_path),
             mounts: values.take_all(&mounts, |path| escape::word_path("", path)),
+            notifies: instance.notify != Notify::Off,
             user: values.take("user", user, escape::account),
             group: instance
                 .group
@@ -158,6 +161,14 @@ impl DropIn {
             &format!("|{}", paths::served_mark(&self.reference)),
         );
         list.add_all("", "RequiresMountsFor", &self.mounts);
+        if self.notifies {
+            let unit = format!("buildbot-conda-notify@{}.service", self.reference);
+            list.add(
+                "As `notify` says; not while systemd restarts it.",
+                "OnFailure",
+                &unit,
+            );
+        }
         list.section = "Service";
         list.add("", "User", &self.user);
         list.add_all("", "Group", self.group.as_slice());

@@ -20,6 +20,7 @@ pub mod foreign_text;
 pub mod invitation;
 pub mod limits;
 pub mod names;
+pub mod notify;
 pub mod paths;
 mod profile;
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub type Limits = BTreeMap<&'static str, String>;
 
 const SIZE: &str =
     "write a size such as `4G` or `512M`, a share of the memory such as `50%`, or `infinity`";
-const WEIGHT: &str = "write a number from 1 to 10000; what has no weight of its own has 100";
+const WEIGHT: &str = "write a number from 1 to 10000; the default is 100";
 
 /// All of them, by key.
 pub const LIMITS: [Limit; 6] = [
@@ -35,7 +35,7 @@ pub const LIMITS: [Limit; 6] = [
         "nice",
         "Nice",
         nice,
-        "write a number from -20, the highest priority, to 19",
+        "write a number from -20 (highest priority) to 19",
     ),
     limit(
         "tasks-max",
@@ -68,7 +68,7 @@ impl Limit {
     pub(crate) fn value(&self, text: &str) -> Result<String, ValueError> {
         (self.parse)(text).ok_or_else(|| ValueError {
             reason: format!(
-                "systemd has no `{}` for `{}=`",
+                "systemd does not accept `{}` as `{}=`",
                 text.escape_debug(),
                 self.directive
             ),
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn values_are_those_that_systemd_takes() {
-        for (key, good, bad) in [
+        let table: [(&str, &[&str], &[&str]); 4] = [
             (
                 "memory-max",
                 &[
@@ -171,7 +171,7 @@ mod tests {
                     "12.5%",
                     "0.5K",
                     "infinity",
-                ][..],
+                ],
                 &[
                     "",
                     "0",
@@ -225,7 +225,8 @@ mod tests {
                     "99999999999999999999",
                 ],
             ),
-        ] {
+        ];
+        for (key, good, bad) in table {
             let limit = Limit::find(key).unwrap();
             for text in good {
                 assert_eq!(limit.value(text).as_deref(), Ok(*text), "{key}");

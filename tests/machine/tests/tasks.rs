@@ -147,10 +147,88 @@ fn what_the_tasks_were_for(machine: &Machine) -> Outcome {
         .succeeded()?;
     ensure!(reload.stderr.contains("`webhook` has changed"), "{reload}");
 
+    what_monitoring_sees(machine)?;
+    a_failure_is_reported_once(machine)?;
+
     // A worker that is off on purpose is no warning.
     let script = "systemctl disable --now buildbot-worker@ci; buildbot-conda doctor worker@ci --only unit-state,unit-enabled";
     let doctor = machine.shell(script)?.succeeded()?;
     ensure!(doctor.stdout.starts_with("no problems"), "{doctor}");
     ensure!(!doctor.stdout.contains("warning:"), "{doctor}");
+    Ok(())
+}
+
+/// The socket of the task answers, with the limits of the task and with what the master has noted.
+fn what_monitoring_sees(machine: &Machine) -> Outcome {
+    let script = "for _ in $(seq 120); do\n\
+                  curl --fail --silent http://127.0.0.1:9988/metrics >/root/metrics\n\
+                  ! grep -qF 'worker_connected{name=\"master\",worker=\"gpu\"} 1' /root/metrics || break; sleep 1; done\n\
+                  cat /root/metrics; systemctl is-failed 'buildbot-conda-metrics@*' || true";
+    let metrics = machine
+        .run_within(LIMIT, &["sh", "-uc", script])?
+        .succeeded()?
+        .stdout;
+    for expect in [
+        "configuration_good 1\n",
+        "instance_up{name=\"master\"} 1\n",
+        "instance_enabled{name=\"worker@gpu\"} 1\n",
+        "instance_state{name=\"worker@ci\",state=\"active\"} 1\n",
+        "instance_restarts{name=\"worker\"} 0\n",
+        "instance_memory_max_bytes{name=\"worker\"} 4294967296\n",
+        "instance_environment_outdated{name=\"master\"} 0\n",
+        "worker_connected{name=\"worker@gpu\"} 1\n",
+        "master_worker_connected{name=\"master\",worker=\"gpu\"} 1\n",
+        "master_requests{name=\"master\"} 0\n",
+        "master_builds{name=\"master\"} 0\n",
+        "database_up{name=\"master\"} 1\n",
+        "backup_failed{name=\"master\"} 0\n",
+        "backup_interval_seconds{name=\"master\"} 86400\n",
+    ] {
+        let is_there = metrics.contains(&format!("\nbuildbot_conda_{expect}"));
+        ensure!(is_there, "`{expect}` is not in:\n{metrics}");
+    }
+    for family in [
+        "instance_memory_bytes",
+        "backup_timestamp_seconds",
+        "database_bytes",
+    ] {
+        let sample = format!("\nbuildbot_conda_{family}{{name=\"master\"}} ");
+        ensure!(metrics.contains(&sample), "no `{family}`:\n{metrics}");
+    }
+    let limit = "cat /sys/fs/cgroup/system.slice/buildbot-worker.service/memory.max 2>/dev/null || echo 4294967296";
+    let limit = machine.shell(limit)?.succeeded()?.stdout;
+    ensure!(limit.trim() == "4294967296", "{limit}");
+    Ok(())
+}
+
+/// By mail, as the task has it, for a tac that is no Python any more: systemd does not try that again.
+fn a_failure_is_reported_once(machine: &Machine) -> Outcome {
+    let script = "cat >/usr/sbin/sendmail <<'END'\n\
+                  #!/bin/sh\n\
+                  { echo \"$*\"; cat; } >\"/root/mail-$$\"\n\
+                  END\n\
+                  chmod 755 /usr/sbin/sendmail\n\
+                  tac=$(buildbot-conda show worker@gpu | sed -n 's/^directory = \"\\(.*\\)\"$/\\1/p')/buildbot.tac\n\
+                  cp \"$tac\" /root/tac; echo 'not Python' >>\"$tac\"\n\
+                  systemctl restart buildbot-worker@gpu || true\n\
+                  for _ in $(seq 300); do ls /root/mail-* >/dev/null 2>&1 && break; sleep 0.2; done\n\
+                  cat /root/tac >\"$tac\"; systemctl start buildbot-worker@gpu; sleep 2; cat /root/mail-*";
+    let mail = machine
+        .run_within(LIMIT, &["sh", "-euc", script])?
+        .succeeded()?
+        .stdout;
+    ensure!(
+        mail.starts_with("-i -- ops@example.org\nTo: ops@example.org\n"),
+        "{mail}"
+    );
+    for expect in [
+        "Subject: worker@gpu on ",
+        "buildbot.tac",
+        "buildbot-worker@gpu.service[",
+        "`sudo buildbot-conda doctor worker@gpu`",
+    ] {
+        ensure!(mail.contains(expect), "`{expect}` is not in:\n{mail}");
+    }
+    ensure!(mail.matches("Subject: ").count() == 1, "{mail}");
     Ok(())
 }

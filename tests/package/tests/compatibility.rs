@@ -17,6 +17,7 @@ const GLIBC: (u32, u32) = (2, 34);
 const CONFIGURATION: &str = r#"
 [master]
 group = "bb"
+notify = "mail:root"
 credentials = { password = "password" }
 ["master@strict"]
 directory = "/home/bb/strict"

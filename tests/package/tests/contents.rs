@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 78] = [
+const FILES: [(&str, &str); 79] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -28,6 +28,10 @@ const FILES: [(&str, &str); 78] = [
     (
         "-rw-r--r--",
         "/usr/lib/systemd/system/buildbot-conda-metrics@.service",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/lib/systemd/system/buildbot-conda-notify@.service",
     ),
     (
         "-rw-r--r--",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::net::sockopt::{self, Timeout};
 
-/// The type of OpenMetrics.
+/// The type of `OpenMetrics`.
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Bytes; a scraper's request has some hundred.
 const LONGEST_REQUEST: u64 = 8192;

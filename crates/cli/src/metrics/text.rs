@@ -1,5 +1,5 @@
-//! The text that is scraped: OpenMetrics 1.0 that is good in the older format of Prometheus, too, which is why there are
-//! gauges alone. <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
+//! The text that is scraped: `OpenMetrics` 1.0 that is valid in the older format of Prometheus as well, which is why there
+//! are only gauges. <https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md>
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};

@@ -58,6 +58,13 @@ pub(crate) enum Verb {
     /// Revoke expired invitations and renew certificates; for the timer
     #[command(hide = true)]
     Upkeep,
+    /// Report a failed instance as `notify` says; systemd starts this
+    #[command(hide = true)]
+    Notify {
+        /// Instance, such as `master` or `worker@gpu`
+        #[arg(value_name = "REF")]
+        reference: InstanceRef,
+    },
     /// Test a generation for `env update`, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
@@ -85,7 +92,9 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::UnitFile { names } => return unit_file::run(names, context),
         Verb::NextStep => return next_step::run(context),
         Verb::Try(arguments) => return trial::run(arguments, context),
-        Verb::Upkeep => unreachable!("`main` calls it, as it needs more than a service does"),
+        Verb::Upkeep | Verb::Notify { .. } => {
+            unreachable!("`main` calls it, as it needs more than a service does")
+        }
         Verb::Make(make) => return inside::run(make, context),
     };
     let Some(credentials) = &arguments.credentials else {
@@ -111,6 +120,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         | Verb::NextStep
         | Verb::UnitFile { .. }
         | Verb::Upkeep
+        | Verb::Notify { .. }
         | Verb::Own { .. } => {
             unreachable!("it has returned above")
         }

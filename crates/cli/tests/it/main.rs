@@ -23,6 +23,7 @@ mod host;
 mod house;
 mod logs;
 mod metrics;
+mod notify;
 mod recorded_activations;
 mod recover;
 mod refusals;

@@ -49,7 +49,40 @@ fn every_instance_is_told_in_numbers() {
         .lines()
         .filter(|line| !line.starts_with("# H") && !line.starts_with("# T"));
     let samples: Vec<&str> = samples.filter(|line| !line.contains("_state{")).collect();
-    expect![[r#""#]].assert_eq(&(samples.join("\n") + "\n"));
+    expect![[r#"
+        buildbot_conda_info{version="0.1.0"} 1
+        buildbot_conda_configuration_good 1
+        buildbot_conda_instance_info{name="master",role="master",unit="buildbot-master.service",buildbot="",environment="/opt/env"} 1
+        buildbot_conda_instance_info{name="worker@gpu",role="worker",unit="buildbot-worker@gpu.service",buildbot="",environment="/opt/env"} 1
+        buildbot_conda_instance_up{name="master"} 0
+        buildbot_conda_instance_up{name="worker@gpu"} 0
+        buildbot_conda_instance_environment_outdated{name="master"} 0
+        buildbot_conda_instance_environment_outdated{name="worker@gpu"} 0
+        buildbot_conda_worker_connected{name="worker@gpu"} 0
+        buildbot_conda_master_reload_good{name="master"} 0
+        buildbot_conda_master_load_timestamp_seconds{name="master"} 1790000000.25
+        buildbot_conda_master_event_loop_lag_seconds{name="master"} 0.5
+        buildbot_conda_master_builds{name="master"} 2
+        buildbot_conda_master_oldest_build_timestamp_seconds{name="master"} 1789999999
+        buildbot_conda_master_workers{name="master",state="connected"} 1
+        buildbot_conda_master_workers{name="master",state="draining"} 0
+        buildbot_conda_master_workers{name="master",state="latent"} 1
+        buildbot_conda_master_workers{name="master",state="missing"} 1
+        buildbot_conda_master_workers{name="master",state="paused"} 1
+        buildbot_conda_master_worker_connected{name="master",worker="a\"\\ b"} 0
+        buildbot_conda_master_worker_connected{name="master",worker="c"} 1
+        buildbot_conda_master_worker_connected{name="master",worker="e"} 1
+        buildbot_conda_master_requests{name="master"} 3
+        buildbot_conda_master_oldest_request_timestamp_seconds{name="master"} 1789990000
+        buildbot_conda_database_up{name="master"} 1
+        buildbot_conda_database_answer_seconds{name="master"} 0.001
+        buildbot_conda_database_bytes{name="master"} 4096
+        buildbot_conda_backup_timestamp_seconds{name="master"} 1789000000
+        buildbot_conda_backup_interval_seconds{name="master"} 86400
+        buildbot_conda_certificate_expiry_timestamp_seconds{name="master",port="www"} 1900000000
+        buildbot_conda_certificate_expiry_timestamp_seconds{name="master",port="network"} 1800000000.5
+        # EOF
+    "#]].assert_eq(&(samples.join("\n") + "\n"));
 }
 
 #[test]

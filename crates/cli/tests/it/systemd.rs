@@ -20,7 +20,7 @@ cp -r \"$ROOT/etc/.\" /mnt/etc
 mount --bind /mnt/etc /etc
 exec \"$BINARY\" \"$@\"";
 
-fn live(host: &Host, line: &str) -> Said {
+pub(crate) fn live(host: &Host, line: &str) -> Said {
     live_after(host, "true", line)
 }
 

@@ -293,6 +293,7 @@ watchdog = "2m"
 log = "journal"
 upgrade = "auto"
 hardening = "standard"
+notify = "off"
 environment.QUOTES = "say \"x\""
 environment.TZ = "UTC"
 credentials."password" = "/etc/buildbot-conda/credentials/gpu"
@@ -306,6 +307,35 @@ credentials."password" = "/etc/buildbot-conda/credentials/gpu"
     // What it shows can be put into a file again.
     let settings = outcome.stdout.split("\n\n").next().unwrap();
     assert_eq!(Host::configured(settings).run(&["check"]).status, Some(0));
+}
+
+#[test]
+fn limits_are_set_as_systemd_takes_them_and_are_in_the_drop_in() {
+    let host = Host::configured(GOOD);
+    for (key, value, line) in [
+        ("memory-max", "50%", "MemoryMax=50%"),
+        ("nice", "-5", "Nice=-5"),
+        ("tasks-max", "infinity", "TasksMax=infinity"),
+    ] {
+        let outcome = host.run(&["set", "worker@gpu", key, value]);
+        assert_eq!(outcome.status, Some(0), "{outcome}");
+        let shown = host.run(&["show", "worker@gpu"]).stdout;
+        assert!(
+            shown.contains(&format!("\n{key} = \"{value}\"\n")),
+            "{shown}"
+        );
+        assert!(shown.contains(&format!("\n{line}\n")), "{shown}");
+    }
+    let before = host.read(CONFIGURATION);
+    let refused = host.run(&["set", "worker@gpu", "cpu-weight", "0"]);
+    assert_eq!(refused.status, Some(78), "{refused}");
+    assert!(
+        refused
+            .stderr
+            .ends_with("hint: write a number from 1 to 10000; the default is 100\n"),
+        "{refused}"
+    );
+    assert_eq!(host.read(CONFIGURATION), before);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{BackupEvery, Hardening, Log, Upgrade};
 use crate::limits::Limits;
 use crate::names::InstanceRef;
+use crate::notify::Notify;
 use crate::values::{
     AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, MasterName, VariableName,
 };
@@ -49,6 +50,8 @@ pub struct Instance {
     pub hardening: Hardening,
     /// What it may use of the host's resources, as far as that is configured.
     pub limits: Limits,
+    /// Where its failures are reported to.
+    pub notify: Notify,
 }
 
 impl Instance {

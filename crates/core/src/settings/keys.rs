@@ -11,6 +11,8 @@ pub enum Effect {
     Stop,
     /// The timer of backups has it, or the next backup reads it.
     Backup,
+    /// The next failure, once systemd has read the units again.
+    Failure,
 }
 
 /// A key of `[defaults]` and of an instance's table.
@@ -61,7 +63,7 @@ const fn table(name: &'static str, meaning: &'static str) -> Key {
 }
 
 /// All of them, by name.
-pub const KEYS: [Key; 22] = [
+pub const KEYS: [Key; 23] = [
     key(
         "backup-every",
         Effect::Backup,
@@ -128,12 +130,12 @@ pub const KEYS: [Key; 22] = [
     key(
         "memory-high",
         Effect::Restart,
-        "memory above which the instance is slowed down, such as `3G` or `40%`",
+        "memory above which it is slowed down, such as `3G` or `40%`",
     ),
     key(
         "memory-max",
         Effect::Restart,
-        "memory that the instance cannot exceed, such as `4G` or `50%`",
+        "memory that it cannot exceed, such as `4G` or `50%`",
     ),
     key(
         "name",
@@ -144,6 +146,11 @@ pub const KEYS: [Key; 22] = [
         "nice",
         Effect::Restart,
         "priority of the processes, from -20, the highest, to 19",
+    ),
+    key(
+        "notify",
+        Effect::Failure,
+        "whom a failure is reported to: `mail:ADDRESS`, `https://...`",
     ),
     key(
         "start-timeout",

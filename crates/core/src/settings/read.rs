@@ -13,6 +13,7 @@ use super::problem::{Affects, Position, Problem};
 use super::{BackupEvery, Hardening, Log, Upgrade, Word, keys};
 use crate::limits::{Limit, Limits};
 use crate::names::{InstanceRef, Role};
+use crate::notify::Notify;
 use crate::paths;
 use crate::values::{
     self, AbsolutePath, AccountName, CondaEnv, CondaRoot, CredentialName, MasterName, ValueError,
@@ -44,6 +45,7 @@ pub(super) struct Layer {
     pub(super) backup_every: Option<BackupEvery>,
     pub(super) backup_to: Option<AbsolutePath>,
     pub(super) limits: Limits,
+    pub(super) notify: Option<Notify>,
 }
 
 /// The file of a credential, and where the text says so.
@@ -266,6 +268,7 @@ impl Reader<'_> {
                     layer.name_at = Some(at);
                 }
                 "hardening" => layer.hardening = self.word(&path, value, affects),
+                "notify" => layer.notify = self.parsed(&path, value, affects),
                 _ => {
                     if let Some(limit) = Limit::find(name) {
                         let value = self.limit(&path, value, affects, limit);
@@ -363,12 +366,16 @@ impl Reader<'_> {
         affects: &Affects,
         limit: &Limit,
     ) -> Option<String> {
-        if let DeValue::Integer(_) = value.get_ref()
-            && let Ok(parsed) = limit.value(self.text[value.span()].trim())
-        {
-            return Some(parsed);
+        if !matches!(value.get_ref(), DeValue::Integer(_)) {
+            return self.checked(path, value, affects, |text| limit.value(text));
         }
-        self.checked(path, value, affects, |text| limit.value(text))
+        match limit.value(self.text[value.span()].trim()) {
+            Ok(parsed) => Some(parsed),
+            Err(error) => {
+                self.problem(value.span(), path, affects.clone(), error);
+                None
+            }
+        }
     }
 
     fn checked<T>(

@@ -9,6 +9,7 @@ use super::read::{self, Document, Layer, Section};
 use super::{BackupEvery, Hardening, Log, Upgrade};
 use crate::dropin::{DropIn, Refused};
 use crate::names::{InstanceRef, Role};
+use crate::notify::Notify;
 use crate::values::{AbsolutePath, ValueError, Watchdog};
 
 /// A configuration file, resolved as far as it is good.
@@ -355,6 +356,11 @@ fn instance(section: &Section, below: &Layer) -> Instance {
             .or(below.hardening)
             .unwrap_or(Hardening::Standard),
         limits: merged(&below.limits, &own.limits),
+        notify: own
+            .notify
+            .clone()
+            .or_else(|| below.notify.clone())
+            .unwrap_or(Notify::Off),
     }
 }
 

@@ -1,0 +1,219 @@
+//! `service notify`, which systemd starts when an instance has failed for good: one mail or one call of a web hook, with the
+//! reason and the last lines of the log.
+
+use std::fmt::Write as _;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use buildbot_conda_core::foreign_text::{ForeignText, harmless_lines};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::notify::{Hook, Notify};
+use buildbot_conda_core::values::AbsolutePath;
+use buildbot_conda_host::trusted::Trust;
+use serde::Serialize;
+
+use crate::survey;
+use crate::system::children::{self, Bounds, Input, Stream};
+use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::journal;
+
+/// Lines of the journal that are sent.
+const LOG_LINES: usize = 30;
+/// Lines of one entry behind its first.
+const FURTHER_LINES: usize = 20;
+/// For each program; none of them takes a second but over a slow network.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of an answer or of a log, and of a file with an address.
+const LARGEST: usize = 1 << 20;
+const LARGEST_ADDRESS: u64 = 4096;
+
+/// What is sent.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// All of it, for people; the key that chats show.
+    text: String,
+    /// In one line.
+    #[serde(skip)]
+    subject: String,
+    instance: String,
+    unit: String,
+    host: String,
+    state: String,
+    reason: String,
+}
+
+pub(crate) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here("service notify")?;
+    let settings = context.settings()?;
+    let instance = settings
+        .instance(reference)
+        .map_err(InvalidConfiguration::from)?;
+    let report = Report::of(reference, context)?;
+    match &instance.notify {
+        Notify::Off => return Ok(ExitCode::SUCCESS),
+        Notify::Mail(address) => mail(address, &report)?,
+        Notify::Hook(hook) => call(hook, &report)?,
+        Notify::HookFile(file) => call(&address_in(file)?, &report)?,
+    }
+    eprintln!("reported: {}", report.subject);
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Report {
+    fn of(reference: &InstanceRef, context: &Context) -> anyhow::Result<Self> {
+        let name = reference.to_string();
+        let rows = survey::survey(&context.settings()?, context)?;
+        let row = rows.into_iter().find(|row| row.instance == name);
+        let row = row.context("find the instance among those of this host")?;
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .context("read the name of the host")?;
+        let host = String::from(ForeignText::new(host.trim()));
+        let reason = row.message.map_or_else(
+            || "no reason is known".to_owned(),
+            |message| message.to_string(),
+        );
+        let subject = format!("{name} on {host} has failed");
+        let mut text = format!("{subject}: {reason}\n");
+        let log = last_lines(&row.unit);
+        if !log.is_empty() {
+            write!(text, "\nThe end of its log:\n\n{}\n", log.join("\n"))?;
+        }
+        write!(
+            text,
+            "\nIt is not started again by itself. On {host}, `sudo buildbot-conda doctor {name}` shows what is wrong,\n\
+             and `sudo systemctl start {}` starts it.\n",
+            row.unit
+        )?;
+        Ok(Self {
+            text,
+            subject,
+            instance: name,
+            unit: row.unit,
+            host,
+            state: row.state,
+            reason,
+        })
+    }
+}
+
+/// Nothing where they cannot be had: the reason is worth a report without them.
+fn last_lines(unit: &str) -> Vec<String> {
+    let mut command = Command::new("journalctl");
+    command
+        .args(["--quiet", "--no-pager", "--no-hostname"])
+        .args(["--output", journal::FORM, "--lines"])
+        .arg(LOG_LINES.to_string())
+        .args(["--unit", unit]);
+    match output(command, Vec::new()) {
+        Ok(text) => journal::last_lines(&text, LOG_LINES, FURTHER_LINES),
+        Err(error) => {
+            eprintln!("warning: the log is left out: {error:#}");
+            Vec::new()
+        }
+    }
+}
+
+fn mail(address: &str, report: &Report) -> anyhow::Result<()> {
+    // Headers of mail are ASCII.
+    let subject = report
+        .subject
+        .replace(|character: char| !character.is_ascii(), "?");
+    let message = format!(
+        "To: {address}\nSubject: {subject}\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\
+         Content-Transfer-Encoding: 8bit\nAuto-Submitted: auto-generated\n\n{}",
+        report.text
+    );
+    let mut command = Command::new("sendmail");
+    command.args(["-i", "--", address]);
+    output(command, message.into_bytes())
+        .map(drop)
+        .with_context(|| format!("send mail to `{address}`"))
+}
+
+/// By openssl, which verifies the certificate; what may be secret in the address is on its standard input.
+fn call(hook: &Hook, report: &Report) -> anyhow::Result<()> {
+    let Hook { host, port, target } = hook;
+    let body = serde_json::to_string(report).context("write JSON")?;
+    let request = format!(
+        "POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: buildbot-conda\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    let mut command = Command::new("openssl");
+    command
+        .args([
+            "s_client",
+            "-quiet",
+            "-verify_quiet",
+            "-verify_return_error",
+        ])
+        .args(["-verify_hostname", host, "-servername", host])
+        .arg("-connect")
+        .arg(format!("{host}:{port}"));
+    // Its exit status is no measure: many servers end a connection without a word that it misses.
+    let call = || {
+        let ended = run_to_end(command, request.into_bytes())?;
+        let status = ended.printed.lines().next().unwrap_or_default();
+        let code = status.split(' ').nth(1).unwrap_or_default();
+        ensure!(!status.is_empty(), "`openssl` failed: {}", ended.complaint);
+        ensure!(
+            status.starts_with("HTTP/1.") && code.starts_with('2'),
+            "it answered `{}`",
+            ForeignText::new(status)
+        );
+        Ok(())
+    };
+    call().with_context(|| format!("call the web hook at `{host}`"))
+}
+
+/// Root's own file, as its content decides whom root connects to.
+fn address_in(file: &AbsolutePath) -> anyhow::Result<Hook> {
+    let found = Trust::of_root(None).find(file.as_str().as_ref());
+    let text = found
+        .map_err(|untrusted| anyhow!("{untrusted}"))?
+        .read(LARGEST_ADDRESS)
+        .with_context(|| format!("read `{file}`"))?
+        .with_context(|| format!("`{file}` is longer than an address"))?;
+    let text = String::from_utf8_lossy(&text);
+    // Without the address, which is the secret.
+    text.trim()
+        .parse()
+        .map_err(|error| anyhow!("`{file}`: {error}"))
+}
+
+/// How a program has ended, and what it has printed.
+struct Ended {
+    is_success: bool,
+    printed: String,
+    complaint: ForeignText,
+}
+
+/// Runs a program to its successful end, and gives what it prints.
+fn output(command: Command, input: Vec<u8>) -> anyhow::Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let ended = run_to_end(command, input)?;
+    ensure!(ended.is_success, "`{name}` failed: {}", ended.complaint);
+    Ok(ended.printed)
+}
+
+fn run_to_end(command: Command, input: Vec<u8>) -> anyhow::Result<Ended> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let bounds = Bounds {
+        time: Some(PATIENCE),
+        printed: LARGEST,
+        interruptible: false,
+    };
+    let (mut printed, mut complaint) = (Vec::new(), Vec::new());
+    let heard = |stream, bytes: &[u8]| match stream {
+        Stream::Stdout => printed.extend_from_slice(bytes),
+        Stream::Stderr => complaint.extend_from_slice(bytes),
+    };
+    let status = children::follow(command, Input::Text(input), &bounds, children::end, heard)
+        .map_err(|stopped| anyhow!("run `{name}`: {stopped}"))?;
+    Ok(Ended {
+        is_success: status.success(),
+        printed: harmless_lines(&String::from_utf8_lossy(&printed)).into_owned(),
+        complaint: ForeignText::of_bytes(&complaint),
+    })
+}
