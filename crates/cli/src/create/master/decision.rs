@@ -144,10 +144,12 @@ mod tests {
         }
     }
 
+    /// Port for the pages, port for workers, taken ports, and what is decided.
+    type Case<'a> = (Option<u16>, Option<u16>, &'a [u16], &'a str);
+
     #[test]
     fn a_port_is_one_that_nobody_has() {
         let all: Vec<u16> = (WEB_PORT..WEB_PORT + PORTS).collect();
-        type Case<'a> = (Option<u16>, Option<u16>, &'a [u16], &'a str);
         let table: [Case<'_>; 9] = [
             (None, None, &[], "8010, None"),
             (None, None, &[8010, 8012], "8011, None"),
