@@ -65,14 +65,13 @@ fn the_dashboard_asks_in_promql(release: Release) {
         .map(|text| text.trim_end_matches(','))
         .collect();
     assert!(expressions.len() > 10, "{expressions:?}");
-    let rules: String = expressions
-        .iter()
-        .enumerate()
+    let numbered = expressions.iter().enumerate();
+    let rules: Vec<String> = numbered
         .map(|(number, text)| format!("  - {{record: \"a:{number}\", expr: {text}}}\n"))
         .collect();
     root.write(
         "/root/rules.yml",
-        &format!("groups:\n- name: dashboard\n  rules:\n{rules}"),
+        &format!("groups:\n- name: dashboard\n  rules:\n{}", rules.concat()),
     );
     let checked = root.must("promtool check rules /root/rules.yml");
     let expect = format!("{} rules found", expressions.len());
