@@ -127,6 +127,113 @@ fn build(rest: Rest<'_>) -> Outcome {
     Ok(())
 }
 
+/// Joins a host that is led astray, which gets no worker.
+fn join_in_vain(b: &Machine, line: &str) -> Outcome {
+    let fooled = join(b, line)?;
+    ensure!(
+        fooled.status != 0 && fooled.stderr.contains("another authority"),
+        "{fooled}"
+    );
+    let left = b.run(&["test", "-e", "/home/bb/worker"])?;
+    ensure!(left.status != 0, "nothing is left of it");
+    Ok(())
+}
+
+/// What a stranger has of a line that was used, of another authority's, of an expired one and of one that is revoked.
+fn refuse_strangers(a: &Machine, c: &Machine, line: &str) -> Outcome {
+    let again = join(c, line)?;
+    ensure!(again.status != 0, "the line was used: {again}");
+    let left = c.run(&["test", "-e", "/home/bb/worker"])?;
+    ensure!(left.status != 0, "a refused worker leaves nothing");
+    let other = line.replace(&line[line.len() - 60..line.len() - 50], "0123456789");
+    let other = join(c, &other)?;
+    ensure!(
+        other.status != 0 && other.stderr.contains("another authority"),
+        "{other}"
+    );
+    let expired = line.split("until=").next().unwrap_or_default().to_owned() + "until=1000000000";
+    let expired = join(c, &expired)?;
+    ensure!(
+        expired.status != 0 && expired.stderr.contains(" ended "),
+        "{expired}"
+    );
+    let short = invite(a, &["late", "--ttl", "1s"])?;
+    std::thread::sleep(Duration::from_secs(2));
+    let late = join(c, &short)?;
+    ensure!(
+        late.status != 0 && late.stderr.contains(" ended "),
+        "{late}"
+    );
+    call(a, &["service", "upkeep"])?.succeeded()?;
+    let known = a.shell("cat /home/bb/master/workers.toml; ls /home/bb/master/passwords")?;
+    ensure!(!known.stdout.contains("late"), "it is revoked: {known}");
+    // Its clock is wrong, and it tries all the same.
+    let forged = short.split("until=").next().unwrap_or_default().to_owned() + "until=9999999999";
+    let forged = join(c, &forged)?;
+    ensure!(
+        forged.status != 0,
+        "the master does not know it any more: {forged}"
+    );
+    Ok(())
+}
+
+/// Neither password nor line is anywhere but where it belongs.
+fn search(a: &Machine, b: &Machine, secret: &str) -> Outcome {
+    for (machine, places) in [
+        (a, "/var/log /run /tmp"),
+        (b, "/var/log /run /tmp /home/bb/worker"),
+    ] {
+        let script = format!(
+            "grep -rlF {secret} {places} /etc/buildbot-conda/config.toml /proc/[0-9]*/environ 2>/dev/null || true; \
+             journalctl --quiet --grep {secret} || true; find / -xdev -perm -004 -type f -newer /etc/hostname \
+             -exec grep -lF {secret} {{}} + 2>/dev/null || true"
+        );
+        let found = machine.run_within(LATER, &["sh", "-c", &script])?;
+        let places = found
+            .stdout
+            .lines()
+            .filter(|line| !line.starts_with("/run/credentials/"));
+        ensure!(places.count() == 0, "{found}");
+    }
+    Ok(())
+}
+
+/// Renews the certificate of the master, whose workers stay connected.
+fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
+    let until =
+        |machine: &Machine| machine.read_file("/var/lib/buildbot-conda/created/master.network");
+    let before = until(a)?;
+    a.shell(
+        "sed -i 's/\"until\":[0-9]*/\"until\":1/' /var/lib/buildbot-conda/created/master.network",
+    )?
+    .succeeded()?;
+    let renewed = call(a, &["service", "upkeep"])?;
+    ensure!(
+        renewed.status == 0 && renewed.stderr.contains("has a new certificate"),
+        "{renewed} before {before}"
+    );
+    ensure!(rest.worker_connected("gpu")? && rest.worker_connected("cpu")?);
+    b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
+    rest.wait_for_worker("gpu", SOON)?;
+    Ok(())
+}
+
+/// Nobody is revoked of whom the master does not know whether he has joined.
+fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
+    a.shell(
+        "cd /var/lib/buildbot-conda; : >instances/master/attached.json; \
+         echo '[{\"master\": \"master\", \"worker\": \"cpu\", \"since\": 1, \"until\": 2}]' >created/invitations",
+    )?
+    .succeeded()?;
+    let unknown = call(a, &["service", "upkeep"])?;
+    ensure!(
+        unknown.status == 1 && unknown.stderr.contains("it is unknown whether it was used"),
+        "{unknown}"
+    );
+    ensure!(rest.worker_connected("cpu")?, "it is not revoked");
+    Ok(())
+}
+
 fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> Outcome {
     let below = layers(release)?;
     let boot = |name| Machine::boot_named(below.clone(), name);
@@ -146,13 +253,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     let (master, stranger) = (network.address("a"), network.address("c"));
     pose_as_master(&c)?;
     lead_astray(&b, &master, &stranger)?;
-    let fooled = join(&b, &line)?;
-    ensure!(
-        fooled.status != 0 && fooled.stderr.contains("another authority"),
-        "{fooled}"
-    );
-    let left = b.run(&["test", "-e", "/home/bb/worker"])?;
-    ensure!(left.status != 0, "nothing is left of it");
+    join_in_vain(&b, &line)?;
     lead_astray(&b, &stranger, &master)?;
     let arguments = join_and_see_arguments(&b, &line)?;
     ensure!(
@@ -202,90 +303,18 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         "{heard}"
     );
 
-    // What a stranger has of it.
-    let again = join(&c, &line)?;
-    ensure!(again.status != 0, "the line was used: {again}");
-    let left = c.run(&["test", "-e", "/home/bb/worker"])?;
-    ensure!(left.status != 0, "a refused worker leaves nothing");
-    let other = line.replace(&line[line.len() - 60..line.len() - 50], "0123456789");
-    let other = join(&c, &other)?;
-    ensure!(
-        other.status != 0 && other.stderr.contains("another authority"),
-        "{other}"
-    );
-    let expired = line.split("until=").next().unwrap_or_default().to_owned() + "until=1000000000";
-    let expired = join(&c, &expired)?;
-    ensure!(
-        expired.status != 0 && expired.stderr.contains(" ended "),
-        "{expired}"
-    );
-    let short = invite(&a, &["late", "--ttl", "1s"])?;
-    std::thread::sleep(Duration::from_secs(2));
-    let late = join(&c, &short)?;
-    ensure!(
-        late.status != 0 && late.stderr.contains(" ended "),
-        "{late}"
-    );
-    call(&a, &["service", "upkeep"])?.succeeded()?;
-    let known = a.shell("cat /home/bb/master/workers.toml; ls /home/bb/master/passwords")?;
-    ensure!(!known.stdout.contains("late"), "it is revoked: {known}");
-    // Its clock is wrong, and it tries all the same.
-    let forged = short.split("until=").next().unwrap_or_default().to_owned() + "until=9999999999";
-    let forged = join(&c, &forged)?;
-    ensure!(
-        forged.status != 0,
-        "the master does not know it any more: {forged}"
-    );
+    refuse_strangers(&a, &c, &line)?;
 
     // A second host; neither password nor line is anywhere but where it belongs.
     join(&c, &invite(&a, &["cpu"])?)?.succeeded()?;
     ensure!(rest.worker_connected("cpu")?, "the second is there too");
-    for (machine, places) in [
-        (&a, "/var/log /run /tmp"),
-        (&b, "/var/log /run /tmp /home/bb/worker"),
-    ] {
-        let script = format!(
-            "grep -rlF {secret} {places} /etc/buildbot-conda/config.toml /proc/[0-9]*/environ 2>/dev/null || true; \
-             journalctl --quiet --grep {secret} || true; find / -xdev -perm -004 -type f -newer /etc/hostname \
-             -exec grep -lF {secret} {{}} + 2>/dev/null || true"
-        );
-        let found = machine.run_within(LATER, &["sh", "-c", &script])?;
-        let places = found
-            .stdout
-            .lines()
-            .filter(|line| !line.starts_with("/run/credentials/"));
-        ensure!(places.count() == 0, "{found}");
-    }
+    search(&a, &b, secret)?;
 
     // A certificate is renewed while a build's connection is open.
-    let until =
-        |machine: &Machine| machine.read_file("/var/lib/buildbot-conda/created/master.network");
-    let before = until(&a)?;
-    a.shell(
-        "sed -i 's/\"until\":[0-9]*/\"until\":1/' /var/lib/buildbot-conda/created/master.network",
-    )?
-    .succeeded()?;
-    let renewed = call(&a, &["service", "upkeep"])?;
-    ensure!(
-        renewed.status == 0 && renewed.stderr.contains("has a new certificate"),
-        "{renewed} before {before}"
-    );
-    ensure!(rest.worker_connected("gpu")? && rest.worker_connected("cpu")?);
-    b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
-    rest.wait_for_worker("gpu", SOON)?;
+    renew(&a, &b, rest)?;
 
     // Whether an invitation was used is unknown: that is reported, and its worker stays.
-    a.shell(
-        "cd /var/lib/buildbot-conda; : >instances/master/attached.json; \
-         echo '[{\"master\": \"master\", \"worker\": \"cpu\", \"since\": 1, \"until\": 2}]' >created/invitations",
-    )?
-    .succeeded()?;
-    let unknown = call(&a, &["service", "upkeep"])?;
-    ensure!(
-        unknown.status == 1 && unknown.stderr.contains("it is unknown whether it was used"),
-        "{unknown}"
-    );
-    ensure!(rest.worker_connected("cpu")?, "it is not revoked");
+    forget_who_was_attached(&a, rest)?;
 
     // Another password, by a new line.
     let rotated = call(&a, &["rotate", "gpu"])?.succeeded()?;
