@@ -31,9 +31,13 @@ pub mod settings;
 #[cfg(feature = "render")]
 pub mod starter;
 #[cfg(feature = "render")]
+mod template;
+#[cfg(feature = "render")]
 pub mod unit;
 pub mod unit_text;
 pub mod values;
+#[cfg(feature = "render")]
+pub mod web;
 #[cfg(all(feature = "edit", feature = "render"))]
 pub mod worker_table;
 #[cfg(feature = "render")]

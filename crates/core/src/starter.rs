@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 
-use tera::{Context, Tera};
+use tera::Context;
 use thiserror::Error;
 
 use crate::names::{InstanceName, InstanceRef};
 use crate::paths;
+use crate::template::render;
 
 const WORKER: &str = include_str!("../templates/worker.tac.tera");
 const MASTER: &str = include_str!("../templates/master.cfg.tera");
@@ -354,6 +355,7 @@ pub fn master_cfg(start: &MasterStart) -> String {
         Some(_) => format!(" --master {}", start.reference),
     };
     context.insert("master", &master);
+    context.insert("exposure", crate::web::exposure().trim_end());
     render(MASTER, &context)
 }
 
@@ -366,14 +368,6 @@ fn context(reference: &InstanceRef) -> Context {
     context.insert("table", &table);
     context.insert("configuration", paths::CONFIGURATION);
     context
-}
-
-fn render(template: &str, context: &Context) -> String {
-    let mut tera = Tera::new();
-    tera.add_raw_template("starter", template)
-        .expect("the starter templates are well-formed");
-    tera.render("starter", context)
-        .expect("the starter templates use only what the context has")
 }
 
 /// A Python string literal.

@@ -4,6 +4,7 @@ it takes. The command line's own tests see to it that this file is what it write
 import http.cookiejar
 import json
 import signal
+import time
 import urllib.request
 
 from instances import HERE, free_port, wait_until
@@ -19,9 +20,12 @@ worker.setServiceParent(application)
 """
 
 
-def starter(python, make, tmp_path):
-    """A master with the worker `worker` in its table, and where its socket is."""
+def starter(python, make, tmp_path, web=None):
+    """A master with the worker `worker` in its table, and where its socket is. `web` is the text of its `web.toml`."""
     master = make.master(python)
+    if web:
+        (master.directory / "web.toml").write_text(web)
+        (master.directory / "web.secret").write_text("the key\n")
     master.www, socket = free_port(), tmp_path / "workers"
     text = (HERE / "starter-master.cfg").read_text()
     text = text.replace("/run/buildbot-conda/master/workers", str(socket)).replace("8010", str(master.www))
@@ -66,6 +70,72 @@ def test_everybody_reads_and_nobody_controls_without_the_password(python, make, 
     admin.open("http://127.0.0.1:%d/auth/login" % master.www, timeout=30)
     assert control(admin, master.www, "forceschedulers/force", "force") is None
     assert master.stop() == 0
+
+
+WEB = """
+url = "https://ci.example.org/"
+login = "front"
+private = %s
+admins = ["alice"]
+readers = ["alice", "bob"]
+"""
+
+
+class Stay(urllib.request.HTTPRedirectHandler):
+    """A login leads to the address of the pages, which is another machine's here."""
+
+    def redirect_request(self, *_):
+        return None
+
+
+def test_the_front_says_who_somebody_is_and_nobody_else_can(python, make, tmp_path):
+    master, _ = starter(python, make, tmp_path, WEB % "true")
+
+    def person(headers):
+        """Somebody who has been at the login with these headers, and keeps the session."""
+        plain, jar = urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+        opener = urllib.request.build_opener(plain, jar, Stay())
+        request = urllib.request.Request("http://127.0.0.1:%d/auth/login" % master.www, headers=headers)
+        try:
+            opener.open(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            assert (error.code, error.headers["Location"]) == (302, "https://ci.example.org/#/")
+        return opener
+
+    def reads(opener):
+        try:
+            return opener.open("http://127.0.0.1:%d/api/v2/masters" % master.www, timeout=30).status == 200
+        except urllib.error.HTTPError as error:
+            assert error.code == 403
+            return False
+
+    def controls(opener):
+        return control(opener, master.www, "forceschedulers/force", "force") is None
+
+    known = {"X-Buildbot-Key": "the key"}
+    alice = person({"X-Buildbot-User": "alice", **known})
+    bob = person({"X-Buildbot-User": "bob", **known})
+    carol = person({"X-Buildbot-User": "carol", **known})
+    forged = person({"X-Buildbot-User": "alice", "X-Buildbot-Key": "a key"})
+    nobody = person(known)
+    assert [reads(one) for one in (alice, bob, carol, forged, nobody)] == [True, True, False, False, False]
+    assert [controls(one) for one in (alice, bob, carol, forged, nobody)] == [True, False, False, False, False]
+    page = nobody.open("http://127.0.0.1:%d/" % master.www, timeout=30).read().decode()
+    assert '"buildbotURL": "https://ci.example.org/"' in page and "the key" not in page
+
+    # Open to read, and by no web server at all, from the next reload on.
+    (master.directory / "web.toml").write_text(WEB % "false")
+    master.signal(signal.SIGHUP)
+    master.wait_log("configuration update complete")
+    assert [reads(one) for one in (carol, forged)] == [True, True]
+    assert [controls(one) for one in (alice, bob, forged)] == [True, False, False]
+    (master.directory / "web.toml").unlink()
+    master.signal(signal.SIGHUP)
+    patience = time.monotonic() + 30
+    while controls(alice):
+        assert time.monotonic() < patience
+        time.sleep(0.2)
+    assert reads(nobody) and master.stop() == 0
 
 
 def test_workers_are_read_at_every_reload_with_a_password_each(python, make, tmp_path):
