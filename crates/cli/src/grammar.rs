@@ -20,7 +20,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
         "Workers on other hosts",
         &["invite", "join", "revoke", "rotate"],
     ),
-    ("Operate", &["drain", "run", "recover"]),
+    ("Operate", &["drain", "run", "web", "recover"]),
     ("Configure", &["set", "unset", "check", "show"]),
     ("Database of a master", &["backup", "restore", "upgrade"]),
     (

@@ -48,6 +48,7 @@ mod survey;
 mod system;
 mod table;
 mod upgrade;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -108,6 +109,9 @@ enum Verb {
     Revoke(farm::RevokeArguments),
     /// Change the password of a worker
     Rotate(farm::RotateArguments),
+    /// Publish the web pages of a master through nginx or Caddy
+    #[command(subcommand)]
+    Web(web::Verb),
     /// Roll back or complete an interrupted command
     Recover(recover::Arguments),
     /// Set a key of the configuration, and keep the comments
@@ -224,6 +228,7 @@ fn main() -> ExitCode {
         Verb::Join(arguments) => farm::join(&arguments, &context),
         Verb::Revoke(arguments) => farm::revoke(&arguments, &context),
         Verb::Rotate(arguments) => farm::rotate(&arguments, &context),
+        Verb::Web(verb) => web::run(&verb, &context),
         Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),
         Verb::Service(service::Verb::Upkeep) => farm::upkeep(&context),

@@ -20,6 +20,7 @@ use crate::output;
 use crate::plan::naming::{Naming, Workers, take_out};
 use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::exposed::Exposed;
 use crate::system::record::{Noted as _, Record, WorkerRecord, record_file};
 use crate::system::systemd;
 use crate::system::unit_files;
@@ -83,6 +84,12 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         .instance(reference)
         .map_err(InvalidConfiguration::from)?;
     unit_files::ensure_ours(reference, context)?;
+    if let Some(exposed) = Exposed::read(reference, context) {
+        bail!(
+            "{} shows the pages of `{reference}` to others\nhint: `buildbot-conda web hide {reference}` first",
+            exposed.front
+        );
+    }
     let mut steps = Vec::new();
     let unit = reference.unit_name();
     let is_booted = systemd::runs(context);

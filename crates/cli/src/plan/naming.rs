@@ -212,9 +212,13 @@ pub(crate) fn details(master: &Instance, name: &str, context: &Context) -> Optio
 
 /// The password that a master has for a worker, if it has one.
 pub(crate) fn password(master: &Instance, name: &str, context: &Context) -> Option<String> {
-    let path = file_of(master, PASSWORDS, context).join(name);
-    let seen = look(master, &path, context)?;
-    seen.text.lines().next().map(str::to_owned)
+    let text = text(master, &format!("{PASSWORDS}/{name}"), context)?;
+    text.lines().next().map(str::to_owned)
+}
+
+/// The text of a file in a master's directory, as its account sees it.
+pub(crate) fn text(master: &Instance, name: &str, context: &Context) -> Option<String> {
+    Some(look(master, &file_of(master, name, context), context)?.text)
 }
 
 /// The password of a worker, in the file that its master reads it from.

@@ -5,6 +5,7 @@ mod accounts;
 mod as_user;
 mod environments;
 mod files;
+mod fronts;
 mod units;
 
 use std::fmt;
@@ -15,6 +16,7 @@ pub(crate) use accounts::AccountStep;
 pub(crate) use as_user::UserStep;
 pub(crate) use environments::{EnvironmentStep, How, Making};
 pub(crate) use files::FileStep;
+pub(crate) use fronts::{Asked, FrontStep};
 pub(crate) use units::UnitStep;
 
 /// One step. Paths are those of this host, a root directory included. In JSON it is its own name with
@@ -27,6 +29,7 @@ pub(crate) enum Step {
     Account(AccountStep),
     User(UserStep),
     Environment(EnvironmentStep),
+    Front(FrontStep),
 }
 
 /// How a step is rolled back.
@@ -59,6 +62,7 @@ impl Step {
             Self::Account(step) => step,
             Self::User(step) => step,
             Self::Environment(step) => step,
+            Self::Front(step) => step,
         }
     }
 
@@ -108,5 +112,6 @@ families!(
     Unit(UnitStep),
     Account(AccountStep),
     User(UserStep),
-    Environment(EnvironmentStep)
+    Environment(EnvironmentStep),
+    Front(FrontStep)
 );

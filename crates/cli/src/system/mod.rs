@@ -13,7 +13,8 @@
 //! * `values`: modes, owners and identities, in steps and profiles
 //! * `files`: files of root's, written whole or not at all
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
-//! * `record`: what `create` has noted
+//! * `record`: what `create` has noted; `exposed`: what `web expose` has
+//! * `front`: the web server in front of a master; `requests`: what a browser would ask of that
 //! * `buildbots`: the processes of units that are not ours
 //! * `prompt`: secrets that a person types; `passwords`: those that chance makes
 //! * `programs`: programs of the system that change it
@@ -29,7 +30,9 @@ pub(crate) mod configuration;
 pub(crate) mod context;
 pub(crate) mod credentials;
 pub(crate) mod draining;
+pub(crate) mod exposed;
 pub(crate) mod files;
+pub(crate) mod front;
 pub(crate) mod installations;
 pub(crate) mod interrupt;
 pub(crate) mod journal;
@@ -40,6 +43,7 @@ pub(crate) mod passwords;
 pub(crate) mod programs;
 pub(crate) mod prompt;
 pub(crate) mod record;
+pub(crate) mod requests;
 pub(crate) mod search_path;
 pub(crate) mod secrets;
 pub(crate) mod status_file;

@@ -33,3 +33,4 @@ mod systemd;
 mod terminal;
 mod unit_files;
 mod verbs;
+mod web;

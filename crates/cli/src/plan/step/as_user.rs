@@ -42,6 +42,8 @@ pub(crate) enum UserStep {
     },
     /// A file in a user's directory.
     Put(Put),
+    /// Files that a master reads at its next reload. Where this is rolled back, it is reloaded again.
+    Tell { unit: Unit, files: Vec<Put> },
 }
 
 impl fmt::Display for UserStep {
@@ -77,6 +79,10 @@ impl fmt::Display for UserStep {
                 write!(formatter, "as `{}`, {edit}", identity.user)
             }
             Self::Put(put) => put.fmt(formatter),
+            Self::Tell { files, .. } => {
+                let lines: Vec<String> = files.iter().map(ToString::to_string).collect();
+                formatter.write_str(&lines.join("\n"))
+            }
         }
     }
 }
@@ -112,6 +118,15 @@ impl Deed for UserStep {
                 Undo::Steps(vec![edit.into(), reload.into()])
             }
             Self::Put(put) => Undo::by(Self::Put(put.inverse())),
+            Self::Tell { unit, files } => {
+                let unit = unit.clone();
+                let files = files.iter().rev().map(Put::inverse).collect();
+                let reload = UnitStep::Reload {
+                    unit: unit.clone(),
+                    required: false,
+                };
+                Undo::Steps(vec![Self::Tell { unit, files }.into(), reload.into()])
+            }
         })
     }
 
@@ -129,6 +144,7 @@ impl Deed for UserStep {
             } => fill::clear(identity, directory, *keep),
             Self::NameWorker { identity, edit, .. } => worker_list::change(identity, edit),
             Self::Put(put) => put::put(put),
+            Self::Tell { files, .. } => files.iter().try_for_each(put::put),
         }
     }
 

@@ -1,0 +1,222 @@
+//! Steps with the web server in front of a master.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use buildbot_conda_core::foreign_text::ForeignText;
+use serde::{Deserialize, Serialize};
+
+use super::{Deed, FileStep, Undo};
+use crate::output::harmless;
+use crate::system::files;
+use crate::system::front::Front;
+use crate::system::requests::{Answer, Much, Way, ask};
+use crate::system::values::{Mode, Ownership};
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(300);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum FrontStep {
+    /// A site file becomes `after`, none where that is nothing; the front checks it and reads it.
+    ServeSite {
+        front: Front,
+        path: PathBuf,
+        /// By which the file counts.
+        link: Option<PathBuf>,
+        before: Option<String>,
+        after: Option<String>,
+    },
+    /// The front answers as it should, to whoever has not logged in.
+    AskFront(Asked),
+}
+
+/// What is asked for, and what it should come to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Asked {
+    pub(crate) host: String,
+    /// The master's own.
+    pub(crate) web_port: u16,
+    pub(crate) private: bool,
+    /// What `/auth/login` answers to somebody without a password.
+    pub(crate) login_status: u16,
+    /// Seconds that the front may take to serve what it has just read, and to get a certificate where it does that.
+    pub(crate) patience: u64,
+}
+
+impl fmt::Display for FrontStep {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ServeSite {
+                front, path, after, ..
+            } => {
+                let path = harmless(&path.display().to_string());
+                match after {
+                    Some(_) => write!(
+                        formatter,
+                        "write `{path}`, and have `{front}` check and read it"
+                    ),
+                    None => write!(formatter, "remove `{path}`, and have `{front}` forget it"),
+                }
+            }
+            Self::AskFront(Asked { host, private, .. }) => {
+                let told = if *private {
+                    "closed to strangers"
+                } else {
+                    "open to read"
+                };
+                write!(
+                    formatter,
+                    "see pages, websocket, events and hooks of https://{host}/ answer, {told}"
+                )
+            }
+        }
+    }
+}
+
+impl Deed for FrontStep {
+    fn undo(&self) -> anyhow::Result<Undo> {
+        Ok(match self {
+            Self::ServeSite {
+                front,
+                path,
+                link,
+                before,
+                after,
+            } => Undo::by(Self::ServeSite {
+                front: *front,
+                path: path.clone(),
+                link: link.clone(),
+                before: after.clone(),
+                after: before.clone(),
+            }),
+            Self::AskFront(_) => Undo::nothing(),
+        })
+    }
+
+    fn perform(&self) -> anyhow::Result<()> {
+        match self {
+            Self::ServeSite {
+                front,
+                path,
+                link,
+                after,
+                ..
+            } => {
+                match after {
+                    Some(text) => {
+                        files::write(path, text, 0o600)?;
+                        if let Some(group) = front.reader() {
+                            let ownership = Ownership {
+                                mode: Mode::new(0o640),
+                                user: "root".parse()?,
+                                group: group.parse()?,
+                            };
+                            let (path, ownership) = (path.clone(), ownership.into());
+                            FileStep::SetMode { path, ownership }.perform()?;
+                        }
+                        link.iter().try_for_each(|link| files::link(link, path))?;
+                    }
+                    None => {
+                        link.iter().try_for_each(|link| files::remove(link))?;
+                        files::remove(path)?;
+                    }
+                }
+                front.check()?;
+                front.reload()
+            }
+            Self::AskFront(asked) => {
+                let deadline = Instant::now() + Duration::from_secs(asked.patience);
+                loop {
+                    match asked.look() {
+                        Err(error) if Instant::now() > deadline => {
+                            let host = &asked.host;
+                            return Err(error).with_context(|| format!("ask for https://{host}/"));
+                        }
+                        Err(_) => thread::sleep(LOOK),
+                        Ok(()) => return Ok(()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn relies_on_others(&self) -> bool {
+        true
+    }
+}
+
+impl Asked {
+    /// One request of each kind, as somebody makes them who has not logged in.
+    fn look(&self) -> anyhow::Result<()> {
+        let get = |way, path: &str| ask(way, "GET", path, "", Much::All);
+        let (front, master) = (Way::Tls(&self.host), Way::Plain(self.web_port));
+        let url = format!("\"buildbotURL\": \"https://{}/\"", self.host);
+        ensure!(
+            get(master, "/")?.body.contains(&url),
+            "the master does not know that it is https://{}/: its configuration does not use `web.toml`",
+            self.host
+        );
+        let page = get(front, "/")?;
+        let is_page = page.body.contains(&url);
+        ensure!(is_page != self.private, "the page is {}", told(&page));
+        self.judge(
+            "the list of masters",
+            &get(front, "/api/v2/masters?limit=1")?,
+            200,
+        )?;
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        self.judge(
+            "a websocket",
+            &ask(front, "GET", "/ws", upgrade, Much::Head)?,
+            101,
+        )?;
+        let events = "/sse/listen/builders/*/builds/*/*";
+        self.judge(
+            "the stream of events",
+            &ask(front, "GET", events, "", Much::Head)?,
+            200,
+        )?;
+        let hook = |way| ask(way, "POST", "/change_hook/", "", Much::All);
+        let (here, there) = (hook(master)?, hook(front)?);
+        ensure!(
+            here.status == there.status,
+            "a hook is answered by {} instead of {}",
+            told(&there),
+            here.status
+        );
+        let login = get(front, "/auth/login")?;
+        ensure!(
+            login.status == self.login_status,
+            "the login is answered by {} instead of {}",
+            told(&login),
+            self.login_status
+        );
+        let robots = get(front, "/robots.txt")?;
+        ensure!(
+            robots.body.contains("Disallow: /"),
+            "`robots.txt` is {}",
+            told(&robots)
+        );
+        Ok(())
+    }
+
+    /// What is closed to strangers in private is answered by 403.
+    fn judge(&self, what: &str, answer: &Answer, open: u16) -> anyhow::Result<()> {
+        let wanted = if self.private { 403 } else { open };
+        if answer.status != wanted {
+            bail!("{what} is answered by {} instead of {wanted}", told(answer));
+        }
+        Ok(())
+    }
+}
+
+/// The first line of an answer.
+fn told(answer: &Answer) -> ForeignText {
+    ForeignText::new(answer.head.lines().next().unwrap_or_default())
+}

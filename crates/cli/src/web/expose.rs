@@ -1,0 +1,465 @@
+//! `web expose`: the files of front and master, both told to read them, and a request of each kind.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail, ensure};
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::web::{
+    ClientId, Exposure, HeaderName, HostName, Login, People, Person, Server, Site, Tls, TlsFile,
+    WEB, WEB_SECRET, caddy_site, nginx_site, web_toml,
+};
+use clap::{Args, ValueEnum};
+
+use super::people::{self, Source};
+use crate::output;
+use crate::plan::{self, Asked, FileStep, FrontStep, Plan, Step, UnitStep, naming};
+use crate::system::context::Context;
+use crate::system::exposed::Exposed;
+use crate::system::files::{self, Found};
+use crate::system::front::{Front, PEOPLE, SiteFiles, absolute, people_file};
+use crate::system::passwords;
+use crate::system::record::{Noted as _, RECORDS, Record};
+use crate::system::systemd;
+use crate::system::values::{Mode, Ownership};
+
+/// Seconds that a front may take to serve what it has read, and to get a certificate where none is given.
+const PATIENCE: [u64; 2] = [20, 120];
+
+/// Who asks people who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Asker {
+    /// The web server, for a password
+    Htpasswd,
+    /// GitHub
+    Github,
+    /// A GitLab
+    Gitlab,
+    /// Google
+    Google,
+    /// Another proxy, by a header
+    Header,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The master, such as `master` or `master@nightly`
+    #[arg(value_name = "REF")]
+    reference: InstanceRef,
+    /// The name by which others reach it
+    #[arg(long, value_name = "NAME")]
+    host: HostName,
+    /// The web server; by default the one that is installed
+    #[arg(long, value_name = "FRONT")]
+    front: Option<Front>,
+    /// Let nobody read without a login, by websockets neither
+    #[arg(long)]
+    private: bool,
+    /// Who asks people who they are
+    #[arg(long, value_name = "LOGIN", default_value = "htpasswd")]
+    login: Asker,
+    /// The id that GitHub, GitLab or Google has given; its secret is asked for
+    #[arg(long, value_name = "ID")]
+    client_id: Option<ClientId>,
+    /// The address of the GitLab
+    #[arg(long, value_name = "URL", default_value = "https://gitlab.com")]
+    gitlab: Server,
+    /// The header by which another proxy says who somebody is
+    #[arg(long, value_name = "HEADER", default_value = "X-Forwarded-User")]
+    header: HeaderName,
+    /// The address from which that proxy comes
+    #[arg(long, value_name = "ADDRESS", required_if_eq("login", "header"))]
+    proxy: Option<IpAddr>,
+    /// The file with the certificate for that name, and with those between it and its authority
+    #[arg(long, value_name = "FILE", requires = "key")]
+    certificate: Option<TlsFile>,
+    /// The file with its key
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    key: Option<TlsFile>,
+    /// Who may force and stop builds, once logged in, for Google by mail address; several by several of these
+    #[arg(long = "admin", value_name = "NAME", default_value = "admin")]
+    admins: Vec<Person>,
+    /// Who may log in to read private pages; several by several of these
+    #[arg(long = "reader", value_name = "NAME", requires = "private")]
+    readers: Vec<Person>,
+    /// Read the passwords of those who have none from a file, one a line, or the secret of the id
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    password_file: Option<PathBuf>,
+    /// Read that from standard input
+    #[arg(long)]
+    password_stdin: bool,
+    /// The port of the master's pages, where `create master` has not chosen it
+    #[arg(long, value_name = "PORT")]
+    web_port: Option<u16>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here_unless_shown("web expose")?;
+    if arguments.dry_run {
+        plan::announce_unfinished(context);
+        return output::print(plan(arguments, context)?);
+    }
+    context.ensure_root()?;
+    let journal = plan::begin(context)?;
+    let plan = plan(arguments, context)?;
+    let reference = &arguments.reference;
+    let url = format!("https://{}/", arguments.host);
+    if plan.steps.is_empty() {
+        eprintln!("`{reference}` is at {url} as asked for; nothing to do");
+        return Ok(ExitCode::SUCCESS);
+    }
+    for note in &plan.notes {
+        eprintln!("{note}");
+    }
+    plan::carry_out(&plan, &journal, None)?;
+    let who = if arguments.private {
+        "those who log in read it"
+    } else {
+        "everybody reads it"
+    };
+    let admins: Vec<String> = arguments
+        .admins
+        .iter()
+        .map(|one| format!("`{one}`"))
+        .collect();
+    eprintln!(
+        "`{reference}` is at {url}: {who}, and {} may force and stop builds",
+        admins.join(", ")
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
+    let reference = &arguments.reference;
+    let settings = context.settings()?;
+    let master = super::master(reference, &settings)?;
+    let is_there = |other: &&Instance| {
+        let exposed = Exposed::read(&other.reference, context);
+        other.reference != *reference
+            && exposed.is_some_and(|exposed| exposed.host == arguments.host.as_str())
+    };
+    if let Some(other) = settings.instances().find(is_there) {
+        bail!(
+            "https://{}/ is `{}` already\nhint: give each master a name of its own",
+            arguments.host,
+            other.reference
+        );
+    }
+    let front = front(arguments, context)?;
+    let web_port = port(arguments, context)?;
+    let certificate = match (&arguments.certificate, &arguments.key) {
+        (Some(certificate), Some(key)) => Some(Tls {
+            certificate: certificate.clone(),
+            key: key.clone(),
+        }),
+        _ => None,
+    };
+    ensure!(
+        certificate.is_some() || front == Front::Caddy,
+        "{front} gets no certificate by itself\n\
+         hint: `--certificate FILE --key FILE`, such as those that certbot has made"
+    );
+    ensure_readable(master, context)?;
+    let login = login(arguments)?;
+    let exposure = Exposure {
+        host: arguments.host.clone(),
+        login,
+        private: arguments.private,
+        admins: arguments.admins.clone(),
+        readers: arguments.readers.clone(),
+    };
+    let secret = secret(arguments, &exposure, master, context)?;
+    let source = source(arguments);
+    let mut steps = Vec::new();
+    let mut people: Vec<&Person> = arguments.admins.iter().chain(&arguments.readers).collect();
+    people.sort();
+    people.dedup();
+    let file = people_file(reference, context);
+    let before = fs::read_to_string(&file).unwrap_or_default();
+    let lines = if arguments.login == Asker::Htpasswd {
+        people::file(&people, &before, &source)?
+    } else {
+        String::new()
+    };
+    if lines != before {
+        steps.extend(name_people(&lines, &file, front, context)?);
+    }
+    let told = [web_toml(&exposure), format!("{secret}\n")];
+    if let Some(tell) = super::tell(master, Some(told), context) {
+        let (unit, required) = (reference.unit(), true);
+        steps.extend([tell, UnitStep::Reload { unit, required }.into()]);
+    }
+    let site = Site {
+        reference: reference.clone(),
+        host: arguments.host.clone(),
+        port: web_port,
+        private: arguments.private,
+        secret,
+    };
+    let path = absolute(&file, context);
+    let people = match (arguments.login, arguments.proxy) {
+        (Asker::Htpasswd, _) => People::File {
+            path: &path,
+            text: &lines,
+        },
+        (Asker::Header, Some(proxy)) => People::Header(&arguments.header, proxy),
+        _ => People::Unknown,
+    };
+    let text = match (front, &certificate) {
+        (Front::Nginx, Some(tls)) => nginx_site(&site, tls, &people),
+        (_, tls) => caddy_site(&site, tls.as_ref(), &people),
+    };
+    steps.extend(serve(front, reference, text, context)?);
+    let record = Exposed {
+        front,
+        host: arguments.host.as_str().to_owned(),
+        web_port,
+        private: arguments.private,
+    };
+    if Exposed::read(reference, context).as_ref() != Some(&record) {
+        plan::directory(&context.path(RECORDS), 0o755, &mut steps);
+        let note = FileStep::Write {
+            path: Exposed::file(reference, context),
+            text: serde_json::to_string(&record).context("write a record")? + "\n",
+            mode: Mode::new(0o644),
+            secret: false,
+        };
+        steps.push(note.into());
+    }
+    if !steps.is_empty() {
+        let asked = Asked {
+            host: record.host,
+            web_port,
+            private: arguments.private,
+            login_status: match people {
+                People::File { .. } => 401,
+                People::Header(..) => 403,
+                People::Unknown => 302,
+            },
+            patience: PATIENCE[usize::from(certificate.is_none())],
+        };
+        steps.push(FrontStep::AskFront(asked).into());
+    }
+    Ok(Plan {
+        title: format!("web expose {reference}"),
+        notes: vec![format!(
+            "{front} serves https://{}/ from port {web_port} of this host",
+            arguments.host
+        )],
+        steps,
+    })
+}
+
+/// The web server that is to be in front. It runs.
+fn front(arguments: &Arguments, context: &Context) -> anyhow::Result<Front> {
+    let reference = &arguments.reference;
+    let before = Exposed::read(reference, context).map(|record| record.front);
+    let installed: Vec<Front> = Front::value_variants()
+        .iter()
+        .copied()
+        .filter(|front| front.is_installed(context))
+        .collect();
+    let front = match (arguments.front.or(before), &installed[..]) {
+        (Some(front), _) => front,
+        (None, [front]) => *front,
+        (None, []) => bail!("no web server is installed\nhint: `apt-get install nginx`"),
+        (None, _) => bail!("several web servers are installed\nhint: name one with `--front`"),
+    };
+    if let Some(before) = before.filter(|before| *before != front) {
+        bail!(
+            "`{reference}` is served by {before}\nhint: `buildbot-conda web hide {reference}` first"
+        );
+    }
+    ensure!(
+        installed.contains(&front),
+        "{front} is not installed\nhint: `apt-get install {front}`"
+    );
+    ensure!(
+        !systemd::runs(context) || systemd::is_running(&front.unit())?,
+        "`{0}` does not run\nhint: `systemctl enable --now {0}`",
+        front.unit()
+    );
+    Ok(front)
+}
+
+fn port(arguments: &Arguments, context: &Context) -> anyhow::Result<u16> {
+    let record = Record::read(&arguments.reference, context).map(|record| record.web_port);
+    arguments.web_port.or(record).with_context(|| {
+        format!(
+            "the port of the pages of `{}` is not known\nhint: `--web-port PORT`",
+            arguments.reference
+        )
+    })
+}
+
+/// A master that runs, and whose configuration reads `web.toml`.
+fn ensure_readable(master: &Instance, context: &Context) -> anyhow::Result<()> {
+    let reference = &master.reference;
+    ensure!(
+        !systemd::runs(context) || naming::is_running(master, context)?,
+        "`{reference}` does not run\nhint: `systemctl start {}`",
+        reference.unit_name()
+    );
+    let text = naming::text(master, "master.cfg", context);
+    ensure!(
+        text.is_some_and(|text| text.contains(WEB)),
+        "the `master.cfg` of `{reference}` does not read `{WEB}`, by which it would know its address and who may do what\n\
+         hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong"
+    );
+    Ok(())
+}
+
+/// Who asks people, with what that one needs.
+fn login(arguments: &Arguments) -> anyhow::Result<Login> {
+    let id = || {
+        let id = arguments.client_id.clone();
+        id.with_context(|| {
+            format!(
+                "a login of others needs the id of an application\n\
+                 hint: register one with `https://{}/auth/login` as its callback, and give `--client-id ID`",
+                arguments.host
+            )
+        })
+    };
+    let login = match arguments.login {
+        Asker::Htpasswd | Asker::Header => Login::Front,
+        Asker::Github => Login::GitHub(id()?),
+        Asker::Gitlab => Login::GitLab(arguments.gitlab.clone(), id()?),
+        Asker::Google => Login::Google(id()?),
+    };
+    let mut people = arguments.admins.iter().chain(&arguments.readers);
+    if let Some(name) = people.find(|name| !name.as_str().contains('@'))
+        && matches!(login, Login::Google(_))
+    {
+        bail!("Google knows people by their mail addresses, and `{name}` is none");
+    }
+    Ok(login)
+}
+
+fn source(arguments: &Arguments) -> Source<'_> {
+    match &arguments.password_file {
+        _ if arguments.dry_run => Source::Nobody,
+        Some(file) => Source::File(file),
+        None if arguments.password_stdin => Source::Stdin,
+        None => Source::Prompt,
+    }
+}
+
+/// What front and master share, which is made up; or what the provider of logins has given, which is asked for where the
+/// master does not have it.
+fn secret(
+    arguments: &Arguments,
+    exposure: &Exposure,
+    master: &Instance,
+    context: &Context,
+) -> anyhow::Result<String> {
+    let by_front = exposure.login == Login::Front;
+    let source = source(arguments);
+    // It belongs to the login that is there.
+    let login = |text: &str| -> Vec<String> {
+        let of_login = |line: &&str| {
+            ["login =", "server =", "client-id ="]
+                .iter()
+                .any(|key| line.starts_with(key))
+        };
+        text.lines().filter(of_login).map(str::to_owned).collect()
+    };
+    let before = naming::text(master, WEB, context);
+    let is_same = before.is_some_and(|text| login(&text) == login(&web_toml(exposure)));
+    let known = naming::text(master, WEB_SECRET, context);
+    let known = known
+        .as_deref()
+        .map(str::trim)
+        .filter(|text| is_same && !text.is_empty());
+    match (known, &source) {
+        (Some(known), _) if by_front => Ok(known.to_owned()),
+        (Some(known), Source::Prompt) => Ok(known.to_owned()),
+        (_, Source::Nobody) => Ok(String::new()),
+        (None, _) if by_front => passwords::generate(),
+        (_, source) => people::one("secret of the client", source),
+    }
+}
+
+/// The steps by which people log in.
+fn name_people(
+    text: &str,
+    path: &Path,
+    front: Front,
+    context: &Context,
+) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let path = path.to_owned();
+    if text.is_empty() {
+        return Ok(vec![FileStep::Remove { path }.into()]);
+    }
+    plan::directory(&context.path(PEOPLE), 0o755, &mut steps);
+    let mode = Mode::new(0o640);
+    let write = FileStep::Write {
+        path: path.clone(),
+        text: text.to_owned(),
+        mode,
+        secret: true,
+    };
+    steps.push(write.into());
+    let ownership = Ownership {
+        mode,
+        user: "root".parse()?,
+        group: front.group().parse()?,
+    };
+    let ownership = ownership.into();
+    steps.push(FileStep::SetMode { path, ownership }.into());
+    Ok(steps)
+}
+
+/// The steps by which the front serves it, unless it does.
+fn serve(
+    front: Front,
+    reference: &InstanceRef,
+    text: String,
+    context: &Context,
+) -> anyhow::Result<Vec<Step>> {
+    let SiteFiles { site, link, import } = front.files(reference, context);
+    let mut steps = Vec::new();
+    let before = match files::look(&site)? {
+        Found::Nothing => None,
+        Found::File { text, .. } => Some(text),
+        Found::Link(_) | Found::Directory => bail!("`{}` is not a file", site.display()),
+    };
+    if let Some((path, line)) = import {
+        let name = path.display();
+        let Found::File { text, mode } = files::look(&path)? else {
+            bail!("`{name}` is not a file\nhint: the package `{front}` brings one");
+        };
+        if let Some(directory) = site.parent() {
+            plan::directory(directory, 0o755, &mut steps);
+        }
+        if !text.contains(&line) {
+            let write = FileStep::Write {
+                path,
+                text: format!("{}\n{line}", text.trim_end()),
+                mode: Mode::new(mode),
+                secret: false,
+            };
+            steps.push(write.into());
+        }
+    }
+    let is_linked = |link: &Path| link.symlink_metadata().is_ok();
+    if before.as_ref() != Some(&text) || !link.as_deref().is_none_or(is_linked) || !steps.is_empty()
+    {
+        let serve = FrontStep::ServeSite {
+            front,
+            path: site,
+            link,
+            before,
+            after: Some(text),
+        };
+        steps.push(serve.into());
+    }
+    Ok(steps)
+}

@@ -1,0 +1,97 @@
+//! `web hide`: what `web expose` has done is taken back, the front first: what was private is at no moment open.
+
+use std::fs;
+use std::process::ExitCode;
+
+use buildbot_conda_core::names::InstanceRef;
+use clap::Args;
+
+use crate::output;
+use crate::plan::{self, FileStep, FrontStep, Plan, UnitStep};
+use crate::system::context::Context;
+use crate::system::exposed::Exposed;
+use crate::system::files::{self, Found};
+use crate::system::front::{SiteFiles, people_file};
+use crate::system::values::Mode;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The master, such as `master` or `master@nightly`
+    #[arg(value_name = "REF")]
+    reference: InstanceRef,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    context.ensure_here_unless_shown("web hide")?;
+    if arguments.dry_run {
+        plan::announce_unfinished(context);
+        return output::print(plan(&arguments.reference, context)?);
+    }
+    context.ensure_root()?;
+    let journal = plan::begin(context)?;
+    let plan = plan(&arguments.reference, context)?;
+    let reference = &arguments.reference;
+    if plan.steps.is_empty() {
+        eprintln!("`{reference}` is not shown to others; nothing to do");
+        return Ok(ExitCode::SUCCESS);
+    }
+    plan::carry_out(&plan, &journal, None)?;
+    eprintln!("the pages of `{reference}` are for this machine alone");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
+    let settings = context.settings()?;
+    let master = super::master(reference, &settings)?;
+    let mut steps = Vec::new();
+    let record = Exposed::read(reference, context);
+    if let Some(Exposed { front, .. }) = record {
+        let SiteFiles { site, link, import } = front.files(reference, context);
+        if let Found::File { text, .. } = files::look(&site)? {
+            let serve = FrontStep::ServeSite {
+                front,
+                path: site.clone(),
+                link,
+                before: Some(text),
+                after: None,
+            };
+            steps.push(serve.into());
+        }
+        // The line goes with the last site.
+        let others = site
+            .parent()
+            .and_then(|directory| fs::read_dir(directory).ok());
+        let mut others = others.into_iter().flatten().flatten();
+        if let Some((path, line)) = import
+            && let Found::File { text, mode } = files::look(&path)?
+            && text.contains(&line)
+            && !others.any(|other| other.path() != site)
+        {
+            let write = FileStep::Write {
+                path,
+                text: text.replace(&line, ""),
+                mode: Mode::new(mode),
+                secret: false,
+            };
+            steps.push(write.into());
+        }
+    }
+    if let Some(tell) = super::tell(master, None, context) {
+        let (unit, required) = (reference.unit(), true);
+        steps.extend([tell, UnitStep::Reload { unit, required }.into()]);
+    }
+    let files = [
+        people_file(reference, context),
+        Exposed::file(reference, context),
+    ];
+    let left = files.into_iter().filter(|path| path.exists());
+    steps.extend(left.map(|path| FileStep::Remove { path }.into()));
+    Ok(Plan {
+        title: format!("web hide {reference}"),
+        notes: Vec::new(),
+        steps,
+    })
+}

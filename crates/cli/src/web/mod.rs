@@ -1,0 +1,81 @@
+//! The pages of a master, shown to others by a web server in front of it, which asks who it is, keeps crawlers away and
+//! speaks TLS: `expose` and `hide`.
+//!
+//! What the site file and the master's `web.toml` say is `buildbot_conda_core::web`; `people` are those who log in by a
+//! password.
+
+mod expose;
+mod hide;
+mod people;
+
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::web;
+use clap::Subcommand;
+
+use crate::inside::put::{Put, Text};
+use crate::output;
+use crate::plan::{Step, UserStep, naming};
+use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::values::{Identity, Mode};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Show the pages of a master to others, by a web server in front of it
+    Expose(expose::Arguments),
+    /// Show them to this machine alone again
+    Hide(hide::Arguments),
+    /// Print the lines that a `master.cfg` needs which `create master` has not made
+    Lines,
+}
+
+pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Expose(arguments) => expose::run(arguments, context),
+        Verb::Hide(arguments) => hide::run(arguments, context),
+        Verb::Lines => output::print(web::lines()),
+    }
+}
+
+fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result<&'a Instance> {
+    ensure!(
+        reference.role == Role::Master,
+        "`{reference}` is a worker, and has no pages"
+    );
+    Ok(settings
+        .instance(reference)
+        .map_err(InvalidConfiguration::from)?)
+}
+
+/// The step by which the master's account gets `web.toml` and the secret beside it, or loses them; none where they are so.
+fn tell(master: &Instance, after: Option<[String; 2]>, context: &Context) -> Option<Step> {
+    let [table, secret] = after.map_or([None, None], |texts| texts.map(Some));
+    let text = |text: String| Text {
+        text,
+        mode: Mode::new(0o600),
+    };
+    let put = |name: &str, after: Option<String>| {
+        let before = naming::text(master, name, context);
+        (before != after).then(|| Put {
+            identity: Identity::of(master),
+            directory: context.path(master.directory.as_str()),
+            path: name.into(),
+            before: before.map(text),
+            after: after.map(text),
+            keep: false,
+        })
+    };
+    // The table counts: what it needs is there before it, and goes after it.
+    let mut files: Vec<Put> = [put(web::WEB_SECRET, secret), put(web::WEB, table)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if files.iter().all(|put| put.after.is_none()) {
+        files.reverse();
+    }
+    let unit = master.reference.unit();
+    (!files.is_empty()).then(|| UserStep::Tell { unit, files }.into())
+}
