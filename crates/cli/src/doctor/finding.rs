@@ -61,6 +61,8 @@ pub(crate) enum Check {
     Database,
     /// No other program uses the ports
     Ports,
+    /// The web server in front of a master runs and reaches its port
+    Front,
     /// The certificates of the ports are valid and do not expire soon
     Certificates,
     /// The worker reaches its master

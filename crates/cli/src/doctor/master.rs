@@ -47,6 +47,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     findings.extend(database(instance, facts));
     findings.extend(certificates(instance, scene));
+    findings.extend(super::front::judge(instance, &facts.ports, scene));
     findings.extend(
         facts
             .ports

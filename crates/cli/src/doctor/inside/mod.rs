@@ -132,7 +132,12 @@ pub(super) const SHARED: [Check; 4] = [
     Check::Bytecode,
 ];
 /// Checks that need a master's configuration to be read.
-const MASTER: [Check; 3] = [Check::Checkconfig, Check::Database, Check::Ports];
+const MASTER: [Check; 4] = [
+    Check::Checkconfig,
+    Check::Database,
+    Check::Ports,
+    Check::Front,
+];
 
 /// The checks of these that are answered from inside.
 pub(super) fn concerned(checks: &[Check]) -> Vec<Check> {
