@@ -49,52 +49,52 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// The name by which others reach it
+    /// The host name by which others reach the pages
     #[arg(long, value_name = "NAME")]
     host: HostName,
-    /// The web server; by default the one that is installed
+    /// The web server [default: the installed one]
     #[arg(long, value_name = "FRONT")]
     front: Option<Front>,
-    /// Let nobody read without a login, by websockets neither
+    /// Require a login for reading too, including websockets and events
     #[arg(long)]
     private: bool,
-    /// Who asks people who they are
+    /// How people log in
     #[arg(long, value_name = "LOGIN", default_value = "htpasswd")]
     login: Asker,
-    /// The id that GitHub, GitLab or Google has given; its secret is asked for
+    /// The client id from GitHub, GitLab or Google; the command asks for its secret
     #[arg(long, value_name = "ID")]
     client_id: Option<ClientId>,
-    /// The address of the GitLab
+    /// The address of the GitLab server
     #[arg(long, value_name = "URL", default_value = "https://gitlab.com")]
     gitlab: Server,
-    /// The header by which another proxy says who somebody is
+    /// The header in which another proxy passes the user name
     #[arg(long, value_name = "HEADER", default_value = "X-Forwarded-User")]
     header: HeaderName,
-    /// The address from which that proxy comes
+    /// The address of that proxy
     #[arg(long, value_name = "ADDRESS", required_if_eq("login", "header"))]
     proxy: Option<IpAddr>,
-    /// The file with the certificate for that name, and with those between it and its authority
+    /// The file with the certificate and its intermediate certificates
     #[arg(long, value_name = "FILE", requires = "key")]
     certificate: Option<TlsFile>,
-    /// The file with its key
+    /// The file with the private key
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<TlsFile>,
-    /// Who may force and stop builds, once logged in, for Google by mail address; several by several of these
+    /// Who can force and stop builds after a login; can be repeated
     #[arg(long = "admin", value_name = "NAME", default_value = "admin")]
     admins: Vec<Person>,
-    /// Who may log in to read private pages; several by several of these
+    /// Who can log in to read private pages; can be repeated
     #[arg(long = "reader", value_name = "NAME", requires = "private")]
     readers: Vec<Person>,
-    /// Read the passwords of those who have none from a file, one a line, or the secret of the id
+    /// Read the missing passwords from a file, one per line, or the secret of the client
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
     password_file: Option<PathBuf>,
-    /// Read that from standard input
+    /// Read the missing passwords, or the secret of the client, from standard input
     #[arg(long)]
     password_stdin: bool,
-    /// The port of the master's pages, where `create master` has not chosen it
+    /// The port of the master's pages, if `create master` has not chosen it
     #[arg(long, value_name = "PORT")]
     web_port: Option<u16>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
 }

@@ -24,11 +24,11 @@ use crate::system::values::{Identity, Mode};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Show the pages of a master to others, by a web server in front of it
+    /// Publish the pages of a master through nginx or Caddy
     Expose(expose::Arguments),
-    /// Show them to this machine alone again
+    /// Make the pages available only on this machine again
     Hide(hide::Arguments),
-    /// Print the lines that a `master.cfg` needs which `create master` has not made
+    /// Print the lines that an older `master.cfg` needs
     Lines,
 }
 
