@@ -100,11 +100,11 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    context.ensure_here_unless_shown("web expose")?;
     if arguments.dry_run {
         plan::announce_unfinished(context);
         return output::print(plan(arguments, context)?);
     }
+    context.ensure_here_unless_shown("web expose")?;
     context.ensure_root()?;
     let journal = plan::begin(context)?;
     let plan = plan(arguments, context)?;

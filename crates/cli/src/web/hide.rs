@@ -25,11 +25,11 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    context.ensure_here_unless_shown("web hide")?;
     if arguments.dry_run {
         plan::announce_unfinished(context);
         return output::print(plan(&arguments.reference, context)?);
     }
+    context.ensure_here_unless_shown("web hide")?;
     context.ensure_root()?;
     let journal = plan::begin(context)?;
     let plan = plan(&arguments.reference, context)?;
