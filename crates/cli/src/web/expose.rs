@@ -265,10 +265,16 @@ fn front(arguments: &Arguments, context: &Context) -> anyhow::Result<Front> {
         .copied()
         .filter(|front| front.is_installed(context))
         .collect();
-    let front = match (arguments.front.or(before), &installed[..]) {
+    let mut candidates = installed.clone();
+    if candidates.len() > 1 && systemd::runs(context) {
+        candidates.retain(|front| systemd::is_running(&front.unit()).unwrap_or_default());
+    }
+    let front = match (arguments.front.or(before), &candidates[..]) {
         (Some(front), _) => front,
         (None, [front]) => *front,
-        (None, []) => bail!("no web server is installed\nhint: `apt-get install nginx`"),
+        (None, []) if installed.is_empty() => {
+            bail!("no web server is installed\nhint: `apt-get install nginx`")
+        }
         (None, _) => bail!("several web servers are installed\nhint: name one with `--front`"),
     };
     if let Some(before) = before.filter(|before| *before != front) {

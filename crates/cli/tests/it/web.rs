@@ -50,7 +50,25 @@ fn check(host: &Host, words: &[&str], expect: &Expect) {
 
 #[test]
 fn the_plan_names_everything_that_front_and_master_get() {
-    check(&host(), &EXPOSE, &expect![[]]);
+    check(
+        &host(),
+        &EXPOSE,
+        &expect![[r#"
+        status 0
+        stdout:
+        # nginx serves https://ci.example.org/ from port 8011 of this host
+        create `/etc/buildbot-conda/web`
+        write `/etc/buildbot-conda/web/master.htpasswd`, mode 0640
+        give `/etc/buildbot-conda/web/master.htpasswd` to `root`, group `www-data`, mode 0640
+        as `bb`, write `/home/bb/master/web.secret`, mode 0600
+        as `bb`, write `/home/bb/master/web.toml`, mode 0600
+        reload `buildbot-master.service`, which checks its configuration first
+        write `/etc/nginx/sites-available/buildbot-conda-master`, and have `nginx` check and read it
+        write `/var/lib/buildbot-conda/created/master.web`, mode 0644
+        see pages, websocket, events and hooks of https://ci.example.org/ answer, closed to strangers
+        stderr:
+    "#]],
+    );
 }
 
 #[test]
@@ -77,13 +95,67 @@ fn what_is_missing_is_said_before_anything_is_done() {
             .run(&["web", "expose", "master", "--host=ci", "--reader=x"])
             .to_string(),
     ];
-    expect![[]].assert_eq(&all.join("\n"));
+    expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: no web server is installed
+        hint: `apt-get install nginx`
+
+        status 1
+        stdout:
+        stderr:
+        error: the port of the pages of `master` is not known
+        hint: `--web-port PORT`
+
+        status 1
+        stdout:
+        stderr:
+        error: the `master.cfg` of `master` does not read `web.toml`, by which it would know its address and who may do what
+        hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong
+
+        status 1
+        stdout:
+        stderr:
+        error: nginx gets no certificate by itself
+        hint: `--certificate FILE --key FILE`, such as those that certbot has made
+
+        status 1
+        stdout:
+        stderr:
+        error: `worker` is a worker, and has no pages
+
+        status 2
+        stdout:
+        stderr:
+        error: invalid value 'a b' for '--host <NAME>': `a b` is not the name of a host, such as `ci.example.org`
+
+        For more information, try '--help'.
+
+        status 2
+        stdout:
+        stderr:
+        error: the following required arguments were not provided:
+          --private
+
+        Usage: buildbot-conda web expose --host <NAME> --private --reader <NAME> <REF>
+
+        For more information, try '--help'.
+    "#]].assert_eq(&all.join("\n"));
 }
 
 #[test]
 fn a_master_that_is_shown_is_hidden_by_the_reverse() {
     let host = host();
-    check(&host, &["web", "hide", "master", "--dry-run"], &expect![[]]);
+    check(
+        &host,
+        &["web", "hide", "master", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        stderr:
+    "#]],
+    );
     host.write(
         "var/lib/buildbot-conda/created/master.web",
         "{\"front\":\"nginx\",\"host\":\"ci\",\"web_port\":8011,\"private\":true}\n",
@@ -92,7 +164,21 @@ fn a_master_that_is_shown_is_hidden_by_the_reverse() {
     host.write("home/bb/master/web.toml", "");
     host.write("home/bb/master/web.secret", "x\n");
     host.write("etc/buildbot-conda/web/master.htpasswd", "admin:x\n");
-    check(&host, &["web", "hide", "master", "--dry-run"], &expect![[]]);
+    check(
+        &host,
+        &["web", "hide", "master", "--dry-run"],
+        &expect![[r#"
+        status 0
+        stdout:
+        remove `/etc/nginx/sites-available/buildbot-conda-master`, and have `nginx` forget it
+        as `bb`, remove `/home/bb/master/web.toml`
+        as `bb`, remove `/home/bb/master/web.secret`
+        reload `buildbot-master.service`, which checks its configuration first
+        remove `/etc/buildbot-conda/web/master.htpasswd`
+        remove `/var/lib/buildbot-conda/created/master.web`
+        stderr:
+    "#]],
+    );
 }
 
 #[test]
