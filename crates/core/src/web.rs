@@ -255,7 +255,7 @@ pub fn web_toml(exposure: &Exposure) -> String {
         }
     };
     if let Login::GitHub(id) | Login::Google(id) | Login::GitLab(_, id) = login {
-        lines.push_str(&format!("client-id = \"{id}\"\n"));
+        lines = format!("{lines}client-id = \"{id}\"\n");
     }
     format!(
         "# How others reach the pages of this master, and who may do what. Read at every start and reload.\n\
@@ -345,6 +345,9 @@ pub enum People<'a> {
     Header(&'a HeaderName, std::net::IpAddr),
 }
 
+/// Headers with their values.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// The site file for nginx.
 pub fn nginx_site(site: &Site, tls: &Tls, people: &People<'_>) -> String {
     let plain = [
@@ -365,8 +368,8 @@ pub fn nginx_site(site: &Site, tls: &Tls, people: &People<'_>) -> String {
     ];
     let no_password = [("Authorization", "\"\"")];
     let upgrade = [("Upgrade", "$http_upgrade"), ("Connection", "upgrade")];
-    let no_body = [("Content-Length", "\"\"")];
-    let set = |parts: &[&[(&str, &str)]], indent: &str| {
+    let empty = [("Content-Length", "\"\"")];
+    let set = |parts: &[Headers<'_>], indent: &str| {
         let lines = parts.iter().flat_map(|part| part.iter());
         let lines = lines.map(|(name, value)| format!("proxy_set_header {name} {value};"));
         lines.collect::<Vec<_>>().join(&format!("\n{indent}"))
@@ -390,11 +393,11 @@ pub fn nginx_site(site: &Site, tls: &Tls, people: &People<'_>) -> String {
         context.insert("header", &None::<&str>);
     }
     context.insert("headers", &set(&[&plain, &nobody, &no_password], outer));
-    let sets: [(&str, &[&[(&str, &str)]]); 4] = [
+    let sets: [(&str, &[Headers<'_>]); 4] = [
         ("websockets", &[&plain, &nobody, &no_password, &upgrade]),
         ("hooks", &[&plain, &nobody]),
         ("logins", &[&plain, &somebody, &no_password]),
-        ("questions", &[&plain, &nobody, &no_password, &no_body]),
+        ("questions", &[&plain, &nobody, &no_password, &empty]),
     ];
     for (name, parts) in sets {
         context.insert(format!("headers_of_{name}"), &set(parts, inner));

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::web::{
     ClientId, Exposure, HeaderName, HostName, Login, People, Person, Server, Site, Tls, TlsFile,
     WEB, WEB_SECRET, caddy_site, nginx_site, web_toml,
@@ -139,32 +139,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let reference = &arguments.reference;
     let settings = context.settings()?;
     let master = super::master(reference, &settings)?;
-    let is_there = |other: &&Instance| {
-        let exposed = Exposed::read(&other.reference, context);
-        other.reference != *reference
-            && exposed.is_some_and(|exposed| exposed.host == arguments.host.as_str())
-    };
-    if let Some(other) = settings.instances().find(is_there) {
-        bail!(
-            "https://{}/ is `{}` already\nhint: give each master a name of its own",
-            arguments.host,
-            other.reference
-        );
-    }
+    refuse_taken(arguments, &settings, context)?;
     let front = front(arguments, context)?;
     let web_port = port(arguments, context)?;
-    let certificate = match (&arguments.certificate, &arguments.key) {
-        (Some(certificate), Some(key)) => Some(Tls {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        }),
-        _ => None,
-    };
-    ensure!(
-        certificate.is_some() || front == Front::Caddy,
-        "{front} gets no certificate by itself\n\
-         hint: `--certificate FILE --key FILE`, such as those that certbot has made"
-    );
+    let certificate = certificate(arguments, front)?;
     ensure_readable(master, context)?;
     let login = login(arguments)?;
     let exposure = Exposure {
@@ -222,16 +200,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         web_port,
         private: arguments.private,
     };
-    if Exposed::read(reference, context).as_ref() != Some(&record) {
-        plan::directory(&context.path(RECORDS), 0o755, &mut steps);
-        let note = FileStep::Write {
-            path: Exposed::file(reference, context),
-            text: serde_json::to_string(&record).context("write a record")? + "\n",
-            mode: Mode::new(0o644),
-            secret: false,
-        };
-        steps.push(note.into());
-    }
+    steps.extend(note(&record, reference, context)?);
     if !steps.is_empty() {
         let asked = Asked {
             host: record.host,
@@ -254,6 +223,56 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         )],
         steps,
     })
+}
+
+/// One name is one master.
+fn refuse_taken(
+    arguments: &Arguments,
+    settings: &Settings,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let is_there = |other: &&Instance| {
+        let exposed = Exposed::read(&other.reference, context);
+        other.reference != arguments.reference
+            && exposed.is_some_and(|exposed| exposed.host == arguments.host.as_str())
+    };
+    if let Some(other) = settings.instances().find(is_there) {
+        bail!(
+            "https://{}/ is `{}` already\nhint: give each master a name of its own",
+            arguments.host,
+            other.reference
+        );
+    }
+    Ok(())
+}
+
+fn certificate(arguments: &Arguments, front: Front) -> anyhow::Result<Option<Tls>> {
+    if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
+        let (certificate, key) = (certificate.clone(), key.clone());
+        return Ok(Some(Tls { certificate, key }));
+    }
+    ensure!(
+        front == Front::Caddy,
+        "{front} gets no certificate by itself\n\
+         hint: `--certificate FILE --key FILE`, such as those that certbot has made"
+    );
+    Ok(None)
+}
+
+/// The steps by which it is noted, unless it is.
+fn note(record: &Exposed, reference: &InstanceRef, context: &Context) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    if Exposed::read(reference, context).as_ref() != Some(record) {
+        plan::directory(&context.path(RECORDS), 0o755, &mut steps);
+        let note = FileStep::Write {
+            path: Exposed::file(reference, context),
+            text: serde_json::to_string(record).context("write a record")? + "\n",
+            mode: Mode::new(0o644),
+            secret: false,
+        };
+        steps.push(note.into());
+    }
+    Ok(steps)
 }
 
 /// The web server that is to be in front. It runs.

@@ -25,7 +25,7 @@ use crate::system::values::{Identity, Mode};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Publish the pages of a master through nginx or Caddy
-    Expose(expose::Arguments),
+    Expose(Box<expose::Arguments>),
     /// Make the pages available only on this machine again
     Hide(hide::Arguments),
     /// Print the lines that an older `master.cfg` needs

@@ -60,7 +60,7 @@ pub(super) fn file(
                 _ => hash(password)?,
             },
         };
-        lines.push_str(&format!("{person}:{hash}\n"));
+        lines = format!("{lines}{person}:{hash}\n");
     }
     Ok(lines)
 }

@@ -107,24 +107,21 @@ impl Deed for FrontStep {
                 after,
                 ..
             } => {
-                match after {
-                    Some(text) => {
-                        files::write(path, text, 0o600)?;
-                        if let Some(group) = front.reader() {
-                            let ownership = Ownership {
-                                mode: Mode::new(0o640),
-                                user: "root".parse()?,
-                                group: group.parse()?,
-                            };
-                            let (path, ownership) = (path.clone(), ownership.into());
-                            FileStep::SetMode { path, ownership }.perform()?;
-                        }
-                        link.iter().try_for_each(|link| files::link(link, path))?;
+                if let Some(text) = after {
+                    files::write(path, text, 0o600)?;
+                    if let Some(group) = front.reader() {
+                        let ownership = Ownership {
+                            mode: Mode::new(0o640),
+                            user: "root".parse()?,
+                            group: group.parse()?,
+                        };
+                        let (path, ownership) = (path.clone(), ownership.into());
+                        FileStep::SetMode { path, ownership }.perform()?;
                     }
-                    None => {
-                        link.iter().try_for_each(|link| files::remove(link))?;
-                        files::remove(path)?;
-                    }
+                    link.iter().try_for_each(|link| files::link(link, path))?;
+                } else {
+                    link.iter().try_for_each(|link| files::remove(link))?;
+                    files::remove(path)?;
                 }
                 front.check()?;
                 front.reload()
