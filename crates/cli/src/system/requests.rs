@@ -169,15 +169,15 @@ mod tests {
             let mut asked = Vec::new();
             for is_endless in [false, true] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut part = [0; 1024];
-                let length = stream.read(&mut part).unwrap();
-                asked.push(String::from_utf8(part[..length].to_vec()).unwrap());
+                let mut buffer = [0; 1024];
+                let length = stream.read(&mut buffer).unwrap();
+                asked.push(String::from_utf8(buffer[..length].to_vec()).unwrap());
                 stream
                     .write_all(b"HTTP/1.1 403 No\r\nContent-Type: Text/Plain\r\n\r\nclosed")
                     .unwrap();
                 if is_endless {
                     // Ends when the other side goes.
-                    let _ = stream.read(&mut part);
+                    let _ = stream.read(&mut buffer);
                 }
             }
             asked
