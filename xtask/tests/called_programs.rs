@@ -30,6 +30,7 @@ const OURS: &[&str] = &[
     "--max-ratio",
     "--max-size",
     "--mirror",
+    "--name",
     "--no-restart",
     "--of-upgrade",
     "--offline",
