@@ -139,7 +139,7 @@ impl<'run> Pool<'run> {
         });
     }
 
-    /// The next test, once there are slots for it; the second half of the slots is for processors that have time. Only
+    /// The next test, once there are slots for it; the last quarter of the slots is for processors that have time. Only
     /// the first in the queue is looked at: one that needs many slots would else be passed over for ever.
     fn next(&self) -> Option<Job<'run>> {
         let mut state = self.state();
@@ -147,7 +147,7 @@ impl<'run> Pool<'run> {
             let needed = state.waiting.last().map(|(_, job)| job.slots);
             let used = self.slots - state.free;
             match needed {
-                Some(slots) if used == 0 || used + slots <= self.slots / 2 => break,
+                Some(slots) if used == 0 || used + slots <= self.slots * 3 / 4 => break,
                 Some(slots) if slots <= state.free && state.is_settled() && !is_busy() => break,
                 None if state.is_closed => return None,
                 _ => {
