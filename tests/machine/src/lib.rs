@@ -45,8 +45,8 @@ pub use network::Network;
 pub use package::{environments_package, latest_package};
 pub use places::machines_directory;
 pub use prepared::{
-    CHANNEL, LOCK, OTHER_LOCK, attached, installed, layer, managed, set_up, with_running_master,
-    without_conda,
+    CHANNEL, LOCK, OTHER_LOCK, attached, installed, installed_with, layer, managed, set_up,
+    with_running_master, without_conda,
 };
 pub use process::Output;
 pub use programs::{with_packages, with_programs};

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::conda::{Channel, Environment, PREFIX, Version};
 use crate::{
     Layers, MASTER_UNIT, Machine, Release, Stage, cache, create_instances, debian_root,
-    environments_package, latest_package,
+    environments_package, latest_package, with_packages,
 };
 
 /// The key holds everything that a layer is made from, so it does not age by itself.
@@ -52,11 +52,25 @@ fn digests(packages: &[std::path::PathBuf]) -> Result<String> {
 ///
 /// When there is no package, or installing it fails; then with apt's output.
 pub fn installed(release: Release) -> Result<Layers> {
+    installed_on("installed", release, Layers::new(debian_root(release)?))
+}
+
+/// The same beside `packages` of Debian's, separated by blanks, which the package does not depend on; `kind` names them.
+///
+/// # Errors
+///
+/// As [`installed`], or when the archive does not have them.
+pub fn installed_with(release: Release, kind: &str, packages: &str) -> Result<Layers> {
+    let below = with_packages(release, kind, packages)?;
+    installed_on(&format!("installed-with-{kind}"), release, below)
+}
+
+fn installed_on(kind: &str, release: Release, below: Layers) -> Result<Layers> {
     let environment = Environment::install(Version::V4_3_0, PREFIX)?;
-    let below = Layers::new(debian_root(release)?).with(environment.tree().to_path_buf());
+    let below = below.with(environment.tree().to_path_buf());
     let package = [latest_package()?];
     let sources = [&digests(&package)?, include_str!("prepared.rs")];
-    layer("installed", release, below, &sources, |machine| {
+    layer(kind, release, below, &sources, |machine| {
         machine.install_package(&package[0])?.succeeded()?;
         // The environment's tree came first and brought the home directory along, as root's.
         machine.run(&["chown", "bb:bb", "/home/bb"])?.succeeded()?;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    Environment, LATER, Layers, MASTER_UNIT, Machine, Network, Outcome, Output, PREFIX, Release,
-    Rest, SOON, Version, WORKER_UNIT, latest_package, on_each_release, with_packages,
+    LATER, MASTER_UNIT, Machine, Network, Outcome, Output, Release, Rest, SOON, WORKER_UNIT,
+    installed_with, on_each_release,
 };
 use buildbot_conda_trace::{Event, Next, Pid, attach};
 
@@ -14,30 +14,6 @@ on_each_release! { workers_of_other_hosts_join_by_one_line_and_are_revoked }
 
 /// The line of the worker that is looked at.
 const LINE: &str = "/root/line";
-
-/// A Debian with openssl, the environment and the package, and nothing set up.
-fn layers(release: Release) -> anyhow::Result<Layers> {
-    let environment = Environment::install(Version::V4_3_0, PREFIX)?;
-    let below = with_packages(release, "openssl", "openssl")?;
-    let below = below.with(environment.tree().to_path_buf());
-    let package = latest_package()?;
-    let bytes = std::fs::read(&package).context("read the package")?;
-    let digest = format!("{:?}", summary(&bytes));
-    let sources = [digest.as_str(), include_str!("farm.rs")];
-    buildbot_conda_machine::layer("farm", release, below, &sources, |machine| {
-        machine.install_package(&package)?.succeeded()?;
-        machine.run(&["chown", "bb:bb", "/home/bb"])?.succeeded()?;
-        Ok(machine)
-    })
-}
-
-/// What tells one package from another: its length and the sum of its bytes.
-fn summary(bytes: &[u8]) -> (usize, u64) {
-    let sum = bytes.iter().fold(0_u64, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
-    });
-    (bytes.len(), sum)
-}
 
 fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run_within(LATER, &[&["buildbot-conda"], words].concat())
@@ -235,7 +211,7 @@ fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
 }
 
 fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> Outcome {
-    let below = layers(release)?;
+    let below = installed_with(release, "openssl", "openssl")?;
     let boot = |name| Machine::boot_named(below.clone(), name);
     let (a, b, c) = (boot("a")?, boot("b")?, boot("c")?);
     let mut network = Network::new(&["a", "b", "c"])?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use buildbot_conda_machine::{Machine, Outcome, Release, Rest, installed, on_each_release};
+use buildbot_conda_machine::{Machine, Outcome, Release, Rest, installed_with, on_each_release};
 
 on_each_release! { the_commands_of_the_tasks_do_what_they_are_for }
 
@@ -27,7 +27,7 @@ fn blocks() -> Vec<(&'static str, &'static str)> {
 }
 
 fn the_commands_of_the_tasks_do_what_they_are_for(release: Release) -> Outcome {
-    let machine = Machine::boot(installed(release)?)?;
+    let machine = Machine::boot(installed_with(release, "curl", "curl")?)?;
     let blocks = blocks();
     ensure!(blocks.len() > 12, "{blocks:#?}");
     let mut is_broken = false;

@@ -1,10 +1,10 @@
 //! The pages of a master behind a web server of Debian: open to read or private, with a login, and hidden again. Only a
 //! booted machine has the web server, its service and a Buildbot that it asks.
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use buildbot_conda_machine::{
-    Environment, LATER, Layers, MASTER_UNIT, Machine, Outcome, Output, PREFIX, Release, Rest,
-    Version, latest_package, on_each_release, with_packages,
+    LATER, Layers, MASTER_UNIT, Machine, Outcome, Output, Release, Rest, installed_with,
+    on_each_release,
 };
 
 on_each_release! { pages_are_shown_to_others_with_a_login_and_hidden_again }
@@ -40,23 +40,13 @@ all again
 
 /// A Debian with the web servers, the environment and the package, and nothing set up.
 fn layers(release: Release) -> anyhow::Result<Layers> {
-    let environment = Environment::install(Version::V4_3_0, PREFIX)?;
-    let below = with_packages(release, "web", "caddy curl nginx openssl")?;
-    let below = below.with(environment.tree().to_path_buf());
-    let package = latest_package()?;
-    let bytes = std::fs::read(&package).context("read the package")?;
-    let sum = bytes.iter().fold(0_u64, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(u64::from(*byte))
-    });
-    let digest = format!("{} {sum}", bytes.len());
+    let below = installed_with(release, "web", "caddy curl nginx openssl")?;
     buildbot_conda_machine::layer(
         "web",
         release,
         below,
-        &[&digest, include_str!("web.rs")],
+        &[include_str!("web.rs")],
         |machine| {
-            machine.install_package(&package)?.succeeded()?;
-            machine.run(&["chown", "bb:bb", "/home/bb"])?.succeeded()?;
             let certificate = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 \
                            -keyout /root/ci.key -out /root/ci.pem -subj /CN=ci.example.org \
                            -addext subjectAltName=DNS:ci.example.org";
