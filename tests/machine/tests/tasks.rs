@@ -27,7 +27,7 @@ fn blocks() -> Vec<(&'static str, &'static str)> {
 }
 
 fn the_commands_of_the_tasks_do_what_they_are_for(release: Release) -> Outcome {
-    let machine = Machine::boot(installed_with(release, "curl", "curl")?)?;
+    let machine = Machine::boot(installed_with(release, "curl", "curl openssl")?)?;
     let blocks = blocks();
     ensure!(blocks.len() > 12, "{blocks:#?}");
     let mut is_broken = false;
