@@ -38,7 +38,7 @@ const WITH_ENVIRONMENTS: [&str; 6] = [
 
 /// Programs of tests that no table promises for each release: every test in them runs on one of the releases, half of the
 /// tests on each, unless all or one release is asked for. Two processors have no time for more on every change.
-const IN_TURN: [&str; 20] = [
+const IN_TURN: [&str; 21] = [
     "adopt",
     "debconf_answers",
     "debconf_dialog",
@@ -50,6 +50,7 @@ const IN_TURN: [&str; 20] = [
     "environments_interrupted",
     "farm",
     "hosts",
+    "interrupted",
     "lifecycle",
     "many",
     "metrics",
@@ -99,7 +100,7 @@ pub(crate) struct Arguments {
     /// Leave out the tests of other releases than this one
     #[arg(long)]
     release: Option<Release>,
-    /// Run every test on each release, also those that take turns
+    /// Run every test on each release and each Buildbot, also those that take turns, and build the package twice
     #[arg(long, conflicts_with_all = ["fast", "release"])]
     every: bool,
 }
@@ -128,13 +129,18 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     let timings = Timings::read(workspace);
     timings::begin(workspace)?;
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let every = arguments.every || arguments.release.is_some();
     let run = Run {
         workspace,
         releases: arguments
             .release
             .map_or(Release::ALL.to_vec(), |release| vec![release]),
-        every: arguments.every || arguments.release.is_some(),
-        stages: Stages::new(if arguments.fast { 6 } else { 12 }),
+        every,
+        stages: Stages::new(match (arguments.fast, every) {
+            (true, _) => 6,
+            (false, true) => 12,
+            (false, false) => 11,
+        }),
         // Most tests wait for Buildbot, systemd or dpkg most of their time.
         pool: Pool::new(4 * cores, &timings),
     };
@@ -247,7 +253,7 @@ impl Run<'_> {
         });
     }
 
-    /// Builds the package, and again when those who wait for it have got it.
+    /// Builds the package, and where everything is asked for once more, when those who wait for it have got it.
     fn build(&self, built: &Sender<PathBuf>) {
         let package = self
             .stages
@@ -255,11 +261,13 @@ impl Run<'_> {
         if let Some(package) = package {
             // Nobody waits for it when the tests cannot be compiled.
             let _ = built.send(package.clone());
-            patiently(|| {
-                self.stages.attempt("package is built again", || {
-                    reproduce::check(self.workspace, &package)
-                })
-            });
+            if self.every {
+                patiently(|| {
+                    self.stages.attempt("package is built again", || {
+                        reproduce::check(self.workspace, &package)
+                    })
+                });
+            }
         }
     }
 
@@ -307,6 +315,9 @@ impl Run<'_> {
         // Each of its processes starts a Buildbot and waits for it.
         let slots = 2 * thread::available_parallelism().map_or(1, NonZero::get);
         let mut command = runner::command(self.workspace, &pythons, slots, programs);
+        if self.every {
+            command.env("RUNNER_TEST_EVERY", "1");
+        }
         command.env(
             "RUNNER_TEST_TIMINGS",
             self.workspace.join(timings::OF_RUNNER),

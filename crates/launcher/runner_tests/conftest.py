@@ -21,9 +21,16 @@ def interpreters():
     return [str(venvs / version / "bin" / "python") for version in ("4.3.0", "3.11.9")]
 
 
+def takes_its_turn(name):
+    """Whether a test runs with the older Buildbots too: every second one, unless all are asked for."""
+    return "RUNNER_TEST_EVERY" in os.environ or sum(name.encode()) % 2 == 0
+
+
 def pytest_generate_tests(metafunc):
     if "python" in metafunc.fixturenames:
         pythons = interpreters()
+        if not takes_its_turn(metafunc.function.__name__):
+            del pythons[1:]
         names = [pathlib.Path(python).parents[1].name for python in pythons]
         metafunc.parametrize("python", pythons, ids=names)
 
