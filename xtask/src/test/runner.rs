@@ -17,11 +17,14 @@ const VERSIONS: [&str; 2] = ["4.3.0", "3.11.9"];
 ///
 /// When one cannot be made.
 pub(crate) fn pythons(workspace: &Path) -> Result<Vec<PathBuf>> {
+    let python = Path::new("python3");
+    // The router of some tests, for which all others would wait.
+    let requirements = directory(workspace).join("requirements-crossbar.txt");
+    venv(workspace, python, &requirements, "crossbar")?;
     VERSIONS
         .iter()
         .map(|version| {
             let requirements = directory(workspace).join(format!("requirements-{version}.txt"));
-            let python = Path::new("python3");
             Ok(venv(workspace, python, &requirements, version)?.join("bin/python"))
         })
         .collect()
