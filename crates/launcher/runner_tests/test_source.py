@@ -11,7 +11,7 @@ LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
 RUNNER = LAUNCHER / "runner.py"
 SOURCES = [RUNNER, *sorted((LAUNCHER / "buildbot_conda_runner").glob("*.py"))]
 # Imported when Buildbot is there, and by nobody before.
-LATE = {"outage", "reload", "router", "siblings"}
+LATE = {"outage", "reload", "router", "siblings", "standby"}
 FOREIGN = {"autobahn", "buildbot", "cryptography", "twisted", "zope", "sqlalchemy", "OpenSSL", "pip"}
 
 
