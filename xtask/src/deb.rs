@@ -4,6 +4,7 @@
 //! `crates/cli/Cargo.toml` and `debian/`, what the units contain in `buildbot_conda_core::unit`.
 
 mod command;
+mod compiled;
 mod copyright;
 mod documents;
 mod environments;
@@ -24,12 +25,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::prerequisites;
 pub(crate) use command::{output, run_on_stderr};
+use compiled::Compiled;
 pub(crate) use environments::{
     build as build_environments, build_for as build_environments_for, check as check_environments,
     clippy,
 };
 pub(crate) use target::Target;
-pub(crate) use tools::CARGO_DEB_VERSION;
+pub(crate) use tools::{CARGO_DEB_VERSION, directory as cargo_deb_directory};
 
 /// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
 /// would otherwise make both build everything again each time.
@@ -105,7 +107,7 @@ fn build_with(workspace: &Path, target: Target, programs: Option<&Path>) -> Resu
 
     let release = release_directory(workspace, target);
     write_units(&release.join("units"))?;
-    let cargo_deb = beside_cargo_deb(workspace, || compile(workspace, target, &epoch, programs))?;
+    let cargo_deb = beside_cargo_deb(|| compile(workspace, target, &epoch, programs))?;
     documents::write(workspace, target, &release, &epoch)?;
     copyright::write(
         workspace,
@@ -125,9 +127,9 @@ fn prepare(workspace: &Path, target: Target) -> Result<()> {
 }
 
 /// Compile, and meanwhile install cargo-deb where it is not there yet; a linker keeps one processor busy at most.
-fn beside_cargo_deb(workspace: &Path, compile: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
+fn beside_cargo_deb(compile: impl FnOnce() -> Result<()>) -> Result<PathBuf> {
     thread::scope(|scope| {
-        let installed = scope.spawn(|| tools::cargo_deb(workspace));
+        let installed = scope.spawn(tools::cargo_deb);
         let compiled = compile();
         let cargo_deb = installed.join().expect("installing does not panic")?;
         compiled.map(|()| cargo_deb)
@@ -252,6 +254,7 @@ fn write_units(directory: &Path) -> Result<()> {
 
 /// Compile what is packed. Paths of the build machine are mapped to fixed ones, or panic messages would carry them.
 fn compile(workspace: &Path, target: Target, epoch: &str, programs: Option<&Path>) -> Result<()> {
+    let compiled = Compiled::hold(workspace, target, "release")?;
     for (packed_crate, program) in PACKED_CRATES.into_iter().zip(PROGRAMS) {
         if let Some(finished) = programs.map(|directory| directory.join(program))
             && finished.is_file()
@@ -265,6 +268,7 @@ fn compile(workspace: &Path, target: Target, epoch: &str, programs: Option<&Path
         run_on_stderr(&mut cargo_for(
             workspace,
             target,
+            &compiled,
             epoch,
             &["build", "--release", "--package", packed_crate],
         )?)?;
@@ -276,13 +280,15 @@ fn compile(workspace: &Path, target: Target, epoch: &str, programs: Option<&Path
 fn cargo_for(
     workspace: &Path,
     target: Target,
+    compiled: &Compiled,
     epoch: &str,
     words: &[impl AsRef<OsStr>],
 ) -> Result<Command> {
     let mut command = without_own_settings(reproducible(Command::new(cargo()), epoch));
     command
         .current_dir(workspace)
-        .env("CARGO_ENCODED_RUSTFLAGS", remap_flags(workspace)?)
+        .env("CARGO_ENCODED_RUSTFLAGS", remap_flags(workspace, compiled)?)
+        .env("CARGO_BUILD_BUILD_DIR", compiled.path())
         .envs(target.variables().iter().copied())
         .args(words)
         .args(target.arguments())
@@ -323,21 +329,23 @@ fn without_own_settings(mut command: Command) -> Command {
 }
 
 /// `--remap-path-prefix` for the places where source code lies, joined as `CARGO_ENCODED_RUSTFLAGS` wants it.
-fn remap_flags(workspace: &Path) -> Result<String> {
+/// Those of the project itself are relative ones. Its directory must not be here: for each clone everything would be
+/// compiled anew.
+fn remap_flags(workspace: &Path, compiled: &Compiled) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let sysroot = output(
         Command::new(&rustc)
             .args(["--print", "sysroot"])
             .current_dir(workspace),
     )?;
-    let version = output(Command::new(&rustc).arg("-vV").current_dir(workspace))?;
+    let version = compiler(workspace)?;
     let commit = version
         .lines()
         .find_map(|line| line.strip_prefix("commit-hash: "))
         .context("find `commit-hash` in the output of `rustc -vV`")?;
     let cargo_home = cargo_home()?;
     let remaps = [
-        (workspace.display().to_string(), "/src".to_owned()),
+        (compiled.path().display().to_string(), "/build".to_owned()),
         (cargo_home.display().to_string(), "/cargo".to_owned()),
         // Where the component rust-src is installed, rustc uses its files in place of the recorded paths.
         (
@@ -350,6 +358,12 @@ fn remap_flags(workspace: &Path) -> Result<String> {
         .map(|(from, to)| format!("--remap-path-prefix={from}={to}"))
         .collect();
     Ok(flags.join("\u{1f}"))
+}
+
+/// What the compiler says of itself.
+fn compiler(workspace: &Path) -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    output(Command::new(rustc).arg("-vV").current_dir(workspace))
 }
 
 /// Where cargo keeps the sources of dependencies.

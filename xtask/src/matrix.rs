@@ -1,11 +1,11 @@
 //! The matrix: on which systems the last run has carried the smoke test through, and with which pairs of Python and
-//! Buildbot the runner. The rows are the tests', in `target/machine/matrix`; here they become `docs/matrix.md`.
+//! Buildbot the runner. The rows are the tests', in `target/matrix`; here they become `docs/matrix.md`.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use buildbot_conda_machine::{System, machines_directory};
+use buildbot_conda_machine::{System, matrix_directory};
 
 const HEAD: &str = "\
 # Matrix
@@ -35,7 +35,7 @@ unreachable database (69).
 /// When one of them is missing, or as [`update`].
 pub(crate) fn record(workspace: &Path) -> Result<()> {
     for system in System::ALL {
-        let file = machines_directory().join(format!("matrix/system-{system}"));
+        let file = matrix_directory()?.join(format!("system-{system}"));
         ensure!(
             file.is_file(),
             "find `{}`\nhint: `cargo xtask test` makes it",
@@ -54,7 +54,7 @@ pub(crate) fn update(workspace: &Path) -> Result<()> {
     let path = workspace.join("docs/matrix.md");
     let page = fs::read_to_string(&path).unwrap_or_default();
     let mut rows: Vec<String> = page.lines().map(str::to_owned).collect();
-    let directory = machines_directory().join("matrix");
+    let directory = matrix_directory()?;
     for entry in fs::read_dir(&directory).context("list the rows of the matrix")? {
         let entry = entry.context("list the rows of the matrix")?;
         let row = fs::read_to_string(entry.path()).context("read a row of the matrix")?;

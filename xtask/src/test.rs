@@ -305,16 +305,19 @@ impl Run<'_> {
             .attempt("examples in documents", || run(&DOCUMENTS));
     }
 
-    fn virtual_environments(&self) -> Option<Vec<PathBuf>> {
-        self.stages
-            .attempt("virtual environments", || runner::pythons(self.workspace))
+    fn virtual_environments(&self) -> Option<runner::Environments> {
+        self.stages.attempt("virtual environments", || {
+            runner::environments(self.workspace)
+        })
     }
 
-    fn add_runner(&self, pythons: Option<Vec<PathBuf>>, programs: &Path) {
-        let Some(pythons) = pythons else { return };
+    fn add_runner(&self, environments: Option<runner::Environments>, programs: &Path) {
+        let Some(environments) = environments else {
+            return;
+        };
         // Each of its processes starts a Buildbot and waits for it.
         let slots = 2 * thread::available_parallelism().map_or(1, NonZero::get);
-        let mut command = runner::command(self.workspace, &pythons, slots, programs);
+        let mut command = runner::command(self.workspace, &environments, slots, programs);
         if self.every {
             command.env("RUNNER_TEST_EVERY", "1");
         }

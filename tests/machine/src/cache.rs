@@ -47,7 +47,7 @@ pub(crate) fn sources(directory: &Path, extensions: &[&str]) -> Result<String> {
 /// The directory `KIND-KEY`, made by `make` unless it exists and is younger than `max_age`.
 ///
 /// `make` gets a path that does not exist yet and creates a directory there. Entries of the same kind with other keys
-/// are left until they are a week old: a developer goes back and forth between two states of a tree.
+/// are left until nobody has asked for them for two days: a developer goes back and forth between two states of a tree.
 pub(crate) fn entry(
     kind: &str,
     key: &str,
@@ -62,6 +62,9 @@ pub(crate) fn entry(
         File::create(&lock_path).with_context(|| format!("create `{}`", lock_path.display()))?;
     lock.lock()
         .with_context(|| format!("lock `{}`", lock_path.display()))?;
+
+    // When it was last asked for. An entry whose time cannot be set is only removed earlier.
+    let _ = lock.set_modified(SystemTime::now());
 
     // The time stamp file, not the directory: what is in the directory may carry any time.
     let finished = cache.join(format!("{kind}-{key}.finished"));
@@ -82,6 +85,17 @@ pub(crate) fn entry(
     Ok(path)
 }
 
+/// A directory for whatever is worth keeping and follows from `inputs`, empty when it is new. Who uses it locks it.
+///
+/// # Errors
+///
+/// When it cannot be created.
+pub fn kept_directory(kind: &str, inputs: &[&str]) -> Result<PathBuf> {
+    entry(kind, &key(inputs), Duration::MAX, |path| {
+        fs::create_dir(path).with_context(|| format!("create `{}`", path.display()))
+    })
+}
+
 /// Removes a directory tree if it is there.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
@@ -97,18 +111,19 @@ fn age(path: &Path) -> Option<Duration> {
     SystemTime::now().duration_since(modified).ok()
 }
 
-/// Removes old entries of a kind. Best effort: one that is in use by another process stays until a later run.
+/// Removes unused entries of a kind. Best effort: one that another process makes stays until a later run.
 fn sweep(cache: &Path, kind: &str) {
-    let week = Duration::from_hours(7 * 24);
+    let unused = Duration::from_hours(2 * 24);
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(stem) = name.strip_suffix(".finished") else {
             continue;
         };
-        if !stem.starts_with(kind) || age(&entry.path()).is_none_or(|age| age < week) {
+        let lock = cache.join(format!("{stem}.lock"));
+        if !stem.starts_with(kind) || age(&lock).is_none_or(|age| age < unused) {
             continue;
         }
-        let Ok(lock) = File::create(cache.join(format!("{stem}.lock"))) else {
+        let Ok(lock) = File::open(&lock) else {
             continue;
         };
         let parts = [cache.join(stem), cache.join(format!("{stem}.venv"))];

@@ -22,7 +22,7 @@ const CHANNEL_VARIABLE: &str = "BUILDBOT_CONDA_TEST_CHANNEL";
 
 /// Pins say what is in a channel, so it never ages.
 const FOR_EVER: Duration = Duration::MAX;
-const LIMIT: Duration = Duration::from_mins(10);
+const LIMIT: Duration = Duration::from_mins(20);
 
 /// A Buildbot release that environments exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,10 +175,7 @@ fn sources() -> PathBuf {
 /// Changes when a program, a pin or the Python to be packed does.
 fn inputs_key() -> Result<String> {
     let programs = cache::sources(&sources(), &["py", "txt"])?;
-    let python = run(
-        Command::new("python3").args(["-c", "import sys; print(sys.version, sys.base_prefix)"])
-    )?;
-    Ok(cache::key(&[&programs, &python]))
+    Ok(cache::key(&[&programs, &identity(Path::new("python3"))?]))
 }
 
 fn install(channel: &str, requirements: &Path, tree: &Path, prefix: &str) -> Result<()> {
@@ -236,30 +233,46 @@ pub(crate) fn pip(verb: &str, words: &[String]) -> Result<()> {
 
 /// A virtual environment with the packages of `tools.txt`.
 fn tools() -> Result<PathBuf> {
-    // A virtual environment knows its own place, so it is made under its final name.
-    let key = inputs_key()?;
-    let marker = cache::entry("tools", &key, FOR_EVER, |marker| {
-        let venv = marker.with_extension("venv");
+    let requirements = sources().join("tools.txt");
+    let options = ["--no-deps", "--only-binary=:all:"];
+    virtual_environment(Path::new("python3"), "tools", &requirements, &options)
+}
+
+/// A directory `name` that is a virtual environment of `python` with what the file `requirements` pins, installed with
+/// `options` of pip. Made once and kept.
+///
+/// # Errors
+///
+/// What Python or pip said.
+pub fn virtual_environment(
+    python: &Path,
+    name: &str,
+    requirements: &Path,
+    options: &[&str],
+) -> Result<PathBuf> {
+    let pins = fs::read_to_string(requirements)
+        .with_context(|| format!("read `{}`", requirements.display()))?;
+    let identity = identity(python)?;
+    let key = cache::key(&[&[name, &pins, &identity], options].concat());
+    let place = |entry: &Path| entry.with_extension("venv").join(name);
+    let marker = cache::entry("venv", &key, FOR_EVER, |marker| {
+        // A virtual environment knows its own place, so it is made under its final name.
+        let venv = place(marker);
         cache::remove(&venv)?;
-        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-        let pip = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--requirement",
-        ];
+        run(Command::new(python).args(["-m", "venv"]).arg(&venv))?;
         run(Command::new(venv.join("bin/python"))
-            .args(pip)
-            .arg(sources().join("tools.txt")))?;
-        fs::create_dir(marker).context("create a marker")?;
-        fs::write(marker.join("path"), venv.as_os_str().as_encoded_bytes())
-            .context("write a marker")
+            .args(["-m", "pip", "install", "--quiet"])
+            .args(options)
+            .arg("--requirement")
+            .arg(requirements))?;
+        fs::create_dir(marker).context("create a marker")
     })?;
-    let path = fs::read_to_string(marker.join("path")).context("read a marker")?;
-    Ok(PathBuf::from(path))
+    Ok(place(&marker))
+}
+
+/// What tells one Python from another.
+fn identity(python: &Path) -> Result<String> {
+    run(Command::new(python).args(["-c", "import sys; print(sys.version, sys.base_prefix)"]))
 }
 
 /// Runs a program to its successful end and gives its standard output.

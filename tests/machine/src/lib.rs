@@ -4,9 +4,9 @@
 //! calls in them, the instances (master and worker) that tests use. What must hold on such a machine is in this crate's
 //! `tests/`; `cargo xtask demo` shows it to people. Only the finished .deb is looked at, never the crates it is made of.
 //!
-//! Everything is kept below `target/machine/` of the workspace, and needs root and the Debian packages that
-//! `cargo xtask test` installs. Machines have no network but their own loopback, and
-//! those that a test makes for several of them.
+//! Everything is kept in the user's cache directory ([`cache_directory`]), and needs root and the Debian packages that
+//! `cargo xtask test` installs. Machines have no network but their own loopback, and those that a test makes for several
+//! of them.
 
 mod attacks;
 mod boot;
@@ -35,7 +35,8 @@ mod timings;
 mod tree;
 mod unit;
 
-pub use conda::{Channel, Environment, PREFIX, Version, python_with_rattler};
+pub use cache::kept_directory;
+pub use conda::{Channel, Environment, PREFIX, Version, python_with_rattler, virtual_environment};
 pub use faults::{TABLES, Verdict, attack, fault, forget_faults, verdict};
 pub use held::{HeldBuilds, held_configuration};
 pub use instances::{MASTER, WORKER, create_instances, master_configuration};
@@ -43,7 +44,7 @@ pub use lever::{lever_configuration, pull_lever};
 pub use machine::{Builder, Machine};
 pub use network::Network;
 pub use package::{environments_package, latest_package};
-pub use places::machines_directory;
+pub use places::{cache_directory, machines_directory, matrix_directory};
 pub use prepared::{
     CHANNEL, LOCK, OTHER_LOCK, attached, installed, installed_with, layer, managed, set_up,
     with_running_master, without_conda,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
     LATER, Layers, MASTER_UNIT, Machine, Outcome, Release, SOON, Stage, System, WORKER_UNIT,
-    create_instances, environments_package, latest_package, machines_directory, scripted,
+    create_instances, environments_package, latest_package, matrix_directory, scripted,
 };
 
 #[test]
@@ -221,9 +221,8 @@ fn purge(stage: &Stage) -> Outcome {
 
 /// A line for `docs/matrix.md`.
 fn record(system: System, version: &str, took: Duration) -> Outcome {
-    let directory = machines_directory().join("matrix");
-    fs::create_dir_all(&directory)?;
     let row = format!("| {system} | {version} | passed |\n");
     eprintln!("{system}: {} s", took.as_secs());
-    fs::write(directory.join(format!("system-{system}")), row).context("write a row of the matrix")
+    fs::write(matrix_directory()?.join(format!("system-{system}")), row)
+        .context("write a row of the matrix")
 }

@@ -8,8 +8,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::{
-    Target, beside_cargo_deb, build_directory, cargo_for, copyright, create_directory, pack,
-    prepare, release_directory, run_on_stderr, source_date_epoch,
+    Compiled, Target, beside_cargo_deb, build_directory, cargo_for, copyright, create_directory,
+    pack, prepare, release_directory, run_on_stderr, source_date_epoch,
 };
 
 /// The crate, and what its program is called.
@@ -29,8 +29,9 @@ pub(crate) fn build(workspace: &Path) -> Result<PathBuf> {
 /// As [`build`], for machines of another kind.
 pub(crate) fn build_for(target: Target, workspace: &Path) -> Result<PathBuf> {
     prepare(workspace, target)?;
-    let cargo_deb = beside_cargo_deb(workspace, || {
-        run_on_stderr(&mut command(workspace, target, &["build"])?)
+    let cargo_deb = beside_cargo_deb(|| {
+        let compiled = Compiled::hold(workspace, target, PROFILE)?;
+        run_on_stderr(&mut command(workspace, target, &compiled, &["build"])?)
     })?;
     // Where cargo-deb looks for build products, which it strips.
     let release = release_directory(workspace, target);
@@ -63,16 +64,22 @@ fn program(workspace: &Path, target: Target) -> PathBuf {
 pub(crate) fn check(workspace: &Path) -> Result<()> {
     // clippy stands in for the compiler, for our own crates alone: `cargo clippy` would check all the others anew.
     let driver = clippy(workspace)?;
+    let (target, compiled) = (
+        Target::Here,
+        Compiled::hold(workspace, Target::Here, PROFILE)?,
+    );
     run_on_stderr(
-        command(workspace, Target::Here, &["build", "--all-targets"])?
+        command(workspace, target, &compiled, &["build", "--all-targets"])?
             .env("RUSTC_WORKSPACE_WRAPPER", driver)
             .env(
                 "CLIPPY_ARGS",
                 "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
             ),
     )?;
-    let program = program(workspace, Target::Here);
-    run_on_stderr(command(workspace, Target::Here, &["test"])?.env("BUILDBOT_CONDA_ENV", program))
+    let program = program(workspace, target);
+    run_on_stderr(
+        command(workspace, target, &compiled, &["test"])?.env("BUILDBOT_CONDA_ENV", program),
+    )
 }
 
 /// `clippy-driver` beside the compiler in use, which can stand in for it.
@@ -89,7 +96,18 @@ pub(crate) fn clippy(workspace: &Path) -> Result<PathBuf> {
     Ok(Path::new(&sysroot).join("bin/clippy-driver"))
 }
 
-fn command(workspace: &Path, target: Target, verb: &[&str]) -> Result<Command> {
+fn command(
+    workspace: &Path,
+    target: Target,
+    compiled: &Compiled,
+    verb: &[&str],
+) -> Result<Command> {
     let words = [verb, &["--profile", PROFILE, "--package", CRATE]].concat();
-    cargo_for(workspace, target, &source_date_epoch(workspace)?, &words)
+    cargo_for(
+        workspace,
+        target,
+        compiled,
+        &source_date_epoch(workspace)?,
+        &words,
+    )
 }

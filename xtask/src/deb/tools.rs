@@ -1,30 +1,38 @@
-//! cargo-deb in one fixed version, installed below the target directory.
+//! cargo-deb in one fixed version, installed into the user's cache directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::Result;
+use buildbot_conda_machine::cache_directory;
 
 use super::command::run_on_stderr;
 
 /// Other versions write other bytes.
 pub(crate) const CARGO_DEB_VERSION: &str = "3.8.0";
 
-/// It packs for seconds, and what it writes does not depend on how it was compiled: so that shall be quick.
-const QUICKLY: [(&str, &str); 4] = [
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+/// It packs for seconds, and what it writes does not depend on how it was compiled: so that shall be quick. Only the
+/// compressor, which is in C, has something to compute.
+const QUICKLY: [(&str, &str); 5] = [
+    ("CFLAGS", "-O2"),
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
     ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
 ];
 
-/// The path of cargo-deb, installed below `target/tools` when it is not there yet.
-pub(super) fn cargo_deb(workspace: &Path) -> Result<PathBuf> {
+/// Where it is installed.
+pub(crate) fn directory() -> PathBuf {
+    cache_directory().join(format!("cargo-deb-{CARGO_DEB_VERSION}"))
+}
+
+/// The path of cargo-deb, installed when it is not there yet.
+pub(super) fn cargo_deb() -> Result<PathBuf> {
     // Two packages may be built at once.
     static INSTALLATION: Mutex<()> = Mutex::new(());
     let _alone = INSTALLATION.lock().expect("installing does not panic");
-    let root = workspace.join(format!("target/tools/cargo-deb-{CARGO_DEB_VERSION}"));
+    let root = directory();
     let program = root.join("bin/cargo-deb");
     if program.is_file() {
         return Ok(program);
@@ -45,8 +53,7 @@ pub(super) fn cargo_deb(workspace: &Path) -> Result<PathBuf> {
                 "--root",
             ])
             .arg(&root)
-            .envs(QUICKLY)
-            .current_dir(workspace),
+            .envs(QUICKLY),
     )?;
     Ok(program)
 }

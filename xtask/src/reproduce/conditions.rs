@@ -35,11 +35,10 @@ scratch=$1; sources=$2; toolchain=$3; shift 3
 umask 0077
 printf '#!/bin/sh\nunset LD_PRELOAD\nexec "%s/bin/rustc" "$@"\n' "$toolchain" >"$scratch/rustc"
 chmod 0700 "$scratch/rustc"
-mkdir -p "$sources/target/tools" "$scratch/home"
+mkdir -p "$sources" "$scratch/home"
 tar --extract --directory="$sources" --file="$scratch/sources.tar"
-cp -r "$scratch/tools/." "$sources/target/tools/"
 cd "$sources"
-exec env -i PATH="$toolchain/bin:/usr/local/bin:/usr/bin:/bin" HOME="$scratch/home" CARGO_HOME="$scratch/registry" \
+exec env -i PATH="$toolchain/bin:/usr/local/bin:/usr/bin:/bin" HOME="$scratch/home" CARGO_HOME="$scratch/registry" BUILDBOT_CONDA_CACHE="$scratch/cache" \
     CARGO_NET_OFFLINE=true CARGO_BUILD_JOBS=1 CARGO_TERM_COLOR=always RUSTC="$scratch/rustc" \
     TZ=Pacific/Kiritimati LANG=tr_TR.UTF-8 LC_ALL=C LANGUAGE=tr \
     faketime -f +400d "$scratch/xtask" deb --source "$sources" "$@"
@@ -63,7 +62,9 @@ impl Elsewhere {
             .context("create a scratch directory")?;
         let at = |name: &str| scratch.path().join(name);
         pack_sources(workspace, &at("sources.tar"))?;
-        copy(&workspace.join("target/tools"), &at("tools"))?;
+        let cargo_deb = deb::cargo_deb_directory();
+        let name = cargo_deb.file_name().context("find cargo-deb")?;
+        copy(&cargo_deb, &at("cache").join(name))?;
         for part in ["index", "cache"] {
             let registry = deb::cargo_home()?.join("registry");
             copy(&registry.join(part), &at("registry/registry").join(part))?;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use buildbot_conda_machine::machines_directory;
+use anyhow::{Result, ensure};
+use buildbot_conda_machine::{matrix_directory, virtual_environment};
 
 use super::pool::{Finished, Job};
 use super::{RUNNER, finish, programs, runner};
@@ -100,16 +100,13 @@ impl Pair {
 fn command(workspace: &Path, pair: &Pair) -> Result<Command> {
     let tests = runner::directory(workspace);
     let requirements = tests.join(format!("pairs/{}.txt", pair.buildbot));
-    let name = format!("pair-3.{}-{}", pair.minor, pair.buildbot);
-    let venv = runner::venv(workspace, &pair.python, &requirements, &name)?;
-    let rows = machines_directory().join("matrix");
-    fs::create_dir_all(&rows).with_context(|| format!("create `{}`", rows.display()))?;
+    let venv = virtual_environment(&pair.python, pair.buildbot, &requirements, &[])?;
     let python = venv.join("bin/python");
     let mut command = Command::new(&python);
     command
         .current_dir(tests)
         .args(["-m", "pytest", "--quiet", "pairs.py"])
-        .env("RUNNER_TEST_ROWS", rows)
+        .env("RUNNER_TEST_ROWS", matrix_directory()?)
         .env("RUNNER_TEST_PYTHONS", python);
     Ok(command)
 }

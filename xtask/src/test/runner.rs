@@ -1,43 +1,53 @@
 //! The runner against each Buildbot that its requirements files pin: virtual environments, and pytest in one of them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-
-use super::check;
+use anyhow::Result;
+use buildbot_conda_machine::virtual_environment;
 
 /// The one whose environment has pytest comes first.
 const VERSIONS: [&str; 2] = ["4.3.0", "3.11.9"];
 
-/// The Pythons of the virtual environments, which are made where they are missing.
+/// The virtual environments, made where they are missing.
+pub(crate) struct Environments {
+    /// Of each Buildbot.
+    pythons: Vec<PathBuf>,
+    /// With the router of several masters.
+    router: PathBuf,
+}
+
+/// Makes the virtual environments.
 ///
 /// # Errors
 ///
 /// When one cannot be made.
-pub(crate) fn pythons(workspace: &Path) -> Result<Vec<PathBuf>> {
-    let python = Path::new("python3");
-    // The router of some tests, for which all others would wait.
-    let requirements = directory(workspace).join("requirements-crossbar.txt");
-    venv(workspace, python, &requirements, "crossbar")?;
-    VERSIONS
+pub(crate) fn environments(workspace: &Path) -> Result<Environments> {
+    let make = |name: &str| {
+        let requirements = directory(workspace).join(format!("requirements-{name}.txt"));
+        virtual_environment(Path::new("python3"), name, &requirements, &[])
+    };
+    // Some tests need it, for which all others would wait.
+    let router = make("crossbar")?;
+    let pythons = VERSIONS
         .iter()
-        .map(|version| {
-            let requirements = directory(workspace).join(format!("requirements-{version}.txt"));
-            Ok(venv(workspace, python, &requirements, version)?.join("bin/python"))
-        })
-        .collect()
+        .map(|version| Ok(make(version)?.join("bin/python")))
+        .collect::<Result<_>>()?;
+    Ok(Environments { pythons, router })
 }
 
-/// The command that runs the tests with `pythons` in `processes` processes; `programs` is the directory of our compiled
-/// programs.
+/// The command that runs the tests in `processes` processes; `programs` is the directory of our compiled programs.
 pub(crate) fn command(
     workspace: &Path,
-    pythons: &[PathBuf],
+    environments: &Environments,
     processes: usize,
     programs: &Path,
 ) -> Command {
+    let Environments { pythons, router } = environments;
+    let joined: Vec<&str> = pythons
+        .iter()
+        .filter_map(|python| python.to_str())
+        .collect();
     let mut command = Command::new(&pythons[0]);
     command
         .current_dir(directory(workspace))
@@ -45,43 +55,12 @@ pub(crate) fn command(
         .arg(format!("--numprocesses={processes}"))
         // One after the other, in their order: the longest come first.
         .arg("--maxschedchunk=1")
+        .env("RUNNER_TEST_PYTHONS", joined.join(":"))
+        .env("RUNNER_TEST_ROUTER", router)
         .env("RUNNER_TEST_PROGRAMS", programs);
     command
 }
 
 pub(super) fn directory(workspace: &Path) -> PathBuf {
     workspace.join("crates/launcher/runner_tests")
-}
-
-/// A virtual environment of `python` with what `requirements` pins, made anew when the pins change.
-///
-/// # Errors
-///
-/// When it cannot be made.
-pub(super) fn venv(
-    workspace: &Path,
-    python: &Path,
-    requirements: &Path,
-    name: &str,
-) -> Result<PathBuf> {
-    let venv = workspace.join("target/runner-venvs").join(name);
-    let installed = venv.join("installed.txt");
-    let wanted = fs::read_to_string(requirements)
-        .with_context(|| format!("read `{}`", requirements.display()))?;
-    if fs::read_to_string(&installed).is_ok_and(|present| present == wanted) {
-        return Ok(venv);
-    }
-    check(
-        Command::new(python)
-            .args(["-m", "venv", "--clear"])
-            .arg(&venv),
-    )?;
-    let pip = ["-m", "pip", "install", "--quiet", "--requirement"];
-    check(
-        Command::new(venv.join("bin/python"))
-            .args(pip)
-            .arg(requirements),
-    )?;
-    fs::write(&installed, wanted).with_context(|| format!("write `{}`", installed.display()))?;
-    Ok(venv)
 }
