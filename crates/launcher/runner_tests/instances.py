@@ -363,6 +363,8 @@ class Maker:
         shutil.copytree(self._template(python, role), directory)
         kind = Master if role == "master" else Instance
         instance = kind(self, python, role, directory, name)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copytree(self._bytecode(python), instance.state / "bytecode")
         self.made.append(instance)
         return instance
 
@@ -402,6 +404,21 @@ class Maker:
                 os.rename(making, template)
         return template
 
+    def _bytecode(self, python):
+        """Where the runner's own bytecode is kept from the first instance that has it: compiling it for each start
+        would be a tenth of what the tests compute."""
+        return self.shared / ("bytecode-" + ".".join(map(str, buildbot_version(python))))
+
+    def _keep_bytecode(self, instance):
+        kept, made = self._bytecode(instance.python), instance.state / "bytecode"
+        if not kept.exists() and made.exists():
+            with tempfile.TemporaryDirectory(dir=self.shared) as scratch, contextlib.suppress(OSError):
+                # What a start remembers of imports is its own, and would make a failed one start twice.
+                new = shutil.copytree(made, scratch + "/new", ignore=shutil.ignore_patterns("imports*"))
+                os.rename(new, kept)
+
     def end(self):
         for instance in self.made:
+            if instance.process is not None and instance.process.poll() == 0:
+                self._keep_bytecode(instance)
             instance.end()
