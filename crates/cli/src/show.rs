@@ -80,8 +80,8 @@ fn effective(instance: &Instance) -> String {
     if let Some(name) = &instance.name {
         line("name", name.as_str());
     }
-    for (key, value) in &instance.limits {
-        line(key, value);
+    for (limit, value) in instance.limits.iter() {
+        line(limit.key, value);
     }
     line("notify", &instance.notify.to_string());
     if instance.reference.role == Role::Master {

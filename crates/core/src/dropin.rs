@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::directives::Directive;
 use crate::escape::{self, Unwritable};
-use crate::limits::{LIMITS, Limits};
+use crate::limits::Limits;
 use crate::names::{InstanceRef, Role};
 use crate::notify::Notify;
 use crate::settings::{Hardening, Instance, Word as _};
@@ -184,17 +184,13 @@ impl DropIn {
         );
         list.add("", "TimeoutStopSec", &self.timeout_stop);
         list.add("", "WatchdogSec", &self.watchdog);
-        let limits = LIMITS.iter().filter_map(|limit| {
-            let value = self.limits.get(limit.key)?;
-            Some((limit.directive, value))
-        });
-        for (index, (directive, value)) in limits.enumerate() {
+        for (index, (limit, value)) in self.limits.iter().enumerate() {
             let comment = match index {
                 0 => "Limits of the instance, with everything that it starts.",
                 _ => "",
             };
             // systemd fills in no specifiers here, so a percent sign is one.
-            list.add(comment, directive, value);
+            list.add(comment, limit.directive, value);
         }
         list.add_all("", "LoadCredential", &self.credentials);
         // A credential's name has no colon.

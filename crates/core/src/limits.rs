@@ -1,8 +1,6 @@
 //! Limits of an instance's resources: the keys of the configuration, the directives of systemd.resource-control(5) and
 //! systemd.exec(5) that they become, and the values that every systemd from 247 on takes of each.
 
-use std::collections::BTreeMap;
-
 use crate::values::ValueError;
 
 /// One limit.
@@ -18,8 +16,10 @@ pub struct Limit {
     hint: &'static str,
 }
 
-/// Values by key, as they stand in the drop-in.
-pub type Limits = BTreeMap<&'static str, String>;
+/// The values of an instance as they stand in the drop-in, each at the place of its limit in [`LIMITS`]. An array and not
+/// a map, whose code the launcher would have once more for this kind of entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Limits([Option<String>; LIMITS.len()]);
 
 const SIZE: &str =
     "write a size such as `4G` or `512M`, a share of the memory such as `50%`, or `infinity`";
@@ -59,12 +59,32 @@ const fn limit(
     }
 }
 
-impl Limit {
-    /// The limit of a key.
-    pub fn find(key: &str) -> Option<&'static Self> {
-        LIMITS.iter().find(|limit| limit.key == key)
+impl Limits {
+    /// The limit of a key, and the place of its value.
+    pub(crate) fn find(&mut self, key: &str) -> Option<(&'static Limit, &mut Option<String>)> {
+        let mut all = LIMITS.iter().zip(&mut self.0);
+        all.find(|(limit, _)| limit.key == key)
     }
 
+    /// Those that have a value, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static Limit, &str)> {
+        let all = LIMITS.iter().zip(&self.0);
+        all.filter_map(|(limit, value)| Some((limit, value.as_deref()?)))
+    }
+
+    /// These, with those of `below` where these have none.
+    pub(crate) fn over(&self, below: &Self) -> Self {
+        let mut all = self.clone();
+        for (value, below) in all.0.iter_mut().zip(&below.0) {
+            if value.is_none() {
+                value.clone_from(below);
+            }
+        }
+        all
+    }
+}
+
+impl Limit {
     pub(crate) fn value(&self, text: &str) -> Result<String, ValueError> {
         (self.parse)(text).ok_or_else(|| ValueError {
             reason: format!(
@@ -156,6 +176,10 @@ fn size(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn find(key: &str) -> &'static Limit {
+        Limits::default().find(key).unwrap().0
+    }
+
     #[test]
     fn values_are_those_that_systemd_takes() {
         let table: [(&str, &[&str], &[&str]); 4] = [
@@ -227,7 +251,7 @@ mod tests {
             ),
         ];
         for (key, good, bad) in table {
-            let limit = Limit::find(key).unwrap();
+            let limit = find(key);
             for text in good {
                 assert_eq!(limit.value(text).as_deref(), Ok(*text), "{key}");
             }
@@ -245,7 +269,7 @@ mod tests {
             ("tasks-max", "0777", "777"),
             ("memory-max", "012.0%", "12%"),
         ] {
-            let value = Limit::find(key).unwrap().value(text);
+            let value = find(key).value(text);
             assert_eq!(value.as_deref(), Ok(expect), "{key}");
         }
     }

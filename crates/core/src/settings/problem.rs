@@ -28,7 +28,7 @@ impl Position {
 }
 
 /// Which instances a problem keeps from starting.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Affects {
     /// All: the file, the defaults, or something that nobody can assign.
     Everything,

@@ -270,9 +270,8 @@ impl Reader<'_> {
                 "hardening" => layer.hardening = self.word(&path, value, affects),
                 "notify" => layer.notify = self.parsed(&path, value, affects),
                 _ => {
-                    if let Some(limit) = Limit::find(name) {
-                        let value = self.limit(&path, value, affects, limit);
-                        layer.limits.extend(value.map(|value| (limit.key, value)));
+                    if let Some((limit, place)) = layer.limits.find(name) {
+                        *place = self.limit(&path, value, affects, limit);
                         continue;
                     }
                     let hint = closest(name, &keys::names())

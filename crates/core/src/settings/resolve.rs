@@ -1,6 +1,6 @@
 //! Defaults below instances: what each instance really uses.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::instance::{Defaults, Instance};
@@ -43,26 +43,30 @@ impl Settings {
         document
             .problems
             .extend(shared_directories(text, &document));
-        let concerned = concerned(&document.problems);
         let mut refused = Vec::new();
-        let instances = document
-            .sections
-            .iter()
-            .map(|section| {
-                let bad = concerned.contains(&Affects::Everything)
-                    || concerned.contains(&Affects::Instance(section.reference.clone()));
-                let instance = (!bad).then(|| instance(section, &document.defaults));
-                let instance = instance.filter(|instance| {
-                    let mut problems = not_for_systemd(text, section, instance);
-                    let below = &document.defaults;
-                    problems.extend(misplaced_credentials(text, section, below, judge));
-                    let good = problems.is_empty();
-                    refused.extend(problems);
-                    good
+        let mut instances = BTreeMap::new();
+        for section in &document.sections {
+            let reference = &section.reference;
+            let is_bad = document
+                .problems
+                .iter()
+                .any(|problem| match &problem.affects {
+                    Affects::Everything => true,
+                    Affects::Instance(concerned) => concerned == reference,
+                    Affects::NoInstance => false,
                 });
-                (section.reference.clone(), instance)
-            })
-            .collect();
+            let mut settled = (!is_bad).then(|| instance(section, &document.defaults));
+            if let Some(instance) = &settled {
+                let mut problems = not_for_systemd(text, section, instance);
+                let below = &document.defaults;
+                problems.extend(misplaced_credentials(text, section, below, judge));
+                if !problems.is_empty() {
+                    settled = None;
+                }
+                refused.extend(problems);
+            }
+            instances.insert(reference.clone(), settled);
+        }
         document.problems.extend(refused);
         let mut problems = document.problems;
         problems.sort_by_key(|problem| problem.position);
@@ -160,11 +164,6 @@ impl Settings {
             problems,
         })
     }
-}
-
-fn concerned(problems: &[Problem]) -> BTreeSet<Affects> {
-    let affects = problems.iter().map(|problem| problem.affects.clone());
-    affects.collect()
 }
 
 /// What of an instance cannot be written into a drop-in. Generator and launcher would both refuse
@@ -321,6 +320,14 @@ fn instance(section: &Section, below: &Layer) -> Instance {
         ..
     } = section;
     let defaults = defaults(below);
+    let mut credentials = BTreeMap::new();
+    for (name, credential) in below.credentials.iter().chain(&own.credentials) {
+        credentials.insert(name.clone(), credential.file.clone());
+    }
+    let mut environment = defaults.environment;
+    for (name, value) in &own.environment {
+        environment.insert(name.clone(), value.clone());
+    }
     Instance {
         reference: reference.clone(),
         user: own.user.clone().unwrap_or(defaults.user),
@@ -329,11 +336,8 @@ fn instance(section: &Section, below: &Layer) -> Instance {
         conda_env: own.conda_env.clone().unwrap_or(defaults.conda_env),
         directory: directory(section).expect("a section without a directory has a problem"),
         name: own.name.clone(),
-        environment: merged(&below.environment, &own.environment),
-        credentials: merged(&below.credentials, &own.credentials)
-            .into_iter()
-            .map(|(name, credential)| (name, credential.file))
-            .collect(),
+        environment,
+        credentials,
         drain: own.drain.or(below.drain).unwrap_or(Duration::ZERO),
         start_timeout: own
             .start_timeout
@@ -355,22 +359,13 @@ fn instance(section: &Section, below: &Layer) -> Instance {
             .hardening
             .or(below.hardening)
             .unwrap_or(Hardening::Standard),
-        limits: merged(&below.limits, &own.limits),
+        limits: own.limits.over(&below.limits),
         notify: own
             .notify
             .clone()
             .or_else(|| below.notify.clone())
             .unwrap_or(Notify::Off),
     }
-}
-
-fn merged<K: Clone + Ord, V: Clone>(
-    below: &BTreeMap<K, V>,
-    own: &BTreeMap<K, V>,
-) -> BTreeMap<K, V> {
-    let mut all = below.clone();
-    all.extend(own.iter().map(|(key, value)| (key.clone(), value.clone())));
-    all
 }
 
 #[cfg(test)]
