@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{self, FileStep, Step};
 use crate::system::context::Context;
+use crate::system::foreign_file;
 use crate::system::record::RECORDS;
 use crate::system::values::Mode;
 
@@ -75,12 +76,9 @@ impl Invited {
         let directory = context.path(&paths::state_directory(&reference));
         let path = directory.join(ATTACHED);
         let read = || -> anyhow::Result<Attached> {
-            let found = buildbot_conda_host::open(&path)?;
-            let (file, metadata) = found.context("no such file")?;
-            ensure!(metadata.is_file(), "not a file");
-            let text = buildbot_conda_host::read_at_most(&file, LARGEST)?;
+            let text = foreign_file::read(&path, LARGEST)?;
             // Its words are the service user's; they are not repeated.
-            let attached = serde_json::from_slice(&text.context("too large")?).ok();
+            let attached = serde_json::from_slice(&text).ok();
             attached.context("not understood")
         };
         let attached = read().with_context(|| format!("read `{}`", path.display()))?;

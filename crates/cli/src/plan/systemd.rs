@@ -1,7 +1,7 @@
 //! systemd as the steps of a plan need it: start, stop, reload, and the Buildbots of hand-made units.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use crate::system::buildbots::{self, Buildbot};
 use crate::system::context::Context;
 use crate::system::draining;
+use crate::system::foreign_file;
 use crate::system::status_file::{self, WorkerStatus};
 use crate::system::systemd::{self, systemctl};
 
@@ -157,29 +158,37 @@ fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
 
 /// The `twistd.log` of a process from now on: where Buildbot says that it has taken a signal.
 struct LogEnd {
-    path: PathBuf,
+    /// None where there is none that is its own: then it is not known.
+    file: Option<File>,
     length: u64,
 }
 
 impl LogEnd {
     fn of(buildbot: &Buildbot) -> Self {
-        let path = buildbot.directory.join("twistd.log");
-        let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        Self { path, length }
+        let owner = fs::metadata(format!("/proc/{}", buildbot.pid));
+        let owner = owner.map(|process| process.uid());
+        let found = foreign_file::open(&buildbot.directory.join("twistd.log"));
+        let found = found.and_then(|file| Ok((file.metadata()?, owner?, file)));
+        let own = found.ok().filter(|(found, owner, _)| found.uid() == *owner);
+        match own {
+            Some((found, _, file)) => Self {
+                length: found.len(),
+                file: Some(file),
+            },
+            None => Self {
+                file: None,
+                length: 0,
+            },
+        }
     }
 
     fn has_grown_by(&self, words: &str) -> bool {
-        use std::io::{Read as _, Seek as _, SeekFrom};
-        let Ok(Some((mut file, metadata))) = buildbot_conda_host::open(&self.path) else {
-            return false;
-        };
-        if !metadata.is_file() || file.seek(SeekFrom::Start(self.length)).is_err() {
-            return false;
-        }
-        let mut text = Vec::new();
-        // The service user's file: read up to a limit.
-        let _ = file.take(1 << 20).read_to_end(&mut text);
-        String::from_utf8_lossy(&text).contains(words)
+        let mut text = vec![0; 1 << 20];
+        let read = self
+            .file
+            .as_ref()
+            .and_then(|file| file.read_at(&mut text, self.length).ok());
+        String::from_utf8_lossy(&text[..read.unwrap_or_default()]).contains(words)
     }
 }
 

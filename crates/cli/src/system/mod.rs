@@ -16,6 +16,7 @@
 //! * `record`: what `create` has noted; `exposed`: what `web expose` has
 //! * `front`: the web server in front of a master; `requests`: what a browser would ask of that
 //! * `buildbots`: the processes of units that are not ours
+//! * `foreign_file`: what a service user has written, as data
 //! * `prompt`: secrets that a person types; `passwords`: those that chance makes
 //! * `programs`: programs of the system that change it
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
@@ -32,6 +33,7 @@ pub(crate) mod credentials;
 pub(crate) mod draining;
 pub(crate) mod exposed;
 pub(crate) mod files;
+pub(crate) mod foreign_file;
 pub(crate) mod front;
 pub(crate) mod installations;
 pub(crate) mod interrupt;

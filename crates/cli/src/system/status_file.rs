@@ -2,13 +2,12 @@
 //! read without following links, up to a limit, and what it says is foreign text.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use buildbot_conda_core::foreign_text::ForeignText;
-use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+
+use super::foreign_file;
 
 /// The format that this program reads. A newer runner may write more keys, never other meanings.
 const VERSION: u32 = 1;
@@ -160,14 +159,8 @@ impl WorkerStatus {
 
 /// Reads a status file; one that is missing, foreign or of another format is none.
 pub(crate) fn read(path: &Path) -> Option<StatusFile> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    if !file.metadata().ok()?.is_file() {
-        return None;
-    }
-    let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).ok()?;
-    let status: StatusFile = serde_json::from_str(&text).ok()?;
+    let text = foreign_file::read(path, LARGEST).ok()?;
+    let status: StatusFile = serde_json::from_slice(&text).ok()?;
     (status.version == VERSION).then_some(status)
 }
 
@@ -201,20 +194,6 @@ mod tests {
         let shown = format!("{status:?}") + &serde_json::to_string(&status).expect("JSON");
         assert_eq!(shown.matches("[2J").count(), 16, "{shown}");
         assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{shown}");
-    }
-
-    #[test]
-    fn links_and_pipes_are_not_read() {
-        let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let target = directory.path().join("target");
-        std::fs::write(&target, r#"{"version":1,"state":"running","pid":3}"#).expect("written");
-        let link = directory.path().join("link");
-        std::os::unix::fs::symlink(&target, &link).expect("linked");
-        assert!(read(&target).is_some());
-        assert!(read(&link).is_none());
-        let pipe = directory.path().join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, Mode::RUSR).expect("a pipe can be made");
-        assert!(read(&pipe).is_none());
     }
 
     mod properties {

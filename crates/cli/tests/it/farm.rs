@@ -256,6 +256,11 @@ fn what_became_of_an_invitation_is_told_from_what_nobody_knows() {
     assert_eq!(states(), ["joined", "unknown", "pending"]);
     host.write(attached, "{\"since\": 100, \"workers\": {\"used\": 150}}");
     assert_eq!(states(), ["joined", "expired", "pending"]);
+    // As its account may do it: root follows nowhere.
+    let elsewhere = host.path("elsewhere");
+    std::fs::rename(host.path(attached), &elsewhere).unwrap();
+    host.link(attached, elsewhere.to_str().unwrap());
+    assert_eq!(states(), unknown, "it is a link");
     std::fs::remove_file(host.path(attached)).unwrap();
     host.create_directory(attached);
     assert_eq!(states(), unknown, "it is a directory");
