@@ -14,9 +14,10 @@ use buildbot_conda_host::trusted::Trust;
 use serde::Serialize;
 
 use crate::survey;
-use crate::system::children::{self, Bounds, Input, Stream};
+use crate::system::children::{self, Bounds, Input};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::journal;
+use crate::system::requests::{self, Much, Way};
 
 /// Lines of the journal that are sent.
 const LOG_LINES: usize = 30;
@@ -131,37 +132,15 @@ fn mail(address: &str, report: &Report) -> anyhow::Result<()> {
         .with_context(|| format!("send mail to `{address}`"))
 }
 
-/// By openssl, which verifies the certificate; what may be secret in the address is on its standard input.
 fn call(hook: &Hook, report: &Report) -> anyhow::Result<()> {
     let Hook { host, port, target } = hook;
-    let body = serde_json::to_string(report).context("write JSON")?;
-    let request = format!(
-        "POST {target} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: buildbot-conda\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    let mut command = Command::new("openssl");
-    command
-        .args([
-            "s_client",
-            "-quiet",
-            "-verify_quiet",
-            "-verify_return_error",
-        ])
-        .args(["-verify_hostname", host, "-servername", host])
-        .arg("-connect")
-        .arg(format!("{host}:{port}"));
-    // Its exit status is no measure: many servers end a connection without a word that it misses.
     let call = || {
-        let ended = run_to_end(command, request.into_bytes())?;
-        let status = ended.printed.lines().next().unwrap_or_default();
-        let code = status.split(' ').nth(1).unwrap_or_default();
-        ensure!(!status.is_empty(), "`openssl` failed: {}", ended.complaint);
-        ensure!(
-            status.starts_with("HTTP/1.") && code.starts_with('2'),
-            "it answered `{}`",
-            ForeignText::new(status)
-        );
+        let body = serde_json::to_string(report).context("write JSON")?;
+        let headers = "User-Agent: buildbot-conda\r\nContent-Type: application/json\r\n";
+        let way = Way::Elsewhere(host, *port);
+        let answer = requests::ask(way, "POST", target, headers, &body, Much::Head)?;
+        let is_good = (200..300).contains(&answer.status);
+        ensure!(is_good, "it answered `{}`", answer.line);
         Ok(())
     };
     call().with_context(|| format!("call the web hook at `{host}`"))
@@ -182,38 +161,17 @@ fn address_in(file: &AbsolutePath) -> anyhow::Result<Hook> {
         .map_err(|error| anyhow!("`{file}`: {error}"))
 }
 
-/// How a program has ended, and what it has printed.
-struct Ended {
-    is_success: bool,
-    printed: String,
-    complaint: ForeignText,
-}
-
 /// Runs a program to its successful end, and gives what it prints.
 fn output(command: Command, input: Vec<u8>) -> anyhow::Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let ended = run_to_end(command, input)?;
-    ensure!(ended.is_success, "`{name}` failed: {}", ended.complaint);
-    Ok(ended.printed)
-}
-
-fn run_to_end(command: Command, input: Vec<u8>) -> anyhow::Result<Ended> {
     let name = command.get_program().to_string_lossy().into_owned();
     let bounds = Bounds {
         time: Some(PATIENCE),
         printed: LARGEST,
         interruptible: false,
     };
-    let (mut printed, mut complaint) = (Vec::new(), Vec::new());
-    let heard = |stream, bytes: &[u8]| match stream {
-        Stream::Stdout => printed.extend_from_slice(bytes),
-        Stream::Stderr => complaint.extend_from_slice(bytes),
-    };
-    let status = children::follow(command, Input::Text(input), &bounds, children::end, heard)
-        .map_err(|stopped| anyhow!("run `{name}`: {stopped}"))?;
-    Ok(Ended {
-        is_success: status.success(),
-        printed: harmless_lines(&String::from_utf8_lossy(&printed)).into_owned(),
-        complaint: ForeignText::of_bytes(&complaint),
-    })
+    let ended = children::collect(command, Input::Text(input), &bounds, |_| false)
+        .with_context(|| format!("run `{name}`"))?;
+    let complaint = ForeignText::of_bytes(&ended.stderr);
+    ensure!(ended.is_success, "`{name}` failed: {complaint}");
+    Ok(harmless_lines(&String::from_utf8_lossy(&ended.stdout)).into_owned())
 }

@@ -54,6 +54,9 @@ pub enum NameError {
         .0.escape_debug()
     )]
     File(String),
+    /// Nothing that a site file can have as it is. It is a secret, and not repeated.
+    #[error("the key of the web server is not made of letters and digits")]
+    Key,
 }
 
 /// The name of a host, in small letters.
@@ -76,6 +79,11 @@ pub struct HeaderName(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server(String);
 
+/// What shows to a master that a request comes from the front. The master's account can write the file that has it, and
+/// the front's site file gets it as it is: there are only letters and digits in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrontKey(String);
+
 /// The absolute path of a certificate or key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFile(String);
@@ -97,7 +105,9 @@ macro_rules! words {
     )*};
 }
 
-words!(HostName, Person, TlsFile, ClientId, HeaderName, Server);
+words!(
+    HostName, Person, TlsFile, ClientId, HeaderName, Server, FrontKey
+);
 
 impl std::str::FromStr for HostName {
     type Err = NameError;
@@ -167,6 +177,18 @@ impl std::str::FromStr for Server {
     }
 }
 
+impl std::str::FromStr for FrontKey {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let good = |byte: u8| byte.is_ascii_alphanumeric();
+        if (1..=128).contains(&text.len()) && text.bytes().all(good) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(NameError::Key)
+    }
+}
+
 impl std::str::FromStr for TlsFile {
     type Err = NameError;
 
@@ -199,8 +221,8 @@ pub struct Site {
     pub port: u16,
     /// Nobody reads without a login.
     pub private: bool,
-    /// What shows to the master that a request comes from the front.
-    pub secret: String,
+    /// Where the front says who somebody is.
+    pub key: Option<FrontKey>,
 }
 
 /// Who says who somebody is.
@@ -312,7 +334,7 @@ pub fn caddy_site(site: &Site, tls: Option<&Tls>, people: &People<'_>) -> String
     }
     context.insert("user_header", USER_HEADER);
     context.insert("key_header", KEY_HEADER);
-    context.insert("secret", &site.secret);
+    context.insert("secret", &site.key.as_ref().map(FrontKey::as_str));
     render(CADDY, &context)
 }
 
@@ -364,7 +386,10 @@ pub fn nginx_site(site: &Site, tls: &Tls, people: &People<'_>) -> String {
     };
     let somebody = [
         (USER_HEADER, person.as_str()),
-        (KEY_HEADER, site.secret.as_str()),
+        (
+            KEY_HEADER,
+            site.key.as_ref().map_or("\"\"", FrontKey::as_str),
+        ),
     ];
     let no_password = [("Authorization", "\"\"")];
     let upgrade = [("Upgrade", "$http_upgrade"), ("Connection", "upgrade")];
@@ -421,7 +446,7 @@ mod tests {
             host: "CI.example.org".parse().unwrap(),
             port: 8011,
             private,
-            secret: "SeCrEt".to_owned(),
+            key: Some("SeCrEt".parse().unwrap()),
         }
     }
 
@@ -457,6 +482,9 @@ mod tests {
         }
         for bad in ["", "x.pem", "/a b", "/a;", "/a\"", "/$x"] {
             assert!(bad.parse::<TlsFile>().is_err(), "{bad}");
+        }
+        for bad in ["", "a;", "a\n}", "$a", "a b", "é", &"x".repeat(129)] {
+            assert!(bad.parse::<FrontKey>().is_err(), "{bad}");
         }
     }
 

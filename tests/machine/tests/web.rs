@@ -112,6 +112,7 @@ fn pages_are_shown_to_others_with_a_login_and_hidden_again(release: Release) -> 
         .succeeded()?;
     let before = machine.shell(LISTING)?;
     a_port_that_is_taken_leaves_nothing(&machine, &before)?;
+    nothing_is_shown_of_a_master_that_does_not_use_it(&machine, &before)?;
 
     let process = machine.unit_property(MASTER_UNIT, "MainPID")?;
     call(&machine, &EXPOSE)?.succeeded()?;
@@ -154,6 +155,45 @@ fn a_port_that_is_taken_leaves_nothing(machine: &Machine, before: &Output) -> Ou
     ensure!(names(before) == names(&after), "{before} {after}");
     let page = machine.shell("curl -s http://127.0.0.1:8010/")?;
     ensure!(!page.stdout.contains("ci.example.org"), "{page}");
+    Ok(())
+}
+
+/// A configuration that only mentions the file, and a key that somebody else can replace.
+fn nothing_is_shown_of_a_master_that_does_not_use_it(
+    machine: &Machine,
+    before: &Output,
+) -> Outcome {
+    let name = |from: &str, to: &str| {
+        let script = format!("sed -i 's/\"{from}\"/\"{to}\"/' /home/bb/master/master.cfg");
+        machine.shell(&script)?.succeeded()
+    };
+    name("web.toml", "no.toml")?;
+    let unused = call(machine, &EXPOSE)?;
+    ensure!(
+        unused.status == 1
+            && unused
+                .stderr
+                .contains("do not say that they are https://ci.example.org/")
+            && unused.stderr.contains("everything is as it was before")
+            && unused.stderr.contains("`buildbot-conda web lines` prints"),
+        "{unused}"
+    );
+    name("no.toml", "web.toml")?;
+    let after = machine.shell(LISTING)?;
+    ensure!(names(before) == names(&after), "{before} {after}");
+    machine
+        .shell("install -o bb -m 0600 /root/ci.key /home/bb/ci.key")?
+        .succeeded()?;
+    let words = [&EXPOSE[..7], &["/home/bb/ci.key"], &EXPOSE[8..]].concat();
+    let foreign = call(machine, &words)?;
+    ensure!(
+        foreign.status == 1
+            && foreign
+                .stderr
+                .contains("goes through `/home/bb`, which belongs to"),
+        "{foreign}"
+    );
+    machine.shell("rm /home/bb/ci.key")?.succeeded()?;
     Ok(())
 }
 

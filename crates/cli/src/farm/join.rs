@@ -20,6 +20,7 @@ use super::{invitations, openssl};
 use crate::create::{self, Common, Joining};
 use crate::inside::put::{Put, Text};
 use crate::plan::{self, FileStep, Plan, UnitStep, UserStep};
+use crate::system::children::{self, Bounds, Input};
 use crate::system::context::Context;
 use crate::system::prompt;
 use crate::system::record::{Noted as _, WorkerRecord};
@@ -27,6 +28,8 @@ use crate::system::values::{Identity, Mode};
 
 /// Bytes of a line, at most.
 const LONGEST: u64 = 4096;
+/// Bytes of what another host prints around it.
+const MOST_PRINTED: usize = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -161,20 +164,22 @@ fn by_ssh(place: &str, worker: &WorkerName) -> anyhow::Result<String> {
         "if [ \"$(id -u)\" = 0 ]; then exec buildbot-conda invite {0}; else exec sudo buildbot-conda invite {0}; fi",
         worker.as_str()
     );
-    let output = Command::new("ssh")
-        .args(["-T", "--", host, &script])
-        .stdin(Stdio::inherit())
-        .stderr(Stdio::piped())
-        .output()
-        .context("run ssh")?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{host}` makes no invitation: {}",
-            ForeignText::new(said.trim())
-        );
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let mut command = Command::new("ssh");
+    command.args(["-T", "--", host, &script]);
+    let bounds = Bounds {
+        // A person may have to be asked.
+        time: None,
+        printed: MOST_PRINTED,
+        interruptible: false,
+    };
+    let input = Input::Handed(Stdio::inherit());
+    let ended = children::collect(command, input, &bounds, |_| false).context("run ssh")?;
+    ensure!(
+        ended.is_success,
+        "`{host}` makes no invitation: {}",
+        ForeignText::of_bytes(&ended.stderr)
+    );
+    Ok(String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
 fn plan(

@@ -2,21 +2,21 @@
 //! shows. Keys are written by openssl into a directory that root alone can enter, and never printed.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::invitation::Fingerprint;
 use buildbot_conda_core::starter::Address;
 
+use crate::system::children::Ended;
+use crate::system::openssl::{self, complaint};
+
 /// Days that an authority is good for.
 const AUTHORITY_DAYS: u32 = 3650;
 /// Days that a master's certificate is good for.
 pub(super) const CERTIFICATE_DAYS: u32 = 90;
-/// Seconds that a master elsewhere may take to show its certificate.
-const PATIENCE: &str = "20";
 
 /// A private key and the certificate that belongs to it, in PEM.
 #[derive(Debug)]
@@ -72,9 +72,8 @@ fn request(
          [subject]\nCN = {subject}\n[extensions]\nsubjectKeyIdentifier = hash\n{extensions}"
     );
     fs::write(path("settings"), settings).context("write what a certificate shall have")?;
-    let mut command = Command::new("openssl");
+    let mut command = openssl::command(&["req", "-x509", "-new", "-nodes", "-newkey", "ec"]);
     command
-        .args(["req", "-x509", "-new", "-nodes", "-newkey", "ec"])
         .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-days"])
         .arg(days.to_string());
     for (option, name) in [
@@ -91,7 +90,7 @@ fn request(
             command.arg(option).arg(path(name));
         }
     }
-    succeeded("make a certificate", &run(&mut command, "")?)?;
+    succeeded("make a certificate", &run(command, "")?)?;
     let text = |name: &str| {
         fs::read_to_string(path(name)).with_context(|| format!("read the {name} of openssl"))
     };
@@ -104,7 +103,7 @@ fn request(
 /// The fingerprint of the first certificate of a text.
 pub(super) fn fingerprint(certificate: &str) -> anyhow::Result<Fingerprint> {
     let words = ["x509", "-noout", "-fingerprint", "-sha256"];
-    let output = run(Command::new("openssl").args(words), certificate)?;
+    let output = run(openssl::command(&words), certificate)?;
     succeeded("read a certificate", &output)?;
     let text = String::from_utf8_lossy(&output.stdout);
     let (_, digits) = text.trim().split_once('=').context("read a fingerprint")?;
@@ -123,7 +122,7 @@ pub(super) fn authority_of(address: &Address, expected: &Fingerprint) -> anyhow:
     let text = String::from_utf8_lossy(&shown.stdout);
     let shown_ones = certificates(&text);
     if shown_ones.is_empty() {
-        let reason = last_line(&shown);
+        let reason = complaint(&shown);
         bail!("no TLS with the master at {address}: {reason}");
     }
     let mut found = None;
@@ -151,24 +150,21 @@ pub(super) fn authority_of(address: &Address, expected: &Fingerprint) -> anyhow:
     let verified = connect(address, &words)?;
     let text = String::from_utf8_lossy(&verified.stdout);
     ensure!(
-        verified.status.success() && text.contains("Verify return code: 0 (ok)"),
+        verified.is_success && text.contains("Verify return code: 0 (ok)"),
         "the certificate of the master at {address} is not accepted: {}",
         verify_error(&verified)
     );
     Ok(authority)
 }
 
-fn connect(address: &Address, words: &[&str]) -> anyhow::Result<Output> {
-    let mut command = Command::new("timeout");
-    command
-        .args([PATIENCE, "openssl", "s_client", "-connect"])
-        .arg(address.to_string())
-        .args(words);
+fn connect(address: &Address, words: &[&str]) -> anyhow::Result<Ended> {
+    let mut command = openssl::command(&["s_client", "-connect", &address.to_string()]);
+    command.args(words);
     // A name for the server to choose its certificate by; an address is none, RFC 6066.
     if address.host.parse::<IpAddr>().is_err() {
         command.args(["-servername", &address.host]);
     }
-    run(&mut command, "")
+    run(command, "").with_context(|| format!("ask the master at {address} for its certificate"))
 }
 
 /// Each certificate of a text, in PEM.
@@ -182,7 +178,7 @@ fn certificates(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn verify_error(output: &Output) -> ForeignText {
+fn verify_error(output: &Ended) -> ForeignText {
     let text = [&output.stderr[..], &output.stdout[..]].concat();
     let text = String::from_utf8_lossy(&text);
     let mut lines = text.lines();
@@ -190,60 +186,20 @@ fn verify_error(output: &Output) -> ForeignText {
         let (_, reason) = line.trim().split_once("verify error:num=")?;
         reason.split_once(':').map(|(_, reason)| reason)
     });
-    reason.map_or_else(|| last_line(output), ForeignText::new)
+    reason.map_or_else(|| complaint(output), ForeignText::new)
 }
 
-/// What the program said last; openssl's own lines begin with a number and have the reason between colons.
-fn last_line(output: &Output) -> ForeignText {
-    if output.status.code() == Some(124) {
-        return ForeignText::new("no answer in time");
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let errors = text.lines().find(|line| line.contains("error:"));
-    let line = errors
-        .or_else(|| lines.next_back())
-        .unwrap_or("it says nothing");
-    let parts: Vec<&str> = line.split(':').filter(|part| !part.is_empty()).collect();
-    match (errors, parts.get(5)) {
-        (Some(_), Some(reason)) => ForeignText::new(reason),
-        _ => ForeignText::new(line),
-    }
-}
-
-fn succeeded(what: &str, output: &Output) -> anyhow::Result<()> {
+fn succeeded(what: &str, output: &Ended) -> anyhow::Result<()> {
     ensure!(
-        output.status.success(),
+        output.is_success,
         "{what} by openssl: {}",
-        last_line(output)
+        complaint(output)
     );
     Ok(())
 }
 
-fn run(command: &mut Command, input: &str) -> anyhow::Result<Output> {
-    let spawned = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .env("LC_ALL", "C.UTF-8")
-        .spawn();
-    let mut child = match spawned {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
-            "certificates are made by openssl, which is not installed\nhint: `apt-get install openssl`"
-        ),
-        other => other.context("run openssl")?,
-    };
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that has ended already does not want it.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    let output = child.wait_with_output().context("wait for openssl")?;
-    if output.status.code() == Some(127) {
-        bail!(
-            "certificates are made by openssl, which is not installed\nhint: `apt-get install openssl`"
-        );
-    }
-    Ok(output)
+fn run(command: Command, input: &str) -> anyhow::Result<Ended> {
+    openssl::run(command, input, |_| false)
 }
 
 #[cfg(test)]
@@ -261,7 +217,7 @@ mod tests {
         assert_eq!(fingerprint(&chain[1]).unwrap(), expected);
         assert_ne!(fingerprint(&chain[0]).unwrap(), expected);
         let words = ["x509", "-noout", "-ext", "subjectAltName"];
-        let shown = run(Command::new("openssl").args(words), &chain[0]).unwrap();
+        let shown = run(openssl::command(&words), &chain[0]).unwrap();
         let shown = String::from_utf8(shown.stdout).unwrap();
         assert!(
             shown.contains("DNS:ci.example.org, IP Address:192.0.2.1"),

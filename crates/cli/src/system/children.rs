@@ -63,6 +63,52 @@ pub(crate) enum Stopped {
     TooMuch(usize),
     #[error("interrupted")]
     Interrupted,
+    /// By whoever has heard it.
+    #[error("it has said enough")]
+    Enough,
+}
+
+/// What a program has printed, and whether it ended well.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) is_success: bool,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+}
+
+/// Runs a program within `bounds`, and gives what it has printed. It need not come to its end once `is_enough` says so of
+/// its standard output until then.
+///
+/// # Errors
+///
+/// When it cannot be started, or had to be ended.
+pub(crate) fn collect(
+    command: Command,
+    input: Input,
+    bounds: &Bounds,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> Result<Ended, Stopped> {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let heard = |stream, bytes: &[u8]| match stream {
+        Stream::Stdout => {
+            stdout.extend_from_slice(bytes);
+            is_enough(&stdout)
+        }
+        Stream::Stderr => {
+            stderr.extend_from_slice(bytes);
+            false
+        }
+    };
+    let is_success = match follow_until(command, input, bounds, end, heard) {
+        Ok(status) => status.success(),
+        Err(Stopped::Enough) => true,
+        Err(stopped) => return Err(stopped),
+    };
+    Ok(Ended {
+        is_success,
+        stdout,
+        stderr,
+    })
 }
 
 /// Runs a program of the service user's own to its end, or to `limit`; `heard` gets every line, without control
@@ -103,11 +149,25 @@ pub(crate) fn end(child: &mut Child) {
 ///
 /// When it cannot be started, or had to be ended.
 pub(crate) fn follow(
-    mut command: Command,
+    command: Command,
     input: Input,
     bounds: &Bounds,
     end: impl FnOnce(&mut Child),
     mut heard: impl FnMut(Stream, &[u8]),
+) -> Result<ExitStatus, Stopped> {
+    follow_until(command, input, bounds, end, |stream, bytes| {
+        heard(stream, bytes);
+        false
+    })
+}
+
+/// As [`follow`]; `heard` says whether that is enough.
+fn follow_until(
+    mut command: Command,
+    input: Input,
+    bounds: &Bounds,
+    end: impl FnOnce(&mut Child),
+    mut heard: impl FnMut(Stream, &[u8]) -> bool,
 ) -> Result<ExitStatus, Stopped> {
     let (stdin, text) = match input {
         Input::Empty => (Stdio::null(), Vec::new()),
@@ -180,7 +240,7 @@ impl Pipes {
         &mut self,
         child: &mut Child,
         bounds: &Bounds,
-        heard: &mut dyn FnMut(Stream, &[u8]),
+        heard: &mut dyn FnMut(Stream, &[u8]) -> bool,
     ) -> Result<ExitStatus, Stopped> {
         let began = Instant::now();
         let mut ended: Option<(ExitStatus, Instant)> = None;
@@ -240,7 +300,11 @@ impl Pipes {
 
 impl Output {
     /// Reads what is there, once.
-    fn read(&mut self, limit: usize, heard: &mut dyn FnMut(Stream, &[u8])) -> Result<(), Stopped> {
+    fn read(
+        &mut self,
+        limit: usize,
+        heard: &mut dyn FnMut(Stream, &[u8]) -> bool,
+    ) -> Result<(), Stopped> {
         let Some(pipe) = &mut self.pipe else {
             return Ok(());
         };
@@ -252,7 +316,9 @@ impl Output {
                 if self.printed > limit {
                     return Err(Stopped::TooMuch(limit));
                 }
-                heard(self.stream, &bytes[..length]);
+                if heard(self.stream, &bytes[..length]) {
+                    return Err(Stopped::Enough);
+                }
             }
             Err(error) if is_not_ready(&error) => {}
             Err(_) => self.pipe = None,
@@ -368,6 +434,26 @@ mod tests {
     fn a_stopped_child_is_ended_when_its_time_is_over() {
         let (result, _) = collected("kill -STOP $$", b"", Duration::from_millis(100), 100);
         assert!(matches!(result, Err(Stopped::Late(_))), "{result:?}");
+    }
+
+    #[test]
+    fn a_child_that_has_said_enough_is_ended() {
+        let bounds = Bounds {
+            time: Some(Duration::from_mins(1)),
+            printed: 100,
+            interruptible: false,
+        };
+        let script = shell("echo enough; sleep 100");
+        let ended = collect(script, Input::Empty, &bounds, |said| said == b"enough\n").unwrap();
+        assert!(ended.is_success);
+        assert_eq!(ended.stdout, b"enough\n");
+        let script = shell("echo a; echo b >&2; exit 1");
+        let failed = collect(script, Input::Empty, &bounds, |_| false).unwrap();
+        assert!(!failed.is_success);
+        assert_eq!(
+            (failed.stdout, failed.stderr),
+            (b"a\n".to_vec(), b"b\n".to_vec())
+        );
     }
 
     #[test]

@@ -14,9 +14,9 @@
 //! * `files`: files of root's, written whole or not at all
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
 //! * `record`: what `create` has noted; `exposed`: what `web expose` has
-//! * `front`: the web server in front of a master; `requests`: what a browser would ask of that
+//! * `front`: the web server in front of a master; `requests`: what is asked of that, and of web hooks
 //! * `buildbots`: the processes of units that are not ours
-//! * `foreign_file`: what a service user has written, as data
+//! * `openssl`: certificates and TLS; `foreign_file`: what a service user has written, as data
 //! * `prompt`: secrets that a person types; `passwords`: those that chance makes
 //! * `programs`: programs of the system that change it
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
@@ -40,6 +40,7 @@ pub(crate) mod interrupt;
 pub(crate) mod journal;
 pub(crate) mod main_process;
 pub(crate) mod managed;
+pub(crate) mod openssl;
 pub(crate) mod own_place;
 pub(crate) mod passwords;
 pub(crate) mod programs;

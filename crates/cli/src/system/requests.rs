@@ -1,16 +1,19 @@
-//! Requests to a web server of this host, as a browser makes them: by TCP to a master, by TLS to the front of it. The
-//! name in a certificate is the business of those who come from elsewhere, and is not checked here.
+//! Requests of HTTP: to the web server of this host, as a browser makes them, by TCP to a master and by TLS to the front of
+//! it; and to a web hook elsewhere. Whoever answers is somebody else: an answer has a time as a whole, and a size.
 
-use std::io::{self, Read, Write};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, bail, ensure};
+use buildbot_conda_core::foreign_text::ForeignText;
 
-/// How long an answer may take.
+use super::{interrupt, openssl};
+
+/// How long an answer of a master may take; by TLS, openssl has its own time.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How often an interrupt is looked for meanwhile.
+const LOOK: Duration = Duration::from_millis(100);
 /// Bytes of an answer that are read.
 const LARGEST: usize = 1 << 20;
 
@@ -19,8 +22,11 @@ const LARGEST: usize = 1 << 20;
 pub(crate) enum Way<'a> {
     /// To this port on the loopback interface.
     Plain(u16),
-    /// By TLS to the port 443, for this host.
-    Tls(&'a str),
+    /// By TLS to the port 443 of this host, for this name. The name in the certificate is the business of those who come
+    /// from elsewhere, and is not checked.
+    Front(&'a str),
+    /// By TLS to a port of this host elsewhere, which has to show a certificate of its name.
+    Elsewhere(&'a str, u16),
 }
 
 /// How much of an answer is waited for.
@@ -35,12 +41,12 @@ pub(crate) enum Much {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// In small letters.
-    pub(crate) head: String,
+    /// The first line.
+    pub(crate) line: ForeignText,
     pub(crate) body: String,
 }
 
-/// Sends a request without a body, and gives the answer. `more` are further headers.
+/// Sends a request, and gives the answer. `more` are further headers.
 ///
 /// # Errors
 ///
@@ -50,16 +56,18 @@ pub(crate) fn ask(
     method: &str,
     path: &str,
     more: &str,
+    body: &str,
     much: Much,
 ) -> anyhow::Result<Answer> {
     let host = match way {
-        Way::Plain(_) => "localhost",
-        Way::Tls(host) => host,
+        Way::Plain(_) => "localhost".to_owned(),
+        Way::Front(host) | Way::Elsewhere(host, 443) => host.to_owned(),
+        Way::Elsewhere(host, port) => format!("{host}:{port}"),
     };
     let length = if method == "POST" {
-        "Content-Length: 0\r\n"
+        format!("Content-Length: {}\r\n", body.len())
     } else {
-        ""
+        String::new()
     };
     let connection = if more.contains("Connection:") {
         ""
@@ -67,10 +75,15 @@ pub(crate) fn ask(
         "Connection: close\r\n"
     };
     let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{connection}{more}\r\n");
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{length}{connection}{more}\r\n{body}");
+    let is_enough = |bytes: &[u8]| {
+        let has_head = || bytes.windows(4).any(|window| window == b"\r\n\r\n");
+        bytes.len() > LARGEST || (much == Much::Head && has_head())
+    };
     let bytes = match way {
-        Way::Plain(port) => plain(port, &request, much)?,
-        Way::Tls(host) => tls(host, &request, much)?,
+        Way::Plain(port) => plain(port, &request, PATIENCE, is_enough)?,
+        Way::Front(host) => tls("127.0.0.1", 443, host, false, &request, is_enough)?,
+        Way::Elsewhere(host, port) => tls(host, port, host, true, &request, is_enough)?,
     };
     parsed(&String::from_utf8_lossy(&bytes))
 }
@@ -79,79 +92,79 @@ fn parsed(text: &str) -> anyhow::Result<Answer> {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
         bail!("no answer in HTTP");
     };
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let line = head.lines().next().unwrap_or_default();
+    let status = line
+        .strip_prefix("HTTP/1.")
+        .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
     Ok(Answer {
         status: status.context("an answer without a status")?,
-        head: head.to_ascii_lowercase(),
+        line: ForeignText::new(line),
         body: body.to_owned(),
     })
 }
 
-fn plain(port: u16, request: &str, much: Much) -> anyhow::Result<Vec<u8>> {
+fn plain(
+    port: u16,
+    request: &str,
+    patience: Duration,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> anyhow::Result<Vec<u8>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("connect to port {port} of this host"))?;
     stream
-        .set_read_timeout(Some(PATIENCE))
+        .set_read_timeout(Some(LOOK))
         .context("limit a wait")?;
     stream
         .write_all(request.as_bytes())
         .context("send a request")?;
-    read(&mut stream, much).context("read an answer")
-}
-
-fn tls(host: &str, request: &str, much: Much) -> anyhow::Result<Vec<u8>> {
-    let mut command = Command::new("timeout");
-    command.arg(PATIENCE.as_secs().to_string()).args([
-        "openssl",
-        "s_client",
-        "-quiet",
-        "-connect",
-        "127.0.0.1:443",
-    ]);
-    // An address is no name to choose a certificate by, RFC 6066.
-    if host.parse::<IpAddr>().is_err() {
-        command.args(["-servername", host]);
-    }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("run openssl")?;
-    let mut stdin = child.stdin.take().context("write to openssl")?;
-    let mut stdout = child.stdout.take().context("read from openssl")?;
-    // One that has ended already says so by what it has not printed.
-    let _ = stdin.write_all(request.as_bytes());
-    let read = read(&mut stdout, much).context("read from openssl");
-    // `timeout` passes it on.
-    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::TERM);
-    }
-    drop(stdin);
-    let status = child.wait().context("wait for openssl")?;
-    let bytes = read?;
-    if status.code() == Some(127) {
-        bail!(
-            "openssl, which asks for pages by TLS, is not installed\nhint: `apt-get install openssl`"
+    let began = Instant::now();
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while !is_enough(&bytes) {
+        ensure!(!interrupt::is_noted(), "interrupted");
+        ensure!(
+            began.elapsed() < patience,
+            "port {port} of this host does not end its answer within {} s",
+            patience.as_secs()
         );
-    }
-    if bytes.is_empty() {
-        bail!("nobody answers by TLS at port 443 of this host for `{host}`");
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(&buffer[..length]),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                _ => return Err(error).context("read an answer"),
+            },
+        }
     }
     Ok(bytes)
 }
 
-fn read(source: &mut impl Read, much: Much) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut part = [0; 4096];
-    loop {
-        let length = source.read(&mut part)?;
-        bytes.extend_from_slice(&part[..length]);
-        let has_head = bytes.windows(4).any(|window| window == b"\r\n\r\n");
-        if length == 0 || bytes.len() > LARGEST || (much == Much::Head && has_head) {
-            return Ok(bytes);
-        }
+/// By openssl, which verifies the certificate where that is wanted. What may be secret in a request is on its standard
+/// input.
+fn tls(
+    target: &str,
+    port: u16,
+    name: &str,
+    is_verified: bool,
+    request: &str,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> anyhow::Result<Vec<u8>> {
+    let target = format!("{target}:{port}");
+    let mut command = openssl::command(&["s_client", "-quiet", "-connect", &target]);
+    if is_verified {
+        command.args(["-verify_quiet", "-verify_return_error"]);
+        command.args(["-verify_hostname", name]);
     }
+    // An address is no name to choose a certificate by, RFC 6066.
+    if name.parse::<IpAddr>().is_err() {
+        command.args(["-servername", name]);
+    }
+    let ended = openssl::run(command, request, is_enough)?;
+    ensure!(
+        !ended.stdout.is_empty(),
+        "no answer by TLS: {}",
+        openssl::complaint(&ended)
+    );
+    Ok(ended.stdout)
 }
 
 #[cfg(test)]
@@ -182,17 +195,36 @@ mod tests {
             }
             asked
         });
-        let answer = ask(Way::Plain(port), "POST", "/x", "", Much::All).unwrap();
+        let answer = ask(Way::Plain(port), "POST", "/x", "", "", Much::All).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (403, "closed"));
-        assert!(answer.head.contains("content-type: text/plain"));
+        assert_eq!(answer.line, ForeignText::new("HTTP/1.1 403 No"));
         let upgrade = "Connection: Upgrade\r\n";
-        let endless = ask(Way::Plain(port), "GET", "/ws", upgrade, Much::Head).unwrap();
+        let endless = ask(Way::Plain(port), "GET", "/ws", upgrade, "", Much::Head).unwrap();
         assert_eq!(endless.status, 403);
         let asked = server.join().unwrap();
         assert!(asked[0].starts_with(
             "POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n"
         ));
         assert!(asked[1].contains("\r\nConnection: Upgrade\r\n") && !asked[1].contains("close"));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_end_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // As long as the other side is there.
+            while stream.write_all(b"x").is_ok() {
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let began = Instant::now();
+        let patience = Duration::from_millis(300);
+        let refused = plain(port, "", patience, |_| false).unwrap_err();
+        assert!(refused.to_string().contains("does not end its answer"));
+        assert!(began.elapsed() < Duration::from_secs(10));
+        server.join().unwrap();
     }
 
     #[test]

@@ -9,18 +9,20 @@ use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::web::{
-    ClientId, Exposure, HeaderName, HostName, Login, People, Person, Server, Site, Tls, TlsFile,
-    WEB, WEB_SECRET, caddy_site, nginx_site, web_toml,
+    ClientId, Exposure, FrontKey, HeaderName, HostName, Login, People, Person, Server, Site, Tls,
+    TlsFile, WEB, WEB_SECRET, caddy_site, nginx_site, web_toml,
 };
 use clap::{Args, ValueEnum};
 
+use super::Extent;
 use super::people::{self, Source};
-use crate::output;
 use crate::plan::{self, Asked, FileStep, FrontStep, Plan, Step, UnitStep, naming};
+use crate::system::accounts;
 use crate::system::context::Context;
 use crate::system::exposed::Exposed;
 use crate::system::files::{self, Found};
 use crate::system::front::{Front, PEOPLE, SiteFiles, absolute, people_file};
+use crate::system::own_place;
 use crate::system::passwords;
 use crate::system::record::{Noted as _, RECORDS, Record};
 use crate::system::systemd;
@@ -100,24 +102,17 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(arguments, context)?);
-    }
-    context.ensure_here_unless_shown("web expose")?;
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let plan = plan(arguments, context)?;
+    let plan = || plan(arguments, context).map(super::with_extent);
+    let extent = plan::show_or_carry_out("web expose", arguments.dry_run, context, plan)?;
+    let Some(extent) = extent else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let reference = &arguments.reference;
     let url = format!("https://{}/", arguments.host);
-    if plan.steps.is_empty() {
+    if extent == Extent::Nothing {
         eprintln!("`{reference}` is at {url} as asked for; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    plan::carry_out(&plan, &journal, None)?;
     let who = if arguments.private {
         "those who log in read it"
     } else {
@@ -142,8 +137,8 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     refuse_taken(arguments, &settings, context)?;
     let front = front(arguments, context)?;
     let web_port = port(arguments, context)?;
-    let certificate = certificate(arguments, front)?;
-    ensure_readable(master, context)?;
+    let certificate = certificate(arguments, front, context)?;
+    ensure_running(master, context)?;
     let login = login(arguments)?;
     let exposure = Exposure {
         host: arguments.host.clone(),
@@ -178,7 +173,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         host: arguments.host.clone(),
         port: web_port,
         private: arguments.private,
-        secret,
+        key: by_front(&exposure).then(|| secret.parse()).transpose()?,
     };
     let path = absolute(&file, context);
     let people = match (arguments.login, arguments.proxy) {
@@ -193,28 +188,33 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         (Front::Nginx, Some(tls)) => nginx_site(&site, tls, &people),
         (_, tls) => caddy_site(&site, tls.as_ref(), &people),
     };
-    steps.extend(serve(front, reference, text, context)?);
+    let mut visible = serve(front, reference, text, context)?;
     let record = Exposed {
         front,
         host: arguments.host.as_str().to_owned(),
         web_port,
         private: arguments.private,
     };
-    steps.extend(note(&record, reference, context)?);
-    if !steps.is_empty() {
-        let asked = Asked {
-            host: record.host,
-            web_port,
-            private: arguments.private,
-            login_status: match people {
-                People::File { .. } => 401,
-                People::Header(..) => 403,
-                People::Unknown => 302,
-            },
-            patience: PATIENCE[usize::from(certificate.is_none())],
-        };
-        steps.push(FrontStep::AskFront(asked).into());
+    visible.extend(note(&record, reference, context)?);
+    if steps.is_empty() && visible.is_empty() {
+        return Ok(Plan::default());
     }
+    // A master that does not use what it was given would be shown without it.
+    let host = record.host.clone();
+    steps.push(FrontStep::AskMaster { host, web_port }.into());
+    steps.append(&mut visible);
+    let asked = Asked {
+        host: record.host,
+        web_port,
+        private: arguments.private,
+        login_status: match people {
+            People::File { .. } => 401,
+            People::Header(..) => 403,
+            People::Unknown => 302,
+        },
+        patience: PATIENCE[usize::from(certificate.is_none())],
+    };
+    steps.push(FrontStep::AskFront(asked).into());
     Ok(Plan {
         title: format!("web expose {reference}"),
         notes: vec![format!(
@@ -246,8 +246,13 @@ fn refuse_taken(
     Ok(())
 }
 
-fn certificate(arguments: &Arguments, front: Front) -> anyhow::Result<Option<Tls>> {
+fn certificate(
+    arguments: &Arguments,
+    front: Front,
+    context: &Context,
+) -> anyhow::Result<Option<Tls>> {
     if let (Some(certificate), Some(key)) = (&arguments.certificate, &arguments.key) {
+        ensure_own([certificate, key], front, context)?;
         let (certificate, key) = (certificate.clone(), key.clone());
         return Ok(Some(Tls { certificate, key }));
     }
@@ -257,6 +262,25 @@ fn certificate(arguments: &Arguments, front: Front) -> anyhow::Result<Option<Tls
          hint: `--certificate FILE --key FILE`, such as those that certbot has made"
     );
     Ok(None)
+}
+
+/// The front reads them as root, or as its account, and shows one of them to everybody: nobody else may have chosen what
+/// they are. That one is missing, it says itself.
+fn ensure_own(files: [&TlsFile; 2], front: Front, context: &Context) -> anyhow::Result<()> {
+    if context.is_elsewhere() {
+        return Ok(());
+    }
+    let account = front.reader().map(|name| accounts::find(name, context));
+    let trust = own_place::trust(account.transpose()?.flatten().as_ref())?;
+    for file in files {
+        match trust.find(Path::new(file.as_str())) {
+            Err(untrusted) if untrusted.is_distrust() => bail!(
+                "{untrusted}\nhint: keep certificate and key where root alone can write, such as below `/etc/ssl`"
+            ),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The steps by which it is noted, unless it is.
@@ -323,19 +347,12 @@ fn port(arguments: &Arguments, context: &Context) -> anyhow::Result<u16> {
     })
 }
 
-/// A master that runs, and whose configuration reads `web.toml`.
-fn ensure_readable(master: &Instance, context: &Context) -> anyhow::Result<()> {
+fn ensure_running(master: &Instance, context: &Context) -> anyhow::Result<()> {
     let reference = &master.reference;
     ensure!(
         !systemd::runs(context) || naming::is_running(master, context)?,
         "`{reference}` does not run\nhint: `systemctl start {}`",
         reference.unit_name()
-    );
-    let text = naming::text(master, "master.cfg", context);
-    ensure!(
-        text.is_some_and(|text| text.contains(WEB)),
-        "the `master.cfg` of `{reference}` does not read `{WEB}`, by which it would know its address and who may do what\n\
-         hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong"
     );
     Ok(())
 }
@@ -384,7 +401,6 @@ fn secret(
     master: &Instance,
     context: &Context,
 ) -> anyhow::Result<String> {
-    let by_front = exposure.login == Login::Front;
     let source = source(arguments);
     // It belongs to the login that is there.
     let login = |text: &str| -> Vec<String> {
@@ -402,13 +418,23 @@ fn secret(
         .as_deref()
         .map(str::trim)
         .filter(|text| is_same && !text.is_empty());
+    if by_front(exposure) {
+        // The master's account can have written it, and root writes it into the site file.
+        return match known.filter(|known| known.parse::<FrontKey>().is_ok()) {
+            Some(known) => Ok(known.to_owned()),
+            None => passwords::generate(),
+        };
+    }
     match (known, &source) {
-        (Some(known), _) if by_front => Ok(known.to_owned()),
         (Some(known), Source::Prompt) => Ok(known.to_owned()),
         (_, Source::Nobody) => Ok(String::new()),
-        (None, _) if by_front => passwords::generate(),
         (_, source) => people::one("secret of the client", source),
     }
+}
+
+/// Whether the front says who somebody is, and not somebody else.
+fn by_front(exposure: &Exposure) -> bool {
+    exposure.login == Login::Front
 }
 
 /// The steps by which people log in.
@@ -487,4 +513,24 @@ fn serve(
         steps.push(serve.into());
     }
     Ok(steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_in_a_place_of_others_is_refused() {
+        let ensure = |path: &str| {
+            let file = path.parse().unwrap();
+            ensure_own([&file, &file], Front::Nginx, &Context::default())
+        };
+        // Everybody can make a name in `/tmp`.
+        let refused = ensure("/tmp/chain.pem").unwrap_err().to_string();
+        assert!(
+            refused.contains("`/tmp`, which can be written by others"),
+            "{refused}"
+        );
+        ensure("/etc/ssl/none/chain.pem").unwrap();
+    }
 }

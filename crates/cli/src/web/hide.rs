@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use crate::output;
+use super::Extent;
 use crate::plan::{self, FileStep, FrontStep, Plan, UnitStep};
 use crate::system::context::Context;
 use crate::system::exposed::Exposed;
@@ -25,21 +25,15 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(&arguments.reference, context)?);
-    }
-    context.ensure_here_unless_shown("web hide")?;
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let plan = plan(&arguments.reference, context)?;
     let reference = &arguments.reference;
-    if plan.steps.is_empty() {
-        eprintln!("`{reference}` is not shown to others; nothing to do");
-        return Ok(ExitCode::SUCCESS);
+    let plan = || plan(reference, context).map(super::with_extent);
+    match plan::show_or_carry_out("web hide", arguments.dry_run, context, plan)? {
+        None => {}
+        Some(Extent::Nothing) => eprintln!("`{reference}` is not shown to others; nothing to do"),
+        Some(Extent::Something) => {
+            eprintln!("the pages of `{reference}` are for this machine alone");
+        }
     }
-    plan::carry_out(&plan, &journal, None)?;
-    eprintln!("the pages of `{reference}` are for this machine alone");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,7 +18,7 @@ use clap::Subcommand;
 
 use crate::inside::put::{Put, Text};
 use crate::output;
-use crate::plan::{Step, UserStep, naming};
+use crate::plan::{Plan, Step, UserStep, naming};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::values::{Identity, Mode};
 
@@ -38,6 +38,22 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Hide(arguments) => hide::run(arguments, context),
         Verb::Lines => output::print(web::lines()),
     }
+}
+
+/// Whether there is anything to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Nothing,
+    Something,
+}
+
+/// A plan with its extent, for what is said at the end.
+fn with_extent(plan: Plan) -> (Plan, Extent) {
+    let extent = match plan.steps[..] {
+        [] => Extent::Nothing,
+        _ => Extent::Something,
+    };
+    (plan, extent)
 }
 
 fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result<&'a Instance> {

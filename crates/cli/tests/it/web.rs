@@ -20,7 +20,6 @@ fn host() -> Host {
     let host = Host::configured(CONFIGURATION);
     host.write("usr/sbin/nginx", "");
     host.write("etc/nginx/nginx.conf", "");
-    host.write("home/bb/master/master.cfg", "open('web.toml')\n");
     host.write(
         "var/lib/buildbot-conda/created/master.json",
         "{\"web_port\":8011,\"worker\":\"worker\",\"worker_credential\":\"x\"}\n",
@@ -63,6 +62,7 @@ fn the_plan_names_everything_that_front_and_master_get() {
         as `bb`, write `/home/bb/master/web.secret`, mode 0600
         as `bb`, write `/home/bb/master/web.toml`, mode 0600
         reload `buildbot-master.service`, which checks its configuration first
+        see that the master at port 8011 knows that it is https://ci.example.org/
         write `/etc/nginx/sites-available/buildbot-conda-master`, and have `nginx` check and read it
         write `/var/lib/buildbot-conda/created/master.web`, mode 0644
         see pages, websocket, events and hooks of https://ci.example.org/ answer, closed to strangers
@@ -81,7 +81,6 @@ fn what_is_missing_is_said_before_anything_is_done() {
     let all = [
         without("usr/sbin/nginx"),
         without("var/lib/buildbot-conda/created/master.json"),
-        without("home/bb/master/master.cfg"),
         host()
             .run(&["web", "expose", "master", "--host=ci", "--dry-run"])
             .to_string(),
@@ -111,12 +110,6 @@ fn what_is_missing_is_said_before_anything_is_done() {
         status 1
         stdout:
         stderr:
-        error: the `master.cfg` of `master` does not read `web.toml`, by which it would know its address and who may do what
-        hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong
-
-        status 1
-        stdout:
-        stderr:
         error: nginx gets no certificate by itself
         hint: `--certificate FILE --key FILE`, such as those that certbot has made
 
@@ -142,6 +135,28 @@ fn what_is_missing_is_said_before_anything_is_done() {
 
         For more information, try '--help'.
     "#]].assert_eq(&all.join("\n"));
+}
+
+#[test]
+fn a_key_that_the_masters_account_has_written_is_in_no_site_file_unless_it_is_a_plain_one() {
+    let host = host();
+    let told = "url = \"https://ci.example.org/\"\nlogin = \"front\"\n";
+    host.write("home/bb/master/web.toml", told);
+    let replaces = |key: &str| {
+        host.write("home/bb/master/web.secret", key);
+        let plan = host.run(&EXPOSE).to_string();
+        plan.contains("write `/home/bb/master/web.secret`")
+    };
+    assert!(!replaces("0aZ\n"));
+    for key in [
+        "x; access_log /etc/cron.d/x\n",
+        "x\n}\n",
+        "$http_x\n",
+        "x y\n",
+        "\n",
+    ] {
+        assert!(replaces(key), "{key:?}");
+    }
 }
 
 #[test]

@@ -6,16 +6,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
-use buildbot_conda_core::foreign_text::ForeignText;
+use buildbot_conda_core::web::WEB;
 use serde::{Deserialize, Serialize};
 
 use super::{Deed, FileStep, Undo};
 use crate::output::harmless;
 use crate::system::files;
 use crate::system::front::Front;
+use crate::system::interrupt;
 use crate::system::requests::{Answer, Much, Way, ask};
 use crate::system::values::{Mode, Ownership};
 
+/// Seconds that a master may take to show what its reload has come to the end of.
+const PATIENCE: u64 = 5;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -31,6 +34,9 @@ pub(crate) enum FrontStep {
         before: Option<String>,
         after: Option<String>,
     },
+    /// A master that has read its configuration again knows as what others reach it, and so who may do what. Asked before
+    /// anybody else can ask it.
+    AskMaster { host: String, web_port: u16 },
     /// The front answers as it should, to whoever has not logged in.
     AskFront(Asked),
 }
@@ -63,6 +69,10 @@ impl fmt::Display for FrontStep {
                     None => write!(formatter, "remove `{path}`, and have `{front}` forget it"),
                 }
             }
+            Self::AskMaster { host, web_port } => write!(
+                formatter,
+                "see that the master at port {web_port} knows that it is https://{host}/"
+            ),
             Self::AskFront(Asked { host, private, .. }) => {
                 let told = if *private {
                     "closed to strangers"
@@ -94,7 +104,7 @@ impl Deed for FrontStep {
                 before: after.clone(),
                 after: before.clone(),
             }),
-            Self::AskFront(_) => Undo::nothing(),
+            Self::AskMaster { .. } | Self::AskFront(_) => Undo::nothing(),
         })
     }
 
@@ -126,19 +136,11 @@ impl Deed for FrontStep {
                 front.check()?;
                 front.reload()
             }
-            Self::AskFront(asked) => {
-                let deadline = Instant::now() + Duration::from_secs(asked.patience);
-                loop {
-                    match asked.look() {
-                        Err(error) if Instant::now() > deadline => {
-                            let host = &asked.host;
-                            return Err(error).with_context(|| format!("ask for https://{host}/"));
-                        }
-                        Err(_) => thread::sleep(LOOK),
-                        Ok(()) => return Ok(()),
-                    }
-                }
+            Self::AskMaster { host, web_port } => {
+                patiently(PATIENCE, || ensure_knows(host, *web_port))
             }
+            Self::AskFront(asked) => patiently(asked.patience, || asked.look())
+                .with_context(|| format!("ask for https://{}/", asked.host)),
         }
     }
 
@@ -147,58 +149,76 @@ impl Deed for FrontStep {
     }
 }
 
+/// Asks again until the answer is good, for so many seconds.
+fn patiently(seconds: u64, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match look() {
+            Err(_) if Instant::now() < deadline && !interrupt::is_noted() => thread::sleep(LOOK),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// What pages say of where they are.
+fn address(host: &str) -> String {
+    format!("\"buildbotURL\": \"https://{host}/\"")
+}
+
+/// By its own page, which everybody on this machine may read.
+fn ensure_knows(host: &str, web_port: u16) -> anyhow::Result<()> {
+    let page = ask(Way::Plain(web_port), "GET", "/", "", "", Much::All)?;
+    ensure!(
+        page.body.contains(&address(host)),
+        "the pages at port {web_port} of this host do not say that they are https://{host}/: the configuration of the \
+         master does not use `{WEB}`\n\
+         hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong"
+    );
+    Ok(())
+}
+
 impl Asked {
     /// One request of each kind, as somebody makes them who has not logged in.
     fn look(&self) -> anyhow::Result<()> {
-        let get = |way, path: &str| ask(way, "GET", path, "", Much::All);
-        let (front, master) = (Way::Tls(&self.host), Way::Plain(self.web_port));
-        let url = format!("\"buildbotURL\": \"https://{}/\"", self.host);
-        ensure!(
-            get(master, "/")?.body.contains(&url),
-            "the master does not know that it is https://{}/: its configuration does not use `web.toml`",
-            self.host
-        );
-        let page = get(front, "/")?;
-        let is_page = page.body.contains(&url);
-        ensure!(is_page != self.private, "the page is {}", told(&page));
-        self.judge(
-            "the list of masters",
-            &get(front, "/api/v2/masters?limit=1")?,
-            200,
-        )?;
+        let front = Way::Front(&self.host);
+        let get = |path: &str| ask(front, "GET", path, "", "", Much::All);
+        let page = get("/")?;
+        let is_page = page.body.contains(&address(&self.host));
+        ensure!(is_page != self.private, "the page is {}", page.line);
+        self.judge("the list of masters", &get("/api/v2/masters?limit=1")?, 200)?;
         let upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
         self.judge(
             "a websocket",
-            &ask(front, "GET", "/ws", upgrade, Much::Head)?,
+            &ask(front, "GET", "/ws", upgrade, "", Much::Head)?,
             101,
         )?;
         let events = "/sse/listen/builders/*/builds/*/*";
         self.judge(
             "the stream of events",
-            &ask(front, "GET", events, "", Much::Head)?,
+            &ask(front, "GET", events, "", "", Much::Head)?,
             200,
         )?;
-        let hook = |way| ask(way, "POST", "/change_hook/", "", Much::All);
-        let (here, there) = (hook(master)?, hook(front)?);
+        let hook = |way| ask(way, "POST", "/change_hook/", "", "", Much::All);
+        let (here, there) = (hook(Way::Plain(self.web_port))?, hook(front)?);
         ensure!(
             here.status == there.status,
             "a hook is answered by {} instead of {}",
-            told(&there),
+            there.line,
             here.status
         );
-        let login = get(front, "/auth/login")?;
+        let login = get("/auth/login")?;
         ensure!(
             login.status == self.login_status,
             "the login is answered by {} instead of {}",
-            told(&login),
+            login.line,
             self.login_status
         );
-        let robots = get(front, "/robots.txt")?;
+        let robots = get("/robots.txt")?;
         ensure!(
             robots.body.contains("Disallow: /"),
             "`robots.txt` is {}",
-            told(&robots)
+            robots.line
         );
         Ok(())
     }
@@ -207,13 +227,8 @@ impl Asked {
     fn judge(&self, what: &str, answer: &Answer, open: u16) -> anyhow::Result<()> {
         let wanted = if self.private { 403 } else { open };
         if answer.status != wanted {
-            bail!("{what} is answered by {} instead of {wanted}", told(answer));
+            bail!("{what} is answered by {} instead of {wanted}", answer.line);
         }
         Ok(())
     }
-}
-
-/// The first line of an answer.
-fn told(answer: &Answer) -> ForeignText {
-    ForeignText::new(answer.head.lines().next().unwrap_or_default())
 }
