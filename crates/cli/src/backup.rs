@@ -3,7 +3,7 @@
 //! opened.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         File::open(&path).with_context(|| format!("read `{}`", path.display()))?
     };
     if let Some(target) = target {
-        target.copy(file, &name)?;
+        target.copy(&file, &name)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -145,20 +145,22 @@ impl Target {
         }))
     }
 
-    fn copy(&self, mut file: File, name: &BackupName) -> anyhow::Result<()> {
+    fn copy(&self, file: &File, name: &BackupName) -> anyhow::Result<()> {
+        let size = file.metadata().context("examine the backup")?.len();
+        // Its owner can have it grow meanwhile, or never end.
+        let copy_to = |target: &mut dyn io::Write| match io::copy(&mut file.take(size), target)? {
+            copied if copied == size => Ok(()),
+            _ => Err(io::Error::other("the backup has become shorter meanwhile")),
+        };
         let (path, is_pruned) = match self {
-            Self::Stdout => {
-                io::copy(&mut file, &mut io::stdout().lock()).context("write the backup")?;
-                return Ok(());
-            }
+            Self::Stdout => return copy_to(&mut io::stdout().lock()).context("write the backup"),
             Self::Directory { path, is_pruned } => (path, is_pruned),
         };
-        let size = file.metadata().context("examine the backup")?.len();
         backups::ensure_space(path, size)?;
         let target = path.join(name.to_string());
-        let mut write = || -> io::Result<()> {
+        let write = || -> io::Result<()> {
             let mut copy = NamedTempFile::with_prefix_in(".backup-", path)?;
-            io::copy(&mut file, &mut copy)?;
+            copy_to(&mut copy)?;
             copy.as_file().sync_all()?;
             copy.persist(&target).map_err(|error| error.error)?;
             File::open(path)?.sync_all()
@@ -197,4 +199,31 @@ fn only_roots(path: &Path, as_root: bool) -> anyhow::Result<PathBuf> {
         bail!("`{shown}` is not a directory");
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_as_long_as_the_file_said_that_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let target = Target::Directory {
+            path,
+            is_pruned: false,
+        };
+        let name = "20261122T123456Z-buildbot-3.11.9-schema-064.sqlite"
+            .parse()
+            .unwrap();
+        let copy = |path: &str| target.copy(&File::open(path).unwrap(), &name);
+        let copied = || fs::read(directory.path().join(name.to_string())).unwrap();
+        let own = directory.path().join("own");
+        fs::write(&own, "1234").unwrap();
+        copy(own.to_str().unwrap()).unwrap();
+        assert_eq!(copied(), b"1234");
+        // It says that it has no bytes, and goes on for as long as somebody reads.
+        copy("/proc/self/status").unwrap();
+        assert_eq!(copied(), b"");
+    }
 }
