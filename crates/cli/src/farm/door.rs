@@ -17,7 +17,7 @@ use super::openssl::{self, CERTIFICATE_DAYS, Pair};
 use crate::inside::put::{Put, Text};
 use crate::plan::{self, FileStep, Step, UserStep};
 use crate::system::context::Context;
-use crate::system::record::RECORDS;
+use crate::system::record::{RECORDS, network_file};
 use crate::system::values::{Identity, Mode};
 
 /// Buildbot's own port for workers.
@@ -40,7 +40,7 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {
-        let text = fs::read_to_string(file(reference, context)).ok()?;
+        let text = fs::read_to_string(network_file(reference, context)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
@@ -75,10 +75,6 @@ impl Door {
     fn files(&self) -> [PathBuf; 2] {
         ["key", "pem"].map(|kind| Path::new(TLS).join(format!("{}.{kind}", self.until)))
     }
-}
-
-fn file(reference: &InstanceRef, context: &Context) -> PathBuf {
-    context.path(RECORDS).join(format!("{reference}.network"))
 }
 
 /// A door of a new master, for workers that reach it as `name`, or as this host is called.
@@ -188,7 +184,7 @@ pub(super) fn change(
     ];
     plan::directory(&context.path(RECORDS), 0o755, &mut steps);
     let note = FileStep::Write {
-        path: file(&master.reference, context),
+        path: network_file(&master.reference, context),
         text: serde_json::to_string(after).context("write a record")? + "\n",
         mode: Mode::new(0o644),
         secret: false,

@@ -136,7 +136,7 @@ pub(super) fn read_if_any(directory: &Path) -> anyhow::Result<Option<Manifest>> 
     let manifest = directory.join(MANIFEST);
     if manifest.is_file() {
         let name = manifest.display().to_string();
-        return Manifest::parse(&name, &text_of(&manifest)?).map(Some);
+        return Manifest::parse(&name, &part(directory, Path::new(MANIFEST))?).map(Some);
     }
     let name = directory.display();
     match fs::read_dir(directory) {
@@ -168,9 +168,8 @@ pub(super) fn write(
         let there = below(directory, Path::new(part))?;
         gone.extend(there.into_iter().filter(|path| !texts.contains_key(path)));
     }
-    let is_new = |path: &PathBuf, text: &str| {
-        text_of(&directory.join(path)).map_or(true, |there| there != text)
-    };
+    let is_new =
+        |path: &PathBuf, text: &str| part(directory, path).map_or(true, |there| there != text);
     let texts: BTreeMap<PathBuf, String> = texts
         .into_iter()
         .filter(|(path, text)| is_new(path, text))
@@ -261,14 +260,6 @@ fn part(directory: &Path, path: &Path) -> anyhow::Result<String> {
         Err(Errno::LOOP) => bail!("`{name}` is a link or behind one, and a profile has none"),
         Err(error) => Err(error).with_context(|| format!("read `{name}`")),
     }
-}
-
-/// A file that is there already.
-fn text_of(path: &Path) -> anyhow::Result<String> {
-    let opened = buildbot_conda_host::open(path);
-    let opened = opened.with_context(|| format!("read `{}`", path.display()))?;
-    let (file, _) = opened.with_context(|| format!("no file `{}`", path.display()))?;
-    text(&file, path)
 }
 
 /// The content of a file: regular, text, and of a size.

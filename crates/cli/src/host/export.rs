@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::Role;
-use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::settings::{Instance, Settings};
 use clap::Args;
 
 use super::look::{Selection, look};
@@ -16,10 +16,15 @@ use super::manifest::{EnvironmentEntry, Kind, Manifest};
 use super::{directory, secrets, system};
 use crate::output;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::exposed::Exposed;
+use crate::system::record::network_file;
+use crate::system::unit_files;
 
 /// What an instance is made of, besides what Buildbot itself writes.
 const MASTER_FILES: [&str; 3] = ["buildbot.tac", "master.cfg", "workers.toml"];
 const WORKER_FILES: [&str; 3] = ["buildbot.tac", "info/admin", "info/host"];
+/// What answers Prometheus.
+const METRICS: &str = "buildbot-conda-metrics.socket";
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -100,6 +105,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             .filter(|one| !is_none(one))
             .collect::<Vec<_>>(),
     )?;
+    host.warnings.extend(left_out(&settings, context)?);
     for warning in &host.warnings {
         eprintln!("warning: {warning}");
     }
@@ -142,6 +148,32 @@ fn wanted_files(
         .find(|had| had.reference == instance.reference);
     files.extend(had.into_iter().flat_map(|had| had.files.keys().cloned()));
     files.into_iter().collect()
+}
+
+/// What other verbs have set up that a profile does not have, with what sets it up again.
+fn left_out(settings: &Settings, context: &Context) -> anyhow::Result<Vec<String>> {
+    let mut left = Vec::new();
+    for instance in settings.instances() {
+        let reference = &instance.reference;
+        if let Some(Exposed { front, host, .. }) = Exposed::read(reference, context) {
+            left.push(format!(
+                "the profile does not contain that {front} serves `{reference}` at https://{host}/; \
+                 `buildbot-conda web expose {reference} --host {host}` with the options of before sets it up"
+            ));
+        }
+        if network_file(reference, context).exists() {
+            left.push(format!(
+                "the profile does not contain that workers on other hosts connect to `{reference}`; \
+                 `buildbot-conda invite --master {reference}` sets it up, and each of them has to join again"
+            ));
+        }
+    }
+    if !unit_files::links(METRICS, context)?.is_empty() {
+        left.push(format!(
+            "the profile does not contain that `{METRICS}` is enabled; `systemctl enable --now {METRICS}` enables it"
+        ));
+    }
+    Ok(left)
 }
 
 /// A managed environment is made again from its lock, which has no variables.

@@ -43,6 +43,11 @@ pub(crate) fn record_file(reference: &InstanceRef, context: &Context) -> std::pa
     context.path(&format!("{RECORDS}/{reference}.json"))
 }
 
+/// Where `invite` notes how workers of other hosts reach a master.
+pub(crate) fn network_file(reference: &InstanceRef, context: &Context) -> std::path::PathBuf {
+    context.path(&format!("{RECORDS}/{reference}.network"))
+}
+
 /// What is noted of an instance, in a file of its own.
 pub(crate) trait Noted: Serialize + DeserializeOwned {
     /// That of an instance, if it was created by us.

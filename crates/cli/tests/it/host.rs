@@ -290,6 +290,49 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
 }
 
 #[test]
+fn what_other_verbs_have_set_up_is_named_where_a_profile_does_not_have_it() {
+    let host = exported();
+    host.write(
+        "var/lib/buildbot-conda/created/master.web",
+        "{\"front\":\"nginx\",\"host\":\"ci\",\"web_port\":8011,\"private\":true}\n",
+    );
+    host.write("var/lib/buildbot-conda/created/master.network", "{}\n");
+    host.link(
+        "etc/systemd/system/sockets.target.wants/buildbot-conda-metrics.socket",
+        "/usr/lib/systemd/system/buildbot-conda-metrics.socket",
+    );
+    check(
+        &host,
+        "export profile",
+        &expect![[r#"
+        status 0
+        stdout:
+        stderr:
+        warning: `environments/ci.txt`: credentials in addresses of channels are left out
+        warning: the profile does not contain that nginx serves `master` at https://ci/; `buildbot-conda web expose master --host ci` with the options of before sets it up
+        warning: the profile does not contain that workers on other hosts connect to `master`; `buildbot-conda invite --master master` sets it up, and each of them has to join again
+        warning: the profile does not contain that `buildbot-conda-metrics.socket` is enabled; `systemctl enable --now buildbot-conda-metrics.socket` enables it
+        `profile` says that already
+    "#]],
+    );
+}
+
+#[test]
+fn no_file_of_a_profile_is_read_through_a_link() {
+    let host = exported();
+    let manifest = profile(&host).join("host.toml");
+    fs::rename(&manifest, host.path("elsewhere")).unwrap();
+    symlink(host.path("elsewhere"), &manifest).unwrap();
+    for line in ["export profile", "verify profile"] {
+        let said = run(&host, line);
+        assert!(
+            said.contains("`profile/host.toml` is a link or behind one"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_directory_with_other_things_is_left_alone() {
     let host = host();
     fs::create_dir(profile(&host)).unwrap();
