@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
+use buildbot_conda_core::foreign_text::harmless_lines;
 use buildbot_conda_core::names::InstanceRef;
 use clap::{Args, ValueEnum};
 
@@ -107,6 +108,7 @@ fn show(mut command: Command) -> anyhow::Result<ExitCode> {
     {
         let line = String::from_utf8_lossy(&bytes);
         let (line, _) = lines.next(line.trim_end_matches('\n'));
+        let line = without_orders(&line);
         let mut stdout = io::stdout().lock();
         if writeln!(stdout, "{line}")
             .and_then(|()| stdout.flush())
@@ -121,6 +123,23 @@ fn show(mut command: Command) -> anyhow::Result<ExitCode> {
     let status = child.wait().context("wait for `journalctl`")?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(ExitCode::from(code.unwrap_or(0)))
+}
+
+/// A line with the colours of `journalctl` (ECMA-48, SGR), and nothing else that a terminal obeys or that hides what is
+/// there: of what a build has printed, it replaces control characters alone.
+fn without_orders(line: &str) -> String {
+    let mut parts = line.split('\u{1b}');
+    let mut shown = harmless_lines(parts.next().unwrap_or_default()).into_owned();
+    for part in parts {
+        let color = part
+            .strip_prefix('[')
+            .and_then(|rest| rest.find(|character: char| !"0123456789;".contains(character)))
+            .filter(|length| part[1 + length..].starts_with('m'));
+        // Digits are visible anyhow.
+        let escape = color.map_or("\\u{1b}", |_| "\u{1b}");
+        shown.extend([escape, &harmless_lines(part)]);
+    }
+    shown
 }
 
 /// What `journalctl` is asked for, journalctl(1). Each line begins with its unit, since the identifier in the ordinary form
@@ -148,4 +167,27 @@ fn words(arguments: &Arguments, references: &[&InstanceRef]) -> Vec<String> {
     let units = references.iter().map(|reference| reference.unit_name());
     words.extend(units.map(|unit| format!("--unit={unit}")));
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colors_stay_and_nothing_else_is_obeyed() {
+        for (line, shown) in [
+            ("a\tb", "a\tb"),
+            (
+                "\u{1b}[0;1;31ma\u{1b}[0m b\u{1b}[m",
+                "\u{1b}[0;1;31ma\u{1b}[0m b\u{1b}[m",
+            ),
+            ("a\u{202e}b", "a\\u{202e}b"),
+            ("\u{1b}[1m\u{200b}", "\u{1b}[1m\\u{200b}"),
+            ("\u{1b}[2Ja\u{1b}]0;t\u{7}", "\\u{1b}[2Ja\\u{1b}]0;t\\u{7}"),
+            ("\u{1b}[?25m\u{9b}m\r", "\\u{1b}[?25m\\u{9b}m "),
+            ("\u{1b}", "\\u{1b}"),
+        ] {
+            assert_eq!(without_orders(line), shown, "{line:?}");
+        }
+    }
 }
