@@ -18,7 +18,7 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::values::CondaEnv;
 
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::system::{managed, search_path};
+use crate::system::{activation, managed, search_path};
 
 mod service_user;
 
@@ -72,28 +72,28 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
             resolve(prefix.as_os_str(), &place.conda_root, &surroundings)
         })
         .map_err(|error| with_hint(&error, &error.hint()))?;
-    service_user::ensure_only_roots(Path::new(&resolved.prefix), context)?;
+    activation::ensure_only_roots(Path::new(&resolved.prefix))?;
     let facts =
         PrefixFacts::read(&resolved.prefix).map_err(|error| with_hint(&error, &error.hint()))?;
     // A root that somebody named counts as it is; a configured one may be missing beside an
     // environment that another tool made, and then, as in a service, there is no conda.
     let root = &resolved.root;
     let is_there = place.root_is_named || root.installation().join("bin/conda").exists();
-    let activation = activate(
+    let activated = activate(
         &facts,
         is_there.then_some(root),
         &surroundings.environment,
         &resolved.options,
     )
     .map_err(|error| with_hint(&error, &error.hint()))?;
-    for warning in &activation.warnings {
+    for warning in &activated.warnings {
         eprintln!("warning: {warning}");
     }
     let mut words = arguments.command.into_iter();
     let program = words
         .next()
         .expect("the command line requires at least one");
-    let command_line = exec_chain(&activation, &place.environment, program, words, None);
+    let command_line = exec_chain(&activated, &place.environment, program, words, None);
     let failure = Command::new(&command_line.program)
         .args(&command_line.arguments)
         .env_clear()

@@ -149,7 +149,7 @@ fn roots_run_enters_no_environment_of_others(release: Release) {
     assert!(
         outcome
             .stderr
-            .contains("root would run what others have put into the environment"),
+            .contains("root would run what others have put there"),
         "{outcome:?}"
     );
     assert_eq!(root.text("/home/bb/entered"), user);

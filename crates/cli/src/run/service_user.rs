@@ -7,9 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::paths;
-use buildbot_conda_host::trusted::Trust;
 
 use crate::system::accounts::{find_user, name_of_user};
 use crate::system::as_user::drop_rights;
@@ -79,23 +78,4 @@ pub(super) fn owner_of(root: &Path, context: &Context) -> anyhow::Result<Option<
     let shown = root.display();
     let name = name.with_context(|| format!("`{shown}` belongs to no account of this host"))?;
     Ok(Some(name))
-}
-
-/// Refuses an environment that others than root can write: its scripts and programs would be run by root.
-pub(super) fn ensure_only_roots(prefix: &Path, context: &Context) -> anyhow::Result<()> {
-    if !is_root(context) {
-        return Ok(());
-    }
-    // As in `/tmp`, others may make names beside those of root.
-    let trust = Trust::of_root(None).and_account(0, Some(0));
-    for part in ["", "bin", "conda-meta", "etc/conda", "etc/conda/activate.d"] {
-        match trust.find(&prefix.join(part)) {
-            Err(untrusted) if !untrusted.is_missing() => bail!(
-                "root would run what others have put into the environment: {untrusted}\n\
-                 hint: run it as the account that owns it, as `sudo -u ACCOUNT buildbot-conda run ...` does"
-            ),
-            _ => {}
-        }
-    }
-    Ok(())
 }
