@@ -2,24 +2,20 @@
 //! effect.
 
 use std::fmt;
-use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
 use buildbot_conda_core::dropin::DropIn;
-use buildbot_conda_core::edit::{self, EditError};
+use buildbot_conda_core::edit;
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::settings::{BackupEvery, Effect, Instance, Key, Refusal, Settings};
+use buildbot_conda_core::settings::{BackupEvery, Effect, Instance, Key, Settings};
 use buildbot_conda_core::values::CondaEnv;
 use clap::Args;
 use clap::error::ErrorKind as Usage;
-use tempfile::NamedTempFile;
 
 use crate::output::{self, harmless};
-use crate::system::context::{AS_ROOT, Context, InvalidConfiguration};
+use crate::system::configuration::{self, ensure_no_worse, refused};
+use crate::system::context::Context;
 use crate::system::{managed, systemd};
 
 #[derive(Debug, Args)]
@@ -112,20 +108,11 @@ impl Edit<'_> {
         // Read by the rules for a configuration first: what they refuse is not to be rewritten.
         let settings = context.settings()?;
         let file = path.to_string_lossy().into_owned();
-        let before = fs::read_to_string(&path).with_context(|| format!("read `{file}`"))?;
+        let before = context.text()?;
         let after = self.text(&file, &before, context)?;
         // What only the host can say of it, such as where a credential is.
         let changed = context.settings_from(&after);
-        let mut problems = changed.problems().to_vec();
-        problems.retain(|new| {
-            settings
-                .problems()
-                .iter()
-                .all(|old| old.reason != new.reason)
-        });
-        if !problems.is_empty() {
-            return Err(InvalidConfiguration::Refused(Refusal::Problems { file, problems }).into());
-        }
+        ensure_no_worse(&settings, &changed)?;
         let change = Change {
             path,
             before,
@@ -134,8 +121,10 @@ impl Edit<'_> {
         if dry_run {
             return output::print(change);
         }
-        change.carry_out()?;
         let is_change = change.after != change.before;
+        if is_change {
+            configuration::replace(&change.after, context)?;
+        }
         output::print(change)?;
         if is_change {
             for step in next_steps(self.key, &settings, &changed, context) {
@@ -174,13 +163,6 @@ impl Edit<'_> {
             None => &after.defaults().ok()?.conda_root,
         };
         managed::prefix_of(&environment, &environment.prefix(root), context)
-    }
-}
-
-fn refused(error: EditError) -> anyhow::Error {
-    match error {
-        EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
-        other @ EditError::NoTable { .. } => anyhow!(other),
     }
 }
 
@@ -249,29 +231,6 @@ struct Change {
     after: String,
 }
 
-impl Change {
-    fn carry_out(&self) -> anyhow::Result<()> {
-        if self.after == self.before {
-            return Ok(());
-        }
-        let file = self.path.display();
-        // A link is the administrator's arrangement; what it leads to is what changes.
-        let path = self
-            .path
-            .canonicalize()
-            .with_context(|| format!("follow `{file}`"))?;
-        replace(&path, &self.after).map_err(|error| {
-            let cause = error.downcast_ref::<io::Error>();
-            if cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied) {
-                // Without the name of the temporary file, which says nothing to anybody.
-                anyhow!("write `{file}`: permission denied\nhint: {AS_ROOT}")
-            } else {
-                error.context(format!("write `{file}`"))
-            }
-        })
-    }
-}
-
 /// The lines that go and those that come. One key is one place: all lines before and after it stay.
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -296,18 +255,4 @@ impl fmt::Display for Change {
         }
         Ok(())
     }
-}
-
-/// Replaces a file by one of the same owner and mode, or leaves it as it is.
-fn replace(path: &Path, content: &str) -> anyhow::Result<()> {
-    let directory = path.parent().context("find its directory")?;
-    let old = path.metadata()?;
-    let mut file = NamedTempFile::with_prefix_in(".config.toml.", directory)?;
-    file.write_all(content.as_bytes())?;
-    let mode = Permissions::from_mode(old.permissions().mode() & 0o7777);
-    file.as_file().set_permissions(mode)?;
-    std::os::unix::fs::fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }

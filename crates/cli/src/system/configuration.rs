@@ -10,7 +10,7 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Hardening, Refusal, Settings};
 use buildbot_conda_host::systemd::{STRICT_SYSTEMD, too_old_for_strict};
 
-use super::context::{Context, InvalidConfiguration};
+use super::context::{AS_ROOT, Context, InvalidConfiguration};
 use super::files;
 
 /// Refuses settings that have a problem, or need more than this host has.
@@ -49,20 +49,37 @@ pub(crate) fn with_key(
     context: &Context,
 ) -> anyhow::Result<String> {
     let file = context.configuration().to_string_lossy().into_owned();
-    let after = edit::set(&file, text, reference, key, value).map_err(|error| match error {
+    let after = edit::set(&file, text, reference, key, value).map_err(refused)?;
+    ensure_no_worse(&context.settings_from(text), &context.settings_from(&after))?;
+    Ok(after)
+}
+
+/// Why a key was not changed.
+pub(crate) fn refused(error: EditError) -> anyhow::Error {
+    match error {
         EditError::Refused(refusal) => InvalidConfiguration::Refused(refusal).into(),
         other @ EditError::NoTable { .. } => anyhow!(other),
-    })?;
-    let before = context.settings_from(text);
-    let mut problems = context.settings_from(&after).problems().to_vec();
+    }
+}
+
+/// Refuses settings with problems that there were not before.
+pub(crate) fn ensure_no_worse(
+    before: &Settings,
+    after: &Settings,
+) -> Result<(), InvalidConfiguration> {
+    let mut problems = after.problems().to_vec();
     problems.retain(|new| {
         let known = before.problems();
         known.iter().all(|old| old.reason != new.reason)
     });
     if problems.is_empty() {
-        return Ok(after);
+        return Ok(());
     }
-    Err(InvalidConfiguration::Refused(Refusal::Problems { file, problems }).into())
+    let file = after.file().to_owned();
+    Err(InvalidConfiguration::Refused(Refusal::Problems {
+        file,
+        problems,
+    }))
 }
 
 /// Puts a text in the place of the configuration, which keeps its owner and mode.
@@ -82,7 +99,7 @@ pub(crate) fn replace(text: &str, context: &Context) -> anyhow::Result<()> {
         let cause = error.downcast_ref::<io::Error>();
         if cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied) {
             // Without the name of the temporary file, which says nothing to anybody.
-            anyhow!("write `{file}`: permission denied\nhint: try again with `sudo`")
+            anyhow!("write `{file}`: permission denied\nhint: {AS_ROOT}")
         } else {
             error
         }
