@@ -106,9 +106,9 @@ enum Verb {
     /// Create a worker from the line that `invite` has printed
     Join(farm::JoinArguments),
     /// Revoke the access of a worker, or an invitation
-    Revoke(farm::RevokeArguments),
+    Revoke(farm::WorkerArguments),
     /// Change the password of a worker
-    Rotate(farm::RotateArguments),
+    Rotate(farm::WorkerArguments),
     /// Publish the web pages of a master through nginx or Caddy
     #[command(subcommand)]
     Web(web::Verb),

@@ -16,16 +16,32 @@ mod upkeep;
 
 pub(crate) use invite::{Arguments as InviteArguments, run as invite};
 pub(crate) use join::{Arguments as JoinArguments, refuse_line, run as join};
-pub(crate) use revoke::{Arguments as RevokeArguments, run as revoke};
-pub(crate) use rotate::{Arguments as RotateArguments, run as rotate};
+pub(crate) use revoke::run as revoke;
+pub(crate) use rotate::run as rotate;
 pub(crate) use upkeep::run as upkeep;
 
 use anyhow::{bail, ensure};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Settings};
+use buildbot_conda_core::starter::WorkerName;
+use clap::Args;
 
 use crate::system::context::Context;
 use crate::system::record::{Noted as _, Record};
+
+/// A worker that a master knows.
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArguments {
+    /// The worker's name at the master
+    #[arg(value_name = "NAME")]
+    name: WorkerName,
+    /// The master, if this host has several
+    #[arg(long, value_name = "REF")]
+    master: Option<InstanceRef>,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
 
 /// The master that is meant: the given one, or the plain one, or the only one. Its workers have passwords of their own,
 /// which it reads as data.

@@ -3,30 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::WorkerName;
-use clap::Args;
 
-use super::invitations;
+use super::{WorkerArguments, invitations};
 use crate::plan::naming::{self, Workers};
 use crate::plan::{self, Plan, UnitStep};
 use crate::system::context::Context;
 
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The worker's name at the master
-    #[arg(value_name = "NAME")]
-    name: WorkerName,
-    /// The master, if this host has several
-    #[arg(long, value_name = "REF")]
-    master: Option<InstanceRef>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = &arguments.name;

@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_core::invitation::Invitation;
-use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::{WORKER_CREDENTIAL, WorkerName};
-use clap::Args;
 
-use super::{door, invitations, openssl};
+use super::{WorkerArguments, door, invitations, openssl};
 use crate::output;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep, naming};
 use crate::system::context::Context;
@@ -21,20 +19,7 @@ use crate::system::values::Mode;
 /// How long a line for another host can be used.
 const TTL: Duration = Duration::from_hours(24);
 
-#[derive(Debug, Args)]
-pub(crate) struct Arguments {
-    /// The worker's name at the master
-    #[arg(value_name = "NAME")]
-    name: WorkerName,
-    /// The master, if this host has several
-    #[arg(long, value_name = "REF")]
-    master: Option<InstanceRef>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-}
-
-pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Result<ExitCode> {
     let plan = || plan(arguments, context);
     let carried_out = plan::show_or_carry_out("rotate", arguments.dry_run, context, plan)?;
     let Some(invitation) = carried_out else {
@@ -51,7 +36,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     output::print(invitation.line())
 }
 
-fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Option<Invitation>)> {
+fn plan(
+    arguments: &WorkerArguments,
+    context: &Context,
+) -> anyhow::Result<(Plan, Option<Invitation>)> {
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = arguments.name.as_str();
