@@ -79,7 +79,8 @@ pub(crate) fn fill(
 ) -> anyhow::Result<()> {
     let input = serde_json::to_string(contents).context("write the contents of a directory")?;
     let user = &identity.user;
-    as_user::call(
+    as_user::call_within(
+        as_user::FILES,
         user.as_str(),
         identity.group(),
         &["fill"],
@@ -101,7 +102,8 @@ pub(crate) fn clear(identity: &Identity, directory: &Path, keep: bool) -> anyhow
         &["clear"]
     };
     let user = &identity.user;
-    as_user::call(user.as_str(), identity.group(), words, directory, "")
+    let (name, group) = (user.as_str(), identity.group());
+    as_user::call_within(as_user::FILES, name, group, words, directory, "")
         .map(drop)
         .with_context(|| format!("clear `{}` as `{user}`", directory.display()))
 }

@@ -55,7 +55,7 @@ pub(crate) fn ask(
         return look(&path, question);
     }
     let input = serde_json::to_string(question).context("write a question")?;
-    let said = as_user::call(owner, None, &["look"], &path, &input)
+    let said = as_user::call_within(as_user::FILES, owner, None, &["look"], &path, &input)
         .with_context(|| format!("look at `{directory}` as `{owner}`"))?;
     serde_json::from_str(&said)
         .with_context(|| format!("look at `{directory}` as `{owner}`: no answer comes"))

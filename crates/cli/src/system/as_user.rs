@@ -37,8 +37,11 @@ use crate::system::context::{AS_ROOT, Context};
 
 /// Bytes that root takes from each stream.
 const MOST_SAID: usize = 8 << 20;
-/// What a look at some files, or a change of them, may take: the largest environment is verified within it.
-const SHORT: Duration = Duration::from_mins(15);
+/// What a look at one file, or a change of it, may take. Root may hold the lock of a plan meanwhile, and whoever stops the
+/// process keeps root from everything else for as long.
+const MOMENT: Duration = Duration::from_mins(2);
+/// What a look at many files, or a change of them, may take: the largest environment is verified within it.
+pub(crate) const FILES: Duration = Duration::from_mins(15);
 /// What a backup of a large database, or an environment over a slow line, may take.
 pub(crate) const LONG: Duration = Duration::from_hours(24);
 /// How long systemd lets a command end by itself before it kills it, in seconds.
@@ -149,7 +152,7 @@ pub(crate) fn ask(
     answer(Job::of(instance, limit)?, words, Input::Empty)
 }
 
-/// Calls `service make WORDS -- PATH` as `user`, and gives its standard output.
+/// Calls `service make WORDS -- PATH` as `user`, about one file, and gives its standard output.
 pub(crate) fn call(
     user: &str,
     group: Option<&str>,
@@ -157,7 +160,7 @@ pub(crate) fn call(
     path: &Path,
     input: &str,
 ) -> anyhow::Result<String> {
-    call_within(SHORT, user, group, words, path, input)
+    call_within(MOMENT, user, group, words, path, input)
 }
 
 /// As [`call`], for what takes longer.
@@ -181,7 +184,7 @@ pub(crate) fn call_with(
     path: &Path,
     input: OwnedFd,
 ) -> anyhow::Result<String> {
-    let job = Job::in_session(find_user(user)?, group, SHORT);
+    let job = Job::in_session(find_user(user)?, group, MOMENT);
     make(job, words, path, Input::Handed(input.into()))
 }
 
