@@ -119,6 +119,18 @@ fn build_with(workspace: &Path, target: Target, programs: Option<&Path>) -> Resu
     pack(workspace, target, &cargo_deb, PACKED_CRATES[0], &epoch)
 }
 
+/// Compile what is packed, and return the directory of the programs.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn programs(workspace: &Path) -> Result<PathBuf> {
+    let target = Target::Here;
+    prepare(workspace, target)?;
+    compile(workspace, target, &source_date_epoch(workspace)?, None)?;
+    Ok(release_directory(workspace, target))
+}
+
 /// Sees to what every build needs.
 fn prepare(workspace: &Path, target: Target) -> Result<()> {
     prerequisites::for_package(target)?;
