@@ -199,6 +199,15 @@ const ROWS: &[Row] = &[
         ],
     ),
     by_test(
+        "root-directory-of-others",
+        "root calls a command with `--root` and a tree in which others can write, so that it plays the service user itself",
+        "it runs nothing from an environment or a directory that others than root can write",
+        [
+            "crates/cli/src/system/activation.rs",
+            "root_runs_nothing_that_others_can_write_whatever_plays_the_service_user",
+        ],
+    ),
+    by_test(
         "restore-through-a-link",
         "the path of a backup that root restores leads to `/etc/shadow` by a link in a directory of the service user",
         "root opens nothing that the user can have chosen, and hands over nothing that does not begin as a backup",
@@ -259,6 +268,69 @@ const ROWS: &[Row] = &[
         [
             "crates/cli/src/system/status_file.rs",
             "nothing_in_it_steers_a_terminal",
+        ],
+    ),
+    by_test(
+        "journal-that-steers-a-terminal",
+        "a build prints characters that turn or hide text into the journal, which root reads with `logs`",
+        "they are shown as escapes, and only the colors of `journalctl` are passed on",
+        [
+            "crates/cli/src/logs.rs",
+            "colors_stay_and_nothing_else_is_obeyed",
+        ],
+    ),
+    by_test(
+        "key-of-the-web-server",
+        "the account of a master writes directives of nginx into `web.secret`, which `web expose` copies into the site file",
+        "only letters and digits are copied; anything else is replaced by a new key",
+        [
+            "crates/cli/tests/it/web.rs",
+            "a_key_that_the_masters_account_has_written_is_in_no_site_file_unless_it_is_a_plain_one",
+        ],
+    ),
+    by_test(
+        "certificate-of-others",
+        "the certificate or key for `web expose` is in a directory of a user, who replaces it by a link",
+        "refused, with the directory",
+        [
+            "crates/cli/src/web/expose.rs",
+            "a_certificate_in_a_place_of_others_is_refused",
+        ],
+    ),
+    by_test(
+        "endless-answer",
+        "a master, or whoever has its port, or a host that a worker joins, answers slowly or without end",
+        "an answer has a time limit as a whole and a size limit, and `^C` ends it",
+        [
+            "crates/cli/src/system/requests.rs",
+            "an_answer_that_does_not_end_is_given_up",
+        ],
+    ),
+    by_test(
+        "endless-backup",
+        "the account of a master hands over a backup that grows while root copies it with `backup --to`",
+        "root copies as many bytes as the file had, for which it has found room",
+        [
+            "crates/cli/src/backup.rs",
+            "a_copy_is_as_long_as_the_file_said_that_it_is",
+        ],
+    ),
+    by_test(
+        "links-beside-a-status",
+        "files of the runner that root reads as data, such as `attached.json`, are links, pipes or too large",
+        "they count as missing",
+        [
+            "crates/cli/src/system/foreign_file.rs",
+            "links_pipes_and_what_is_too_large_are_not_read",
+        ],
+    ),
+    by_test(
+        "links-in-a-profile",
+        "a file of a profile in a person's directory is a link to a file that only root can read",
+        "`host` follows no link in a profile",
+        [
+            "crates/cli/tests/it/host.rs",
+            "no_file_of_a_profile_is_read_through_a_link",
         ],
     ),
     by_test(
