@@ -18,7 +18,7 @@ pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
     ),
     (
         "Workers on other hosts",
-        &["invite", "join", "revoke", "rotate"],
+        &["invite", "join", "revoke", "rotate", "convert"],
     ),
     ("Operate", &["drain", "run", "web", "recover"]),
     ("Configure", &["set", "unset", "check", "show"]),

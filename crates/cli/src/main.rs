@@ -109,6 +109,8 @@ enum Verb {
     Revoke(farm::WorkerArguments),
     /// Change the password of a worker
     Rotate(farm::WorkerArguments),
+    /// Move the workers of an older `master.cfg` to `workers.toml`
+    Convert(farm::ConvertArguments),
     /// Publish the web pages of a master through nginx or Caddy
     #[command(subcommand)]
     Web(web::Verb),
@@ -228,6 +230,7 @@ fn main() -> ExitCode {
         Verb::Join(arguments) => farm::join(&arguments, &context),
         Verb::Revoke(arguments) => farm::revoke(&arguments, &context),
         Verb::Rotate(arguments) => farm::rotate(&arguments, &context),
+        Verb::Convert(arguments) => farm::convert(&arguments, &context),
         Verb::Web(verb) => web::run(&verb, &context),
         Verb::Recover(arguments) => recover::run(&arguments, &context),
         Verb::Adopt(arguments) => adopt::run(&arguments, &context),

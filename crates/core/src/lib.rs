@@ -19,6 +19,8 @@ pub mod foreign_text;
 #[cfg(feature = "render")]
 pub mod invitation;
 pub mod limits;
+#[cfg(feature = "render")]
+pub mod listed;
 pub mod names;
 pub mod notify;
 pub mod paths;

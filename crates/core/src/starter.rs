@@ -12,6 +12,7 @@ use crate::template::render;
 
 const WORKER: &str = include_str!("../templates/worker.tac.tera");
 const MASTER: &str = include_str!("../templates/master.cfg.tera");
+const WORKERS: &str = include_str!("../templates/workers.cfg.tera");
 
 /// Name of the credential by which a worker gets its password.
 pub const WORKER_CREDENTIAL: &str = "password";
@@ -306,12 +307,13 @@ pub fn worker_tac(start: &WorkerStart) -> String {
     render(WORKER, &context)
 }
 
-/// The table of workers of a new master, which knows one.
-pub fn worker_table(worker: &WorkerName) -> String {
-    format!(
-        "# The workers of this master; `master.cfg` says what can stand here.\n\n[{}]\n",
-        worker.as_str()
-    )
+/// The table of workers of a master that knows these.
+pub fn worker_table<'a>(workers: impl IntoIterator<Item = &'a WorkerName>) -> String {
+    let tables = workers
+        .into_iter()
+        .map(|worker| worker_lines(worker, &Details::default()));
+    let tables: String = tables.collect();
+    format!("# The workers of this master; `master.cfg` says what can stand here.\n\n{tables}")
 }
 
 /// The lines of one in it.
@@ -349,14 +351,22 @@ pub fn master_cfg(start: &MasterStart) -> String {
     context.insert("socket", &socket);
     context.insert("user", &python(LOGIN));
     context.insert("credential", LOGIN_CREDENTIAL);
-    // What has to be said so that it is this master.
-    let master = match start.reference.name {
-        None => String::new(),
-        Some(_) => format!(" --master {}", start.reference),
-    };
-    context.insert("master", &master);
+    context.insert("workers", workers(&start.reference).trim_end());
     context.insert("exposure", crate::web::exposure().trim_end());
     render(MASTER, &context)
+}
+
+/// The lines of a `master.cfg` that read [`WORKER_TABLE`] and [`PASSWORDS`]. They use the modules `os` and `tomllib`,
+/// `worker` of `buildbot.plugins`, and the master's directory as `HERE`.
+pub fn workers(reference: &InstanceRef) -> String {
+    let mut context = Context::new();
+    // What has to be said so that it is this master.
+    let master = match reference.name {
+        None => String::new(),
+        Some(_) => format!(" --master {reference}"),
+    };
+    context.insert("master", &master);
+    render(WORKERS, &context)
 }
 
 fn context(reference: &InstanceRef) -> Context {
@@ -543,6 +553,22 @@ mod tests {
             text,
             include_str!("../../launcher/runner_tests/starter-master.cfg"),
             "the starter has changed; this is it now:\n{text}"
+        );
+    }
+
+    /// As above.
+    #[test]
+    fn a_worker_with_slots_is_the_one_that_is_tried_with_real_buildbots() {
+        let text = worker_tac(&WorkerStart {
+            reference: "worker".parse().unwrap(),
+            name: "gpu".parse().unwrap(),
+            way: Way::Socket(paths::worker_socket(&"master".parse().unwrap())),
+            slots: Some(200),
+        });
+        assert_eq!(
+            text,
+            include_str!("../../launcher/runner_tests/starter-slots.tac"),
+            "it has changed; this is it now:\n{text}"
         );
     }
 

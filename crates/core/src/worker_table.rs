@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn that_of_a_new_master_is_one() {
-        let text = crate::starter::worker_table(&"worker".parse().unwrap());
+        let text = crate::starter::worker_table([&"worker".parse().unwrap()]);
         let table = read(&text).unwrap();
         assert!(table.contains("worker") && table.document.len() == 1);
     }

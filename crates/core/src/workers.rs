@@ -41,8 +41,9 @@ pub fn find(text: &str) -> Option<WorkerList<'_>> {
     })?;
     let (above, below) = (&text[..list.brackets.start], &text[list.brackets.end..]);
     let (above, _) = above.rsplit_once(VARIABLE)?;
-    let is_used = mentions(below).count() > 0;
-    let is_plain = !mentions(above).chain(mentions(below)).any(changes);
+    let is_used = mentions(below, VARIABLE).count() > 0;
+    let mut all = mentions(above, VARIABLE).chain(mentions(below, VARIABLE));
+    let is_plain = !all.any(changes);
     let mut names: Vec<&str> = list.names().collect();
     names.sort_unstable();
     let count = names.len();
@@ -97,16 +98,18 @@ fn read(text: &str, start: usize) -> Option<WorkerList<'_>> {
     }
 }
 
-/// What stands before the variable's name on its line, and what after it, wherever it is mentioned
-/// outside of lines that are comments.
-fn mentions(text: &str) -> impl Iterator<Item = (&str, &str)> {
+/// What stands before a name on its line, and what after it, wherever it is mentioned outside of lines that are comments.
+pub(crate) fn mentions<'a>(
+    text: &'a str,
+    name: &'a str,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
     let is_part = |character: char| character.is_alphanumeric() || character == '_';
     let code = text
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'));
     code.flat_map(move |line| {
-        line.match_indices(VARIABLE).filter_map(move |(at, _)| {
-            let (before, after) = (&line[..at], &line[at + VARIABLE.len()..]);
+        line.match_indices(name).filter_map(move |(at, _)| {
+            let (before, after) = (&line[..at], &line[at + name.len()..]);
             let is_whole = !before.ends_with(is_part) && !after.starts_with(is_part);
             is_whole.then_some((before, after))
         })
@@ -122,11 +125,21 @@ fn changes((before, after): (&str, &str)) -> bool {
         || after.starts_with(":=")
 }
 
-impl WorkerList<'_> {
+impl<'a> WorkerList<'a> {
     /// The names in their order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let bare = |literal: &Range<usize>| &self.text[literal.start + 1..literal.end - 1];
+    pub fn names(&self) -> impl Iterator<Item = &'a str> {
+        let text = self.text;
+        let bare = move |literal: &Range<usize>| &text[literal.start + 1..literal.end - 1];
         self.literals.iter().map(bare)
+    }
+
+    /// From the variable's name to behind the end of the line of `]`.
+    pub(crate) fn statement(&self) -> Range<usize> {
+        let above = &self.text[..self.brackets.start];
+        let start = above.rfind('\n').map_or(0, |found| found + 1);
+        let below = &self.text[self.brackets.end..];
+        let length = below.find('\n').map_or(below.len(), |found| found + 1);
+        start..self.brackets.end + length
     }
 
     /// Whether a name is there.

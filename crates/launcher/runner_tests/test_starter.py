@@ -3,11 +3,15 @@ it takes. The command line's own tests see to it that this file is what it write
 
 import http.cookiejar
 import json
+import os
 import signal
 import time
 import urllib.request
 
 from instances import HERE, free_port, wait_until
+
+# Buildbot's own worker, inside of the master.
+JANITOR = "__Janitor"
 
 WORKER_TAC = """
 import os
@@ -177,3 +181,91 @@ def test_workers_are_read_at_every_reload_with_a_password_each(python, make, tmp
     last = worker("gpu-3", "second")
     last.wait_status("^connected to .* as gpu-3$", patience=60)
     assert last.stop() == 0 and first.stop() == 0 and master.stop() == 0
+
+
+def test_workers_of_an_older_starter_move_to_the_table_by_a_reload_and_stay_connected(python, make, tmp_path):
+    master = make.master(python)
+    (tmp_path / "worker-password").write_text("shared\n")
+    master.pb, master.www = free_port(), free_port()
+
+    def configure(name):
+        text = (HERE / name).read_text()
+        text = text.replace("9990", str(master.pb)).replace("8010", str(master.www))
+        (master.directory / "master.cfg").write_text(text)
+
+    configure("older-master.cfg")
+    master.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).ready()
+
+    def worker(name, password):
+        made = make.worker(python, master, password=password)
+        tac = made.directory / "buildbot.tac"
+        tac.write_text(tac.read_text().replace("'w1'", repr(name)))
+        return made.start()
+
+    before = worker("worker", "shared")
+    before.attached()
+    (master.directory / "passwords").mkdir()
+    for name in ("worker", "gpu"):
+        (master.directory / "passwords" / name).write_text("shared\n")
+    (master.directory / "workers.toml").write_text("[worker]\n[gpu]\n")
+    configure("converted-master.cfg")
+    master.signal(signal.SIGHUP)
+    master.wait_log("configuration update complete")
+    # Each can have a password of its own from now on, and further ones come without a restart.
+    (master.directory / "passwords" / "gpu").write_text("own\n")
+    master.signal(signal.SIGHUP)
+    wait_until(lambda: master.log().count("configuration update complete") == 2, master.tell)
+    make.directory = tmp_path / "further"
+    further = worker("gpu", "own")
+    further.attached()
+    assert before.log().count("worker is ready") == 1, before.log()
+    names = {found["name"] for found in master.rest("workers")["workers"] if found["configured_on"]}
+    assert names - {JANITOR} == {"gpu", "worker"}
+    for one in (further, before, master):
+        assert one.stop() == 0
+
+
+SLOTS = 200
+
+
+def seconds_of_processor(*instances):
+    """What the processes have used so far, of user and system time."""
+    used = 0
+    for instance in instances:
+        with open("/proc/%d/stat" % instance.process.pid) as file:
+            used += sum(map(int, file.read().rpartition(")")[2].split()[11:13]))
+    return used / os.sysconf("SC_CLK_TCK")
+
+
+def test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their_master(both_pythons, make, tmp_path):
+    _, python = both_pythons
+    master, socket = starter(python, make, tmp_path)
+    (master.directory / "workers.toml").write_text("[worker]\n[gpu]\nslots = %d\n" % SLOTS)
+    (master.directory / "passwords" / "gpu").write_text("second\n")
+    master.signal(signal.SIGHUP)
+    master.wait_log("configuration update complete")
+    (tmp_path / "password").write_text("second\n")
+    worker = make(python, "worker")
+    tac = (HERE / "starter-slots.tac").read_text().replace("/run/buildbot-conda/master/workers", str(socket))
+    (worker.directory / "buildbot.tac").write_text(tac)
+    worker.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).ready()
+
+    def all_connected():
+        status = worker.status_file()["worker"]
+        return status["connection"] == "connected" and "%d of %d workers" % (SLOTS, SLOTS) in status["message"]
+
+    wait_until(all_connected, worker.tell)
+    assert master.stop() == 0
+    wait_until(lambda: not all_connected(), worker.tell)
+    used, begun = seconds_of_processor(worker), time.monotonic()
+    master.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).ready()
+    wait_until(all_connected, worker.tell)
+    took = time.monotonic() - begun
+    used = seconds_of_processor(worker, master) - used
+    print("all attached after %.1f s, %.1f s of processor" % (took, used))
+    # How long it takes is up to what else the machine does, and `cargo xtask bench farm` measures it; nobody waits for long
+    # where there is nothing to do.
+    assert used < 30 and took < 10 + 5 * used, (took, used)
+    known = master.rest("workers?limit=1000")["workers"]
+    assert sum(bool(found["connected_to"]) for found in known if found["name"] != JANITOR) == SLOTS
+    assert worker.stop() == 0 and master.stop() == 0

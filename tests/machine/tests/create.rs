@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
     MASTER, MASTER_UNIT, Machine, Outcome, Output, PREFIX, Release, Rest, Unit, WORKER_UNIT,
     attack, installed, on_each_release,
@@ -85,6 +85,8 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let list = call(&machine, &["list"])?.succeeded()?;
     ensure!(list.stdout.matches(" active ").count() == 4, "{list}");
 
+    an_older_master_is_converted_or_left_as_it_was(&machine)?;
+
     // One whose master is down is no failure; it is known when the master comes.
     Unit::master(&machine).succeed("stop")?;
     let later = call(&machine, &["create", "worker", "later"])?.succeeded()?;
@@ -129,6 +131,82 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
             .all(|line| expected.iter().any(|word| line.contains(word)) || !line.contains('/')),
         "{more:#?}\n{talk}"
     );
+    Ok(())
+}
+
+/// What the second master of the scenario was before its workers were data: names in its configuration, and one password
+/// for all, which its worker shares.
+fn make_older(machine: &Machine) -> Outcome {
+    let file = "/srv/nightly/master.cfg";
+    let text = machine.read_file(file)?;
+    let above = text
+        .find("def password(")
+        .context("find the lines of workers")?;
+    let below = text.find("hello = ").context("find what is below them")?;
+    let lines = "WORKERS = [\"worker\"]\nc[\"workers\"] = [worker.Worker(name, secret(\"worker-password\")) for name in \
+                 WORKERS]\n";
+    let older = format!("{}{lines}{}", &text[..above], &text[below..]);
+    machine.write_file(file, &older, "0600", "bb")?;
+    let credential = "credentials.worker-password";
+    let words = [
+        "set",
+        "master@nightly",
+        credential,
+        "password-of-first-worker-nightly",
+    ];
+    call(machine, &words)?.succeeded()?;
+    machine
+        .shell(
+            "rm -r /srv/nightly/workers.toml /srv/nightly/passwords; \
+             sed -i 's/,\"worker_credential\":[^}]*//' /var/lib/buildbot-conda/created/master@nightly.json; \
+             systemctl daemon-reload; systemctl restart buildbot-master@nightly",
+        )?
+        .succeeded()?;
+    Rest::at(machine, 8011).wait_for_worker("worker", SOON)
+}
+
+fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome {
+    make_older(machine)?;
+    let rest = Rest::at(machine, 8011);
+    let night = Unit::named(machine, "buildbot-worker@night.service");
+    let process = night.main_pid()?;
+    let convert = ["convert", "master@nightly"];
+    let file = "/srv/nightly/master.cfg";
+    let older = machine.read_file(file)?;
+
+    // What the master does not take is taken back.
+    let strange =
+        format!("{older}\nassert not os.path.exists(os.path.join(HERE, \"workers.toml\"))\n");
+    machine.write_file(file, &strange, "0600", "bb")?;
+    let before = state(machine)?;
+    let talk = call(machine, &convert)?;
+    ensure!(
+        talk.status == 1
+            && talk.stderr.contains("does not take its configuration")
+            && talk.stderr.contains("everything is as it was before"),
+        "{talk}"
+    );
+    ensure_same_but_databases(machine, &before, &talk)?;
+    machine.write_file(file, &older, "0600", "bb")?;
+
+    let talk = call(machine, &convert)?.succeeded()?;
+    ensure!(rest.worker_connected("worker")?, "{talk}");
+    let modes = machine.shell(
+        "cd /srv/nightly; stat -c '%a %U' passwords passwords/worker workers.toml master.cfg.replaced \
+         /etc/buildbot-conda/credentials/password-of-worker-night",
+    )?;
+    ensure!(
+        modes.stdout == "700 bb\n600 bb\n600 bb\n600 bb\n600 root\n",
+        "{modes}"
+    );
+    let again = call(machine, &convert)?.succeeded()?;
+    ensure!(again.stderr.contains("already"), "{again}");
+    // From here on it is as one that was made today.
+    ensure!(night.main_pid()? == process, "nobody was restarted");
+    call(machine, &["rotate", "worker", "--master", "master@nightly"])?.succeeded()?;
+    rest.wait_for_worker("worker", SOON)?;
+    let build = rest.wait_for_build(rest.force("hello", &[])?, BUILT)?;
+    ensure!(build.results == 0, "{build:?}");
     Ok(())
 }
 
@@ -364,7 +442,8 @@ fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> 
     let without = |text: &str| -> Vec<String> {
         let lines = text
             .lines()
-            .filter(|line| !line.contains("home/bb/master/") && !line.contains("/bytecode/"));
+            .filter(|line| !line.contains("home/bb/master/") && !line.contains("/bytecode/"))
+            .filter(|line| !line.contains("srv/nightly/state.sqlite"));
         lines.map(str::to_owned).collect()
     };
     let now = without(&state(machine)?);

@@ -214,7 +214,7 @@ fn files(start: &MasterStart, worker: &WorkerName, secrets: &Secrets) -> Vec<Mad
     };
     vec![
         made("master.cfg", starter::master_cfg(start)),
-        made(WORKER_TABLE, starter::worker_table(worker)),
+        made(WORKER_TABLE, starter::worker_table([worker])),
         made(
             &format!("{PASSWORDS}/{}", worker.as_str()),
             format!("{}\n", secrets.worker_password),

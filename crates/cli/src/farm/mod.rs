@@ -3,8 +3,9 @@
 //!
 //! `door` is how a master is opened to the network, with a certificate of this host's own authority (`openssl`). The line
 //! itself is `buildbot_conda_core::invitation`. Who was invited is noted in `invitations`; `upkeep` revokes what was not
-//! used in its time, and renews certificates.
+//! used in its time, and renews certificates. `convert` has an older master read its workers as all of these need it.
 
+mod convert;
 mod door;
 mod invitations;
 mod invite;
@@ -14,6 +15,7 @@ mod revoke;
 mod rotate;
 mod upkeep;
 
+pub(crate) use convert::{Arguments as ConvertArguments, run as convert};
 pub(crate) use invite::{Arguments as InviteArguments, run as invite};
 pub(crate) use join::{Arguments as JoinArguments, refuse_line, run as join};
 pub(crate) use revoke::run as revoke;
@@ -43,38 +45,53 @@ pub(crate) struct WorkerArguments {
     dry_run: bool,
 }
 
-/// The master that is meant: the given one, or the plain one, or the only one. Its workers have passwords of their own,
-/// which it reads as data.
+/// The master that is meant: the given one, or the plain one, or the only one, with what is noted of it.
+fn choose<'a>(
+    given: Option<&InstanceRef>,
+    settings: &'a Settings,
+    context: &Context,
+) -> anyhow::Result<(&'a Instance, Record)> {
+    let masters = settings.instances();
+    let masters = masters.filter(|instance| instance.reference.role == Role::Master);
+    let noted = |master: &'a Instance| Some((master, Record::read(&master.reference, context)?));
+    let mut candidates: Vec<(&Instance, Record)> = match given {
+        Some(given) => {
+            let Some(master) = masters.into_iter().find(|one| one.reference == *given) else {
+                bail!("the configuration has no master `{given}`");
+            };
+            let Some(found) = noted(master) else {
+                bail!("`{given}` was not made by `buildbot-conda create master`");
+            };
+            vec![found]
+        }
+        None => masters.filter_map(noted).collect(),
+    };
+    if candidates
+        .iter()
+        .any(|(one, _)| one.reference.name.is_none())
+    {
+        candidates.retain(|(one, _)| one.reference.name.is_none());
+    }
+    match (candidates.pop(), candidates.is_empty()) {
+        (Some(found), true) => Ok(found),
+        (None, _) => bail!(
+            "this host has no master that `buildbot-conda create master` made\nhint: make one"
+        ),
+        (Some(_), false) => bail!("several masters are here\nhint: name one of them"),
+    }
+}
+
+/// The master that is meant by `--master`. Its workers have passwords of their own, which it reads as data.
 fn master<'a>(
     given: Option<&InstanceRef>,
     settings: &'a Settings,
     context: &Context,
 ) -> anyhow::Result<&'a Instance> {
-    let masters = settings.instances();
-    let masters = masters.filter(|instance| instance.reference.role == Role::Master);
-    let made = |instance: &&Instance| Record::read(&instance.reference, context).is_some();
-    let mut candidates: Vec<&Instance> = match given {
-        Some(given) => masters.filter(|one| one.reference == *given).collect(),
-        None => masters.filter(made).collect(),
-    };
-    if candidates.iter().any(|one| one.reference.name.is_none()) {
-        candidates.retain(|one| one.reference.name.is_none());
-    }
-    let [master] = candidates[..] else {
-        match (given, candidates.len()) {
-            (Some(given), _) => bail!("the configuration has no master `{given}`"),
-            (None, 0) => bail!(
-                "this host has no master that `buildbot-conda create master` made\nhint: make one"
-            ),
-            (None, _) => bail!("several masters are here\nhint: name one with `--master REF`"),
-        }
-    };
-    let record = Record::read(&master.reference, context);
+    let (master, record) = choose(given, settings, context)?;
     ensure!(
-        record.is_some_and(|record| record.worker_credential.is_some()),
-        "the workers of `{}` share one password, or have theirs in its `master.cfg`\n\
-         hint: only a master whose `master.cfg` reads its workers from `workers.toml`, as `buildbot-conda create master` \
-         makes it, takes workers by invitation",
+        record.worker_credential.is_some(),
+        "the workers of `{0}` are in its `master.cfg`, and those of other hosts are invited by a master that has them in \
+         `workers.toml`\nhint: `buildbot-conda convert {0}` moves them there",
         master.reference
     );
     Ok(master)

@@ -23,7 +23,7 @@ pub(crate) struct Text {
 }
 
 /// A file of a directory becomes `after`, none where that is nothing. One that is neither that nor `before` is kept
-/// beside it, and with `keep` so is `before`.
+/// beside it, and with `keep` so is `before`. The directory itself is made where it is missing, and goes if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Put {
     #[serde(flatten)]
@@ -58,6 +58,13 @@ impl fmt::Display for Put {
         };
         let (user, place) = (&self.identity.user, harmless(&place.display().to_string()));
         match &self.after {
+            Some(text) if is_itself && self.before.is_none() => {
+                write!(
+                    formatter,
+                    "as `{user}`, create `{place}`, mode {}",
+                    text.mode
+                )
+            }
             Some(text) if is_itself => {
                 write!(
                     formatter,
@@ -71,6 +78,9 @@ impl fmt::Display for Put {
                     "as `{user}`, write `{place}`, mode {}",
                     text.mode
                 )
+            }
+            None if is_itself => {
+                write!(formatter, "as `{user}`, remove `{place}` if it is empty")
             }
             None => write!(formatter, "as `{user}`, remove `{place}`"),
         }
@@ -129,8 +139,11 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
 /// The directory itself has a mode alone.
 fn set_mode(directory: &Path, after: Option<&Text>) -> anyhow::Result<()> {
     let Some(after) = after else {
+        // One with something in it stays; so does one that somebody else has removed.
+        let _ = fs::remove_dir(directory);
         return Ok(());
     };
+    fs::create_dir_all(directory).with_context(|| format!("create `{}`", directory.display()))?;
     fs::set_permissions(directory, fs::Permissions::from_mode(after.mode.bits()))
         .with_context(|| format!("set the mode of `{}`", directory.display()))
 }

@@ -16,7 +16,7 @@ use rustix::fs::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::system::as_user;
-use crate::system::values::Identity;
+use crate::system::values::{Identity, Mode};
 
 /// Bytes; real ones have some thousands.
 const LARGEST: u64 = 1 << 20;
@@ -29,6 +29,9 @@ pub(crate) struct Seen {
     pub(crate) text: String,
     /// Whether the account can put another file in its place: file and directory are its own.
     pub(crate) is_own: bool,
+    /// The file itself, where a link leads to it.
+    pub(crate) file: PathBuf,
+    pub(crate) mode: Mode,
 }
 
 /// A name on its way into the list or out of it. The file becomes `after`, or where it is not
@@ -205,7 +208,14 @@ pub(crate) fn see(path: &Path) -> anyhow::Result<Option<Seen>> {
         let parent = real.parent().unwrap_or(Path::new("/"));
         let can_write = rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK).is_ok();
         let is_own = can_write && metadata.uid() == rustix::process::geteuid().as_raw();
-        Ok(Some(Seen { text, is_own }))
+        let mode = Mode::new(metadata.permissions().mode() & 0o7777);
+        let file = real;
+        Ok(Some(Seen {
+            text,
+            is_own,
+            file,
+            mode,
+        }))
     };
     seen().with_context(|| format!("read `{}`", path.display()))
 }

@@ -131,9 +131,18 @@ pub(crate) fn add(
     steps.extend(reloaded(master, (!is_as_wanted).then_some(edit), context)?);
     Ok(Naming {
         steps,
-        note: None,
+        note: matches!(workers, Workers::Listed).then(|| superseded(master)),
         is_named: true,
     })
+}
+
+/// What the administrator of an older starter is told while this program still changes its list.
+fn superseded(master: &Instance) -> String {
+    format!(
+        "the workers of `{0}` are in its `master.cfg`, which a later version of buildbot-conda does not change any more; \
+         `buildbot-conda convert {0}` moves them to `{WORKER_TABLE}`",
+        master.reference
+    )
 }
 
 /// Has `master` forget a worker. What it says otherwise is left to its owner.
@@ -218,7 +227,12 @@ pub(crate) fn password(master: &Instance, name: &str, context: &Context) -> Opti
 
 /// The text of a file in a master's directory, as its account sees it.
 pub(crate) fn text(master: &Instance, name: &str, context: &Context) -> Option<String> {
-    Some(look(master, &file_of(master, name, context), context)?.text)
+    Some(seen(master, name, context)?.text)
+}
+
+/// A file in a master's directory, as its account sees it.
+pub(crate) fn seen(master: &Instance, name: &str, context: &Context) -> Option<Seen> {
+    look(master, &file_of(master, name, context), context)
 }
 
 /// The password of a worker, in the file that its master reads it from.
@@ -229,19 +243,29 @@ pub(crate) fn put(
     after: Option<&String>,
     context: &Context,
 ) -> Step {
+    UserStep::Put(password_file(master, name, before, after, context)).into()
+}
+
+/// The file of [`put`].
+pub(crate) fn password_file(
+    master: &Instance,
+    name: &str,
+    before: Option<&String>,
+    after: Option<&String>,
+    context: &Context,
+) -> Put {
     let text = |password: &String| Text {
         text: format!("{password}\n"),
         mode: Mode::new(0o600),
     };
-    let put = Put {
+    Put {
         identity: Identity::of(master),
         directory: context.path(master.directory.as_str()),
         path: Path::new(PASSWORDS).join(name),
         before: before.map(text),
         after: after.map(text),
         keep: false,
-    };
-    UserStep::Put(put).into()
+    }
 }
 
 /// Whether a master on this host runs, so that a worker can be there at once.

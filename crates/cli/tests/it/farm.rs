@@ -144,8 +144,8 @@ fn an_invitation_needs_a_name_a_time_and_a_master_that_has_workers_as_data() {
             status 1
             stdout:
             stderr:
-            error: the workers of `master` share one password, or have theirs in its `master.cfg`
-            hint: only a master whose `master.cfg` reads its workers from `workers.toml`, as `buildbot-conda create master` makes it, takes workers by invitation
+            error: the workers of `master` are in its `master.cfg`, and those of other hosts are invited by a master that has them in `workers.toml`
+            hint: `buildbot-conda convert master` moves them there
         "#]],
     );
 }
@@ -388,6 +388,48 @@ fn without_a_terminal_the_line_comes_from_standard_input() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("the invitation of `gpu` ended "), "{said}");
+}
+
+#[test]
+fn a_line_can_be_had_by_ssh_and_what_keeps_it_is_shown() {
+    let host = Host::configured("[worker]\n");
+    let asked = host.beside("asked");
+    let answer = |text: &str| {
+        let script = format!(
+            "#!/bin/sh\nprintf '%s\\n' \"$@\" >'{}'\n{text}\n",
+            asked.display()
+        );
+        host.add_program("ssh", &script);
+    };
+    let words = ["join", "--worker-name", "gpu", "--dry-run", "--via"];
+    let run = |place: &str| host.run(&[&words[..], &[place]].concat());
+    // The line is taken, and leads to where nobody listens.
+    answer(&format!("echo welcome; echo '{}'", line("127.0.0.1:9")));
+    let said = run("ssh://ci.example.org");
+    assert!(
+        said.stderr
+            .starts_with("error: no TLS with the master at 127.0.0.1:9: "),
+        "{said}"
+    );
+    let words = std::fs::read_to_string(&asked).unwrap();
+    let (options, script) = words.split_once("ci.example.org\n").unwrap();
+    assert_eq!(options, "-T\n--\n");
+    assert!(script.contains("exec buildbot-conda invite gpu") && script.contains("sudo"));
+    answer("echo 'Permission denied' >&2; exit 255");
+    let said = run("ci.example.org");
+    let expect = "error: `ci.example.org` makes no invitation: Permission denied\n";
+    assert_eq!((said.status, said.stderr.as_str()), (Some(1), expect));
+    for place in ["ssh://", "", "-oProxyCommand=x", "ssh://-x"] {
+        let said = host.run(&[
+            "join",
+            "--worker-name",
+            "gpu",
+            "--dry-run",
+            &format!("--via={place}"),
+        ]);
+        assert_eq!(said.status, Some(1), "{said}");
+        assert!(said.stderr.contains("is not a host"), "{said}");
+    }
 }
 
 /// A TLS server with a certificate of its own. It is stopped when this is dropped.

@@ -1,5 +1,8 @@
 //! A master whose workers are data: how a worker gets into its table, with a password of its own, and out of it.
 
+use std::fmt::Write as _;
+use std::process::Command;
+
 use expect_test::expect;
 
 use super::{STARTER, check, host};
@@ -166,4 +169,54 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
         stderr:
     "#]],
     );
+}
+
+/// Seconds of processor that three plans of a further worker take where so many are there.
+fn seconds_beside(workers: usize) -> f64 {
+    let mut table = String::from("[worker]\n");
+    for number in 0..workers {
+        writeln!(table, "[w{number}]").unwrap();
+    }
+    let host = host_with_table(&table);
+    let mut text = host.read(CONFIGURATION);
+    for number in 0..workers {
+        write!(
+            text,
+            "[\"worker@w{number}\"]\ndirectory = \"/home/w{number}/worker\"\nuser = \"w{number}\"\n\
+             credentials = {{ password = \"password-of-worker-w{number}\" }}\n"
+        )
+        .unwrap();
+        let record = format!(
+            "{{\"master\":\"/run/buildbot-conda/master/workers\",\"worker\":\"w{number}\",\"instance\":\"master\"}}\n"
+        );
+        host.write(
+            &format!("var/lib/buildbot-conda/created/worker@w{number}.json"),
+            &record,
+        );
+    }
+    host.write(CONFIGURATION, &text);
+    let script = "for turn in 1 2 3; do \"$@\" >/dev/null || exit; done; times";
+    let output = Command::new("bash")
+        .args(["-c", script, "-", env!("CARGO_BIN_EXE_buildbot-conda")])
+        .args(["--root", &host.root()])
+        .args(CREATE)
+        .env("LC_ALL", "C")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    // User and system time of the children, such as `0m0.012s 0m0.003s`.
+    let times = String::from_utf8(output.stdout).unwrap();
+    let words = times.lines().last().unwrap().split_whitespace();
+    let seconds = words.map(|word| {
+        let (minutes, seconds) = word.trim_end_matches('s').split_once('m').unwrap();
+        minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+    });
+    seconds.sum()
+}
+
+#[test]
+fn a_further_worker_costs_no_more_than_in_proportion_to_those_that_are_there() {
+    let (few, many) = (seconds_beside(100), seconds_beside(400));
+    // Four times as much, and where each looks at each other, sixteen times.
+    assert!(many < 8.0 * few, "{few} s beside 100, {many} s beside 400");
 }

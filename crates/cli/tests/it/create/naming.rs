@@ -32,6 +32,7 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
             status 0
             stdout:
             # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
+            # the workers of `master` are in its `master.cfg`, which a later version of buildbot-conda does not change any more; `buildbot-conda convert master` moves them to `workers.toml`
             create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
             in `/etc/buildbot-conda/config.toml`:
                 worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
@@ -227,5 +228,139 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         remove `/var/lib/buildbot-conda/created/worker@gpu.json`
         stderr:
     "#]],
+    );
+}
+
+/// The workers of a master as the starter had them before, and two of them on this host.
+fn host_with_older_master() -> Host {
+    let host = host_with_master();
+    host.write(
+        "home/bb/master/master.cfg",
+        "import os\nc = {}\nWORKERS = [\"worker\", \"gpu\", \"far\"]\n\
+         c[\"workers\"] = [worker.Worker(name, secret(\"worker-password\")) for name in WORKERS]\n",
+    );
+    host.write(
+        CONFIGURATION,
+        "[master]\ndirectory = \"/home/bb/master\"\ncredentials = { worker-password = \"worker-password\" }\n\
+         [worker]\ndirectory = \"/srv/worker\"\ncredentials = { password = \"worker-password\" }\n\
+         [\"worker@gpu\"]\ndirectory = \"/srv/gpu\"\ncredentials = { password = \"own\" }\n",
+    );
+    host.write("etc/buildbot-conda/credentials/own", "x\n");
+    for (reference, name) in [("worker", "worker"), ("worker@gpu", "gpu")] {
+        host.write(
+            &format!("var/lib/buildbot-conda/created/{reference}.json"),
+            &format!(
+                "{{\"master\":\"localhost:9990\",\"worker\":\"{name}\",\"instance\":\"master\"}}\n"
+            ),
+        );
+    }
+    host
+}
+
+#[test]
+fn an_older_master_is_converted_with_a_credential_for_each_worker_that_shares_one() {
+    let host = host_with_older_master();
+    check(
+        &host,
+        &["convert", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            # `/home/bb/master/master.cfg` names the workers worker, gpu, far; it will read them from `workers.toml` and `passwords`, and they stay connected
+            write `/etc/buildbot-conda/credentials/password-of-worker`, mode 0600
+            in `/etc/buildbot-conda/config.toml`:
+                worker.credentials.password = "password-of-worker"
+            as `bb`, create `/home/bb/master/passwords`, mode 0700
+            as `bb`, write `/home/bb/master/passwords/worker`, mode 0600
+            as `bb`, write `/home/bb/master/passwords/gpu`, mode 0600
+            as `bb`, write `/home/bb/master/passwords/far`, mode 0600
+            as `bb`, write `/home/bb/master/workers.toml`, mode 0600
+            as `bb`, write `/home/bb/master/master.cfg.replaced`, mode 0600
+            as `bb`, write `/home/bb/master/master.cfg`, mode 0644
+            write `/var/lib/buildbot-conda/created/master.json`, mode 0644
+            stderr:
+        "#]],
+    );
+    // What is there already with the same password is used; what has another one stays.
+    let file = "etc/buildbot-conda/credentials/password-of-worker";
+    host.write(file, "x\n");
+    let plan = host.run(&["convert", "--dry-run"]).stdout;
+    assert!(!plan.contains("write `/etc"), "{plan}");
+    host.write(file, "other\n");
+    let plan = host.run(&["convert", "--dry-run"]).stdout;
+    assert!(
+        plan.contains("write `/etc/buildbot-conda/credentials/password-of-worker.worker`"),
+        "{plan}"
+    );
+    // The password is nowhere in it.
+    assert!(!plan.contains("\"x\""), "{plan}");
+}
+
+#[test]
+fn a_master_that_cannot_be_converted_is_left_alone() {
+    let host = host_with_older_master();
+    check(
+        &host,
+        &["convert"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `convert` acts on a running system, which `--root` leaves alone
+            hint: `--dry-run` shows what it would do
+        "#]],
+    );
+    host.write(
+        "home/bb/master/master.cfg",
+        "c[\"workers\"] = [worker.Worker(\"a\", \"x\", max_builds=2)]\n",
+    );
+    check(
+        &host,
+        &["convert", "master", "--dry-run"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `/home/bb/master/master.cfg` is not understood: `c["workers"]` is not a plain list of workers, each of which has a name and a password and nothing else, as in `worker.Worker("gpu", "password")` or `worker.Worker("gpu", secret("name-of-a-credential"))`
+            hint: bring it into that form, or put the workers into `workers.toml` by hand, as in a new master's
+        "#]],
+    );
+    host.write(
+        "home/bb/master/master.cfg",
+        "c[\"workers\"] = [worker.Worker(\"a\", secret(\"none\"))]\n",
+    );
+    check(
+        &host,
+        &["convert", "master", "--dry-run"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: `master` has no credential `none`, which its `master.cfg` uses
+        "#]],
+    );
+    check(
+        &host,
+        &["convert", "master@x", "--dry-run"],
+        &expect![[r#"
+            status 1
+            stdout:
+            stderr:
+            error: the configuration has no master `master@x`
+        "#]],
+    );
+    host.write(
+        "var/lib/buildbot-conda/created/master.json",
+        "{\"web_port\":8011,\"worker\":\"worker\",\"worker_credential\":\"x\"}\n",
+    );
+    check(
+        &host,
+        &["convert", "--dry-run"],
+        &expect![[r#"
+            status 0
+            stdout:
+            stderr:
+            `master` has its workers in `workers.toml` already
+        "#]],
     );
 }
