@@ -10,7 +10,7 @@ use crate::listing::{self, Options};
 use crate::output;
 use crate::survey::{self, Row};
 use crate::system::context::{Context, InvalidConfiguration, no_instance};
-use crate::system::journal;
+use crate::system::{journal, status_file};
 use crate::table;
 
 #[derive(Debug, Args)]
@@ -93,6 +93,9 @@ fn detail(row: &Row, context: &Context) -> String {
     if let Some(database) = status.and_then(|status| status.database.as_ref()) {
         let text = format!("{}, as `{}`", database.place, database.name);
         line("database", &text);
+    }
+    for certificate in status.iter().flat_map(|status| status.shown_certificates()) {
+        line("certificate", &certificate.days_left(status_file::now()).1);
     }
     if let Some(worker) = status.and_then(|status| status.worker.as_ref()) {
         line("connection", &worker.connection);

@@ -1,20 +1,17 @@
 //! What Buildbot's own words about a master amount to: configuration, database, ports.
 
-use std::time::SystemTime;
-
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Upgrade};
+use buildbot_conda_core::starter::NETWORK;
 
 use super::finding::{Check, Finding};
 use super::inside::{Database, Inside, MasterFacts};
 use super::listeners::{self, Listener};
 use super::scene::Scene;
-use crate::system::status_file::Certificate;
+use crate::system::status_file::{self, Certificate};
 
 /// What the failure of a database has for a status.
 const AWAY: u8 = 69;
-/// Seconds.
-const DAY: f64 = 86_400.0;
 /// Days before its end from which on a certificate should have been renewed.
 const RENEWAL: f64 = 14.0;
 
@@ -59,23 +56,18 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
 
 /// The certificates that a running master shows, by its own word.
 fn certificates(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.map_or(0.0, |since| since.as_secs_f64());
-    let status = super::worker::status(instance, scene);
-    let found = status.map(|status| status.certificates).unwrap_or_default();
-    let judge = |certificate| judge_certificate(&instance.reference, certificate, now);
-    found.iter().map(judge).collect()
+    let now = status_file::now();
+    let Some(status) = super::worker::status(instance, scene) else {
+        return Vec::new();
+    };
+    let judge =
+        |certificate: Certificate| judge_certificate(&instance.reference, &certificate, now);
+    status.shown_certificates().map(judge).collect()
 }
 
 /// `now` is in seconds since 1970.
 fn judge_certificate(reference: &InstanceRef, certificate: &Certificate, now: f64) -> Finding {
-    let days = ((certificate.expires - now) / DAY).floor();
-    let port = &certificate.port;
-    let seen = if days < 0.0 {
-        format!("the certificate of {port} expired {} days ago", -days)
-    } else {
-        format!("the certificate of {port} is valid for {days} days")
-    };
+    let (days, seen) = certificate.days_left(now);
     if days >= RENEWAL {
         return Finding::ok(Check::Certificates, Some(reference), seen);
     }
@@ -84,6 +76,12 @@ fn judge_certificate(reference: &InstanceRef, certificate: &Certificate, now: f6
     } else {
         Finding::warning(Check::Certificates, Some(reference), seen)
     };
+    if certificate.port == NETWORK {
+        return finding
+            .words("the timer `buildbot-conda-upkeep` renews it a month before it expires; its journal shows why it has not")
+            .command(["systemctl", "start", "buildbot-conda-upkeep.service"])
+            .command(["journalctl", "--unit", "buildbot-conda-upkeep.service"]);
+    }
     finding
         .words("renew it; the reload then has the master show the new one")
         .command(["systemctl", "reload", &reference.unit_name()])
@@ -215,6 +213,7 @@ fn taken(instance: &Instance, purpose: &str, port: u16, listener: &Listener) -> 
 mod tests {
     use super::super::finding::Severity;
     use super::*;
+    use crate::system::status_file::{DAY, StatusFile};
 
     #[test]
     fn certificates_are_judged_by_the_days_that_are_left() {
@@ -231,6 +230,14 @@ mod tests {
             };
             let finding = judge_certificate(&reference, &certificate, 1e9);
             assert_eq!(finding.severity, severity, "{days}");
+            let status: StatusFile = serde_json::from_value(serde_json::json!({
+                "version": 1, "state": "running", "pid": 1,
+                "door": {"port": 9989, "certificate_until": 1e9 + days * DAY},
+            }))
+            .expect("a status file");
+            let shown: Vec<Certificate> = status.shown_certificates().collect();
+            let finding = judge_certificate(&reference, &shown[0], 1e9);
+            assert_eq!((shown.len(), finding.severity), (1, severity), "{days}");
         }
     }
 }

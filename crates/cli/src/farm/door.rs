@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
+use buildbot_conda_core::invitation::Fingerprint;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{self, Address, NETWORK, TLS};
@@ -36,6 +37,9 @@ pub(super) struct Door {
     pub(super) names: Vec<String>,
     /// When the certificate ends, in seconds since 1970. The files of certificate and key are named by it.
     pub(super) until: u64,
+    /// The authority that it comes from; a record of before does not say.
+    #[serde(default)]
+    pub(super) authority: Option<String>,
 }
 
 impl Door {
@@ -44,9 +48,10 @@ impl Door {
         serde_json::from_str(&text).ok()
     }
 
-    /// Whether its certificate is to be renewed.
-    pub(super) fn is_due(&self) -> bool {
+    /// Whether its certificate is to be renewed: it ends soon, or comes from another authority than this one.
+    pub(super) fn is_due(&self, authority: &Authority) -> bool {
         now() + RENEWAL > self.until
+            || self.authority.as_deref() != Some(authority.fingerprint.as_str())
     }
 
     /// A further certificate for the same names and port. The name of its files is a new one.
@@ -87,7 +92,12 @@ pub(super) fn new(name: Option<&str>, port: u16, context: &Context) -> Door {
         }
     }
     let until = now() + u64::from(CERTIFICATE_DAYS) * DAY;
-    Door { port, names, until }
+    Door {
+        port,
+        names,
+        until,
+        authority: None,
+    }
 }
 
 /// What this host is called, the full name first, and its addresses; nothing that means another host on that.
@@ -117,37 +127,64 @@ fn own_names(context: &Context) -> Vec<String> {
     names
 }
 
-/// The authority of this host, and the steps that make it where there is none.
-pub(super) fn authority(context: &Context) -> anyhow::Result<(Pair, Vec<Step>)> {
-    let directory = context.path(AUTHORITY);
-    let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
-    let mut steps = Vec::new();
-    if key.exists() {
+/// What signs the certificates of this host's masters.
+pub(super) struct Authority {
+    pair: Pair,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Authority {
+    /// The one of this host, if it has one.
+    pub(super) fn read(context: &Context) -> anyhow::Result<Option<Self>> {
+        let [key, certificate] = authority_files(context);
+        if !key.exists() {
+            return Ok(None);
+        }
         let read = |path: &Path| {
             fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
         };
-        let pair = Pair {
+        Self::of(Pair {
             key: read(&key)?,
             certificate: read(&certificate)?,
-        };
-        return Ok((pair, steps));
+        })
+        .map(Some)
     }
-    let names = own_names(context);
-    let pair = openssl::make_authority(&names[0])?;
-    plan::directory(&directory, 0o700, &mut steps);
-    for (path, text, secret) in [
-        (certificate, &pair.certificate, false),
-        (key, &pair.key, true),
-    ] {
-        let write = FileStep::Write {
-            path,
-            text: text.clone(),
-            mode: Mode::new(if secret { 0o600 } else { 0o644 }),
-            secret,
-        };
-        steps.push(write.into());
+
+    fn of(pair: Pair) -> anyhow::Result<Self> {
+        let fingerprint = openssl::fingerprint(&pair.certificate)?;
+        Ok(Self { pair, fingerprint })
     }
-    Ok((pair, steps))
+
+    /// The same, and the steps that make it where there is none.
+    pub(super) fn read_or_make(context: &Context) -> anyhow::Result<(Self, Vec<Step>)> {
+        if let Some(found) = Self::read(context)? {
+            return Ok((found, Vec::new()));
+        }
+        let names = own_names(context);
+        let new = Self::of(openssl::make_authority(&names[0])?)?;
+        let mut steps = Vec::new();
+        plan::directory(&context.path(AUTHORITY), 0o700, &mut steps);
+        let [key, certificate] = authority_files(context);
+        for (path, text, secret) in [
+            (certificate, &new.pair.certificate, false),
+            (key, &new.pair.key, true),
+        ] {
+            let write = FileStep::Write {
+                path,
+                text: text.clone(),
+                mode: Mode::new(if secret { 0o600 } else { 0o644 }),
+                secret,
+            };
+            steps.push(write.into());
+        }
+        Ok((new, steps))
+    }
+}
+
+/// Its key and its certificate.
+fn authority_files(context: &Context) -> [PathBuf; 2] {
+    let directory = context.path(AUTHORITY);
+    ["key.pem", "certificate.pem"].map(|name| directory.join(name))
 }
 
 /// The steps from one door of `master` to another, the reload left out. Certificate and key are there under new names
@@ -156,10 +193,14 @@ pub(super) fn change(
     master: &Instance,
     before: Option<&Door>,
     after: &Door,
-    authority: &Pair,
+    authority: &Authority,
     context: &Context,
 ) -> anyhow::Result<(Vec<Step>, Vec<Step>)> {
-    let pair = openssl::make_certificate(&after.names, authority)?;
+    let after = &Door {
+        authority: Some(authority.fingerprint.as_str().to_owned()),
+        ..after.clone()
+    };
+    let pair = openssl::make_certificate(&after.names, after.until, &authority.pair)?;
     let put = |path: PathBuf, before: Option<String>, after: Option<String>| -> Step {
         let text = |text: String| Text {
             text,

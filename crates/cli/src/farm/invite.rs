@@ -12,7 +12,7 @@ use clap::Args;
 use comfy_table::{Table, presets};
 
 use super::invitations::{self, Invited, State};
-use super::{door, openssl, upkeep};
+use super::{door, upkeep};
 use crate::plan::naming::{self, Workers};
 use crate::plan::{self, Plan, Step, UnitStep};
 use crate::system::context::Context;
@@ -96,7 +96,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
         master.reference,
         name.as_str()
     );
-    let (authority, mut steps) = door::authority(context)?;
+    let (authority, mut steps) = door::Authority::read_or_make(context)?;
     let (address, mut notes, last) = open(arguments, master, &authority, &mut steps, context)?;
     let password = passwords::generate()?;
     let workers = Workers::Tabled {
@@ -118,7 +118,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
         worker: name.clone(),
         password,
         slots: arguments.slots,
-        authority: openssl::fingerprint(&authority.certificate)?,
+        authority: authority.fingerprint,
         until: now.saturating_add(arguments.ttl.as_secs()),
     };
     let mut invited = invitations::read(context)?;
@@ -146,7 +146,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
 fn open(
     arguments: &Arguments,
     master: &Instance,
-    authority: &openssl::Pair,
+    authority: &door::Authority,
     steps: &mut Vec<Step>,
     context: &Context,
 ) -> anyhow::Result<(Address, Vec<String>, Vec<Step>)> {
@@ -169,7 +169,8 @@ fn open(
         }
     };
     let address = wanted.address(arguments.host.as_deref())?;
-    if before.as_ref() == Some(&wanted) {
+    let is_good = |before: &door::Door| *before == wanted && !before.is_due(authority);
+    if before.as_ref().is_some_and(is_good) {
         return Ok((address, Vec::new(), Vec::new()));
     }
     let wanted = match &before {

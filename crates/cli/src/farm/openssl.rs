@@ -3,13 +3,16 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::invitation::Fingerprint;
 use buildbot_conda_core::starter::Address;
 
+use super::invitations::now;
 use crate::system::children::Ended;
 use crate::system::openssl::{self, complaint};
 
@@ -17,6 +20,8 @@ use crate::system::openssl::{self, complaint};
 const AUTHORITY_DAYS: u32 = 3650;
 /// Days that a master's certificate is good for.
 pub(super) const CERTIFICATE_DAYS: u32 = 90;
+/// Seconds for which both have been good when they are made: clocks of other hosts may be slow.
+const BACKDATED: u64 = 24 * 60 * 60;
 
 /// A private key and the certificate that belongs to it, in PEM.
 #[derive(Debug)]
@@ -29,16 +34,22 @@ pub(super) struct Pair {
 pub(super) fn make_authority(name: &str) -> anyhow::Result<Pair> {
     let extensions =
         "basicConstraints = critical, CA:TRUE, pathlen:0\nkeyUsage = critical, keyCertSign\n";
-    request(
+    let until = now() + u64::from(AUTHORITY_DAYS) * 24 * 60 * 60;
+    sign(
         &format!("buildbot-conda of {name}"),
         extensions,
-        AUTHORITY_DAYS,
+        until,
         None,
     )
 }
 
-/// Makes a certificate for a master that workers reach by `names`, which are host names and addresses.
-pub(super) fn make_certificate(names: &[String], authority: &Pair) -> anyhow::Result<Pair> {
+/// Makes a certificate for a master that workers reach by `names`, which are host names and addresses. It ends at `until`,
+/// in seconds since 1970.
+pub(super) fn make_certificate(
+    names: &[String],
+    until: u64,
+    authority: &Pair,
+) -> anyhow::Result<Pair> {
     let alternatives = names.iter().map(|name| match name.parse::<IpAddr>() {
         Ok(address) => format!("IP:{address}"),
         Err(_) => format!("DNS:{name}"),
@@ -49,47 +60,62 @@ pub(super) fn make_certificate(names: &[String], authority: &Pair) -> anyhow::Re
         alternatives.collect::<Vec<_>>().join(", ")
     );
     let name = names.first().context("name a master's host")?;
-    let mut pair = request(name, &extensions, CERTIFICATE_DAYS, Some(authority))?;
+    let mut pair = sign(name, &extensions, until, Some(authority))?;
     // A worker that joins is shown the whole way to the authority.
     pair.certificate.push_str(&authority.certificate);
     Ok(pair)
 }
 
-/// A key and a certificate for the common name `name`, signed by `authority` or by itself.
-fn request(
+/// A key and a certificate for the common name `name`, signed by `authority` or by itself. openssl-ca(1) is the one
+/// command of OpenSSL 3.0 that takes the time from which a certificate is good.
+fn sign(
     name: &str,
     extensions: &str,
-    days: u32,
+    until: u64,
     authority: Option<&Pair>,
 ) -> anyhow::Result<Pair> {
     // Made with mode 0700.
     let scratch = tempfile::tempdir().context("make a directory for a key")?;
+    let directory = scratch.path().display();
     let path = |name: &str| scratch.path().join(name);
     // A subject is at most 64 characters, and what is matched are the alternative names.
     let subject: String = name.chars().take(64).collect();
     let settings = format!(
-        "[req]\ndistinguished_name = subject\nx509_extensions = extensions\nprompt = no\nutf8 = yes\n\
+        "[ca]\ndefault_ca = this\n[this]\ndatabase = {directory}/database\nnew_certs_dir = {directory}\n\
+         rand_serial = yes\ndefault_md = sha256\nunique_subject = no\npolicy = any\n[any]\ncommonName = supplied\n\
+         [req]\ndistinguished_name = subject\nprompt = no\nutf8 = yes\n\
          [subject]\nCN = {subject}\n[extensions]\nsubjectKeyIdentifier = hash\n{extensions}"
     );
     fs::write(path("settings"), settings).context("write what a certificate shall have")?;
-    let mut command = openssl::command(&["req", "-x509", "-new", "-nodes", "-newkey", "ec"]);
-    command
-        .args(["-pkeyopt", "ec_paramgen_curve:prime256v1", "-days"])
-        .arg(days.to_string());
-    for (option, name) in [
+    fs::write(path("database"), "").context("write a list of certificates")?;
+    let mut command = openssl::command(&["req", "-new", "-nodes", "-newkey", "ec"]);
+    command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    let files = [
         ("-config", "settings"),
         ("-keyout", "key"),
+        ("-out", "request"),
+    ];
+    with_files(&mut command, scratch.path(), &files);
+    succeeded("make a key", &run(command, "")?)?;
+    let words = ["ca", "-batch", "-notext", "-extensions", "extensions"];
+    let mut command = openssl::command(&words);
+    command
+        .args(["-startdate", &date(now().saturating_sub(BACKDATED))])
+        .args(["-enddate", &date(until)]);
+    let mut files = vec![
+        ("-config", "settings"),
+        ("-in", "request"),
         ("-out", "made"),
-    ] {
-        command.arg(option).arg(path(name));
-    }
+    ];
     if let Some(authority) = authority {
         fs::write(path("authority"), &authority.certificate).context("write a certificate")?;
         fs::write(path("authority.key"), &authority.key).context("write a key")?;
-        for (option, name) in [("-CA", "authority"), ("-CAkey", "authority.key")] {
-            command.arg(option).arg(path(name));
-        }
+        files.extend([("-cert", "authority"), ("-keyfile", "authority.key")]);
+    } else {
+        command.arg("-selfsign");
+        files.push(("-keyfile", "key"));
     }
+    with_files(&mut command, scratch.path(), &files);
     succeeded("make a certificate", &run(command, "")?)?;
     let text = |name: &str| {
         fs::read_to_string(path(name)).with_context(|| format!("read the {name} of openssl"))
@@ -98,6 +124,20 @@ fn request(
         key: text("key")?,
         certificate: text("made")?,
     })
+}
+
+/// Options whose values are files of a directory.
+fn with_files(command: &mut Command, directory: &Path, files: &[(&str, &str)]) {
+    for (option, name) in files {
+        command.arg(option).arg(directory.join(name));
+    }
+}
+
+/// `YYYYMMDDHHMMSSZ` of seconds since 1970, as ASN.1 writes times.
+fn date(seconds: u64) -> String {
+    let time = UNIX_EPOCH + Duration::from_secs(seconds);
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    text.replace(['-', ':', 'T'], "")
 }
 
 /// The fingerprint of the first certificate of a text.
@@ -210,7 +250,7 @@ mod tests {
     fn a_certificate_comes_from_its_authority_and_brings_it_along() {
         let authority = make_authority("ci").unwrap();
         let names = ["ci.example.org".to_owned(), "192.0.2.1".to_owned()];
-        let pair = make_certificate(&names, &authority).unwrap();
+        let pair = make_certificate(&names, now() + 1000, &authority).unwrap();
         let chain = certificates(&pair.certificate);
         assert_eq!(chain.len(), 2);
         let expected = fingerprint(&authority.certificate).unwrap();
@@ -223,6 +263,27 @@ mod tests {
             shown.contains("DNS:ci.example.org, IP Address:192.0.2.1"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn a_host_whose_clock_is_an_hour_off_accepts_a_certificate_that_was_just_made() {
+        const HOUR: u64 = 60 * 60;
+        let authority = make_authority("ci").unwrap();
+        let until = now() + 2 * HOUR;
+        let pair = make_certificate(&["ci".to_owned()], until, &authority).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("authority"), &authority.certificate).unwrap();
+        let verify = |time: u64| {
+            let mut command = openssl::command(&["verify", "-attime", &time.to_string()]);
+            with_files(&mut command, scratch.path(), &[("-CAfile", "authority")]);
+            let output = run(command, &pair.certificate).unwrap();
+            output.is_success
+        };
+        for time in [now() - HOUR, now(), now() + HOUR, until - 1] {
+            assert!(verify(time), "{time}");
+        }
+        // It ends all the same, and did not begin long ago.
+        assert!(!verify(until + 1) && !verify(now() - 25 * HOUR));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use buildbot_conda_core::invitation::Invitation;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::{WORKER_CREDENTIAL, WorkerName};
 
-use super::{WorkerArguments, door, invitations, openssl};
+use super::{WorkerArguments, door, invitations};
 use crate::output;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep, naming};
 use crate::system::context::Context;
@@ -66,8 +66,9 @@ fn plan(
     ));
     let unit = master.reference.unit();
     let required = true;
-    steps.push(UnitStep::Reload { unit, required }.into());
+    let mut last = Vec::new();
     let invitation = if let Some(worker) = local {
+        steps.push(UnitStep::Reload { unit, required }.into());
         let unit = worker.reference.unit();
         if naming::is_running(worker, context)? {
             steps.extend([
@@ -79,8 +80,26 @@ fn plan(
         None
     } else {
         let slots = details.and_then(|details| details.slots);
-        Some(line(master, &arguments.name, password, slots, context)?)
+        let door = door_of(master, &arguments.name, context)?;
+        let (authority, more) = door::Authority::read_or_make(context)?;
+        steps.extend(more);
+        if door.is_due(&authority) {
+            let renewed = door.renewed();
+            let (first, old) = door::change(master, Some(&door), &renewed, &authority, context)?;
+            steps.extend(first);
+            last = old;
+        }
+        steps.push(UnitStep::Reload { unit, required }.into());
+        Some(Invitation {
+            address: door.address(None)?,
+            worker: arguments.name.clone(),
+            password,
+            slots,
+            authority: authority.fingerprint,
+            until: invitations::now() + TTL.as_secs(),
+        })
     };
+    steps.extend(last);
     let plan = Plan {
         title: format!("rotate {name}"),
         notes: Vec::new(),
@@ -123,27 +142,17 @@ fn credential(worker: &Instance, password: &str, context: &Context) -> anyhow::R
     Ok(write.into())
 }
 
-fn line(
+/// The way of workers of other hosts to the master.
+fn door_of(
     master: &Instance,
     worker: &WorkerName,
-    password: String,
-    slots: Option<u32>,
     context: &Context,
-) -> anyhow::Result<Invitation> {
-    let door = door::Door::read(&master.reference, context).with_context(|| {
+) -> anyhow::Result<door::Door> {
+    door::Door::read(&master.reference, context).with_context(|| {
         format!(
             "`{}` takes no workers of other hosts, and this host has none by the name `{}` that `buildbot-conda create` made",
             master.reference,
             worker.as_str()
         )
-    })?;
-    let (authority, _) = door::authority(context)?;
-    Ok(Invitation {
-        address: door.address(None)?,
-        worker: worker.clone(),
-        password,
-        slots,
-        authority: openssl::fingerprint(&authority.certificate)?,
-        until: invitations::now() + TTL.as_secs(),
     })
 }

@@ -50,14 +50,30 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         }
     }
     let settings = context.settings()?;
+    let authority = door::Authority::read(context)?;
     for instance in settings.instances() {
         let reference = &instance.reference;
         if reference.role != Role::Master {
             continue;
         }
-        if let Some(door) = Door::read(reference, context).filter(Door::is_due) {
-            let what = format!("renew the certificate of `{reference}`");
-            report(what, renew(reference, &door, context));
+        let Some(door) = Door::read(reference, context) else {
+            continue;
+        };
+        let what = format!("renew the certificate of `{reference}`");
+        match &authority {
+            // A new one is for a person to make: no worker that has joined knows it.
+            None => report(
+                what,
+                Err(anyhow!(
+                    "this host has no authority any more\n\
+                     hint: restore `/etc/buildbot-conda/authority`, or let each worker of another host join again by a line of \
+                     `buildbot-conda rotate`, which makes a new one"
+                )),
+            ),
+            Some(authority) if door.is_due(authority) => {
+                report(what, renew(reference, &door, authority, context));
+            }
+            Some(_) => {}
         }
     }
     Ok(ExitCode::from(u8::from(failures > 0)))
@@ -106,15 +122,18 @@ fn end(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn renew(reference: &InstanceRef, door: &Door, context: &Context) -> anyhow::Result<()> {
+fn renew(
+    reference: &InstanceRef,
+    door: &Door,
+    authority: &door::Authority,
+    context: &Context,
+) -> anyhow::Result<()> {
     let journal = plan::begin(context)?;
     let settings = context.settings()?;
     let master = settings
         .instance(reference)
         .map_err(|problem| anyhow::anyhow!("{problem}"))?;
-    let (authority, mut steps) = door::authority(context)?;
-    let (first, last) = door::change(master, Some(door), &door.renewed(), &authority, context)?;
-    steps.extend(first);
+    let (mut steps, last) = door::change(master, Some(door), &door.renewed(), authority, context)?;
     // The connections that are open keep the certificate that they began with.
     let unit = master.reference.unit();
     let required = true;

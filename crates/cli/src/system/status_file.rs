@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::SystemTime;
 
 use buildbot_conda_core::foreign_text::ForeignText;
+use buildbot_conda_core::starter::NETWORK;
 use serde::{Deserialize, Serialize};
 
 use super::foreign_file;
@@ -13,6 +15,8 @@ use super::foreign_file;
 const VERSION: u32 = 1;
 /// The state of a master that waits for another one of its name to end.
 pub(crate) const STANDBY: &str = "standby";
+/// Seconds.
+pub(crate) const DAY: f64 = 86_400.0;
 /// Bytes; a real one has a few hundred.
 const LARGEST: u64 = 1 << 20;
 
@@ -57,6 +61,37 @@ pub(crate) struct StatusFile {
     /// What a master that serves has to do.
     #[serde(default)]
     pub(crate) load: Option<Load>,
+}
+
+impl StatusFile {
+    /// All certificates that a master shows, that of the port for workers of other hosts included.
+    pub(crate) fn shown_certificates(&self) -> impl Iterator<Item = Certificate> {
+        let door = self.door.iter().map(|door| Certificate {
+            port: NETWORK.into(),
+            expires: door.certificate_until,
+        });
+        self.certificates.iter().cloned().chain(door)
+    }
+}
+
+impl Certificate {
+    /// Whole days until it expires at `now`, in seconds since 1970, and the same in words.
+    pub(crate) fn days_left(&self, now: f64) -> (f64, String) {
+        let days = ((self.expires - now) / DAY).floor();
+        let port = &self.port;
+        let text = if days < 0.0 {
+            format!("the certificate of {port} expired {} days ago", -days)
+        } else {
+            format!("the certificate of {port} is valid for {days} days")
+        };
+        (days, text)
+    }
+}
+
+/// Now, in seconds since 1970.
+pub(crate) fn now() -> f64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// Where workers of other hosts connect.
@@ -109,7 +144,7 @@ pub(crate) struct DatabaseStatus {
 /// A certificate that a master shows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Certificate {
-    /// The key of `master.cfg` that has the port.
+    /// The key of `master.cfg` that has the port, or the file.
     pub(crate) port: ForeignText,
     /// Seconds since 1970.
     pub(crate) expires: f64,
