@@ -1,6 +1,7 @@
-//! `drain`: running builds finish, however long they take, no new one begins, and the service then
-//! stays down until it is started again.
+//! `drain`: running builds finish, however long they take, no new one begins, and the services then
+//! stay down until they are started again.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use buildbot_conda_core::names::InstanceRef;
@@ -9,12 +10,13 @@ use clap::Args;
 use crate::output;
 use crate::system::context::Context;
 use crate::system::draining::{self, Plan, say, signal_of};
+use crate::system::lanes;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Instance to drain, such as `master` or `worker@gpu`
-    #[arg(value_name = "REF")]
-    reference: InstanceRef,
+    /// Instances to drain, such as `master` or `worker@gpu`, all at the same time
+    #[arg(value_name = "REF", required = true)]
+    references: Vec<InstanceRef>,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -25,20 +27,32 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if !arguments.dry_run {
         context.ensure_root()?;
     }
-    let reference = &arguments.reference;
-    let plan = draining::plan(reference, context)?;
-    if arguments.dry_run {
-        return output::print(describe(&plan, reference));
-    }
-    match plan {
-        Plan::Nothing => say(reference, "not running"),
-        Plan::Stop => {
-            draining::stop(reference)?;
-            say(reference, "stopped, it had no builds");
+    // All of them are looked at before the first is touched.
+    let mut plans: Vec<(&InstanceRef, Plan)> = Vec::new();
+    let mut seen = BTreeSet::new();
+    for reference in &arguments.references {
+        if seen.insert(reference.to_string()) {
+            plans.push((reference, draining::plan(reference, context)?));
         }
-        Plan::Drain(main) => draining::drain(&main, reference)?,
     }
-    Ok(ExitCode::SUCCESS)
+    if arguments.dry_run {
+        let lines = plans
+            .iter()
+            .map(|(reference, plan)| describe(plan, reference));
+        return output::print(lines.collect::<String>());
+    }
+    let failed = lanes::each(&plans, plans.len(), |(reference, plan)| {
+        match plan {
+            Plan::Nothing => say(reference, "not running"),
+            Plan::Stop => {
+                draining::stop(reference)?;
+                say(reference, "stopped, it had no builds");
+            }
+            Plan::Drain(main) => draining::drain(main, reference)?,
+        }
+        Ok(())
+    });
+    lanes::outcome(failed).map(|()| ExitCode::SUCCESS)
 }
 
 fn describe(plan: &Plan, reference: &InstanceRef) -> String {

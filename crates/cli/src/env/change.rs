@@ -1,25 +1,39 @@
-//! Another generation shall serve: it is tried for every instance, the instances that run begin anew from it one after
-//! the other, and then the link is switched. That is the moment from which it serves; before it, however this ends,
+//! Another generation shall serve: it is tried for every instance, the instances that run begin anew from it, the masters
+//! one after the other and workers as many at a time as is asked for, and then the link is switched. That is the moment from which it serves; before it, however this ends,
 //! `recovery` has all of them run from the one before.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
+use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_environments::{Change as Note, Environment, GenerationId, Lock};
+use clap::Args;
 
 use super::instances;
 use super::recovery::{self, Guard};
 use crate::inside::trial;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::lanes;
+
+/// How instances that run begin anew.
+#[derive(Debug, Args)]
+pub(super) struct Restarts {
+    /// Do not restart running instances; they use their generation until the next restart
+    #[arg(long)]
+    pub(super) no_restart: bool,
+    /// Restart up to N workers at the same time, each after its builds
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "no_restart",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    drain_together: u16,
+}
 
 /// What is to be changed.
 pub(super) struct Change<'a> {
     pub(super) environment: &'a Environment,
     pub(super) from: &'a GenerationId,
     pub(super) to: &'a GenerationId,
-    /// Instances go on with the old generation until somebody restarts them.
-    pub(super) leave_running: bool,
+    pub(super) restarts: &'a Restarts,
 }
 
 /// Whether the configuration can be read is found out first, and nothing is touched when it cannot. On an error, what
@@ -29,7 +43,7 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
         environment,
         from,
         to,
-        leave_running,
+        restarts,
     } = *change;
     if context.is_elsewhere() {
         return Ok(environment.switch(to, lock)?);
@@ -40,7 +54,7 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
     for instance in instances::followers(&settings, environment.name()) {
         let is_running = instances::is_running(instance)?;
         try_for(instance, is_running, change)?;
-        if is_running && !leave_running {
+        if is_running && !restarts.no_restart {
             running.push(instance);
         }
     }
@@ -58,9 +72,16 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
     };
     let guard = Guard::begin(environment)?;
     let in_force = environment.begin_change(&note, lock)?;
-    for instance in running {
-        eprintln!("{}: restarting", instance.reference);
-        if let Err(failure) = instances::restart(instance, context) {
+    // A master that does not serve from it is found out before the first worker goes.
+    let (masters, workers): (Vec<&Instance>, Vec<&Instance>) = running
+        .into_iter()
+        .partition(|instance| instance.reference.role == Role::Master);
+    for (group, together) in [(masters, 1), (workers, restarts.drain_together)] {
+        let failed = lanes::each(&group, together.into(), |instance| {
+            eprintln!("{}: restarting", instance.reference);
+            instances::restart(instance, context)
+        });
+        if let Err(failure) = lanes::outcome(failed) {
             // From here on, whatever starts enters the old one.
             drop(in_force);
             let back = recovery::bring_back(environment, &note, lock, context);

@@ -6,7 +6,7 @@ use anyhow::bail;
 use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
 
-use super::change::{self, Change};
+use super::change::{self, Change, Restarts};
 use super::databases::Databases;
 use super::diff;
 use super::recovery::locked;
@@ -14,10 +14,6 @@ use super::scene::{existing, one_of};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is an option of the command line"
-)]
 pub(crate) struct Arguments {
     /// Name of the environment
     #[arg(value_name = "NAME")]
@@ -25,9 +21,8 @@ pub(crate) struct Arguments {
     /// The generation, or the beginning of its name; by default the previous one
     #[arg(value_name = "GENERATION")]
     generation: Option<String>,
-    /// Do not restart running instances; they use their generation until the next restart
-    #[arg(long)]
-    no_restart: bool,
+    #[command(flatten)]
+    restarts: Restarts,
     /// Also restore the databases of the masters from before the upgrade: builds since then are lost
     #[arg(long, conflicts_with_all = ["no_restart", "json"])]
     with_database: bool,
@@ -72,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         environment: &environment,
         from: &from,
         to: &to,
-        leave_running: arguments.no_restart,
+        restarts: &arguments.restarts,
     };
     let databases = if arguments.with_database {
         Databases::upgraded_by(&change, context)?

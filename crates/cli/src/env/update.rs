@@ -7,7 +7,7 @@ use buildbot_conda_environments::{EnvironmentName, difference, packages_of};
 use clap::Args;
 
 use super::builder::{self, Source};
-use super::change::{self, Change};
+use super::change::{self, Change, Restarts};
 use super::diff;
 use super::recovery::locked;
 use super::scene::existing;
@@ -23,9 +23,8 @@ pub(crate) struct Arguments {
     file: PathBuf,
     #[command(flatten)]
     source: Source,
-    /// Do not restart running instances; they use the old generation until the next restart
-    #[arg(long)]
-    no_restart: bool,
+    #[command(flatten)]
+    restarts: Restarts,
     /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -60,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             environment: &environment,
             from: &from,
             to: &to,
-            leave_running: arguments.no_restart,
+            restarts: &arguments.restarts,
         };
         change::carry_out(&change, &lock, context)?;
     }

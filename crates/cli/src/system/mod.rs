@@ -18,7 +18,7 @@
 //! * `buildbots`: the processes of units that are not ours
 //! * `openssl`: certificates and TLS; `foreign_file`: what a service user has written, as data
 //! * `prompt`: secrets that a person types; `passwords`: those that chance makes
-//! * `programs`: programs of the system that change it
+//! * `programs`: programs of the system that change it; `lanes`: the same work for many at a time
 //! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
 
 pub(crate) mod accounts;
@@ -38,6 +38,7 @@ pub(crate) mod front;
 pub(crate) mod installations;
 pub(crate) mod interrupt;
 pub(crate) mod journal;
+pub(crate) mod lanes;
 pub(crate) mod main_process;
 pub(crate) mod managed;
 pub(crate) mod openssl;

@@ -87,3 +87,32 @@ fn a_reference_that_is_none_is_a_usage_error() {
         assert_eq!(run(&host, words).status, Some(2), "{words:?}");
     }
 }
+
+#[test]
+fn several_are_looked_at_before_the_first_is_touched_and_each_once() {
+    let host = Host::empty();
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = show ] || echo \"$*\" >>'{asked}'\nfor unit; do :; done\n\
+         case $unit in *@foreign*) state=active pid=1;; *) state=activating pid=0;; esac\n\
+         printf 'Id=%s\\nActiveState=%s\\nMainPID=%s\\n' \"$unit\" $state $pid\n",
+        asked = host.beside("asked").display()
+    );
+    host.add_program("systemctl", &script);
+    let words = ["drain", "worker@a", "worker@b", "worker@a", "--dry-run"];
+    let expect =
+        "systemctl stop buildbot-worker@a.service\nsystemctl stop buildbot-worker@b.service\n";
+    assert_eq!(run(&host, &words), said(0, expect, ""));
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let refused = run(&host, &["drain", "worker@a", "worker@foreign"]);
+    assert_eq!(refused.status, Some(1), "{refused}");
+    assert_eq!(asked(&host), "");
+    let done = run(&host, &["drain", "worker@a", "worker@b", "worker@a"]);
+    assert_eq!(done.status, Some(0), "{done}");
+    let asked = asked(&host);
+    let mut lines: Vec<&str> = asked.lines().collect();
+    lines.sort_unstable();
+    let stop = ["a", "b"].map(|name| format!("stop -- buildbot-worker@{name}.service"));
+    assert_eq!(lines, stop);
+}
