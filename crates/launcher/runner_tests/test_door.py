@@ -200,6 +200,52 @@ def test_renewed_certificate_is_taken_at_a_reload_and_a_build_goes_on(network):
     assert far.stop() == 0 and master.stop() == 0
 
 
+LOAD = """
+c['collapseRequests'] = False
+work = util.BuildFactory([steps.ShellCommand(name='sh', command=['sleep', '0.3'], logEnviron=False)])
+names = ['load%%d' %% number for number in range(%d)]
+c['builders'] += [util.BuilderConfig(name, workernames=['far'], factory=work) for name in names]
+c['schedulers'].append(schedulers.ForceScheduler('load', builderNames=names))
+c['workers'] = [worker.Worker(name, 'password of ' + name, max_builds=4) for name in ('near', 'far')]
+"""
+# Each builder looks at all of its requests whenever a build ends; a request is for all builders.
+BUILDERS, REQUESTS = 5, 20
+BUILDS = BUILDERS * REQUESTS
+
+
+def test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connection(network):
+    configuration = network.master.directory / "master.cfg"
+    configuration.write_text(configuration.read_text() + LOAD % BUILDERS)
+    master = network.master.start().ready()
+    far = network.worker("far")
+    far.attached()
+    for _ in range(REQUESTS):
+        master.rest("forceschedulers/load", method="force", username="Me <me@example.org>", reason="test")
+
+    def builds():
+        time.sleep(0.5)  # the master has better things to do than to answer
+        try:
+            return master.rest("builds?limit=1000&field=complete&field=results")["builds"]
+        except TimeoutError:
+            return []
+
+    def finished():
+        return sum(build["complete"] for build in builds())
+
+    shown = set()
+    for done in (BUILDS // 5, BUILDS // 2, BUILDS * 4 // 5):
+        wait_until(lambda: finished() >= done, lambda: "%s, %s" % (builds(), master.tell()))
+        network.renew()
+        assert network.reload()[0] == "complete"
+        assert finished() < BUILDS
+        shown.add(network.served())
+    assert len(shown) == 3
+    wait_until(lambda: finished() == BUILDS, lambda: "%s, %s" % (builds(), master.tell()))
+    assert [build["results"] for build in wait_until(builds, master.tell)] == [0] * BUILDS
+    assert far.log().count("worker is ready") == 1, far.log()
+    assert far.stop() == 0 and master.stop() == 0
+
+
 def test_port_and_interface_are_changed_and_the_door_is_closed_by_a_reload(network):
     network.write(interface="127.0.0.1")
     master = network.master.start().ready()

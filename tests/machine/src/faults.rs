@@ -59,6 +59,21 @@ const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Ro
     }
 }
 
+const fn cheap(
+    id: &'static str,
+    event: &'static str,
+    promise: &'static str,
+    file: &'static str,
+    test: &'static str,
+) -> Row {
+    Row {
+        id,
+        event,
+        promise,
+        shown: Shown::ByTest { file, test },
+    }
+}
+
 const FAILS_ONCE: &str = "failed within a bounded time, the reason in Buildbot's words, no restart";
 const TRIED_AGAIN: &str = "the reason is shown, tried again for ever, recovers by itself";
 const RETRIED: &str = "back and serving, running builds are retried to success";
@@ -465,6 +480,58 @@ const ROWS: &[Row] = &[
         "odd-account",
         "the user has no login shell and no writable home",
         "builds run, with the usual umask and UTF-8",
+    ),
+    cheap(
+        "worker-host-vanished",
+        "the host of a worker vanishes during a build, and comes back",
+        "both sides notice within 45 s, the build is retried to success",
+        "crates/launcher/runner_tests/test_vanished.py",
+        "test_both_sides_notice_within_45_seconds_that_the_other_has_vanished",
+    ),
+    cheap(
+        "master-host-vanished",
+        "the host of a master vanishes during a build, and comes back",
+        "the worker notices within 45 s and returns, the build is retried to success",
+        "crates/launcher/runner_tests/test_vanished.py",
+        "test_master_whose_host_was_away_gets_its_worker_back_and_the_build_is_retried",
+    ),
+    row(
+        "slow-link",
+        "a round trip between worker and master takes 300 ms, and 5 % of all frames are lost",
+        "builds succeed at their first attempt, no connection is lost",
+    ),
+    cheap(
+        "certificate-renewed",
+        "the certificate of a master is renewed three times during 100 builds of a worker on another host",
+        "0 of 100 builds are disturbed, no connection is lost",
+        "crates/launcher/runner_tests/test_door.py",
+        "test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connection",
+    ),
+    cheap(
+        "certificate-expired",
+        "the certificate of a master has expired",
+        "the reason is on the worker's status line within 15 s, a new certificate is accepted by itself",
+        "crates/launcher/runner_tests/test_tls.py",
+        "test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journal",
+    ),
+    row(
+        "authority-replaced",
+        "the authority of a master's host is lost, and a new one is created",
+        "workers stay connected until they restart; `rotate` and `join` bring each of them back",
+    ),
+    cheap(
+        "clock-off",
+        "the clock of a host is an hour off",
+        "a certificate that was just created is accepted",
+        "crates/cli/src/farm/openssl.rs",
+        "a_host_whose_clock_is_an_hour_off_accepts_a_certificate_that_was_just_made",
+    ),
+    cheap(
+        "many-workers",
+        "a master with 200 workers in one service is restarted",
+        "all of them are attached again; `cargo xtask bench farm` measures how soon",
+        "crates/launcher/runner_tests/test_starter.py",
+        "test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their_master",
     ),
     row(
         "older-worker",

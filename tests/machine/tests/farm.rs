@@ -1,11 +1,11 @@
 //! Workers of other hosts: invited by one line, joined by one command, closed again. Only machines with a network between
 //! them can show that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use buildbot_conda_machine::{
-    LATER, MASTER_UNIT, Machine, Network, Outcome, Output, Release, Rest, SOON, WORKER_UNIT,
+    LATER, MASTER_UNIT, Machine, Network, Outcome, Output, Release, Rest, SOON, WORKER_UNIT, fault,
     installed_with, on_each_release,
 };
 use buildbot_conda_trace::{Event, Next, Pid, attach};
@@ -34,6 +34,9 @@ fn join(machine: &Machine, line: &str) -> anyhow::Result<Output> {
     machine.write_file(LINE, line, "0600", "root")?;
     call(machine, &["join", "--file", LINE])
 }
+
+/// How long builds go over a slow link.
+const SLOW: Duration = Duration::from_secs(40);
 
 /// What ends a trace: an argument that nobody else has.
 const END: &str = "end-of-the-trace";
@@ -174,6 +177,66 @@ fn search(a: &Machine, b: &Machine, secret: &str) -> Outcome {
     Ok(())
 }
 
+/// Builds for a while over a slow link that loses frames: each succeeds at once, and the worker stays connected.
+fn build_over_a_slow_link(b: &Machine, network: &mut Network, rest: Rest<'_>) -> Outcome {
+    let cursor = b.journal_cursor()?;
+    for name in ["a", "b"] {
+        network.slow(name, 150, 5)?;
+    }
+    let (begun, mut count) = (Instant::now(), 0);
+    while begun.elapsed() < SLOW || count < 3 {
+        let request = rest.force("hello", &[])?;
+        let built = rest.wait_for_build(request, LATER)?;
+        ensure!(
+            built.results == 0 && rest.builds_of(request)?.len() == 1,
+            "{built:?}"
+        );
+        count += 1;
+    }
+    for name in ["a", "b"] {
+        network.slow(name, 0, 0)?;
+    }
+    let said = b.journal_after(WORKER_UNIT, &cursor)?;
+    ensure!(!said.contains("ost the connection"), "{said}");
+    Ok(())
+}
+
+/// The authority is lost. Nobody is disturbed at first; then one worker after the other joins again.
+fn replace_the_authority(a: &Machine, b: &Machine, c: &Machine, rest: Rest<'_>) -> Outcome {
+    a.run(&["rm", "-r", "/etc/buildbot-conda/authority"])?
+        .succeeded()?;
+    let upkeep = call(a, &["service", "upkeep"])?;
+    ensure!(
+        upkeep.status == 1
+            && upkeep
+                .stderr
+                .contains("this host has no authority any more"),
+        "{upkeep}"
+    );
+    let rotated = call(a, &["rotate", "gpu"])?.succeeded()?;
+    ensure!(rest.worker_connected("cpu")?, "it goes on as it was");
+    join(b, rotated.text())?.succeeded()?;
+    rest.wait_for_worker("gpu", SOON)?;
+    c.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
+    c.wait_until("the worker distrusts the new authority", SOON, || {
+        let status = call(c, &["status", "worker"])?;
+        let is_told = status
+            .stdout
+            .contains("no authority that this worker trusts");
+        Ok(is_told.then_some(()))
+    })?;
+    let rotated = call(a, &["rotate", "cpu"])?.succeeded()?;
+    join(c, rotated.text())?.succeeded()?;
+    rest.wait_for_worker("cpu", SOON)?;
+    // From now on it is the one of this host.
+    let upkeep = call(a, &["service", "upkeep"])?;
+    ensure!(
+        !upkeep.stderr.contains("authority") && !upkeep.stderr.contains("certificate"),
+        "{upkeep}"
+    );
+    Ok(())
+}
+
 /// Renews the certificate of the master, whose workers stay connected.
 fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
     let until =
@@ -249,6 +312,9 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         "{status}"
     );
     build(rest)?;
+    fault("slow-link", release, || {
+        build_over_a_slow_link(&b, &mut network, rest)
+    })?;
     let table = a.shell("grep -A2 '^.gpu.' /home/bb/master/workers.toml")?;
     ensure!(
         table.stdout.contains("slots = 2\ntags = [\"cuda\"]\n"),
@@ -298,6 +364,10 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     rest.wait_for_worker("gpu", SOON)?;
     let old = join(&c, &line)?;
     ensure!(old.status != 0, "the old password is no good: {old}");
+
+    fault("authority-replaced", release, || {
+        replace_the_authority(&a, &b, &c, rest)
+    })?;
 
     // And out. The connection is closed, and it does not come back.
     call(&a, &["revoke", "gpu"])?.succeeded()?;
