@@ -3,6 +3,7 @@
 
 mod cli;
 mod env;
+mod farm;
 mod install;
 mod launch;
 mod measure;
@@ -32,6 +33,8 @@ enum Subject {
     Cli(CliArguments),
     /// Making an environment from a local channel, against py-rattler, and the size of the package that does it
     Env(EnvArguments),
+    /// Many workers of one host, as slots of one service and as services: memory, attaching, `doctor`, a loop of `create`
+    Farm(FarmArguments),
 }
 
 #[derive(Args)]
@@ -99,6 +102,30 @@ struct EnvArguments {
     json: bool,
 }
 
+#[derive(Args)]
+struct FarmArguments {
+    /// Workers in each form
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = workers)]
+    workers: usize,
+    /// Restarts of the master, and runs of `doctor` and `list`, with each form
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    runs: usize,
+    /// The Debian release to boot
+    #[arg(long, default_value = "bookworm")]
+    release: Release,
+    /// Print JSON instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// As many as one service can have slots.
+fn workers(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| (2..=200).contains(number))
+        .ok_or_else(|| "use a number from 2 to 200".to_owned())
+}
+
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     match &arguments.subject {
         Subject::Launch(arguments) => launch::run(workspace, arguments),
@@ -106,5 +133,6 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         Subject::Install(arguments) => install::run(workspace, arguments),
         Subject::Cli(arguments) => cli::run(workspace, arguments),
         Subject::Env(arguments) => env::run(workspace, arguments),
+        Subject::Farm(arguments) => farm::run(workspace, arguments),
     }
 }
