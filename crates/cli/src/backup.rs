@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     } else {
         back_up(&master, false)?.context("name a backup")?
     };
-    let path = name.path(&master.state);
+    let path = master.backups.path(&name);
     let file = if is_for_another {
         let group = instance.group.as_ref().map(AccountName::as_str);
         inside::open::as_account(instance.user.as_str(), group, &path)?
@@ -92,8 +92,8 @@ fn back_up(master: &Master<'_>, dry_run: bool) -> anyhow::Result<Option<BackupNa
     for step in plan.steps {
         if let Step::BackUp(name) = step {
             perform::back_up(master, &facts, &name, &progress)?;
-            backups::prune(&master.state, &[&name])?;
-            output::print(format_args!("{}\n", name.path(&master.state).display()))?;
+            backups::prune(&master.backups, &[&name])?;
+            output::print(format_args!("{}\n", master.backups.path(&name).display()))?;
             made = Some(name);
         }
     }

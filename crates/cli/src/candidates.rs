@@ -131,7 +131,8 @@ fn environments(context: &Context) -> Vec<String> {
 
 fn backups_of(reference: &InstanceRef, context: &Context) -> Vec<String> {
     let state = context.path(&paths::state_directory(reference));
-    let names = backups::names(&state).unwrap_or_default();
+    let place = backups::Place::new(reference, &state, context);
+    let names = backups::names(&place).unwrap_or_default();
     names.iter().map(ToString::to_string).collect()
 }
 

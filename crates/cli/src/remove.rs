@@ -127,9 +127,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     if arguments.data {
         remove_data(instance, credentials, context, &mut steps);
     } else {
-        let state = context.path(&paths::state_directory(reference));
         let directory = context.path(instance.directory.as_str());
-        let kept = [directory, state].into_iter().chain(credentials);
+        let kept = std::iter::once(directory)
+            .chain(own_directories(reference, context))
+            .chain(credentials);
         for path in kept.filter(|path| path.exists()) {
             notes.push(format!("`{}` is kept", path.display()));
         }
@@ -258,8 +259,16 @@ fn remove_data(
             steps.push(FileStep::RemoveDirectory { path: directory }.into());
         }
     }
-    let state = context.path(&paths::state_directory(&instance.reference));
-    if state.is_dir() {
-        steps.push(FileStep::RemoveTree { path: state }.into());
-    }
+    let own = own_directories(&instance.reference, context).into_iter();
+    let there = own.filter(|path| path.is_dir());
+    steps.extend(there.map(|path| FileStep::RemoveTree { path }.into()));
+}
+
+/// What the package has made for an instance beside its own directory.
+fn own_directories(reference: &InstanceRef, context: &Context) -> [PathBuf; 2] {
+    let paths = [
+        paths::state_directory(reference),
+        paths::backup_directory(reference),
+    ];
+    paths.map(|path| context.path(&path))
 }

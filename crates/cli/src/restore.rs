@@ -80,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return output::print(name.map_or_else(String::new, |name| format!("{name}\n")));
     }
     if arguments.list {
-        return list(&backups::list(&master.state)?, arguments.json);
+        return list(&backups::list(&master.backups)?, arguments.json);
     }
     if let Some(Foreign {
         name: None,
@@ -91,14 +91,14 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let lock = (!arguments.dry_run)
             .then(|| Lock::take(master.directory()))
             .transpose()?;
-        let copy = backups::copy_plain(file, *size, &master.state)?;
+        let copy = backups::copy_plain(file, *size, &master.backups)?;
         let found = Facts::of_copy(&master, &copy)?;
         let name = BackupName::now(&master, &found, FileKind::Sqlite);
         let Some(lock) = lock else {
             let facts = Facts::ask(&master, None, true)?;
             return output::print(plan::restore(&master, &facts, &name)?);
         };
-        backups::complete(copy, &name, &master.state)?;
+        backups::complete(copy, &name)?;
         return restore(&master, &name, &lock);
     }
     let chosen = match foreign.as_ref().and_then(|foreign| foreign.name.clone()) {
@@ -114,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     }
     let lock = Lock::take(master.directory())?;
     if let Some(foreign) = foreign {
-        backups::take_in(foreign.file, foreign.size, &chosen, &master.state)?;
+        backups::take_in(foreign.file, foreign.size, &chosen, &master.backups)?;
     }
     restore(&master, &chosen, &lock)
 }
@@ -130,7 +130,7 @@ fn restore(master: &Master<'_>, chosen: &BackupName, lock: &Lock) -> anyhow::Res
     }
     let progress = Progress::by_hand(master.reference());
     perform::perform(&plan, master, &facts, lock, &progress)?;
-    backups::prune(&master.state, &[chosen])?;
+    backups::prune(&master.backups, &[chosen])?;
     eprintln!("restored `{}` from `{chosen}`", facts.place);
     Ok(ExitCode::SUCCESS)
 }
@@ -154,7 +154,7 @@ impl<'a> Elsewhere<'a> {
         let name: Option<BackupName> = file_name(path).parse().ok();
         let is_own = name
             .as_ref()
-            .is_some_and(|name| name.path(&master.state) == path);
+            .is_some_and(|name| master.backups.path(name) == path);
         (!is_own).then_some(Self { path, name })
     }
 
@@ -269,7 +269,7 @@ impl Foreign {
 }
 
 fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failure> {
-    let names = backups::names(&master.state)?;
+    let names = backups::names(&master.backups)?;
     let reference = master.reference();
     let Some(wanted) = wanted else {
         let text = format!("no backup of `{reference}`");
@@ -280,7 +280,7 @@ fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failu
     };
     let found = names.into_iter().find(|name| name.to_string() == wanted);
     found.ok_or_else(|| {
-        let directory = backups::directory(&master.state);
+        let directory = master.backups.directory();
         let text = format!("no backup `{wanted}` in `{}`", directory.display());
         Failure::new(1, text).hint(format!(
             "`buildbot-conda restore {reference} --list` names those there are"

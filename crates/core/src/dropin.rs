@@ -23,6 +23,9 @@ const START_MARGIN: Duration = Duration::from_secs(30);
 /// What a stop may take once running builds are finished or given up.
 const STOP_MARGIN: Duration = Duration::from_secs(90);
 
+/// install(1), of coreutils.
+const INSTALL: &str = "/usr/bin/install";
+
 /// Trees that a service with `PrivateTmp=yes` has versions of its own of.
 const PRIVATE_TREES: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -71,6 +74,8 @@ pub struct DropIn {
     mounts: Vec<String>,
     notifies: bool,
     user: String,
+    /// As a word of a command line.
+    owner: String,
     group: Option<String>,
     timeout_start: String,
     timeout_stop: String,
@@ -105,6 +110,7 @@ impl DropIn {
             mounts: values.take_all(&mounts, |path| escape::word_path("", path)),
             notifies: instance.notify != Notify::Off,
             user: values.take("user", user, escape::account),
+            owner: values.take("user", user, escape::word_account),
             group: instance
                 .group
                 .as_ref()
@@ -172,6 +178,13 @@ impl DropIn {
         list.section = "Service";
         list.add("", "User", &self.user);
         list.add_all("", "Group", self.group.as_slice());
+        if let Some(backups) = self.backups() {
+            list.add(
+                "For backups of the database: nobody but root can make it, and `systemctl clean` removes what systemd makes.",
+                "ExecStartPre",
+                &format!("-+{INSTALL} -d -m 0700 -o {} {backups}", self.owner),
+            );
+        }
         list.add(
             "The launcher compares: a configuration that was changed since does not go unnoticed.",
             "Environment",
@@ -220,8 +233,12 @@ impl DropIn {
                 .collect();
             list.add(&comment.join("\n"), key, value);
         }
+        let mut writable = self.writable.clone();
+        if self.hardening != Hardening::None {
+            writable.extend(self.backups().map(|backups| format!("-{backups}")));
+        }
         let opened = [
-            ("ReadWritePaths", &self.writable),
+            ("ReadWritePaths", &writable),
             ("BindReadOnlyPaths", &self.bound_read_only),
             ("BindPaths", &self.bound),
         ];
@@ -233,6 +250,12 @@ impl DropIn {
                 comment = "";
             }
         }
+    }
+
+    /// Where its backups are; a worker has none.
+    fn backups(&self) -> Option<String> {
+        let is_master = self.reference.role == Role::Master;
+        is_master.then(|| paths::backup_directory(&self.reference))
     }
 
     /// What stands above the sandbox.

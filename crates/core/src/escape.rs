@@ -140,6 +140,17 @@ pub fn account(name: &str) -> Result<String, Unwritable> {
     Ok(specifiers_doubled(name))
 }
 
+/// An account as one word of a command line, as in `ExecStartPre=`.
+///
+/// # Errors
+///
+/// As [`account`].
+pub fn word_account(name: &str) -> Result<String, Unwritable> {
+    account(name)?;
+    // One alone would be a variable.
+    Ok(quoted_where_needed(name).replace('$', "$$"))
+}
+
 /// A time span: whole seconds as `90s`, anything finer as milliseconds, rounded up. `0s` switches
 /// the time limits and the watchdog off that it is given to.
 pub fn time_span(duration: Duration) -> String {
@@ -274,6 +285,16 @@ mod tests {
             assert_eq!(account(name), Err(Unwritable::Account), "{name:?}");
         }
         assert_eq!(account("a\nb"), Err(Unwritable::ControlCharacter('\n')));
+        assert_eq!(word_account("bb").as_deref(), Ok("bb"));
+        assert_eq!(
+            word_account("svc@corp.example").as_deref(),
+            Ok("svc@corp.example")
+        );
+        assert_eq!(word_account("corp\\svc").as_deref(), Ok("\"corp\\\\svc\""));
+        assert_eq!(
+            word_account("corp\\ci $").as_deref(),
+            Ok("\"corp\\\\ci $$\"")
+        );
     }
 
     #[test]

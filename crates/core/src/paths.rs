@@ -16,6 +16,9 @@ pub const CLI: &str = "/usr/bin/buildbot-conda";
 pub const RUN: &str = "/run/buildbot-conda";
 /// Parent of the instances' state directories; belongs to root.
 pub const STATE: &str = "/var/lib/buildbot-conda/instances";
+/// Parent of the directories with backups of masters' databases; belongs to root. They are in no directory that systemd
+/// has made for a unit, because `systemctl clean` removes those.
+pub const BACKUPS: &str = "/var/lib/buildbot-conda/backups";
 /// Parent of the managed environments; belongs to root. An environment NAME is entered through `NAME/current`.
 pub const ENVIRONMENTS: &str = "/var/lib/buildbot-conda/envs";
 /// Archives and unpacked packages for managed environments. Mode 0700, root.
@@ -80,6 +83,11 @@ pub fn worker_socket(reference: &InstanceRef) -> String {
 /// `/var/lib/buildbot-conda/instances/REFERENCE/served`: the instance has run before. The runner has the name, too.
 pub fn served_mark(reference: &InstanceRef) -> String {
     format!("{STATE}/{reference}/served")
+}
+
+/// `/var/lib/buildbot-conda/backups/REFERENCE`, mode 0700, the master's user. The runner has the name, too.
+pub fn backup_directory(reference: &InstanceRef) -> String {
+    format!("{BACKUPS}/{reference}")
 }
 
 /// `/var/lib/buildbot-conda/instances/REFERENCE`, mode 0700, the instance's user.

@@ -113,9 +113,15 @@ def state_of(worker):
 
 def newest_backup(state):
     """When the newest backup of the database was written, or None."""
-    directory = os.path.join(state or "", "backups")
+    instances, reference = os.path.split(state or "")
+    found = []
+    # Where they are, and where earlier versions of this package kept them.
+    for directory in (os.path.join(os.path.dirname(instances), "backups", reference), os.path.join(state or "", "backups")):
+        try:
+            found += [(name, os.path.join(directory, name)) for name in os.listdir(directory) if name[:1].isdigit()]
+        except OSError:
+            pass
     try:
-        names = [name for name in os.listdir(directory) if name[:1].isdigit()]
-        return os.stat(os.path.join(directory, max(names))).st_mtime
+        return os.stat(max(found)[1]).st_mtime
     except (OSError, ValueError):
         return None

@@ -68,6 +68,11 @@ def test_the_load_of_a_master_is_in_its_status_file(python, make):
         (backups / name).touch()
         os.utime(backups / name, (modified, modified))
     load(lambda load: load["backup"] == 2e9)
+    newer = master.run / "backups/master/20261123T120000Z-c.sqlite"
+    newer.parent.mkdir(parents=True)
+    newer.touch()
+    os.utime(newer, (1.9e9, 1.9e9))
+    load(lambda load: load["backup"] == 1.9e9)
 
     database = sqlite3.connect(str(master.directory / "state.sqlite"), timeout=60)
     database.execute("alter table buildrequests rename to elsewhere")

@@ -63,10 +63,12 @@ class Host(Master):
         self.root = root
         self.state = root / "var/lib/buildbot-conda/instances/master"
         self.mark = self.state / "upgrade-in-progress"
+        self.shelf = root / "var/lib/buildbot-conda/backups/master"
         self.database = self.directory / "state.sqlite"
         for path in ("etc/buildbot-conda", "usr/bin", "usr/libexec/buildbot-conda", "prefix/bin", "prefix/conda-meta"):
             (root / path).mkdir(parents=True)
         self.state.mkdir(parents=True)
+        self.shelf.mkdir(parents=True)
         (root / "prefix/conda-meta/history").touch()
         (root / "usr/bin/buildbot-conda").symlink_to(programs() / "buildbot-conda")
         libexec = root / "usr/libexec/buildbot-conda"
@@ -123,12 +125,10 @@ class Host(Master):
 
     def backups(self):
         """Names of the backups, oldest first."""
-        directory = self.state / "backups"
-        return sorted(p.name for p in directory.glob("2*")) if directory.exists() else []
+        return sorted(p.name for p in self.shelf.glob("2*"))
 
     def is_partial(self):
-        directory = self.state / "backups"
-        return directory.exists() and any(p.name.startswith(".partial-") for p in directory.iterdir())
+        return any(p.name.startswith(".partial-") for p in self.shelf.iterdir())
 
     def end(self):
         if self.process is not None and self.process.poll() is None:
@@ -198,7 +198,7 @@ def backup_is_good(host):
     names = host.backups()
     assert names, host.tell()
     for name in names:
-        path = host.state / "backups" / name
+        path = host.shelf / name
         assert path.stat().st_mode & 0o777 == 0o600
         assert revision(path) in name
         assert rows(path) == host.before
@@ -382,6 +382,9 @@ def test_newer_database_is_refused_until_a_backup_is_restored(host, both_pythons
     host.use(older)
     assert host.start().wait() == 65
     assert "Buildbot 4.3.0" in host.log().split("hint: ")[-1]
+    # An earlier version of the package has made the backup.
+    host.shelf.rename(host.state / "backups")
+    host.shelf.mkdir()
     restored = host.cli("restore", "master")
     assert restored.returncode == 0, restored.stderr
     assert revision(host.database) == "064"
@@ -402,7 +405,7 @@ def test_running_master_is_backed_up_and_neither_upgraded_nor_restored(host):
     done = host.cli("backup", "master")
     assert done.returncode == 0, done.stderr
     (new,) = set(host.backups()) - set(before)
-    assert done.stdout.strip() == str(host.state / "backups" / new)
+    assert done.stdout.strip() == str(host.shelf / new)
     assert rows(done.stdout.strip()) == host.before
     assert host.stop() == 0
 

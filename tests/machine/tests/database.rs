@@ -23,6 +23,8 @@ const STATE: &str = "/var/lib/buildbot-conda/instances/master";
 /// The program is one word of that, and the brackets keep the pattern from being found in the shell that looks.
 const UPGRADING: &str =
     "grep --no-messages -lz '\"buildbot\", \"upgrade-[m]aster\"' /proc/[0-9]*/cmdline";
+/// `systemctl clean` leaves it alone.
+const BACKUPS: &str = "/var/lib/buildbot-conda/backups/master";
 const MARK: &str = "/var/lib/buildbot-conda/instances/master/upgrade-in-progress";
 
 /// A master and a worker with one finished build in a database of the older Buildbot, the master stopped, and the
@@ -70,7 +72,7 @@ fn switch(stage: &Stage, prefix: &str) -> Outcome {
 }
 
 fn backups(stage: &Stage) -> Result<Vec<String>> {
-    let list = format!("ls {STATE}/backups 2>/dev/null || true");
+    let list = format!("ls {BACKUPS} 2>/dev/null || true");
     let names = stage.machine.shell(&list)?.succeeded()?;
     Ok(names.stdout.lines().map(str::to_owned).collect())
 }
@@ -86,7 +88,7 @@ fn ensure_serves(stage: &Stage, builds: usize) -> Outcome {
     let mark = stage.machine.run(&["test", "-e", MARK])?;
     ensure!(mark.status == 1, "an upgrade is still marked");
     let wrong = stage.machine.shell(&format!(
-        "find {MASTER} {STATE} ! -user bb; find {STATE}/backups -type f ! -perm 0600; \
+        "find {MASTER} {STATE} {BACKUPS} ! -user bb; find {BACKUPS} -type f ! -perm 0600; \
          find {MASTER} -name '*.restoring' -o -name '*.damaged-*'"
     ))?;
     ensure!(wrong.text().is_empty(), "{wrong}");
@@ -151,13 +153,13 @@ fn an_interrupted_upgrade_loses_nothing(release: Release) -> Outcome {
     switch(&stage, PREFIX)?;
     fault("database-older-interrupted", release, || {
         for moment in [
-            format!("ls {STATE}/backups/2*"),
+            format!("ls {BACKUPS}/2*"),
             format!("test -e {MARK}"),
             UPGRADING.to_owned(),
             format!("test -e {MARK} && test -s {MASTER}/state.sqlite-wal"),
         ] {
             let begin = format!(
-                "rm -rf {MASTER} {STATE}/backups; \
+                "rm -rf {MASTER} {BACKUPS}; \
                  cp -a /home/bb/older {MASTER}; systemctl start --no-block {MASTER_UNIT}; \
                  until {moment} >/dev/null 2>&1; do :; done; \
                  kill -KILL $(systemctl show --value -p MainPID {MASTER_UNIT})"
@@ -172,7 +174,7 @@ fn an_interrupted_upgrade_loses_nothing(release: Release) -> Outcome {
             stage.systemctl(&["stop", MASTER_UNIT])?;
         }
         let begin = format!(
-            "rm -rf {MASTER} {STATE}/backups; cp -a /home/bb/older {MASTER}; sync; \
+            "rm -rf {MASTER} {BACKUPS}; cp -a /home/bb/older {MASTER}; sync; \
              systemctl start --no-block {MASTER_UNIT}; \
              until test -e {MARK}; do :; done"
         );
@@ -271,6 +273,10 @@ fn an_administrator_upgrades_backs_up_and_restores(release: Release) -> Outcome 
             .run_as("bb", &["buildbot-conda", "restore", "master", "--list"])?
             .succeeded()?;
         ensure!(listed.stdout.contains(name), "{listed}");
+        // What systemd has made for the unit goes, and no backup with it.
+        stage.systemctl(&["clean", "--what=state", MASTER_UNIT])?;
+        let left = stage.machine.run(&["test", "-e", STATE])?;
+        ensure!(left.status == 1, "`{STATE}` is still there");
         cli(&["restore", "master", name])?.succeeded()?;
         stage.systemctl(&["start", MASTER_UNIT])?;
         ensure_serves(&stage, 1)?;
@@ -308,7 +314,9 @@ c["db"] = {"db_url": util.Secret("database")}
     stage.systemctl(&["start", MASTER_UNIT])?;
     ensure_serves(&stage, 1)?;
     ensure!(backups(&stage)?.len() == 1);
-    a_drop_in_holds_for_commands_beside_the_master(&stage, more)
+    fault("administrators-drop-in", release, || {
+        a_drop_in_holds_for_commands_beside_the_master(&stage, more)
+    })
 }
 
 /// A master whose configuration needs what only the administrator's drop-in gives it is as good for `backup`, `upgrade`

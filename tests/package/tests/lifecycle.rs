@@ -44,6 +44,7 @@ fn installation_makes_account_directories_configuration_and_links(release: Relea
          644 root:root /etc/buildbot-conda/config.toml\n\
          700 root:root /etc/buildbot-conda/credentials\n\
          755 root:root /var/lib/buildbot-conda\n\
+         755 root:root /var/lib/buildbot-conda/backups\n\
          755 root:root /var/lib/buildbot-conda/instances\n"
     );
     assert_eq!(

@@ -1,5 +1,5 @@
-//! What lies in `STATE/backups/`: one file for each backup, mode 0600, whose name says everything
-//! about it. A file gets its name only when it is complete and on disk.
+//! The backups of a master: one file for each, mode 0600, whose name says everything about it. A file gets its name only
+//! when it is complete and on disk.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::paths;
+use rustix::fs::Access;
 use serde::Serialize;
 use tempfile::TempPath;
 
 use super::facts::{Facts, Relation};
 use super::{Failure, Master, SCHEMA};
+use crate::system::context::Context;
 
 /// How many are kept.
 const KEPT: usize = 5;
@@ -33,6 +37,43 @@ pub(crate) struct BackupName {
     buildbot: String,
     revision: String,
     kind: FileKind,
+}
+
+/// Where the backups of a master are.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Made by root for the service user.
+    directory: PathBuf,
+    /// In the state directory: where earlier versions kept them, and where they go as long as the other cannot be written.
+    former: PathBuf,
+}
+
+impl Place {
+    /// `state` is the state directory of the instance, as this process has it.
+    pub(crate) fn new(reference: &InstanceRef, state: &Path, context: &Context) -> Self {
+        Self {
+            directory: context.path(&paths::backup_directory(reference)),
+            former: state.join("backups"),
+        }
+    }
+
+    /// Where a new one goes.
+    pub(crate) fn directory(&self) -> &Path {
+        let is_ours = rustix::fs::access(&self.directory, Access::WRITE_OK | Access::EXEC_OK);
+        if is_ours.is_ok() {
+            &self.directory
+        } else {
+            &self.former
+        }
+    }
+
+    /// The file of a backup that is there, or of a new one.
+    pub(crate) fn path(&self, name: &BackupName) -> PathBuf {
+        let name = name.to_string();
+        let paths = [&self.directory, &self.former].map(|directory| directory.join(&name));
+        let known = paths.into_iter().find(|path| path.exists());
+        known.unwrap_or_else(|| self.directory().join(name))
+    }
 }
 
 /// What is in a backup.
@@ -92,15 +133,11 @@ impl BackupName {
                 revision: word(facts.revision_text()),
                 kind,
             };
-            if !name.path(&master.state).exists() {
+            if !master.backups.path(&name).exists() {
                 return name;
             }
             seconds += Duration::from_secs(1);
         }
-    }
-
-    pub(crate) fn path(&self, state: &Path) -> PathBuf {
-        directory(state).join(self.to_string())
     }
 
     pub(crate) fn kind(&self) -> FileKind {
@@ -189,13 +226,13 @@ pub(crate) struct Backup {
     pub(crate) size: u64,
 }
 
-pub(crate) fn directory(state: &Path) -> PathBuf {
-    state.join("backups")
-}
-
 /// The names of all backups, youngest first; files of other names are not ours.
-pub(crate) fn names(state: &Path) -> Result<Vec<BackupName>, Failure> {
-    names_in(&directory(state))
+pub(crate) fn names(place: &Place) -> Result<Vec<BackupName>, Failure> {
+    let mut names = names_in(&place.directory)?;
+    names.extend(names_in(&place.former)?);
+    names.sort_by(|left, right| right.cmp(left));
+    names.dedup();
+    Ok(names)
 }
 
 /// The backups in a directory of copies that are beyond those that are kept.
@@ -218,9 +255,9 @@ fn names_in(directory: &Path) -> Result<Vec<BackupName>, Failure> {
 }
 
 /// All backups, youngest first.
-pub(crate) fn list(state: &Path) -> Result<Vec<Backup>, Failure> {
+pub(crate) fn list(place: &Place) -> Result<Vec<Backup>, Failure> {
     let described = |name: BackupName| {
-        let metadata = fs::symlink_metadata(name.path(state)).ok()?;
+        let metadata = fs::symlink_metadata(place.path(&name)).ok()?;
         Some(Backup {
             name: name.to_string(),
             time: name.time,
@@ -230,26 +267,26 @@ pub(crate) fn list(state: &Path) -> Result<Vec<Backup>, Failure> {
             size: metadata.len(),
         })
     };
-    Ok(names(state)?.into_iter().filter_map(described).collect())
+    Ok(names(place)?.into_iter().filter_map(described).collect())
 }
 
 /// A place for a backup in the making, in the directory where it will stay, with room for `size`
 /// bytes. What an interrupted one has left there is removed.
-pub(crate) fn begin(state: &Path, size: u64) -> Result<TempPath, Failure> {
-    let directory = directory(state);
-    match DirBuilder::new().mode(0o700).create(&directory) {
+pub(crate) fn begin(place: &Place, size: u64) -> Result<TempPath, Failure> {
+    let directory = place.directory();
+    match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(Failure::io("create", &directory, &error));
+            return Err(Failure::io("create", directory, &error));
         }
         _ => {}
     }
-    remove_leftovers(&directory);
-    ensure_space(&directory, size)?;
+    remove_leftovers(directory);
+    ensure_space(directory, size)?;
     tempfile::Builder::new()
         .prefix(&format!("{PARTIAL}{}-", std::process::id()))
-        .tempfile_in(&directory)
+        .tempfile_in(directory)
         .map(tempfile::NamedTempFile::into_temp_path)
-        .map_err(|error| Failure::io("write in", &directory, &error))
+        .map_err(|error| Failure::io("write in", directory, &error))
 }
 
 /// Prefix of backups in the making, before the PID of their maker.
@@ -290,8 +327,9 @@ pub(crate) fn ensure_space(directory: &Path, size: u64) -> Result<(), Failure> {
 }
 
 /// Gives a complete backup its name, on disk when this returns.
-pub(crate) fn complete(partial: TempPath, name: &BackupName, state: &Path) -> Result<(), Failure> {
-    let path = name.path(state);
+pub(crate) fn complete(partial: TempPath, name: &BackupName) -> Result<(), Failure> {
+    let directory = partial.parent().unwrap_or(Path::new("/")).to_owned();
+    let path = directory.join(name.to_string());
     let finish = || {
         let file = File::open(&partial)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
@@ -299,7 +337,7 @@ pub(crate) fn complete(partial: TempPath, name: &BackupName, state: &Path) -> Re
         partial
             .persist_noclobber(&path)
             .map_err(|error| error.error)?;
-        File::open(directory(state))?.sync_all()
+        File::open(&directory)?.sync_all()
     };
     finish().map_err(|error| Failure::io("write", &path, &error))
 }
@@ -313,10 +351,9 @@ pub(crate) fn take_in(
     mut source: impl Read,
     size: u64,
     name: &BackupName,
-    state: &Path,
+    place: &Place,
 ) -> Result<(), Failure> {
-    let path = name.path(state);
-    if path.exists() {
+    if place.path(name).exists() {
         let text = format!("there is a backup `{name}` already");
         return Err(Failure::new(1, text).hint(format!("`restore REF {name}` restores that one")));
     }
@@ -329,23 +366,23 @@ pub(crate) fn take_in(
     if !name.kind().begins_with(&start) {
         return Err(Failure::new(1, no_backup(name)));
     }
-    let partial = begin(state, size)?;
+    let partial = begin(place, size)?;
     let mut copy = || {
         let mut file = File::options().write(true).open(&partial)?;
         file.write_all(&start)?;
         io::copy(&mut source, &mut file)
     };
     copy().map_err(|error| Failure::io("write", &partial, &error))?;
-    complete(partial, name, state)
+    complete(partial, name)
 }
 
 /// Copies a file that has come without a name to where backups are in the making.
 pub(crate) fn copy_plain(
     mut source: impl Read,
     size: u64,
-    state: &Path,
+    place: &Place,
 ) -> Result<TempPath, Failure> {
-    let partial = begin(state, size)?;
+    let partial = begin(place, size)?;
     let mut copy = || {
         let mut file = File::options().write(true).open(&partial)?;
         io::copy(&mut source, &mut file)
@@ -365,14 +402,14 @@ pub(crate) fn no_backup(name: &BackupName) -> String {
 }
 
 /// Removes the oldest beyond those that are kept; never one of `needed`.
-pub(crate) fn prune(state: &Path, needed: &[&BackupName]) -> Result<(), Failure> {
-    let names = names(state)?;
+pub(crate) fn prune(place: &Place, needed: &[&BackupName]) -> Result<(), Failure> {
+    let names = names(place)?;
     let old = names
         .iter()
         .skip(KEPT)
         .filter(|name| !needed.contains(name));
     for name in old {
-        let path = name.path(state);
+        let path = place.path(name);
         fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
         eprintln!("removed the oldest backup `{name}`, {KEPT} are kept");
     }
@@ -413,19 +450,53 @@ mod tests {
         }
     }
 
+    /// Both directories are there, as after an upgrade from a version that kept them in the state directory.
+    fn place() -> (tempfile::TempDir, Place) {
+        let root = tempfile::tempdir().expect("a directory can be made");
+        let [directory, former] = ["new", "old"].map(|name| root.path().join(name));
+        for path in [&directory, &former] {
+            fs::create_dir(path).expect("so can another");
+        }
+        (root, Place { directory, former })
+    }
+
+    #[test]
+    fn backups_of_an_earlier_version_are_found_beside_new_ones() {
+        let (_root, place) = place();
+        let older: BackupName = NAME.parse().expect("it is one");
+        fs::write(place.former.join(NAME), "").expect("written");
+        let newer = NAME.replace("22T", "23T");
+        let newer: BackupName = newer.parse().expect("it is one");
+        complete(begin(&place, 0).expect("there is room"), &newer).expect("completed");
+        assert_eq!(place.path(&newer), place.directory.join(newer.to_string()));
+        assert_eq!(place.path(&older), place.former.join(NAME));
+        assert_eq!(names(&place).expect("listed"), [newer, older]);
+        assert_eq!(list(&place).expect("listed").len(), 2);
+    }
+
+    #[test]
+    fn backups_are_made_where_earlier_versions_made_them_as_long_as_the_new_place_is_missing() {
+        let (_root, place) = place();
+        fs::remove_dir(&place.directory).expect("removed");
+        assert_eq!(place.directory(), place.former);
+        let name: BackupName = NAME.parse().expect("it is one");
+        complete(begin(&place, 0).expect("there is room"), &name).expect("completed");
+        assert_eq!(place.path(&name), place.former.join(NAME));
+    }
+
     #[test]
     fn five_are_kept_and_none_that_is_needed_goes() {
-        let state = tempfile::tempdir().expect("a directory can be made");
-        fs::create_dir(directory(state.path())).expect("so can another");
+        let (_root, place) = place();
         let all: Vec<BackupName> = (10..18)
             .map(|day| format!("202611{day}T000000Z-buildbot-4.3.0-schema-067.sqlite"))
             .map(|name| name.parse().expect("it is one"))
             .collect();
-        for name in &all {
-            fs::write(name.path(state.path()), "").expect("written");
+        for (number, name) in all.iter().enumerate() {
+            let directory = [&place.directory, &place.former][number % 2];
+            fs::write(directory.join(name.to_string()), "").expect("written");
         }
-        prune(state.path(), &[&all[1]]).expect("pruned");
-        let left = names(state.path()).expect("listed");
+        prune(&place, &[&all[1]]).expect("pruned");
+        let left = names(&place).expect("listed");
         let mut wanted: Vec<BackupName> = all[3..].to_vec();
         wanted.reverse();
         wanted.push(all[1].clone());
@@ -434,8 +505,8 @@ mod tests {
 
     #[test]
     fn what_cannot_fit_is_refused_before_it_is_begun() {
-        let state = tempfile::tempdir().expect("a directory can be made");
-        let refused = begin(state.path(), 1 << 60).expect_err("no disk has an exbibyte");
+        let (_root, place) = place();
+        let refused = begin(&place, 1 << 60).expect_err("no disk has an exbibyte");
         assert!(refused.reason.contains("MiB are needed"), "{refused}");
         assert_eq!(refused.status, SCHEMA);
     }

@@ -23,7 +23,7 @@ pub(super) fn back_up(
     name: &BackupName,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let partial = backups::begin(&master.state, size)?;
+    let partial = backups::begin(&master.backups, size)?;
     let command = master.python(PROGRAM, &[source.into(), partial.as_os_str().into()])?;
     let mut said = String::new();
     let status = children::run(command, None, |stream, line| match stream {
@@ -49,7 +49,7 @@ pub(super) fn back_up(
             &said
         }));
     }
-    backups::complete(partial, name, &master.state)
+    backups::complete(partial, name)
 }
 
 pub(super) fn damaged(source: &Path, said: &str, master: &Master<'_>) -> Failure {

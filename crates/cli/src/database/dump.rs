@@ -64,7 +64,7 @@ pub(super) fn back_up(
     name: &BackupName,
 ) -> Result<(), Failure> {
     // How large a dump will be nobody can tell; the tool says when there is no room.
-    let partial = backups::begin(&master.state, 0)?;
+    let partial = backups::begin(&master.backups, 0)?;
     let database = server.database.clone().unwrap_or_default();
     if name.kind() == FileKind::PgDump {
         let mut command = postgresql("pg_dump", server);
@@ -87,7 +87,7 @@ pub(super) fn back_up(
             .args(&server.tables);
         run("mysqldump", command)?;
     }
-    backups::complete(partial, name, &master.state)
+    backups::complete(partial, name)
 }
 
 /// Puts a dump back. Only for when a mark says what is going on.
@@ -97,7 +97,7 @@ pub(super) fn put_back(
     name: &BackupName,
 ) -> Result<(), Failure> {
     clear(master, server)?;
-    let path = name.path(&master.state);
+    let path = master.backups.path(name);
     let database = server.database.clone().unwrap_or_default();
     if name.kind() == FileKind::PgDump {
         let mut command = postgresql("pg_restore", server);

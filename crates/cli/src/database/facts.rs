@@ -67,6 +67,9 @@ pub(crate) struct Facts {
     /// What the configuration listens on.
     #[serde(default)]
     pub(crate) ports: Vec<Port>,
+    /// What builds do inside the master's own service.
+    #[serde(default)]
+    pub(crate) own_work: Vec<ForeignText>,
     /// Where its web pages are, as the configuration describes it for Twisted.
     #[serde(default)]
     pub(crate) www: Vec<String>,

@@ -231,6 +231,28 @@ def ports(config):
     return found
 
 
+def own_work(config, base):
+    """What builds do inside the master's own service, whose sandbox is then theirs, in a few words each."""
+
+    def names(kind):
+        return {parent.__name__ for parent in getattr(kind, "__mro__", ())}
+
+    found = []
+    for worker in getattr(config, "workers", None) or ():
+        if "LocalWorker" in names(type(worker)):
+            found.append("the LocalWorker `%s`" % worker.workername)
+    for builder in getattr(config, "builders", None) or ():
+        for step in getattr(builder.factory, "steps", ()):
+            kinds = names(getattr(step, "step_class", None) or getattr(step, "factory", None))  # the latter before 3.0
+            place = getattr(step, "kwargs", {}).get("masterdest")
+            place = getattr(place, "fmtstring", place)  # of an Interpolate
+            if "MasterShellCommand" in kinds:
+                found.append("MasterShellCommand in `%s`" % builder.name)
+            elif isinstance(place, str) and os.path.relpath(os.path.join(base, place), base).startswith("../"):
+                found.append("an upload to `%s` in `%s`" % (place, builder.name))
+    return sorted(set(found))
+
+
 def inspect(directory, check):
     os.chdir(directory)
     try:
@@ -257,6 +279,7 @@ def inspect(directory, check):
         answer = sqlite(os.path.realpath(path), check)
     answer["buildbot"] = buildbot.version
     answer["ports"] = ports(config)
+    answer["own_work"] = own_work(config, directory)
     www = (getattr(config, "www", None) or {}).get("port")
     answer["www"] = [str(port) for port in (www if isinstance(www, (list, tuple)) else [www]) if port]
     if os.path.realpath(directory) != os.path.realpath(place):

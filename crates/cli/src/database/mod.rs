@@ -6,7 +6,7 @@
 //!
 //! * `facts`: which database, and how its schema stands to the Buildbot installed, in Buildbot's words
 //! * `lock`: the instance's lock, taken or inherited from the runner
-//! * `backups`: what lies in `STATE/backups/`
+//! * `backups`: the backups of a master, and where they are
 //! * `mark`: the note that the database is in pieces, written before it may be and removed after
 //! * `upgraded`: the note of the last upgrade, by which one is taken back that did not come to serve
 //! * `copy`, `dump`: how a backup is made and put back, for files and for servers
@@ -77,8 +77,9 @@ impl Failure {
 #[derive(Debug, Clone)]
 pub(crate) struct Master<'a> {
     pub(crate) instance: &'a Instance,
-    /// Mode 0700, the service user's: backups, the mark, the last version.
+    /// Mode 0700, the service user's: the mark, the last version.
     pub(crate) state: PathBuf,
+    pub(crate) backups: backups::Place,
 }
 
 impl<'a> Master<'a> {
@@ -89,9 +90,11 @@ impl<'a> Master<'a> {
             let text = format!("`{reference}` has no database, only masters have one");
             return Err(Failure::new(1, text));
         }
+        let state = state_directory(reference, context);
         Ok(Self {
             instance,
-            state: state_directory(reference, context),
+            backups: backups::Place::new(reference, &state, context),
+            state,
         })
     }
 

@@ -53,7 +53,7 @@ pub(crate) fn bring_up_to_date(
         ));
         let plan = plan::restore(master, &facts, &backup)?;
         perform(&plan, master, &facts, lock, progress)?;
-        backups::prune(&master.state, &[&backup])?;
+        backups::prune(&master.backups, &[&backup])?;
         facts = Facts::ask(master, Some(lock), false)?;
     }
     let plan = match plan::upgrade(master, &facts, kept.as_ref(), policy) {
@@ -71,7 +71,7 @@ pub(crate) fn bring_up_to_date(
     }
     perform(&plan, master, &facts, lock, progress)?;
     if !plan.steps.is_empty() {
-        backups::prune(&master.state, &[])?;
+        backups::prune(&master.backups, &[])?;
     }
     Ok(facts)
 }
@@ -125,7 +125,7 @@ pub(crate) fn back_up(
     name: &BackupName,
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let path = name.path(&master.state);
+    let path = master.backups.path(name);
     progress.doing(&format!("backing up the database to `{}`", path.display()));
     match (name.kind(), facts.file(), &facts.server) {
         (FileKind::Sqlite, Some(file), _) => {
@@ -138,7 +138,7 @@ pub(crate) fn back_up(
 
 fn put_back(master: &Master<'_>, facts: &Facts, name: &BackupName) -> Result<(), Failure> {
     match (name.kind(), facts.file(), &facts.server) {
-        (FileKind::Sqlite, Some(file), _) => copy::put_back(&name.path(&master.state), file),
+        (FileKind::Sqlite, Some(file), _) => copy::put_back(&master.backups.path(name), file),
         (_, _, Some(server)) => dump::put_back(master, server, name),
         _ => Err(unfit(name)),
     }

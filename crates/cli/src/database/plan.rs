@@ -252,7 +252,7 @@ fn backup_of(master: &Master<'_>, facts: &Facts) -> Result<Option<BackupName>, F
         }
     }
     // The directory's own trouble is told before the work, not after it.
-    backups::names(&master.state)?;
+    backups::names(&master.backups)?;
     Ok(kind.map(|kind| BackupName::now(master, facts, kind)))
 }
 
@@ -268,7 +268,7 @@ fn newer(master: &Master<'_>, facts: &Facts, revisions: &str) -> Failure {
     };
     let text = format!("the database is newer than Buildbot, {writer} wrote it: {revisions}");
     let suits = |name: &BackupName| Some(name.revision()) == facts.head.as_deref();
-    let backup = backups::names(&master.state).ok();
+    let backup = backups::names(&master.backups).ok();
     let backup = backup.and_then(|names| names.into_iter().find(suits));
     let other = backup.map_or_else(String::new, |name| {
         let reference = master.reference();
@@ -281,7 +281,7 @@ fn newer(master: &Master<'_>, facts: &Facts, revisions: &str) -> Failure {
 
 /// An empty database where there was a full one is no new master but a loss.
 fn refuse_lost_database(master: &Master<'_>, facts: &Facts) -> Result<(), Failure> {
-    let backups = backups::names(&master.state)?;
+    let backups = backups::names(&master.backups)?;
     let version = master.last_version();
     if backups.is_empty() && version.is_none() {
         return Ok(());

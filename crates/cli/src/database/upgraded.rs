@@ -51,7 +51,7 @@ pub(super) fn to_be_taken_back(
     }
     let tried = buildbot_conda_host::interrupted_prefix(master.instance.prefix().as_str())?;
     let backup = backup_of(&master.state, &tried)?;
-    let is_there = backups::names(&master.state).ok()?.contains(&backup);
+    let is_there = backups::names(&master.backups).ok()?.contains(&backup);
     let suits = Some(backup.revision()) == facts.head.as_deref();
     (is_there && suits).then_some((backup, tried))
 }

@@ -14,11 +14,12 @@ use crate::system::context::Context;
 use crate::system::{accounts, configuration, files};
 
 /// The package's directories, with their modes.
-const DIRECTORIES: [(&str, u32); 4] = [
+const DIRECTORIES: [(&str, u32); 5] = [
     ("/etc/buildbot-conda", 0o755),
     (paths::CREDENTIALS, 0o700),
     ("/var/lib/buildbot-conda", 0o755),
     (paths::STATE, 0o755),
+    (paths::BACKUPS, 0o755),
 ];
 /// The first configuration until it is whole; a purge removes what begins so.
 const UNFINISHED: &str = "/etc/buildbot-conda/.config.toml.new";

@@ -124,6 +124,7 @@ fn stop_and_clear(unit: &Unit) -> Vec<Step> {
     let reference = unit.reference();
     let made = [
         PathBuf::from(paths::state_directory(reference)),
+        PathBuf::from(paths::backup_directory(reference)),
         Path::new(paths::RUN).join(reference.to_string()),
     ];
     let stop = UnitStep::Stop {
