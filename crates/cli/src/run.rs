@@ -3,18 +3,17 @@
 //! environment is meant, and becomes the command. As root, it is run by the service user, or by whoever owns the
 //! environment.
 
-use std::env;
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context as _, anyhow};
-use buildbot_conda_conda::resolve::{Surroundings, resolve};
+use anyhow::anyhow;
+use buildbot_conda_conda::resolve::{Configured, Surroundings, configured, resolve};
 use buildbot_conda_conda::{Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::settings::{Hardening, Instance};
 use buildbot_conda_core::values::CondaEnv;
 
 use crate::system::context::{Context, InvalidConfiguration};
@@ -46,11 +45,22 @@ struct Place {
     conda_root: PathBuf,
     /// It was given on the command line.
     root_is_named: bool,
-    /// As `conda activate` takes it.
-    target: OsString,
+    target: Target,
     environment: Environment,
     /// User and group of the configuration that it comes from, if it does.
     account: Option<(String, Option<String>)>,
+}
+
+enum Target {
+    /// As `conda activate` takes it.
+    Typed(OsString),
+    /// As the configuration has it, without condarc, and as the service enters it.
+    Configured {
+        prefix: PathBuf,
+        name: OsString,
+        /// What the service sees of the homes.
+        shown: Option<Vec<PathBuf>>,
+    },
 }
 
 /// Returns only when the command was not started.
@@ -65,25 +75,28 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     {
         return Ok(status);
     }
-    let surroundings = surroundings(context)?;
-    let resolved = resolve(&place.target, &place.conda_root, &surroundings)
-        .or_else(|error| {
-            let prefix = managed_prefix(&place, context).ok_or(error)?;
-            resolve(prefix.as_os_str(), &place.conda_root, &surroundings)
-        })
-        .map_err(|error| with_hint(&error, &error.hint()))?;
-    activation::ensure_only_roots(Path::new(&resolved.prefix))?;
-    let facts =
-        PrefixFacts::read(&resolved.prefix).map_err(|error| with_hint(&error, &error.hint()))?;
-    // A root that somebody named counts as it is; a configured one may be missing beside an
-    // environment that another tool made, and then, as in a service, there is no conda.
-    let root = &resolved.root;
-    let is_there = place.root_is_named || root.installation().join("bin/conda").exists();
+    let environment: Environment = search_path::callers_environment().collect();
+    let mut surroundings = Surroundings::of_process(environment, &context.path("/"));
+    let (prefix, entry) = match &place.target {
+        Target::Typed(target) => typed(target, &place, &surroundings, context)?,
+        Target::Configured {
+            prefix,
+            name,
+            shown,
+        } => {
+            surroundings.shown.clone_from(shown);
+            let entry = configured(name.clone(), &place.conda_root, &surroundings)
+                .map_err(|error| with_hint(&error, &error.hint()))?;
+            (prefix.clone(), entry)
+        }
+    };
+    activation::ensure_only_roots(&prefix)?;
+    let facts = PrefixFacts::read(&prefix).map_err(|error| with_hint(&error, &error.hint()))?;
     let activated = activate(
         &facts,
-        is_there.then_some(root),
+        entry.root.as_ref(),
         &surroundings.environment,
-        &resolved.options,
+        &entry.options,
     )
     .map_err(|error| with_hint(&error, &error.hint()))?;
     for warning in &activated.warnings {
@@ -104,6 +117,30 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     Ok(ExitCode::from(status_of(&failure)))
 }
 
+/// The environment that somebody has typed, as conda finds it, and then as a managed one.
+fn typed(
+    target: &OsStr,
+    place: &Place,
+    surroundings: &Surroundings,
+    context: &Context,
+) -> anyhow::Result<(PathBuf, Configured)> {
+    let resolved = resolve(target, &place.conda_root, surroundings)
+        .or_else(|error| {
+            let prefix = managed_prefix(target, &place.conda_root, context).ok_or(error)?;
+            resolve(prefix.as_os_str(), &place.conda_root, surroundings)
+        })
+        .map_err(|error| with_hint(&error, &error.hint()))?;
+    // A root that somebody named counts as it is; a configured one may be missing beside an
+    // environment that another tool made, and then, as in a service, there is no conda.
+    let root = resolved.root;
+    let is_there = place.root_is_named || root.installation().join("bin/conda").exists();
+    let entry = Configured {
+        root: is_there.then_some(root),
+        options: resolved.options,
+    };
+    Ok((resolved.prefix, entry))
+}
+
 /// What the shells say when a command cannot be executed.
 fn status_of(failure: &io::Error) -> u8 {
     if failure.kind() == io::ErrorKind::NotFound {
@@ -121,31 +158,31 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
         return Ok(Place {
             conda_root: conda_root.clone(),
             root_is_named: true,
-            target: given.unwrap_or_default(),
+            target: Target::Typed(given.unwrap_or_default()),
             environment: Environment::new(),
             account: None,
         });
     }
     let settings = context.settings()?;
-    let (conda_root, prefix, environment, user, group) =
+    let (conda_root, conda_env, shown, environment, user, group) =
         if let Some(reference) = &arguments.reference {
             let instance = settings
                 .instance(reference)
                 .map_err(InvalidConfiguration::from)?;
-            let prefix = instance.prefix();
             (
                 &instance.conda_root,
-                prefix,
+                &instance.conda_env,
+                shown_to(instance),
                 &instance.environment,
                 &instance.user,
                 &instance.group,
             )
         } else {
             let defaults = settings.defaults().map_err(InvalidConfiguration::from)?;
-            let prefix = defaults.conda_env.prefix(&defaults.conda_root);
             (
                 &defaults.conda_root,
-                prefix,
+                &defaults.conda_env,
+                None,
                 &defaults.environment,
                 &defaults.user,
                 &None,
@@ -154,11 +191,14 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
     let configured = PathBuf::from(conda_root.as_str());
     Ok(Place {
         target: match (given, &arguments.conda_root) {
-            (Some(target), _) => target,
+            (Some(target), _) => Target::Typed(target),
             // Another root, and nothing said about the environment: the root's own.
-            (None, Some(_)) => OsString::new(),
-            // The configuration addresses environments without condarc, so the name is settled here.
-            (None, None) => buildbot_conda_host::prefix_to_enter(prefix.as_str()).into(),
+            (None, Some(_)) => Target::Typed(OsString::new()),
+            (None, None) => Target::Configured {
+                prefix: buildbot_conda_host::prefix_to_enter(conda_env.prefix(conda_root).as_str()),
+                name: conda_env.to_string().into(),
+                shown,
+            },
         },
         root_is_named: arguments.conda_root.is_some(),
         conda_root: arguments.conda_root.clone().unwrap_or(configured),
@@ -173,23 +213,23 @@ fn place(arguments: &Arguments, context: &Context) -> anyhow::Result<Place> {
     })
 }
 
-/// The managed environment whose name was given, as `create` finds it.
-fn managed_prefix(place: &Place, context: &Context) -> Option<PathBuf> {
-    let environment: CondaEnv = place.target.to_str()?.parse().ok()?;
-    let root = place.conda_root.to_str()?.parse().ok()?;
-    let prefix = managed::prefix_of(&environment, &environment.prefix(&root), context)?;
-    Some(buildbot_conda_host::prefix_to_enter(&prefix))
+/// What the service of an instance sees of the homes, where its sandbox hides them.
+fn shown_to(instance: &Instance) -> Option<Vec<PathBuf>> {
+    let prefix = instance.prefix();
+    let shown = [
+        instance.directory.as_str(),
+        instance.conda_root.as_str(),
+        prefix.as_str(),
+    ];
+    (instance.hardening == Hardening::Strict).then(|| shown.map(PathBuf::from).into())
 }
 
-fn surroundings(context: &Context) -> anyhow::Result<Surroundings> {
-    Ok(Surroundings {
-        environment: search_path::callers_environment().collect(),
-        directory: env::current_dir().context("find the current directory")?,
-        home: env::home_dir().map(PathBuf::into_os_string),
-        // Only for `~NAME`; without the file there are no such names.
-        passwd: fs::read("/etc/passwd").unwrap_or_default(),
-        system: context.path("/"),
-    })
+/// The managed environment whose name was given, as `create` finds it.
+fn managed_prefix(target: &OsStr, conda_root: &Path, context: &Context) -> Option<PathBuf> {
+    let environment: CondaEnv = target.to_str()?.parse().ok()?;
+    let root = conda_root.to_str()?.parse().ok()?;
+    let prefix = managed::prefix_of(&environment, &environment.prefix(&root), context)?;
+    Some(buildbot_conda_host::prefix_to_enter(&prefix))
 }
 
 fn with_hint(error: &dyn std::error::Error, hint: &str) -> anyhow::Error {

@@ -11,7 +11,7 @@
 //! ([`OsString`](std::ffi::OsString)): values and paths that are not UTF-8 survive. The reference is conda 26.7
 //! (`conda/activate.py`, `shell/etc/profile.d/conda.sh`) as a non-interactive bash runs it; where this library does
 //! better on purpose, the item concerned says so. Names (`conda activate NAME`) and condarc are the business of the
-//! `resolve` module, behind the feature of the same name.
+//! `resolve` module.
 //!
 //! ```no_run
 //! use std::os::unix::process::CommandExt;
@@ -51,7 +51,6 @@ mod inherited;
 mod prefix;
 mod prompt;
 pub mod python;
-#[cfg(feature = "resolve")]
 pub mod resolve;
 mod state;
 

@@ -1,13 +1,14 @@
 //! From what a person types after `conda activate` to an absolute prefix, as conda 26.7 finds it, and the settings of
-//! condarc that show in an activated environment. The launcher does without: it is given a prefix.
+//! condarc that show in an activated environment, whoever names it: a configuration gives the prefix itself.
 //!
 //! `expand` knows `~` and `$NAME`, `condarc` reads the files, this module puts both together.
 
 mod condarc;
 mod expand;
 
+use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use crate::prefix::shown;
 use crate::{Environment, Options, ReadError, Root, python};
 
 pub use condarc::CondarcError;
-use condarc::Settings;
+use condarc::{Settings, Wanted};
 
 /// What resolution needs to know about the process and the host.
 #[derive(Debug, Clone)]
@@ -30,6 +31,75 @@ pub struct Surroundings {
     pub passwd: Vec<u8>,
     /// In front of the condarc files of the system, `/etc/conda` and `/var/lib/conda`; `/` outside of tests.
     pub system: PathBuf,
+    /// Of the home directories, the places that a service sees to which they are empty otherwise; none where all is seen.
+    pub shown: Option<Vec<PathBuf>>,
+}
+
+impl Surroundings {
+    /// Those of this process, with other variables. `system` is `/` outside of tests.
+    pub fn of_process(environment: Environment, system: &Path) -> Self {
+        Self {
+            environment,
+            // Without one, paths that are relative lead nowhere.
+            directory: env::current_dir().unwrap_or_else(|_| "/".into()),
+            home: env::home_dir().map(PathBuf::into_os_string),
+            // Only for `~NAME`; without the file there are no such names.
+            passwd: fs::read("/etc/passwd").unwrap_or_default(),
+            system: system.to_owned(),
+            shown: None,
+        }
+    }
+}
+
+/// How the environment of a configuration is entered, which names it by its prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Configured {
+    /// The installation; none where no conda is there, as with environments of other tools. Then nothing may claim that
+    /// there is one (`CONDA_EXE`, `condabin` on `PATH`).
+    pub root: Option<Root>,
+    /// condarc's part of the decision.
+    pub options: Options,
+}
+
+/// Says how to enter an environment that is known by its prefix; `target` is what the activation scripts see as their
+/// argument.
+///
+/// # Errors
+///
+/// [`ResolveError`], of a condarc file too that says something of activation and cannot be used.
+pub fn configured(
+    target: OsString,
+    conda_root: &Path,
+    surroundings: &Surroundings,
+) -> Result<Configured, ResolveError> {
+    let settings = Settings::read(conda_root, surroundings, Wanted::Activation)?;
+    let root = conda_root.join("bin/conda").exists();
+    let root = root.then(|| root_of(conda_root, &settings, surroundings));
+    let mut options = Options {
+        target: Some(target),
+        ..Options::default()
+    };
+    settings.apply(&mut options);
+    Ok(Configured {
+        root: root.transpose()?,
+        options,
+    })
+}
+
+/// The installation, with the base that condarc gives it.
+fn root_of(
+    installation: &Path,
+    settings: &Settings,
+    surroundings: &Surroundings,
+) -> Result<Root, ReadError> {
+    let root = Root::new(installation)?;
+    match &settings.root_prefix {
+        Some(base) if !base.is_empty() => {
+            root.with_base(absolute(&expand::home(base, surroundings), surroundings))
+        }
+        _ => Ok(root),
+    }
 }
 
 /// Where to activate, and how.
@@ -106,15 +176,8 @@ pub fn resolve(
     surroundings: &Surroundings,
 ) -> Result<Resolved, ResolveError> {
     let installation = PathBuf::from(absolute(conda_root.as_os_str(), surroundings));
-    let settings = Settings::read(&installation, surroundings)?;
-    let mut root = Root::new(&installation)?;
-    if let Some(base) = settings
-        .root_prefix
-        .as_ref()
-        .filter(|base| !base.is_empty())
-    {
-        root = root.with_base(absolute(&expand::home(base, surroundings), surroundings))?;
-    }
+    let settings = Settings::read(&installation, surroundings, Wanted::Everything)?;
+    let root = root_of(&installation, &settings, surroundings)?;
     let typed = Some(target).filter(|target| !target.is_empty());
     let default = settings
         .default_activation_env

@@ -7,9 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use buildbot_conda_conda::{
-    CommandLine, Environment, Options, PrefixFacts, Root, activate, exec_chain,
-};
+use buildbot_conda_conda::resolve::{Configured, Surroundings, configured};
+use buildbot_conda_conda::{CommandLine, Environment, PrefixFacts, activate, exec_chain};
 use buildbot_conda_core::dropin::{DropIn, FINGERPRINT_VARIABLE, MISSING_CREDENTIAL};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
@@ -56,16 +55,21 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
             Some(closed) => closed_to(instance, &prefix, closed),
             None => refusal,
         })?;
-    let conda_root = conda_root(instance)?;
-    let options = Options {
-        target: Some(instance.conda_env.to_string().into()),
-        ..Options::default()
-    };
     let mut inherited = inherited.clone();
     inherited.remove(OsStr::new(FINGERPRINT_VARIABLE));
-    let activation = activate(&facts, conda_root.as_ref(), &inherited, &options)
+    let system = below(arguments.root.as_deref(), "/");
+    let Configured { root, options } = configured(
+        instance.conda_env.to_string().into(),
+        Path::new(instance.conda_root.as_str()),
+        &Surroundings::of_process(inherited.clone(), &system),
+    )
+    .map_err(|source| Refusal::Configured { source })?;
+    let activation = activate(&facts, root.as_ref(), &inherited, &options)
         .map_err(|source| Refusal::Activation { source })?;
     warnings.extend(activation.warnings.iter().map(ToString::to_string));
+    if inherited.contains_key(OsStr::new(STARTED_BY_SYSTEMD)) {
+        warnings.extend(activation.unset.iter().map(|name| left_out(name)));
+    }
     let afterwards = instance
         .environment
         .iter()
@@ -90,6 +94,15 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
         warnings,
         scripts,
     })
+}
+
+/// Of a variable that a shell would read before activation, or that speaks of another environment.
+fn left_out(name: &OsStr) -> String {
+    format!(
+        "`{}` of the unit is left out, as the environment is activated without it; `environment` in the configuration sets \
+         it afterwards",
+        name.display()
+    )
 }
 
 /// Whether the unit was set up from another configuration than this. What systemd has set up
@@ -136,18 +149,6 @@ fn check_credentials(instance: &Instance, inherited: &Environment) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// The installation, when there is one: environments of other tools have no conda beside them, and
-/// then nothing may claim that there is (`CONDA_EXE`, `condabin` on `PATH`).
-fn conda_root(instance: &Instance) -> Result<Option<Root>, Refusal> {
-    let root = Path::new(instance.conda_root.as_str());
-    if !root.join("bin/conda").exists() {
-        return Ok(None);
-    }
-    Root::new(root)
-        .map(Some)
-        .map_err(|source| Refusal::Prefix { source })
 }
 
 /// Before anything is looked for: an older systemd hides it.

@@ -54,6 +54,10 @@ pub(crate) enum Refusal {
     #[error("{source}\nhint: {}", source.hint())]
     Prefix { source: conda::ReadError },
     #[error("{source}\nhint: {}", source.hint())]
+    Configured {
+        source: conda::resolve::ResolveError,
+    },
+    #[error("{source}\nhint: {}", source.hint())]
     Activation { source: conda::Refusal },
     #[error(
         "`hardening = \"strict\"` needs systemd {STRICT_SYSTEMD}, and this host has {version}\n\

@@ -180,6 +180,62 @@ fn the_environment_is_activated_from_nothing() {
 }
 
 #[test]
+fn condarc_says_how_the_environment_is_activated() {
+    let host = Host::new();
+    let prefix = format!("{}/conda/envs/buildbot", host.root());
+    host.write(
+        "conda/envs/buildbot/conda-meta/state",
+        r#"{"env_vars": {"http_proxy": "http://p", "conda_prefix": "mine"}}"#,
+    );
+    // As conda, in whose upper case the second one would be its own.
+    host.refuses(
+        "error: activate `{root}/conda/envs/buildbot`: it sets `conda_prefix`, which says which environment is active\n\
+         hint: conda cannot activate it either; run `conda env config vars unset -p {root}/conda/envs/buildbot \
+         conda_prefix`\n"
+    );
+    // An account's own settings count before those of the installation, and those of the system least.
+    host.write(
+        "etc/conda/condarc",
+        "envvars_force_uppercase: true\nchangeps1: false\n",
+    );
+    host.write("conda/.condarc", "envvars_force_uppercase: false\n");
+    host.write("home/.condarc", "env_prompt: '<{name}> '\n");
+    let launch = || {
+        let mut command = host.launcher();
+        command.arg("master").env("HOME", host.path("home"));
+        command
+    };
+    let said = lines(&launch().output().unwrap());
+    for line in [
+        "http_proxy=http://p",
+        "conda_prefix=mine",
+        "CONDA_PROMPT_MODIFIER=",
+    ] {
+        assert!(said.iter().any(|found| found == line), "{line}: {said:?}");
+    }
+    assert!(said.contains(&format!("CONDA_PREFIX={prefix}")));
+    assert!(
+        !said.iter().any(|line| line.starts_with("HTTP_PROXY=")),
+        "{said:?}"
+    );
+    // So do variables of the unit.
+    let prompt = launch().env("CONDA_CHANGEPS1", "yes").output().unwrap();
+    assert!(lines(&prompt).contains(&"CONDA_PROMPT_MODIFIER=<buildbot> ".to_owned()));
+    // What cannot be read and says something of it is refused; the rest of a file is not the service's business.
+    host.write("home/.condarc", "channels: [\n");
+    lines(&launch().output().unwrap());
+    host.write("home/.condarc", "changeps1: [\n");
+    let output = launch().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(
+        said.contains(&format!("error: read `{}/home/.condarc`: ", host.root()))
+            && said.contains("hint: "),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_conda_in_the_root_is_part_of_the_environment() {
     let host = Host::new();
     host.executable("conda/bin/conda", "");
@@ -641,6 +697,26 @@ fn the_environment_from_before_activation_is_handed_over() {
         "PATH=/usr/bin:/bin",
     ];
     assert_eq!(lines(&output), expected);
+}
+
+#[test]
+fn a_variable_of_the_unit_that_activation_takes_out_is_said() {
+    let host = Host::new();
+    let output = host
+        .launcher()
+        .arg("master")
+        .env("INVOCATION_ID", "x")
+        .env("BUILDBOT_CONDA_DROP_IN", fingerprint(&host))
+        .env("BASH_ENV", "/etc/profile.d/site.sh")
+        .env("CONDA_DEFAULT_ENV", "other")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = "warning: `BASH_ENV` of the unit is left out, as the environment is activated without it; `environment` \
+                    in the configuration sets it afterwards\n";
+    // Another environment's name gives way to this one's.
+    assert_eq!(said, expected);
 }
 
 #[test]

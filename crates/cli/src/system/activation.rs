@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
-use buildbot_conda_conda::{self as conda, CommandLine, Environment, PrefixFacts, Root};
+use buildbot_conda_conda::resolve::{Configured, Surroundings, configured};
+use buildbot_conda_conda::{self as conda, CommandLine, Environment, PrefixFacts};
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_host::trusted::Trust;
 
@@ -71,11 +72,12 @@ pub(crate) fn of_instance(
     }
     let facts =
         PrefixFacts::read(&prefix).map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
-    let root = conda_root(Path::new(instance.conda_root.as_str()))?;
-    let options = conda::Options {
-        target: Some(instance.conda_env.to_string().into()),
-        ..conda::Options::default()
-    };
+    let Configured { root, options } = configured(
+        instance.conda_env.to_string().into(),
+        Path::new(instance.conda_root.as_str()),
+        &Surroundings::of_process(inherited.clone(), Path::new("/")),
+    )
+    .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
     let activation = conda::activate(&facts, root.as_ref(), &inherited, &options)
         .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))?;
     let mut afterwards: Environment = instance
@@ -96,16 +98,6 @@ pub(crate) fn of_instance(
 /// The Python of an instance's environment, as it is entered now.
 pub(crate) fn python_of(instance: &Instance) -> PathBuf {
     buildbot_conda_host::prefix_to_enter(instance.prefix().as_str()).join("bin/python")
-}
-
-/// The installation, when there is one: environments of other tools have no conda beside them.
-fn conda_root(path: &Path) -> anyhow::Result<Option<Root>> {
-    if !path.join("bin/conda").exists() {
-        return Ok(None);
-    }
-    Root::new(path)
-        .map(Some)
-        .map_err(|error| anyhow!("{error}\nhint: {}", error.hint()))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::AccountName;
@@ -244,9 +245,13 @@ impl Job {
         })
     }
 
-    /// As [`Job::of`], for what takes long and needs the state directory of the instance.
+    /// As [`Job::of`], for what takes long and needs the directories of the instance that the service user cannot make.
     fn with_state(instance: &Instance) -> anyhow::Result<Self> {
         let mut job = Self::of(instance, LONG)?;
+        if instance.reference.role == Role::Master {
+            let backups = paths::backup_directory(&instance.reference);
+            make_directory(paths::BACKUPS, &backups, &job.user)?;
+        }
         if let Way::Systemd { command, .. } = &mut job.way {
             let state = format!("buildbot-conda/instances/{}", instance.reference);
             for property in [
@@ -256,7 +261,8 @@ impl Job {
                 command.arg("--property").arg(property);
             }
         } else {
-            make_state_directory(instance, &job.user)?;
+            let state = paths::state_directory(&instance.reference);
+            make_directory(paths::STATE, &state, &job.user)?;
         }
         Ok(job)
     }
@@ -420,12 +426,11 @@ fn through_systemd(instance: &Instance, unit: &str) -> anyhow::Result<Command> {
 
 /// As systemd does for `StateDirectory=`. The parents are root's, so nobody else can put anything
 /// in the way.
-fn make_state_directory(instance: &Instance, user: &User) -> anyhow::Result<()> {
-    let path = paths::state_directory(&instance.reference);
+fn make_directory(parent: &str, path: &str, user: &User) -> anyhow::Result<()> {
     let made = || {
-        fs::create_dir_all(paths::STATE)?;
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => lchown(&path, Some(user.uid), None),
+        fs::create_dir_all(parent)?;
+        match DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => lchown(path, Some(user.uid), None),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(error),
         }

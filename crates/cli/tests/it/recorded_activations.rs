@@ -587,6 +587,66 @@ fn run_configured(world: &World, arguments: &[&str]) -> Output {
         .expect("the program is built")
 }
 
+/// What `env` prints of the variables whose names begin so, in any case.
+fn variables(output: &Output, start: &str) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let of_them = |line: &&str| line.to_lowercase().starts_with(start);
+    let mut found: Vec<String> = text.lines().filter(of_them).map(str::to_owned).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn condarc_counts_for_an_instance_as_far_as_its_service_sees_it() {
+    let world = World::new();
+    fs::create_dir_all(world.path("root/envs/plain/conda-meta")).expect("a directory");
+    fs::create_dir_all(world.path("system/etc/buildbot-conda")).expect("a directory");
+    fs::create_dir_all(world.path("system/etc/conda")).expect("a directory");
+    let state = r#"{"env_vars": {"http_proxy": "p"}}"#;
+    fs::write(world.path("root/envs/plain/conda-meta/state"), state).expect("a file");
+    write_program(
+        &world.path("root/envs/plain/etc/conda/activate.d/a.sh"),
+        "export http_seen_as=$2\n",
+        0o644,
+    );
+    let configuration = format!(
+        "[defaults]\nconda-root = \"{}\"\nconda-env = \"plain\"\n[master]\n\
+         [worker]\nhardening = \"strict\"\n",
+        world.path("root").display()
+    );
+    let file = world.path("system/etc/buildbot-conda/config.toml");
+    fs::write(file, configuration).expect("a file");
+    let run = |words: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_buildbot-conda"))
+            .arg("--root")
+            .arg(world.path("system"))
+            .arg("run")
+            .args(words)
+            .args(["--", "/usr/bin/env"])
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", "/home/nobody-has-this")
+            .env("CONDARC", world.path("home/.condarc"))
+            .output()
+            .expect("the program is built")
+    };
+    let seen = |output: &Output| variables(output, "http_");
+    assert_eq!(
+        seen(&run(&["master"])),
+        ["HTTP_PROXY=p", "http_seen_as=plain"]
+    );
+    let lower = "envvars_force_uppercase: false\n";
+    fs::write(world.path("system/etc/conda/condarc"), lower).expect("a file");
+    for words in [&["master"][..], &["worker"], &[]] {
+        let found = seen(&run(words));
+        assert_eq!(found, ["http_proxy=p", "http_seen_as=plain"], "{words:?}");
+    }
+    // Of no concern to a service, and what nobody can read by name is.
+    fs::write(world.path("home/.condarc"), "envs_dirs: [\n").expect("a file");
+    assert_eq!(run(&["master"]).status.code(), Some(0));
+    assert_eq!(run(&["--env", "plain", "master"]).status.code(), Some(1));
+}
+
 #[test]
 fn the_configuration_says_which_environment_is_meant_and_what_is_set_afterwards() {
     let world = World::new();

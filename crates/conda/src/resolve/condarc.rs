@@ -78,17 +78,47 @@ const ENV_PROMPT: [&str; 1] = ["env_prompt"];
 const CHANGEPS1: [&str; 1] = ["changeps1"];
 const UPPER_CASE: [&str; 1] = ["envvars_force_uppercase"];
 
+/// Those that say how an environment is activated, whichever it is.
+const OF_ACTIVATION: [&[&str]; 4] = [&ROOT_PREFIX, &ENV_PROMPT, &CHANGEPS1, &UPPER_CASE];
+/// Those that say which environment a name means.
+const OF_NAMES: [&[&str]; 2] = [&ENVS_DIRS, &DEFAULT_ACTIVATION_ENV];
+
+/// What of the settings is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// What an environment named by its prefix is activated by. A file that says nothing of that is not looked into any
+    /// further, whatever is wrong with it.
+    Activation,
+    Everything,
+}
+
+impl Wanted {
+    /// The keys, each with its other names.
+    fn keys(self) -> impl Iterator<Item = &'static [&'static str]> {
+        let names = (self == Self::Everything).then_some(OF_NAMES);
+        OF_ACTIVATION.into_iter().chain(names.into_iter().flatten())
+    }
+
+    /// Whether a file of this text can have any of the keys. A backslash may write a letter of one.
+    fn may_be_in(self, text: &str) -> bool {
+        self == Self::Everything
+            || text.contains('\\')
+            || self.keys().flatten().any(|key| text.contains(key))
+    }
+}
+
 impl Settings {
     /// Reads all sources, the least important first: files in the order of the search path, then variables.
     pub(super) fn read(
         installation: &Path,
         surroundings: &Surroundings,
+        wanted: Wanted,
     ) -> Result<Self, CondarcError> {
         let mut settings = Self::default();
         for file in files(installation, surroundings) {
-            settings.add_file(&file)?;
+            settings.add_file(&file, wanted)?;
         }
-        settings.add_variables(surroundings)?;
+        settings.add_variables(surroundings, wanted)?;
         for directory in &mut settings.envs_dirs {
             *directory = expand::variables(directory, &surroundings.environment);
         }
@@ -106,11 +136,23 @@ impl Settings {
         options.upper_case = self.upper_case.unwrap_or(true);
     }
 
-    fn add_file(&mut self, file: &Path) -> Result<(), CondarcError> {
-        let text = fs::read_to_string(file).map_err(|source| CondarcError::Unreadable {
-            path: file.to_owned(),
-            source,
-        })?;
+    fn add_file(&mut self, file: &Path, wanted: Wanted) -> Result<(), CondarcError> {
+        let text = match fs::read_to_string(file) {
+            // It may contain a token of somebody else's, which is no reason to refuse a service.
+            Err(error)
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && wanted == Wanted::Activation =>
+            {
+                return Ok(());
+            }
+            text => text.map_err(|source| CondarcError::Unreadable {
+                path: file.to_owned(),
+                source,
+            })?,
+        };
+        if !wanted.may_be_in(&text) {
+            return Ok(());
+        }
         let not_yaml = |reason: String| CondarcError::NotYaml {
             path: file.to_owned(),
             reason,
@@ -128,18 +170,19 @@ impl Settings {
             place: shown(file),
             document,
         };
-        if let Some(value) = source.get(ENVS_DIRS)?
-            && !value.is_null()
-        {
-            self.add_envs_dirs(source.list(ENVS_DIRS[0], value)?);
-        }
-        for (names, target) in [
-            (&ROOT_PREFIX[..], &mut self.root_prefix),
-            (&DEFAULT_ACTIVATION_ENV, &mut self.default_activation_env),
-        ] {
-            if let Some(value) = source.find(names)? {
-                *target = Some(source.text(names[0], value)?.into());
+        if wanted == Wanted::Everything {
+            if let Some(value) = source.get(ENVS_DIRS)?
+                && !value.is_null()
+            {
+                self.add_envs_dirs(source.list(ENVS_DIRS[0], value)?);
             }
+            if let Some(value) = source.get(DEFAULT_ACTIVATION_ENV)? {
+                let name = source.text(DEFAULT_ACTIVATION_ENV[0], value)?;
+                self.default_activation_env = Some(name.into());
+            }
+        }
+        if let Some(value) = source.get(ROOT_PREFIX)? {
+            self.root_prefix = Some(source.text(ROOT_PREFIX[0], value)?.into());
         }
         if let Some(value) = source.get(ENV_PROMPT)? {
             self.env_prompt = Some(source.text(ENV_PROMPT[0], value)?);
@@ -156,7 +199,7 @@ impl Settings {
                 )?);
             }
         }
-        match marked_key(text) {
+        match marked_key(text, wanted) {
             Some(key) => Err(not_yaml(format!(
                 "the mark at `{key}`, `#!`, is not supported here"
             ))),
@@ -164,7 +207,11 @@ impl Settings {
         }
     }
 
-    fn add_variables(&mut self, surroundings: &Surroundings) -> Result<(), CondarcError> {
+    fn add_variables(
+        &mut self,
+        surroundings: &Surroundings,
+        wanted: Wanted,
+    ) -> Result<(), CondarcError> {
         let variable =
             |names: &[&'static str]| -> Result<Option<(String, OsString)>, CondarcError> {
                 let mut found = names.iter().filter_map(|name| {
@@ -181,7 +228,16 @@ impl Settings {
                     (found, _) => Ok(found),
                 }
             };
-        if let Some((_, value)) = variable(&ENVS_DIRS)? {
+        let trimmed =
+            |value: &OsString| OsStr::from_bytes(value.as_bytes().trim_ascii()).to_owned();
+        if wanted == Wanted::Everything {
+            self.default_activation_env = variable(&DEFAULT_ACTIVATION_ENV)?
+                .map(|(_, value)| trimmed(&value))
+                .or(self.default_activation_env.take());
+        }
+        if wanted == Wanted::Everything
+            && let Some((_, value)) = variable(&ENVS_DIRS)?
+        {
             let elements = value
                 .as_bytes()
                 .split(|&byte| byte == b':')
@@ -193,13 +249,8 @@ impl Settings {
                     .collect(),
             );
         }
-        let trimmed =
-            |value: &OsString| OsStr::from_bytes(value.as_bytes().trim_ascii()).to_owned();
         if let Some((_, value)) = variable(&ROOT_PREFIX)? {
             self.root_prefix = Some(trimmed(&value));
-        }
-        if let Some((_, value)) = variable(&DEFAULT_ACTIVATION_ENV)? {
-            self.default_activation_env = Some(trimmed(&value));
         }
         if let Some((place, value)) = variable(&ENV_PROMPT)? {
             let text = trimmed(&value)
@@ -233,17 +284,9 @@ impl Settings {
     }
 }
 
-/// The first of our keys with a priority mark on its line, or on a line below it. The parser drops comments, so this
-/// goes by lines, which is how conda documents the marks.
-fn marked_key(text: &str) -> Option<&str> {
-    let names = [
-        &ENVS_DIRS[..],
-        &ROOT_PREFIX,
-        &DEFAULT_ACTIVATION_ENV,
-        &ENV_PROMPT,
-        &CHANGEPS1,
-        &UPPER_CASE,
-    ];
+/// The first of the wanted keys with a priority mark on its line, or on a line below it. The parser drops comments, so
+/// this goes by lines, which is how conda documents the marks.
+fn marked_key(text: &str, wanted: Wanted) -> Option<&str> {
     let mut key = "";
     text.lines().find_map(|line| {
         if !line.starts_with([' ', '\t', '-', '#']) {
@@ -252,7 +295,7 @@ fn marked_key(text: &str) -> Option<&str> {
         let is_marked = ["#!final", "#!top", "#!bottom"]
             .into_iter()
             .any(|mark| line.contains(mark));
-        (is_marked && names.iter().any(|names| names.contains(&key))).then_some(key)
+        (is_marked && wanted.keys().any(|names| names.contains(&key))).then_some(key)
     })
 }
 
@@ -374,6 +417,9 @@ fn files(installation: &Path, surroundings: &Surroundings) -> Vec<PathBuf> {
                 .join(expand::home(condarc, surroundings)),
         );
     }
+    if let Some(shown) = &surroundings.shown {
+        files.retain(|file| is_seen(file, shown));
+    }
     files
 }
 
@@ -406,6 +452,15 @@ fn add(files: &mut Vec<PathBuf>, path: PathBuf) {
             files.push(path);
         }
     }
+}
+
+/// Trees that a service with `ProtectHome=tmpfs` finds empty, systemd.exec(5).
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// Whether a service sees a file for which the homes are empty but for these directories.
+fn is_seen(path: &Path, shown: &[PathBuf]) -> bool {
+    !HOMES.iter().any(|tree| path.starts_with(tree))
+        || shown.iter().any(|directory| path.starts_with(directory))
 }
 
 #[cfg(test)]

@@ -94,6 +94,7 @@ mod tests {
             passwd: b"root:x:0:0:root:/root:/bin/bash\nbb:x:9:9::/home/bb/:/bin/bash\nshort:x\n"
                 .to_vec(),
             system: "/nowhere".into(),
+            shown: None,
         }
     }
 

@@ -24,6 +24,7 @@ impl Host {
             home: None,
             passwd: Vec::new(),
             system: path("system"),
+            shown: None,
         };
         Self {
             directory,

@@ -22,6 +22,7 @@ impl Host {
             home: None,
             passwd: Vec::new(),
             system: path("s"),
+            shown: None,
         };
         Self {
             directory,
@@ -39,7 +40,17 @@ impl Host {
     }
 
     fn read(&self) -> Result<Settings, CondarcError> {
-        Settings::read(&self.directory.path().join("r"), &self.surroundings)
+        let root = self.directory.path().join("r");
+        Settings::read(&root, &self.surroundings, Wanted::Everything)
+    }
+
+    /// What an environment that is known by its prefix is activated by.
+    fn options(&self) -> Result<Options, CondarcError> {
+        let root = self.directory.path().join("r");
+        let settings = Settings::read(&root, &self.surroundings, Wanted::Activation)?;
+        let mut options = Options::default();
+        settings.apply(&mut options);
+        Ok(options)
     }
 
     fn envs_dirs(&self) -> Vec<OsString> {
@@ -164,13 +175,73 @@ fn settings_reach_the_options_of_activation() {
 }
 
 #[test]
-fn a_priority_mark_matters_only_at_our_keys() {
-    assert_eq!(marked_key("channels:\n  - a #!top\nchangeps1: no\n"), None);
+fn of_a_known_prefix_only_what_says_something_of_activation_counts() {
+    for text in [
+        "# changes nothing\n",
+        "channels: [\n",
+        "envs_dirs: /x\ndefault_activation_env: [x]\n",
+        "envs_dirs: [/a] #!final\nenvs_path: [/b]\n",
+    ] {
+        let options = Host::new(&[("h/.condarc", text)]).options();
+        assert_eq!(options.expect(text), Options::default(), "{text}");
+    }
+    for text in [
+        "envvars_force_uppercase: false\n",
+        "\"envvars_force\\u005fuppercase\": no\n",
+        "{other: 1, envvars_force_uppercase: off}\n",
+        "envs_dirs: [/a] #!final\nenvvars_force_uppercase: 0\n",
+    ] {
+        let options = Host::new(&[("r/.condarc", text)]).options();
+        assert!(!options.expect(text).upper_case, "{text}");
+    }
+    for text in [
+        "changeps1: perhaps\n",
+        "env_prompt: 'x\n",
+        "changeps1: no #!top\n",
+    ] {
+        assert!(
+            Host::new(&[("h/.condarc", text)]).options().is_err(),
+            "{text}"
+        );
+    }
+    let host = Host::new(&[]).with(&[("CONDA_ENVS_DIRS", "/a"), ("CONDA_ENVS_PATH", "/b")]);
     assert_eq!(
-        marked_key("envs_dirs:\n  - /a\n- /b   #!bottom\n"),
+        host.options().expect("no name is asked for"),
+        Options::default()
+    );
+    let host = host.with(&[("CONDA_ENVVARS_FORCE_UPPERCASE", "false")]);
+    assert!(!host.options().expect("it is a word").upper_case);
+}
+
+#[test]
+fn a_service_to_which_homes_are_empty_sees_what_is_shown_of_them() {
+    let shown = [
+        PathBuf::from("/home/bb/master"),
+        PathBuf::from("/opt/conda"),
+    ];
+    for (path, is_there) in [
+        ("/home/bb/.condarc", false),
+        ("/root/.condarc", false),
+        ("/run/user/1000/condarc", false),
+        ("/home/bb/master/.condarc", true),
+        ("/home/bb/masters/.condarc", false),
+        ("/opt/conda/.condarc", true),
+        ("/srv/bb/.condarc", true),
+        ("/etc/conda/condarc", true),
+    ] {
+        assert_eq!(is_seen(Path::new(path), &shown), is_there, "{path}");
+    }
+}
+
+#[test]
+fn a_priority_mark_matters_only_at_our_keys() {
+    let marked = |text| marked_key(text, Wanted::Everything);
+    assert_eq!(marked("channels:\n  - a #!top\nchangeps1: no\n"), None);
+    assert_eq!(
+        marked("envs_dirs:\n  - /a\n- /b   #!bottom\n"),
         Some("envs_dirs")
     );
-    assert_eq!(marked_key("env_prompt: x #!final\n"), Some("env_prompt"));
+    assert_eq!(marked("env_prompt: x #!final\n"), Some("env_prompt"));
 }
 
 #[test]
