@@ -230,18 +230,23 @@ impl FromStr for AccountName {
             .bytes()
             .next()
             .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+        let is_of_domain = text.contains(['@', '\\']);
         // A backslash at the end would go on with the next line of a unit file.
         let mut parts = text.split(['@', '\\']);
         let all = parts.all(|part| {
-            let mut bytes = part.bytes();
-            !part.is_empty()
-                && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+            // Groups of a domain have blanks in their names, and accounts of services a dollar at the end.
+            let plain = part
+                .strip_suffix('$')
+                .filter(|_| is_of_domain)
+                .unwrap_or(part);
+            let is_good = |byte: u8| {
+                byte.is_ascii_alphanumeric()
+                    || b"_-.".contains(&byte)
+                    || (is_of_domain && byte == b' ')
+            };
+            plain.trim_matches(' ') == plain && !plain.is_empty() && plain.bytes().all(is_good)
         });
-        let longest = if text.contains(['@', '\\']) {
-            NAME_MAX
-        } else {
-            31
-        };
+        let longest = if is_of_domain { NAME_MAX } else { 31 };
         if start && all && text.len() <= longest {
             return Ok(Self(text.to_owned()));
         }
@@ -541,6 +546,9 @@ mod tests {
             "root",
             "CORP\\svc",
             "svc@corp.example",
+            "CORP\\Domain Users",
+            "domain users@corp.example",
+            "corp\\ci-svc$",
             &long,
         ] {
             assert!(text.parse::<AccountName>().is_ok(), "{text:?} was refused");
@@ -557,6 +565,12 @@ mod tests {
             "corp\\",
             "@corp",
             "corp\\%u",
+            "corp\\ svc",
+            "corp\\svc $",
+            "svc @corp",
+            "corp\\$",
+            "svc$",
+            "corp\\s$c",
             "ü",
             &"b".repeat(32),
         ] {

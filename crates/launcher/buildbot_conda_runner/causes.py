@@ -4,8 +4,10 @@
 """
 
 # What libraries call it when another host does not answer, at whatever base class: Twisted, asyncio, urllib3, requests,
-# httpx, aiohttp, redis and the drivers of databases.
+# httpx, aiohttp, paramiko, dnspython, hvac, ldap3, redis and the drivers of databases.
 UNAVAILABLE = {
+    "AutoReconnect",
+    "CONNECT_ERROR",
     "ClientConnectionError",
     "ConnectError",
     "ConnectTimeoutError",
@@ -15,18 +17,37 @@ UNAVAILABLE = {
     "DNSLookupError",
     "IncompleteRead",
     "InterfaceError",
+    "LDAPSocketOpenError",
     "NetworkError",
     "NewConnectionError",
+    "NoNameservers",
+    "NoValidConnectionsError",
     "OperationalError",
     "ReadTimeoutError",
     "ResponseNeverReceived",
     "SERVER_DOWN",
+    "SSLEOFError",
+    "TIMEOUT",
     "Timeout",
     "TimeoutError",
     "TimeoutException",
+    "TimeoutExpired",
+    "VaultDown",
     "gaierror",
     "herror",
 }
+# How programs end that have not reached another host, by their manual pages; of git, only its words say so.
+PROGRAMS = {"curl": {5, 6, 7, 28, 52, 55, 56}, "rsync": {10, 12, 30, 35}, "scp": {255}, "ssh": {255}, "wget": {4}}
+WORDS = (
+    "connection refused",
+    "connection reset",
+    "connection timed out",
+    "could not resolve host",
+    "failed to connect",
+    "name resolution",
+    "network is unreachable",
+    "no route to host",
+)
 # A wrong certificate comes as a lost connection in some of them.
 LASTING = {"CertificateError", "SSLCertVerificationError"}
 # Answers of a web server that is busy, restarting, or behind a proxy that cannot reach it.
@@ -98,9 +119,24 @@ def names_of(error):
     return {kind.__name__ for kind in type(error).__mro__}
 
 
+def has_reached_nobody(error):
+    """Whether a `subprocess.CalledProcessError` is of a program that has not reached another host."""
+    import os
+
+    words = error.cmd.split() if isinstance(error.cmd, str) else [os.fsdecode(word) for word in error.cmd]
+    program = os.path.basename(words[0]) if words else ""
+    if error.returncode in PROGRAMS.get(program, ()):
+        return True
+    printed = [text for text in (error.stdout, error.stderr) if text]
+    printed = [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in printed]
+    return any(words in text.lower() for text in printed for words in WORDS)
+
+
 def is_unavailable(error):
     import errno
 
+    if "CalledProcessError" in names_of(error) and hasattr(error, "cmd"):
+        return has_reached_nobody(error)
     code = getattr(error, "code", None)
     if code is None:
         response = getattr(error, "response", None)

@@ -85,6 +85,12 @@ from twisted.python.failure import Failure
 from twisted.web._newclient import ResponseNeverReceived
 raise ResponseNeverReceived([Failure(error.ConnectionRefusedError('no'))])""",
     "full": "import errno; raise OSError(errno.ENOSPC, 'No space left on device')",
+    "a program": "import subprocess; raise subprocess.CalledProcessError(7, ['/usr/bin/curl', '-f', 'http://x'])",
+    "a program that says so": """
+import subprocess
+shown = 'echo "fatal: unable to access: Could not resolve host: git.example" >&2; exit 128'
+subprocess.run(['sh', '-c', shown], check=True, stderr=subprocess.PIPE)""",
+    "a program that takes too long": "import subprocess; subprocess.run(['sleep', '9'], timeout=0.1)",
 }
 
 
@@ -103,6 +109,10 @@ LASTING = {
     "certificate": "import ssl; raise ssl.SSLCertVerificationError(1, 'certificate verify failed')",
     "file": "open('/nowhere')",
     "denied": "raise PermissionError(13, 'Permission denied')",
+    "a program": "import subprocess; raise subprocess.CalledProcessError(22, ['curl', '-f', 'http://x'])",
+    "a program that has no repository": """
+import subprocess
+subprocess.run(['sh', '-c', 'echo "fatal: not a git repository"; exit 128'], check=True, stdout=subprocess.PIPE)""",
     "statement": "import sqlite3; sqlite3.connect(':memory:').execute('select * from absent')",
     "after one that was handled": """
 try:
