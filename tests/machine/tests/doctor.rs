@@ -494,6 +494,26 @@ fn buildbot(patient: &Patient<'_>) -> Outcome {
         ],
         &format!("cp -p /home/bb/good.cfg {MASTER}/master.cfg; cp -p /root/worker.tac {WORKER}/buildbot.tac"),
     )?;
+    let inside = "from buildbot.plugins import steps as s, util as u, worker as w\n\
+                  c[\"workers\"].append(w.LocalWorker(\"inside\"))\n\
+                  f = u.BuildFactory([s.MasterShellCommand(\"make\"), \
+                  s.FileUpload(workersrc=\"a\", masterdest=\"/srv/artifacts/a\")])\n\
+                  c[\"builders\"].append(u.BuilderConfig(name=\"own\", workernames=[\"inside\"], factory=f))\n";
+    patient.round(
+        &format!("cat >>{MASTER}/master.cfg <<'END'\n{inside}END"),
+        &[(
+            "sandbox",
+            "master",
+            "warning",
+            "MasterShellCommand in `own`, an upload to `/srv/artifacts/a` in `own`, the LocalWorker `inside`",
+        )],
+        // What was printed has been done.
+        &format!(
+            "systemctl show -p ProtectSystem {MASTER_UNIT} | grep -x ProtectSystem=no; \
+             cp -p /home/bb/good.cfg {MASTER}/master.cfg; buildbot-conda unset master hardening; \
+             systemctl daemon-reload; systemctl restart {MASTER_UNIT}"
+        ),
+    )?;
     patient.round(
         &format!("sed -i 's/^allow_shutdown = .*/allow_shutdown = None/' {WORKER}/buildbot.tac"),
         &[("allow-shutdown", "worker", "warning", "does not let")],

@@ -57,6 +57,8 @@ pub(crate) enum Check {
     AllowShutdown,
     /// `buildbot checkconfig` accepts the master's configuration
     Checkconfig,
+    /// No builds run inside the master's own sandbox
+    Sandbox,
     /// The schema of the database matches the installed Buildbot
     Database,
     /// No other program uses the ports

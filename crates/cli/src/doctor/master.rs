@@ -1,7 +1,8 @@
 //! What Buildbot's own words about a master amount to: configuration, database, ports.
 
+use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::names::{InstanceRef, Role};
-use buildbot_conda_core::settings::{Instance, Upgrade};
+use buildbot_conda_core::settings::{Hardening, Instance, Upgrade};
 use buildbot_conda_core::starter::NETWORK;
 
 use super::finding::{Check, Finding};
@@ -23,9 +24,14 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     let Some(facts) = &inside.master else {
         let seen = "Buildbot was not asked";
         let unseen = |check| Finding::unseen(check, reference, seen);
-        return [Check::Checkconfig, Check::Database, Check::Ports]
-            .map(unseen)
-            .into();
+        return [
+            Check::Checkconfig,
+            Check::Sandbox,
+            Check::Database,
+            Check::Ports,
+        ]
+        .map(unseen)
+        .into();
     };
     if scene.is_set_up(instance) == Some(false) || inside.says_why_nothing_runs() {
         return Vec::new();
@@ -42,6 +48,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
             instance.reference
         )));
     }
+    findings.extend(sandbox(instance, facts));
     findings.extend(database(instance, facts));
     findings.extend(certificates(instance, scene));
     findings.extend(super::front::judge(instance, &facts.ports, scene));
@@ -103,6 +110,42 @@ fn configuration(instance: &Instance, facts: &MasterFacts) -> Finding {
             "Buildbot takes the configuration",
         ),
     }
+}
+
+/// How much of what builds do inside the master is shown.
+const MOST_SHOWN: usize = 3;
+
+/// What a build does inside the master, it may do as far as the master may.
+fn sandbox(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
+    let reference = Some(&instance.reference);
+    facts.database.as_ref()?;
+    if facts.own_work.is_empty() {
+        let seen = "no build does anything inside the master";
+        return Some(Finding::ok(Check::Sandbox, reference, seen));
+    }
+    let shown: Vec<&str> = facts.own_work.iter().map(ForeignText::as_str).collect();
+    let more = match shown.len().saturating_sub(MOST_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = shown[..shown.len().min(MOST_SHOWN)].join(", ");
+    if instance.hardening == Hardening::None {
+        let seen = format!("builds work inside the master, which has no sandbox: {shown}{more}");
+        return Some(Finding::ok(Check::Sandbox, reference, seen));
+    }
+    let (word, directory) = (instance.reference.to_string(), &instance.directory);
+    let seen = format!(
+        "builds work inside the master, where everything outside of `{directory}` is read-only, `/tmp` is private, and \
+         `sudo` is refused: {shown}{more}"
+    );
+    let finding = Finding::warning(Check::Sandbox, reference, seen)
+        .command(["buildbot-conda", "set", &word, "hardening", "none"])
+        .command(["systemctl", "daemon-reload"])
+        .command(["systemctl", "restart", &instance.reference.unit_name()]);
+    Some(finding.words(
+        "that removes the master's sandbox; or let a worker do the work, as `buildbot-conda create worker` creates one, or \
+         allow a single path with `ReadWritePaths=` in a drop-in",
+    ))
 }
 
 fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {

@@ -118,6 +118,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             unseen: master: python: the environment's Python was not run
             unseen: master: bytecode: the environment's Python was not run
             unseen: master: checkconfig: Buildbot was not asked
+            unseen: master: sandbox: Buildbot was not asked
             unseen: master: database: Buildbot was not asked
             unseen: master: ports: Buildbot was not asked
             unseen: worker@gpu: ownership: only root and `builder` can tell
@@ -157,7 +158,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: worker@gpu: pid-file: there is none
             ok: worker@gpu: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
             ok: worker@gpu: packages: all of 1 are as they were installed
-            no problems, no warnings, 28 in order, 18 not looked at
+            no problems, no warnings, 28 in order, 19 not looked at
         "#]],
     );
 }

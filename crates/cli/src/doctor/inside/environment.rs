@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use buildbot_conda_conda::resolve::{ResolveError, Surroundings, resolve};
+use buildbot_conda_conda::resolve::{ResolveError, Surroundings, configured, resolve};
 use buildbot_conda_conda::{self as conda, PrefixFacts};
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::CondaEnv;
@@ -83,7 +83,7 @@ pub(super) fn look(
     depth: Depth,
 ) -> EnvironmentFacts {
     let prefix = place(&instance.prefix(), context);
-    let state = state(instance, &prefix);
+    let state = state(instance, &prefix, depth);
     let is_asked = checks.contains(&Check::Packages);
     let (records, unread) = match state {
         State::Missing | State::NoCondaMeta | State::Closed(_) => (Vec::new(), 0),
@@ -108,7 +108,7 @@ pub(super) fn look(
     }
 }
 
-fn state(instance: &Instance, prefix: &Path) -> State {
+fn state(instance: &Instance, prefix: &Path, depth: Depth) -> State {
     if let Some(obstacle) = Obstacle::in_environment(prefix) {
         return State::Closed(obstacle);
     }
@@ -120,13 +120,18 @@ fn state(instance: &Instance, prefix: &Path) -> State {
     if !facts.has_conda_meta() {
         return State::NoCondaMeta;
     }
-    let activated = conda::activate(
-        &facts,
-        None,
-        &conda::Environment::new(),
-        &conda::Options::default(),
-    );
-    if let Err(refusal) = activated {
+    // condarc is a matter of the account, which others are not.
+    let options = match depth {
+        Depth::Files => conda::Options::default(),
+        Depth::Everything => {
+            let root = Path::new(instance.conda_root.as_str());
+            match configured(instance.conda_env.to_string().into(), root, &surroundings()) {
+                Ok(configured) => configured.options,
+                Err(error) => return State::Refused(error.to_string(), error.hint()),
+            }
+        }
+    };
+    if let Err(refusal) = conda::activate(&facts, None, &conda::Environment::new(), &options) {
         return State::Refused(refusal.to_string(), refusal.hint());
     }
     let is_executable = |path: PathBuf| {
@@ -144,6 +149,10 @@ fn state(instance: &Instance, prefix: &Path) -> State {
     }
 }
 
+fn surroundings() -> Surroundings {
+    Surroundings::of_process(std::env::vars_os().collect(), Path::new("/"))
+}
+
 fn resolution(instance: &Instance) -> Option<Resolution> {
     let CondaEnv::Name(name) = &instance.conda_env else {
         return None;
@@ -153,15 +162,8 @@ fn resolution(instance: &Instance) -> Option<Resolution> {
         // Then nobody resolves a name with it.
         return None;
     }
-    let surroundings = Surroundings {
-        environment: std::env::vars_os().collect(),
-        directory: "/".into(),
-        home: std::env::home_dir().map(PathBuf::into_os_string),
-        passwd: fs::read("/etc/passwd").unwrap_or_default(),
-        system: "/".into(),
-    };
     let configured = Path::new(instance.prefix().as_str()).to_owned();
-    Some(match resolve(name.as_ref(), root, &surroundings) {
+    Some(match resolve(name.as_ref(), root, &surroundings()) {
         Ok(resolved) if resolved.prefix == configured => Resolution::Same,
         Ok(resolved) => Resolution::Elsewhere(resolved.prefix),
         Err(ResolveError::UnknownName { .. }) => Resolution::Nowhere,

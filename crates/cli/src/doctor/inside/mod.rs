@@ -132,8 +132,9 @@ pub(super) const SHARED: [Check; 4] = [
     Check::Bytecode,
 ];
 /// Checks that need a master's configuration to be read.
-const MASTER: [Check; 4] = [
+const MASTER: [Check; 5] = [
     Check::Checkconfig,
+    Check::Sandbox,
     Check::Database,
     Check::Ports,
     Check::Front,

@@ -91,6 +91,9 @@ pub(in crate::doctor) struct MasterFacts {
     pub(in crate::doctor) database: Option<Database>,
     /// What is listened on, `pb` or `www`, and the TCP port.
     pub(in crate::doctor) ports: Vec<(ForeignText, u16)>,
+    /// What builds do inside the master's own service, in Buildbot's words.
+    #[serde(default)]
+    pub(in crate::doctor) own_work: Vec<ForeignText>,
     /// Where its base directory is, when that is not the instance's.
     #[serde(default)]
     pub(in crate::doctor) elsewhere: Option<ForeignText>,
@@ -177,6 +180,7 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
         buildbot: facts.buildbot.clone(),
     });
     told.elsewhere.clone_from(&facts.elsewhere);
+    told.own_work = facts.own_work;
     told.ports = facts
         .ports
         .into_iter()
