@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use buildbot_conda_machine::{
     HeldBuilds, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, Rest, Unit, WORKER_UNIT,
-    held_configuration, on_each_release, set_up,
+    fault, held_configuration, on_each_release, set_up,
 };
 
 on_each_release! {
@@ -29,7 +29,7 @@ fn by_hand_with(release: Release, others: &[(&str, String)]) -> anyhow::Result<M
     let machine = Machine::boot(set_up(release)?)?;
     machine.write_file(
         &format!("{MASTER}/master.cfg"),
-        &held_configuration(1),
+        &held_configuration(5),
         "0600",
         "bb",
     )?;
@@ -85,6 +85,12 @@ fn fragment(machine: &Machine, unit: &str) -> anyhow::Result<String> {
 fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back(
     release: Release,
 ) -> Outcome {
+    fault("adopted-with-builds", release, || {
+        adopt_and_give_back(release)
+    })
+}
+
+fn adopt_and_give_back(release: Release) -> Outcome {
     let master = format!(
         "[Unit]\nDescription=Buildbot by hand\n[Service]\nType=forking\nUser=bb\nWorkingDirectory={MASTER}\n\
          PIDFile={MASTER}/twistd.pid\nTimeoutStartSec=3min\nEnvironment=BY_HAND=yes\n\
@@ -96,7 +102,7 @@ fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_buil
     let units = [(MASTER_UNIT, master), (OTHER_NAME, worker.to_owned())];
     let machine = by_hand_with(release, &units)?;
     let before = settings(&machine)?;
-    let builds = HeldBuilds::start(&machine, 1)?;
+    let builds = HeldBuilds::start(&machine, 5)?;
 
     let plan = machine
         .run(&["buildbot-conda", "adopt", "--dry-run"])?
@@ -153,6 +159,12 @@ fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_buil
 }
 
 fn an_adoption_whose_start_fails_leaves_the_old_units_running(release: Release) -> Outcome {
+    fault("adoption-fails", release, || {
+        ensure_the_old_units_run_on(release)
+    })
+}
+
+fn ensure_the_old_units_run_on(release: Release) -> Outcome {
     let machine = by_hand(release)?;
     let before = settings(&machine)?;
     // The launcher refuses such an environment, which the scripts never look at.

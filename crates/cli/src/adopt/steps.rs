@@ -18,7 +18,8 @@ use super::find::{HandMade, Instance};
 use super::verdict::shown_place;
 use crate::plan::{FileStep, Plan, Step, UnitStep, directory, enable_in};
 use crate::system::context::{Context, InvalidConfiguration};
-use crate::system::unit_files::UNITS;
+use crate::system::systemd;
+use crate::system::unit_files::{self, UNITS};
 use crate::system::values::Mode;
 
 /// What was put aside; it outlives a purge of the package, as it never was the package's.
@@ -107,7 +108,8 @@ pub(super) fn plan(
             );
         }
     }
-    plan.steps.extend(configure(derived, context)?);
+    let yielding = give_way(derived, &mut plan, context)?;
+    plan.steps.extend(configure(derived, &yielding, context)?);
     for (_, instance, _) in derived {
         for parent in &instance.parents {
             enable_in(parent, &instance.reference, &units, &mut plan.steps);
@@ -240,9 +242,57 @@ fn carried(
     Some(text)
 }
 
+/// Stops and disables what gives up its table to an adopted instance; gives the references.
+fn give_way(
+    derived: &[(&HandMade, &Instance, Derived)],
+    plan: &mut Plan,
+    context: &Context,
+) -> anyhow::Result<Vec<InstanceRef>> {
+    let yielding = yielding(derived, &context.settings()?, context);
+    for reference in &yielding {
+        plan.notes.push(format!(
+            "`{reference}`, which has never run, gives up its table, as its directory is that of another instance"
+        ));
+        let unit = reference.unit();
+        if systemd::runs(context) && systemd::is_running(&unit.to_string())? {
+            let keep_builds = false;
+            plan.steps.push(UnitStep::Stop { unit, keep_builds }.into());
+        }
+        for path in unit_files::links(&reference.unit_name(), context)? {
+            plan.steps.push(FileStep::Remove { path }.into());
+        }
+    }
+    Ok(yielding)
+}
+
+/// The plain instances of the first configuration that nobody has set up, where an adopted one is in their directory.
+fn yielding(
+    derived: &[(&HandMade, &Instance, Derived)],
+    settings: &Settings,
+    context: &Context,
+) -> Vec<InstanceRef> {
+    let is_taken = |directory: &str| {
+        let mut values = derived.iter().flat_map(|(_, _, derived)| &derived.values);
+        values.any(|(key, value, _)| key == "directory" && value == directory)
+    };
+    let is_adopted = |reference: &InstanceRef| {
+        let mut adopted = derived.iter().map(|(_, instance, _)| &instance.reference);
+        adopted.any(|adopted| adopted == reference)
+    };
+    let plain = settings.instances().filter(|instance| {
+        let reference = &instance.reference;
+        reference.name.is_none()
+            && !is_adopted(reference)
+            && is_taken(instance.directory.as_str())
+            && !context.path(&paths::served_mark(reference)).exists()
+    });
+    plain.map(|instance| instance.reference.clone()).collect()
+}
+
 /// One change of the file for all instances; what holds already is not written again.
 fn configure(
     derived: &[(&HandMade, &Instance, Derived)],
+    yielding: &[InstanceRef],
     context: &Context,
 ) -> anyhow::Result<Option<Step>> {
     let path = context.configuration();
@@ -250,6 +300,10 @@ fn configure(
     let before = fs::read_to_string(&path).with_context(|| format!("read `{name}`"))?;
     let mut after = before.clone();
     let mut lines = Vec::new();
+    for reference in yielding {
+        after = edit::take_table(&name, &after, "", reference)?;
+        lines.push(format!("without [{reference}]"));
+    }
     for (_, instance, derived) in derived {
         let reference = &instance.reference;
         for (key, value, _) in &derived.values {
@@ -275,7 +329,8 @@ fn configure(
     }
     let references = derived
         .iter()
-        .map(|(_, instance, _)| instance.reference.clone());
+        .map(|(_, instance, _)| instance.reference.clone())
+        .chain(yielding.iter().cloned());
     Ok((after != before).then(|| {
         FileStep::Configure {
             path,

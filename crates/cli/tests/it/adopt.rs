@@ -333,6 +333,51 @@ fn a_template_is_adopted_with_its_instances() {
 }
 
 #[test]
+fn an_instance_in_the_directory_of_one_that_nobody_has_set_up_takes_its_place() {
+    let host = host();
+    let unit = "[Service]\nUser=builder\nExecStart=/opt/conda/envs/ci/bin/buildbot-worker start --nodaemon /home/bb/worker\n";
+    write_unit(&host, "buildbot-worker@.service", unit);
+    host.write("home/bb/worker/buildbot.tac", "");
+    enable(
+        &host,
+        "buildbot-worker@main.service",
+        "buildbot-worker@.service",
+    );
+    // As the package enables its own.
+    let own = format!("{UNITS}/multi-user.target.wants/buildbot-worker.service");
+    host.link(&own, "/usr/lib/systemd/system/buildbot-worker.service");
+    let before = files(&host);
+    // One that has run keeps its directory.
+    let served = "var/lib/buildbot-conda/instances/worker/served";
+    host.write(served, "");
+    let refused = host.run(&["adopt"]);
+    assert!(
+        refused
+            .stderr
+            .contains("`/home/bb/worker` is the directory of `worker` already"),
+        "{refused}"
+    );
+    fs::remove_dir_all(host.path("var/lib")).unwrap();
+
+    let adopted = host.run(&["adopt"]);
+    assert_eq!(adopted.status, Some(0), "{adopted}");
+    let note = "`worker`, which has never run, gives up its table";
+    assert!(adopted.stderr.contains(note), "{adopted}");
+    let text = fs::read_to_string(host.path(CONFIGURATION)).unwrap();
+    assert!(
+        !text.contains("[worker]") && text.contains("[\"worker@main\"]"),
+        "{text}"
+    );
+    assert!(host.path(&own).symlink_metadata().is_err());
+    let main = format!("{UNITS}/multi-user.target.wants/buildbot-worker@main.service");
+    assert!(host.path(&main).symlink_metadata().is_ok());
+
+    let undone = host.run(&["adopt", "--undo"]);
+    assert_eq!(undone.status, Some(0), "{undone}");
+    assert_eq!(files(&host), before);
+}
+
+#[test]
 fn what_is_not_understood_is_named_with_its_place_and_changes_nothing() {
     let host = host_with_master();
     host.write(
