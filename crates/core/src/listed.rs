@@ -87,8 +87,7 @@ pub fn read(text: &str) -> Result<Listed<'_>, ListedError> {
     if !at_line_start {
         return Err(ListedError::Statements(0));
     }
-    let named = by_names(text, statement.clone());
-    let (names, found, end) = match named {
+    let (names, found, end) = match by_names(text, statement.clone()) {
         Some((names, found, end)) => (Some(names), found, end),
         None => by_calls(text, statement.end)
             .map(|(found, end)| (None, found, end))

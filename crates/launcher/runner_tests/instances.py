@@ -145,8 +145,8 @@ class Instance:
         self.python, self.role, self.directory = python, role, pathlib.Path(directory)
         # Socket paths are short by nature, test directories are not.
         self.run = pathlib.Path(tempfile.mkdtemp(prefix="runner-"))
-        self.state = self.run / "state"
-        self.state.mkdir()
+        self.state = self.run / "instances/master"
+        self.state.mkdir(parents=True)
         self.notify = Listener(self.run / "notify")
         self.journal = None
         self.process = None

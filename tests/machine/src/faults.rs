@@ -59,12 +59,12 @@ const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Ro
     }
 }
 
-const fn cheap(
+/// A row that does not take a machine: the file and the name of its test.
+const fn by_test(
     id: &'static str,
     event: &'static str,
     promise: &'static str,
-    file: &'static str,
-    test: &'static str,
+    (file, test): (&'static str, &'static str),
 ) -> Row {
     Row {
         id,
@@ -336,7 +336,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "backup-restored",
-        "`buildbot-conda backup`, and its restoration",
+        "`buildbot-conda backup`, then `systemctl clean`, and its restoration",
         "the builds of that moment are back",
     ),
     row(
@@ -437,6 +437,63 @@ const ROWS: &[Row] = &[
         "in effect when `systemctl reload` returns",
     ),
     row(
+        "reload-full-run",
+        "... with a full `/run`",
+        "in effect when `systemctl reload` returns",
+    ),
+    row(
+        "condarc",
+        "condarc changes how an environment is activated",
+        "the service, its builds and `buildbot-conda run` have the variables that conda gives",
+    ),
+    row(
+        "shared-memory",
+        "a service is stopped whose account has shared memory beside it",
+        "the memory stays",
+    ),
+    row(
+        "administrators-drop-in",
+        "a master needs what only a drop-in of the administrator gives it",
+        "`backup`, `upgrade` and `doctor` have it as well",
+    ),
+    row(
+        "adopted-with-builds",
+        "a master that `buildbot start` made a daemon of is adopted with a build running, and given back",
+        "the build is retried to success, and afterwards everything is as it was before",
+    ),
+    row(
+        "adoption-fails",
+        "units are adopted, and ours do not start",
+        "the old units run, and everything is as it was before",
+    ),
+    by_test(
+        "unit-in-the-packages-place",
+        "a unit of our name was written into `/lib/systemd/system` before the package is installed",
+        "it stays in force, in `/etc/systemd/system`, and that is reported",
+        (
+            "tests/package/tests/lifecycle.rs",
+            "a_hand_made_unit_in_the_packages_place_stays_in_force",
+        ),
+    ),
+    by_test(
+        "base-directory-elsewhere",
+        "`buildbot.tac` sets another base directory and configuration than its own",
+        "backup, restoration and upgrade work there",
+        (
+            "crates/launcher/runner_tests/test_upgrade.py",
+            "test_base_directory_is_where_the_tac_has_it",
+        ),
+    ),
+    by_test(
+        "host-renamed",
+        "a master with a `name` is killed, and its host has another name at the next start",
+        "running builds are retried to success",
+        (
+            "crates/launcher/runner_tests/test_standby.py",
+            "test_history_goes_along_with_a_name",
+        ),
+    ),
+    row(
         "directory-moved-away",
         "the directory of a worker that has run is moved away, and the worker restarted",
         FAILS_ONCE,
@@ -481,57 +538,69 @@ const ROWS: &[Row] = &[
         "the user has no login shell and no writable home",
         "builds run, with the usual umask and UTF-8",
     ),
-    cheap(
+    by_test(
         "worker-host-vanished",
         "the host of a worker vanishes during a build, and comes back",
         "both sides notice within 45 s, the build is retried to success",
-        "crates/launcher/runner_tests/test_vanished.py",
-        "test_both_sides_notice_within_45_seconds_that_the_other_has_vanished",
+        (
+            "crates/launcher/runner_tests/test_vanished.py",
+            "test_both_sides_notice_within_45_seconds_that_the_other_has_vanished",
+        ),
     ),
-    cheap(
+    by_test(
         "master-host-vanished",
         "the host of a master vanishes during a build, and comes back",
         "the worker notices within 45 s and returns, the build is retried to success",
-        "crates/launcher/runner_tests/test_vanished.py",
-        "test_master_whose_host_was_away_gets_its_worker_back_and_the_build_is_retried",
+        (
+            "crates/launcher/runner_tests/test_vanished.py",
+            "test_master_whose_host_was_away_gets_its_worker_back_and_the_build_is_retried",
+        ),
     ),
     row(
         "slow-link",
         "a round trip between worker and master takes 300 ms, and 5 % of all frames are lost",
         "builds succeed at their first attempt, no connection is lost",
     ),
-    cheap(
+    by_test(
         "certificate-renewed",
         "the certificate of a master is renewed three times during 100 builds of a worker on another host",
         "0 of 100 builds are disturbed, no connection is lost",
-        "crates/launcher/runner_tests/test_door.py",
-        "test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connection",
+        (
+            "crates/launcher/runner_tests/test_door.py",
+            "test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connection",
+        ),
     ),
-    cheap(
+    by_test(
         "certificate-expired",
         "the certificate of a master has expired",
         "the reason is on the worker's status line within 15 s, a new certificate is accepted by itself",
-        "crates/launcher/runner_tests/test_tls.py",
-        "test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journal",
+        (
+            "crates/launcher/runner_tests/test_tls.py",
+            "test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journal",
+        ),
     ),
     row(
         "authority-replaced",
         "the authority of a master's host is lost, and a new one is created",
         "workers stay connected until they restart; `rotate` and `join` bring each of them back",
     ),
-    cheap(
+    by_test(
         "clock-off",
         "the clock of a host is an hour off",
         "a certificate that was just created is accepted",
-        "crates/cli/src/farm/openssl.rs",
-        "a_host_whose_clock_is_an_hour_off_accepts_a_certificate_that_was_just_made",
+        (
+            "crates/cli/src/farm/openssl.rs",
+            "a_host_whose_clock_is_an_hour_off_accepts_a_certificate_that_was_just_made",
+        ),
     ),
-    cheap(
+    by_test(
         "many-workers",
         "a master with 200 workers in one service is restarted",
         "all of them are attached again; `cargo xtask bench farm` measures how soon",
-        "crates/launcher/runner_tests/test_starter.py",
-        "test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their_master",
+        (
+            "crates/launcher/runner_tests/test_starter.py",
+            "test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their_master",
+        ),
     ),
     row(
         "older-worker",

@@ -458,8 +458,46 @@ fn exposure_stays_below_its_limits_and_sudo_works(release: Release) -> Outcome {
         "0440",
         "root",
     )?;
+    stage.machine.write_file(
+        &format!("{PREFIX}/conda-meta/state"),
+        r#"{"env_vars": {"data_place": "there"}}"#,
+        "0644",
+        "root",
+    )?;
+    let condarc = "envvars_force_uppercase: false\n";
+    stage
+        .machine
+        .write_file("/home/bb/.condarc", condarc, "0644", "bb")?;
     stage.start()?;
 
+    let places = || -> anyhow::Result<[String; 2]> {
+        let script = "env | grep -i ^data_place=";
+        let log = stage.build(script)?;
+        let of_build = log.lines().find(|line| line.ends_with("=there"));
+        let words = ["buildbot-conda", "run", "worker", "--", "sh", "-c", script];
+        let of_run = stage.machine.run(&words)?.succeeded()?;
+        Ok([of_build.unwrap_or_default(), of_run.text()].map(str::to_owned))
+    };
+    fault("condarc", release, || {
+        let found = places()?;
+        ensure!(found == ["data_place=there"; 2], "{found:?}");
+        Ok(())
+    })?;
+    fault("shared-memory", release, || {
+        let made = stage.machine.run_as("bb", &["ipcmk", "-M", "4096"])?;
+        let made = made.succeeded()?;
+        let number = made
+            .text()
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        stage.systemctl(&["restart", MASTER_UNIT, WORKER_UNIT])?;
+        stage.rest().wait_for_worker("example", SOON)?;
+        let kept = ["ipcrm", "--shmem-id", &number];
+        stage.machine.run(&kept)?.succeeded()?;
+        Ok(())
+    })?;
     fault("exposure-master", release, || {
         let figure = exposure(&stage, MASTER_UNIT)?;
         ensure!(figure <= 1.5, "{figure}");
@@ -474,7 +512,9 @@ fn exposure_stays_below_its_limits_and_sudo_works(release: Release) -> Outcome {
         stage.configure("worker", "hardening = \"strict\"")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
         stage.rest().wait_for_worker("example", SOON)?;
-        stage.build("true")?;
+        // The home is empty for it, and so `run` does without as well.
+        let found = places()?;
+        ensure!(found == ["DATA_PLACE=there"; 2], "{found:?}");
         // What systemd runs for a reload is in the same sandbox.
         stage.systemctl(&["reload", WORKER_UNIT])?;
         stage.rest().wait_for_worker("example", SOON)?;

@@ -1,11 +1,11 @@
 //! A reload of the master has happened when the command succeeds, and has changed nothing when it fails.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
-    HeldBuilds, MASTER, Machine, Outcome, PREFIX, Release, Rest, Unit, fault, held_configuration,
-    master_configuration, on_each_release, set_up,
+    HeldBuilds, MASTER, Machine, Outcome, PREFIX, Release, Rest, SOON, Unit, fault,
+    held_configuration, master_configuration, on_each_release, set_up,
 };
 use serde_json::Value;
 
@@ -53,6 +53,24 @@ fn reconfiguration(machine: &Machine, field: &str) -> Result<Value> {
     Ok(status["reconfiguration"][field].clone())
 }
 
+fn reload_with_other_directories(machine: &Machine, master: &Unit<'_>) -> Outcome {
+    let text = "[Service]\nRuntimeDirectory=another\nStateDirectory=another\n";
+    let drop_in = "/etc/systemd/system/buildbot-master.service.d/another.conf";
+    machine.write_file(drop_in, text, "0644", "root")?;
+    machine.shell("systemctl daemon-reload")?.succeeded()?;
+    master.succeed("restart")?;
+    configure(machine, &marked("other"))?;
+    master.succeed("reload")?;
+    ensure!(has(machine, "other")?);
+    machine
+        .shell(&format!(
+            "rm {drop_in}; systemctl daemon-reload; ! test -e /run/another/status.json"
+        ))?
+        .succeeded()?;
+    configure(machine, &marked("first"))?;
+    master.succeed("restart")
+}
+
 fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
     let master = Unit::master(&machine);
@@ -68,21 +86,10 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
         Ok(())
     })?;
     fault("reload-other-directories", release, || {
-        let text = "[Service]\nRuntimeDirectory=another\nStateDirectory=another\n";
-        let drop_in = "/etc/systemd/system/buildbot-master.service.d/another.conf";
-        machine.write_file(drop_in, text, "0644", "root")?;
-        machine.shell("systemctl daemon-reload")?.succeeded()?;
-        master.succeed("restart")?;
-        configure(&machine, &marked("other"))?;
-        master.succeed("reload")?;
-        ensure!(has(&machine, "other")?);
-        machine
-            .shell(&format!(
-                "rm {drop_in}; systemctl daemon-reload; ! test -e /run/another/status.json"
-            ))?
-            .succeeded()?;
-        configure(&machine, &marked("first"))?;
-        master.succeed("restart")
+        reload_with_other_directories(&machine, &master)
+    })?;
+    fault("reload-full-run", release, || {
+        ensure_a_full_run_keeps_no_answer(&machine, &master)
     })?;
     let pid = master.main_pid()?;
     fault("reload-broken", release, || {
@@ -216,6 +223,42 @@ fn two_reloads(
     }
     ensure!(there, "none of `{expected}` is there: {both}");
     Ok(())
+}
+
+/// The answer has another way, and comes to where it belongs as soon as there is room.
+fn ensure_a_full_run_keeps_no_answer(machine: &Machine, master: &Unit<'_>) -> Outcome {
+    let fill = "mount -o remount,size=$(df --output=used -k /run | tail -n 1 | tr -d ' ')k /run
+                cat /dev/zero >/run/filler 2>/dev/null; ! echo full >/run/probe";
+    machine.shell(fill)?.succeeded()?;
+    let number = reconfiguration(machine, "number")?;
+    configure(machine, &marked("full"))?;
+    let begun = Instant::now();
+    master.succeed("reload")?;
+    ensure!(
+        begun.elapsed() < Duration::from_mins(1),
+        "it took {:?}",
+        begun.elapsed()
+    );
+    ensure!(has(machine, "full")?);
+    ensure!(
+        reconfiguration(machine, "number")? == number,
+        "`/run` is not full"
+    );
+    let status = machine
+        .run(&["buildbot-conda", "status", "master"])?
+        .succeeded()?;
+    ensure!(
+        status.stdout.contains("configuration update complete"),
+        "{status}"
+    );
+    machine
+        .shell("rm /run/filler /run/probe; mount -o remount,size=20% /run")?
+        .succeeded()?;
+    machine.wait_until("the status is written", SOON, || {
+        Ok((reconfiguration(machine, "number")? != number).then_some(()))
+    })?;
+    configure(machine, &marked("first"))?;
+    master.succeed("reload")
 }
 
 fn a_reload_during_a_start_or_a_stop_waits_or_fails(release: Release) -> Outcome {

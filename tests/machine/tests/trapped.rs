@@ -371,6 +371,8 @@ fn ensure_no_link_is_followed(release: Release) -> Outcome {
                     "cd /var/lib/buildbot-conda/instances/master
                      rm -rf ./*
                      ln -s /etc backups; ln -s /root root; ln -s /etc/shadow last-version
+                     cd /var/lib/buildbot-conda/backups/master
+                     for name in *; do ln -sf /etc/shadow $name; done; ln -s /etc etc
                      cd /run/buildbot-conda/master
                      ln -sf /etc/shadow status.json
                      cd /run/buildbot-conda/worker

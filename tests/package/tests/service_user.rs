@@ -161,8 +161,9 @@ fn roots_run_enters_no_environment_of_others(release: Release) {
 fn restore_opens_nothing_that_the_service_user_has_chosen(release: Release) {
     let root = host(release, "exit 1");
     let state = "/var/lib/buildbot-conda/instances/master";
+    let backups = "/var/lib/buildbot-conda/backups/master";
     root.must(&format!(
-        "mkdir -p {state}/backups; chown -R bb:bb {state}; chmod 700 {state}
+        "mkdir -p {state} {backups}; chown bb:bb {state} {backups}; chmod 700 {state} {backups}
          printf 'SQLite format 3\\0rest' >/root/{BACKUP}; chmod 600 /root/{BACKUP}
          mkdir /root/kept; mv /root/{BACKUP} /root/kept; cp /etc/shadow /root/{BACKUP}
          cd /home/bb; ln -s /etc/shadow {BACKUP}; ln -s /root/kept kept; mkdir pipe; mkfifo pipe/{BACKUP}"
@@ -176,24 +177,20 @@ fn restore_opens_nothing_that_the_service_user_has_chosen(release: Release) {
         let outcome = root.run(&format!("timeout 60 buildbot-conda restore master {path}"));
         assert_eq!(outcome.status, 1, "{path}: {outcome:?}");
         assert!(outcome.stderr.contains(reason), "{path}: {outcome:?}");
-        assert_eq!(root.must(&format!("ls {state}/backups")), "", "{path}");
+        assert_eq!(root.must(&format!("ls {backups}")), "", "{path}");
     }
     // The path that `backup` prints is the user's to replace: root does not open it.
-    root.must(&format!("ln -s /etc/shadow {state}/backups/{BACKUP}"));
-    let outcome = root.run(&format!(
-        "buildbot-conda restore master {state}/backups/{BACKUP}"
-    ));
+    root.must(&format!("ln -s /etc/shadow {backups}/{BACKUP}"));
+    let outcome = root.run(&format!("buildbot-conda restore master {backups}/{BACKUP}"));
     assert!(!outcome.talk().contains("root:"), "{outcome:?}");
-    root.must(&format!("rm {state}/backups/{BACKUP}"));
+    root.must(&format!("rm {backups}/{BACKUP}"));
     // What root alone can have put there is handed over, and what the user can read is his own to read.
     for place in ["/root/kept", "/srv"] {
         root.must(&format!(
             "cp -n /root/kept/{BACKUP} /srv; chmod 644 /srv/{BACKUP}"
         ));
         root.run(&format!("buildbot-conda restore master {place}/{BACKUP}"));
-        let taken = root.must(&format!(
-            "cat {state}/backups/{BACKUP}; rm {state}/backups/{BACKUP}"
-        ));
+        let taken = root.must(&format!("cat {backups}/{BACKUP}; rm {backups}/{BACKUP}"));
         assert!(taken.ends_with("rest"), "{place}: {taken}");
     }
 }

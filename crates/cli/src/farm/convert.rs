@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         eprintln!("`{name}` has its workers in `{WORKER_TABLE}` already");
         return Ok(ExitCode::SUCCESS);
     }
-    let plan = || plan(master, record, &settings, context);
+    let plan = || plan(master, &record, &settings, context);
     let done = plan::show_or_carry_out("convert", arguments.dry_run, context, plan)?;
     if let Some(next) = done {
         eprintln!("`{name}` reads its workers from `{WORKER_TABLE}`; they keep their passwords");
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 /// The plan, and what the administrator may do after it.
 fn plan(
     master: &Instance,
-    record: Record,
+    record: &Record,
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<(Plan, Vec<String>)> {
@@ -83,7 +83,7 @@ fn plan(
         )
     })?;
     let workers = passwords(&listed, master, context)?;
-    let first = first(&record, &workers);
+    let first = first(record, &workers);
     let mut credentials = Credentials::new(settings, context)?;
     for (worker, name) in local(master, settings, context) {
         if let Some(one) = workers.iter().find(|one| one.name.as_str() == name) {
@@ -100,7 +100,7 @@ fn plan(
     let record = Record {
         worker: first.name.as_str().to_owned(),
         worker_credential: Some(worker_credential),
-        ..record
+        ..record.clone()
     };
     steps.extend(plan::note(&record, &master.reference, context)?);
     let names: Vec<&str> = workers.iter().map(|one| one.name.as_str()).collect();
