@@ -60,7 +60,7 @@ pub(crate) fn no_files_use_each_other_in_a_circle(tree: &Tree) -> Result<()> {
     let circles = circles(&arrows.filter(|arrow| !arrow.is_to_own_folder()).collect());
     ensure!(
         circles.is_empty(),
-        "move what both need into a file of its own:\n{}",
+        "move what both need to a separate file:\n{}",
         circles.join("\n")
     );
     Ok(())
@@ -83,7 +83,7 @@ pub(crate) fn parts_use_what_the_map_says(tree: &Tree) -> Result<()> {
                 used.insert((from, to));
             }
             _ => refused.push(format!(
-                "{arrow}: `{PAGE}` does not let `{from}` use `{to}`"
+                "{arrow}: `{PAGE}` does not allow `{from}` to use `{to}`"
             )),
         }
     }
@@ -92,7 +92,7 @@ pub(crate) fn parts_use_what_the_map_says(tree: &Tree) -> Result<()> {
         for to in allowed {
             if !used.contains(&(from.clone(), to.clone())) {
                 refused.push(format!(
-                    "`{PAGE}` says that `{from}` uses `{to}`, which it does not"
+                    "`{PAGE}` allows `{from}` to use `{to}`, which it does not use"
                 ));
             }
         }
@@ -110,13 +110,13 @@ fn map(page: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
     for row in table.lines().skip(2).take_while(|row| row.starts_with('|')) {
         let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
         let [parts, uses] = cells[..] else {
-            bail!("`{row}` of `{PAGE}` has two cells");
+            bail!("`{row}` in `{PAGE}` must have two cells");
         };
         for part in quoted(parts) {
             ensure!(
                 map.insert(part.to_owned(), quoted(uses).map(str::to_owned).collect())
                     .is_none(),
-                "`{PAGE}` has two rows about `{part}`"
+                "`{PAGE}` contains two rows for `{part}`"
             );
         }
     }

@@ -239,7 +239,7 @@ fn ensure_versions_agree(workspace: &Path) -> Result<()> {
     let cargo = env!("CARGO_PKG_VERSION");
     ensure!(
         changelog == cargo,
-        "`Cargo.toml` says version {cargo}, `debian/changelog` says {changelog}\nhint: give both the same version"
+        "the version is {cargo} in `Cargo.toml`, but {changelog} in `debian/changelog`\nhint: set both to the same version"
     );
     Ok(())
 }

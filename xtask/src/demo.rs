@@ -54,13 +54,13 @@ pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
 /// Builds both packages, and meanwhile makes what the machine is made of.
 fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf; 2]> {
     stages.run(
-        "seeing to what is needed from Debian",
+        "installing requirements from Debian",
         prerequisites::for_demo,
     )?;
     thread::scope(|scope| {
         let package = scope.spawn(|| stages.run("building the package", || deb::build(workspace)));
         let machine = scope.spawn(|| {
-            stages.run("making a Conda channel with Buildbot and a root", || {
+            stages.run("creating a Conda channel with Buildbot, and a root", || {
                 prepare::call(&[release], false)
             })
         });
@@ -75,7 +75,7 @@ fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf
 
 /// cargo's files stay the user's; only booting machines takes root.
 fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Result<()> {
-    eprintln!("calling sudo: booting a machine takes root");
+    eprintln!("calling sudo: only root can boot a machine");
     let mut command = prerequisites::as_root(&prerequisites::this_program());
     command
         .args(["demo", "--release", release.code_name(), "--package"])
@@ -94,7 +94,7 @@ fn show(stages: &Stages, release: Release, packages: &[PathBuf; 2]) -> Result<()
     // Both packages may have been given.
     prerequisites::for_machines()?;
     let channel = Channel::made()?;
-    let machine = stages.run("booting a throwaway machine, without any Conda", || {
+    let machine = stages.run("booting a temporary machine, without any Conda", || {
         Machine::builder(release)?.boot()
     })?;
     stages.run("apt install: the packages, nothing set up yet", || {
@@ -212,7 +212,7 @@ fn write_build(shown: &mut String, machine: &Machine, build: &Build) -> Result<(
     let expected = format!("hello from {}", prefix(machine)?);
     ensure!(
         log.lines().any(|line| line == expected),
-        "step `hello` does not say `{expected}`:\n{log}"
+        "step `hello` does not print `{expected}`:\n{log}"
     );
     writeln!(shown, "--- log of step `hello`\n{}", log.trim_end())?;
     writeln!(shown)?;

@@ -77,7 +77,7 @@ pub(crate) fn check(releases: &[Release]) -> Result<()> {
         }
     }
     if !open_rows.is_empty() {
-        bail!("rows that are not held: {}", open_rows.join(", "));
+        bail!("rows that failed: {}", open_rows.join(", "));
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
     let limit = Duration::from_secs(arguments.seconds);
     // Of this round; the ones that follow count on.
-    let mut seed = UNIX_EPOCH.elapsed().context("tell the time")?.as_secs();
+    let mut seed = UNIX_EPOCH.elapsed().context("read the clock")?.as_secs();
     let mut rounds = 0;
     while rounds == 0 || begun.elapsed() < limit {
         let status = Command::new("cargo")
@@ -38,12 +38,12 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
             .context("start cargo")?;
         ensure!(
             status.success(),
-            "a property does not hold\nhint: `PROPTEST_CASES={CASES} PROPTEST_RNG_SEED={seed} cargo {}` shows it again",
+            "a property does not hold\nhint: reproduce it with `PROPTEST_CASES={CASES} PROPTEST_RNG_SEED={seed} cargo {}`",
             PROPERTIES.join(" ")
         );
         seed += 1;
         rounds += 1;
     }
-    eprintln!("every property holds: {rounds} rounds of {CASES} inputs");
+    eprintln!("all properties hold: {rounds} rounds of {CASES} inputs");
     Ok(())
 }

@@ -17,7 +17,7 @@ fn rows(workspace: &Path, operation: &str) -> Result<Vec<String>> {
     for release in Release::ALL {
         let name = format!("target/interrupted/{operation}-{release}.md");
         let text = fs::read_to_string(workspace.join(&name))
-            .with_context(|| format!("read `{name}`\nhint: `cargo xtask test` makes it"))?;
+            .with_context(|| format!("read `{name}`\nhint: `cargo xtask test` creates it"))?;
         let lines = text.lines().map(|line| format!("| {release} {line}"));
         columns.push(lines.collect::<Vec<_>>().into_iter());
     }

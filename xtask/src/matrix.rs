@@ -38,7 +38,7 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
         let file = matrix_directory()?.join(format!("system-{system}"));
         ensure!(
             file.is_file(),
-            "find `{}`\nhint: `cargo xtask test` makes it",
+            "find `{}`\nhint: `cargo xtask test` creates it",
             file.display()
         );
     }

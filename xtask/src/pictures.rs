@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
     ensure!(
         prerequisites::is_root(),
-        "boot a machine: only root can\nhint: `sudo env PATH=\"$PATH\" cargo xtask pictures --package $(cargo xtask deb)`"
+        "only root can boot a machine\nhint: `sudo env PATH=\"$PATH\" cargo xtask pictures --package $(cargo xtask deb)`"
     );
     let stages = Stages::new(4 + usize::from(arguments.package.is_none()));
     let package = match arguments.package {
@@ -37,10 +37,10 @@ pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
         None => stages.run("building the package", || deb::build(workspace))?,
     };
     prerequisites::for_machines()?;
-    let environment = stages.run("making a Conda environment with Buildbot", || {
+    let environment = stages.run("creating a Conda environment with Buildbot", || {
         Environment::install(Version::V4_3_0, tour::PREFIX)
     })?;
-    let layers = stages.run("making a Debian root, and one with a browser", || {
+    let layers = stages.run("creating a Debian root, and one with a browser", || {
         Ok((host()?, browser::root()?))
     })?;
     let (host, browser) = layers;
@@ -48,12 +48,12 @@ pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
         browser,
         directory: workspace.join(DIRECTORY),
     };
-    let machine = stages.run("booting a throwaway machine", || {
+    let machine = stages.run("booting a temporary machine", || {
         Machine::boot(host.with(environment.tree().to_path_buf()))
     })?;
     fs::create_dir_all(&pictures.directory)
         .with_context(|| format!("create `{}`", pictures.directory.display()))?;
-    stages.run("walking through the README", || {
+    stages.run("running the commands of the README", || {
         tour::walk(&machine, &package, &pictures)
     })
 }

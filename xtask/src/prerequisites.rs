@@ -25,7 +25,7 @@ const PYTHON: [Prerequisite; 2] = [
     },
     Prerequisite {
         package: "python3-venv",
-        reason: "keeps the Python packages of the tests apart from the system's",
+        reason: "separates the Python packages of the tests from those of the system",
         probe: &["python3", "-c", "import ensurepip, venv"],
     },
 ];
@@ -34,17 +34,17 @@ const PYTHON: [Prerequisite; 2] = [
 const RUNNER_TESTS: [Prerequisite; 3] = [
     Prerequisite {
         package: "openssl",
-        reason: "makes the certificates of masters",
+        reason: "creates the certificates of masters",
         probe: &["openssl", "version"],
     },
     Prerequisite {
         package: "iproute2",
-        reason: "makes the network that is cut between a worker and its master",
+        reason: "creates the network between a worker and its master",
         probe: &["ip", "-Version"],
     },
     Prerequisite {
         package: "postgresql",
-        reason: "is the database that goes away and comes back",
+        reason: "is the database that becomes unavailable in tests",
         probe: &["sh", "-c", "ls /usr/lib/postgresql/*/bin/postgres"],
     },
 ];
@@ -52,17 +52,17 @@ const RUNNER_TESTS: [Prerequisite; 3] = [
 const MACHINES: [Prerequisite; 3] = [
     Prerequisite {
         package: "mmdebstrap",
-        reason: "makes the Debian roots of throwaway machines",
+        reason: "creates the Debian roots of temporary machines",
         probe: &["mmdebstrap", "--version"],
     },
     Prerequisite {
         package: "systemd-container",
-        reason: "boots throwaway machines (systemd-nspawn)",
+        reason: "boots temporary machines (systemd-nspawn)",
         probe: &["systemd-nspawn", "--version"],
     },
     Prerequisite {
         package: "curl",
-        reason: "talks to Buildbot in throwaway machines",
+        reason: "talks to Buildbot in temporary machines",
         probe: &["curl", "--version"],
     },
 ];
@@ -93,7 +93,7 @@ const ARM64: [Prerequisite; 3] = [
     },
     Prerequisite {
         package: "libc6-dev-arm64-cross",
-        reason: "has the C library of arm64",
+        reason: "contains the C library of arm64",
         probe: &["test", "-e", "/usr/aarch64-linux-gnu/include/stdio.h"],
     },
     Prerequisite {
@@ -106,12 +106,12 @@ const ARM64: [Prerequisite; 3] = [
 const EMULATION: [Prerequisite; 2] = [
     Prerequisite {
         package: "binfmt-support",
-        reason: "has the kernel run programs of arm64",
+        reason: "registers programs of arm64 with the kernel",
         probe: &["update-binfmts", "--version"],
     },
     Prerequisite {
         package: "arch-test",
-        reason: "shows mmdebstrap that they run",
+        reason: "shows mmdebstrap that programs of arm64 run",
         probe: &["arch-test", "--version"],
     },
 ];
@@ -119,12 +119,12 @@ const EMULATION: [Prerequisite; 2] = [
 const REPRODUCTION: [Prerequisite; 2] = [
     Prerequisite {
         package: "faketime",
-        reason: "builds the package on another day",
+        reason: "builds the package with another date",
         probe: &["faketime", "--version"],
     },
     Prerequisite {
         package: "diffoscope-minimal",
-        reason: "says in what two packages differ",
+        reason: "shows the differences of two packages",
         probe: &["diffoscope", "--version"],
     },
 ];
@@ -137,7 +137,7 @@ const PACKAGE_TESTS: [Prerequisite; 2] = [
     },
     Prerequisite {
         package: "shellcheck",
-        reason: "reads the maintainer scripts for mistakes",
+        reason: "checks the maintainer scripts",
         probe: &["shellcheck", "--version"],
     },
 ];
@@ -273,7 +273,7 @@ fn install<'a>(prerequisites: impl Iterator<Item = &'a Prerequisite>) -> Result<
     for prerequisite in missing {
         ensure!(
             is_there(prerequisite),
-            "`{}` still fails after `{}` is installed\nhint: another `{}` may come first on PATH",
+            "`{}` still fails after `{}` was installed\nhint: another `{}` may come first on PATH",
             prerequisite.probe.join(" "),
             prerequisite.package,
             prerequisite.probe[0],

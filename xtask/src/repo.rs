@@ -12,5 +12,5 @@ pub(crate) fn run(verb: &command::Verb) -> Result<()> {
         eprintln!("{line}");
     }
     let mut stdout = std::io::stdout().lock();
-    write!(stdout, "{}", outcome.data).context("print what the repository has")
+    write!(stdout, "{}", outcome.data).context("print the content of the repository")
 }

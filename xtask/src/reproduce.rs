@@ -148,7 +148,7 @@ fn toolchain(workspace: &Path) -> Result<PathBuf> {
     let path = PathBuf::from(sysroot);
     ensure!(
         path.join("bin/cargo").is_file(),
-        "there is no cargo in the toolchain `{}`\nhint: install the toolchain with rustup",
+        "the toolchain `{}` contains no cargo\nhint: install the toolchain with rustup",
         path.display()
     );
     Ok(path)

@@ -107,7 +107,7 @@ impl Stages {
         writeln!(
             out,
             "{:width$}          {total:7.1} s\nstages: {passed} passed, {failed} failed",
-            "from beginning to end"
+            "in total"
         )
         .context("print the stages' outcome")
     }

@@ -144,7 +144,7 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
         // Most tests wait for Buildbot, systemd or dpkg most of their time.
         pool: Pool::new(4 * cores, &timings),
     };
-    run.stages.attempt("what is needed from Debian", || {
+    run.stages.attempt("requirements from Debian", || {
         if arguments.fast {
             prerequisites::for_python()
         } else {
@@ -293,7 +293,7 @@ impl Run<'_> {
         self.stages.attempt("lints", || match &compiled {
             Some(Compiled { lints, .. }) if lints.is_empty() => Ok(()),
             Some(Compiled { lints, .. }) => bail!("warnings are errors here\n{lints}"),
-            None => bail!("nothing is known of code that does not compile"),
+            None => bail!("the code does not compile"),
         });
         compiled
     }
@@ -394,7 +394,7 @@ impl Run<'_> {
     fn conclude(&self, timings: &Timings) -> Result<()> {
         for (part, outcome) in self.pool.outcomes() {
             let name = format!(
-                "{part}: {} passed, {} failed, beside each other",
+                "{part}: {} passed, {} failed, in parallel",
                 outcome.passed, outcome.failed
             );
             self.stages.add(&name, outcome.sum, outcome.failed == 0);

@@ -16,7 +16,7 @@ type Rule = fn(&Tree) -> Result<()>;
 pub(crate) const RULES: [(&str, Rule); 9] = [
     ("versions agree", versions_agree),
     (
-        "modules open with what they own",
+        "modules begin with a description",
         modules_open_with_what_they_own,
     ),
     (
@@ -24,14 +24,17 @@ pub(crate) const RULES: [(&str, Rule); 9] = [
         dependencies_have_reasons,
     ),
     (
-        "one crate alone knows the network",
+        "only one crate uses the network",
         one_crate_alone_knows_the_network,
     ),
     (
         "the main package links nothing of environments",
         the_main_package_links_nothing_of_environments,
     ),
-    ("the project stands alone", the_project_stands_alone),
+    (
+        "the project contains no paths outside of it",
+        the_project_stands_alone,
+    ),
     (
         "the README shows every picture",
         the_readme_shows_every_picture,
@@ -41,7 +44,7 @@ pub(crate) const RULES: [(&str, Rule); 9] = [
         no_files_use_each_other_in_a_circle,
     ),
     (
-        "parts of the command line use what the map says",
+        "parts of the command line use each other as documented",
         parts_use_what_the_map_says,
     ),
 ];
@@ -58,12 +61,12 @@ fn versions_agree(tree: &Tree) -> Result<()> {
         .with_context(|| format!("find the version in `{first}` of debian/changelog"))?;
     ensure!(
         packaged == version,
-        "debian/changelog is about {packaged}, Cargo.toml about {version}"
+        "the version is {packaged} in debian/changelog, but {version} in Cargo.toml"
     );
     let changelog = tree.read("CHANGELOG.md")?;
     ensure!(
         changelog.contains(&format!("## [{version}]")) || changelog.contains("## [Unreleased]"),
-        "CHANGELOG.md has neither {version} nor Unreleased"
+        "CHANGELOG.md contains neither {version} nor Unreleased"
     );
     Ok(())
 }
@@ -88,7 +91,7 @@ fn modules_open_with_what_they_own(tree: &Tree) -> Result<()> {
     }
     ensure!(
         silent.is_empty(),
-        "begin with what it owns: {}",
+        "begin the module with a description: {}",
         silent.join(", ")
     );
     Ok(())
@@ -102,7 +105,7 @@ fn dependencies_have_reasons(tree: &Tree) -> Result<()> {
     for line in section(&root, "[workspace.dependencies]") {
         let ours = line.starts_with("buildbot-conda-");
         if !ours && !line.starts_with('#') && line.contains('=') && !above.starts_with('#') {
-            bail!("say in Cargo.toml why: `{line}`");
+            bail!("add the reason to Cargo.toml: `{line}`");
         }
         above = line;
     }
@@ -167,7 +170,7 @@ fn the_main_package_links_nothing_of_environments(tree: &Tree) -> Result<()> {
             .collect();
         ensure!(
             names.contains(&package.as_str()),
-            "`cargo tree` does not tell of `{package}`"
+            "`cargo tree` does not show `{package}`"
         );
         let large = names.iter().find(|name| {
             **name == "buildbot-conda-env"
@@ -176,7 +179,7 @@ fn the_main_package_links_nothing_of_environments(tree: &Tree) -> Result<()> {
                     .any(|start| name.starts_with(start))
         });
         if let Some(large) = large {
-            bail!("`{package}` links `{large}`, which is for `buildbot-conda-env` alone");
+            bail!("`{package}` links `{large}`, which only `buildbot-conda-env` may do");
         }
     }
     Ok(())
@@ -212,7 +215,7 @@ fn the_project_stands_alone(tree: &Tree) -> Result<()> {
     }
     ensure!(
         found.is_empty(),
-        "names what is not in the repository: {}",
+        "refers to something outside of the repository: {}",
         found.join(", ")
     );
     Ok(())
@@ -223,17 +226,20 @@ fn the_readme_shows_every_picture(tree: &Tree) -> Result<()> {
     let readme = tree.read("README.md")?;
     let shown = pictures(&readme);
     for (words, path) in &shown {
-        ensure!(!words.is_empty(), "say in README.md what `{path}` shows");
+        ensure!(
+            !words.is_empty(),
+            "describe in README.md what `{path}` shows"
+        );
         ensure!(
             tree.files.iter().any(|file| file == Path::new(path)),
-            "README.md shows `{path}`, which is not there"
+            "README.md shows `{path}`, which does not exist"
         );
     }
     for file in &tree.files {
         ensure!(
             !file.starts_with("docs/pictures")
                 || shown.iter().any(|(_, path)| file == Path::new(path)),
-            "`{}` is shown nowhere",
+            "`{}` is not used",
             file.display()
         );
     }

@@ -62,9 +62,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             .lines()
             .last()
             .and_then(|line| line.rsplit_once('/'));
-        name.context("read the name of a backup")?.1.parse()?
+        name.context("parse the name of the backup")?.1.parse()?
     } else {
-        back_up(&master, false)?.context("name a backup")?
+        back_up(&master, false)?.context("determine the name of the backup")?
     };
     let path = master.backups.path(&name);
     let file = if is_for_another {
@@ -120,7 +120,7 @@ impl Target {
             (Some(path), _) if path.as_os_str() == "-" => {
                 if io::stdout().is_terminal() {
                     bail!(
-                        "a backup is not for a terminal\nhint: write it to a file: `... --to - > FILE`"
+                        "backups are not written to a terminal\nhint: redirect it to a file: `... --to - > FILE`"
                     );
                 }
                 return Ok(Some(Self::Stdout));
@@ -187,7 +187,7 @@ fn only_roots(path: &Path, as_root: bool) -> anyhow::Result<PathBuf> {
                 anyhow!("`{shown}` not found\nhint: `sudo install -d -m 0700 {shown}` creates it")
             } else {
                 anyhow!(
-                    "{error}\nhint: name a directory that root alone can write, or `--to -` and write the file yourself"
+                    "{error}\nhint: specify a directory that only root can write, or write the file yourself with `--to -`"
                 )
             }
         })?;

@@ -58,14 +58,14 @@ def connection(endpoint):
 
 
 def connected(places):
-    failure = "it serves no web pages, and without them it answers no questions"
+    failure = "it serves no web pages, so its API is unavailable"
     for place in places:
         try:
             found = connection(place)
             found.connect()
             return found
         except (OSError, ValueError, IndexError, TypeError) as error:
-            failure = "nothing answers at `%s`: %s" % (place, error)
+            failure = "no server at `%s`: %s" % (place, error)
     raise Refused(failure)
 
 
@@ -81,7 +81,7 @@ class Api:
         response = self.connection.getresponse()
         text = response.read()
         if response.status != 200:
-            raise Refused("it answers `%s` with %d %s" % (path, response.status, response.reason))
+            raise Refused("the answer to `%s` is %d %s" % (path, response.status, response.reason))
         return json.loads(text.decode("utf-8"))
 
 
@@ -92,7 +92,7 @@ def find(api, number, builder):
     if builder:
         found = api.get("builders", ("name", builder))["builders"]
         if not found:
-            raise Refused("it has no builder `%s`" % builder)
+            raise Refused("builder `%s` not found" % builder)
         path = "builders/%d/builds" % found[0]["builderid"]
     if number:
         wishes = [[("number", number)]]
@@ -102,7 +102,7 @@ def find(api, number, builder):
         builds = api.get(path, *(more + wish))["builds"]
         if builds:
             return builds[0]
-    raise Refused("it has no build %s" % number if number else "it has finished no build yet")
+    raise Refused("build %s not found" % number if number else "no build has finished yet")
 
 
 def end_of(api, log):
@@ -160,7 +160,7 @@ def main():
     except Refused as refusal:
         told = {"refusal": str(refusal)}
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
-        told = {"refusal": "its answer cannot be used: %s: %s" % (type(error).__name__, error)}
+        told = {"refusal": "unexpected answer: %s: %s" % (type(error).__name__, error)}
     sys.stdout.write(json.dumps(told))
 
 

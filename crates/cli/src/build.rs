@@ -42,7 +42,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .instance(&arguments.reference)
         .map_err(InvalidConfiguration::from)?;
     if instance.reference.role != Role::Master {
-        bail!("`{}` keeps no builds, its master does", arguments.reference);
+        bail!(
+            "`{}` is a worker, its builds are stored by its master",
+            arguments.reference
+        );
     }
     let master = Master::new(instance, context)?;
     if let Some(status) = as_user::hand_over(instance, context)? {
@@ -63,15 +66,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         Stream::Stdout => answer.push_str(line),
         Stream::Stderr => said.push(line.to_owned()),
     })
-    .map_err(|error| anyhow!("ask `{}`: {error}", arguments.reference))?;
+    .map_err(|error| anyhow!("query `{}`: {error}", arguments.reference))?;
     let reference = &arguments.reference;
     let answer = serde_json::from_str(&answer)
         .map_err(|_| anyhow!("{}", said.last().cloned().unwrap_or_default()))
-        .with_context(|| format!("ask `{reference}` about its builds"))?;
+        .with_context(|| format!("query the builds of `{reference}`"))?;
     match answer {
         Answer::Build(build) => output::print(describe(&build)),
         Answer::Refused { refusal } => bail!(
-            "ask `{reference}` about its builds: {refusal}\n\
+            "query the builds of `{reference}`: {refusal}\n\
              hint: `buildbot-conda status {reference}` shows whether it runs"
         ),
     }
@@ -160,7 +163,7 @@ fn describe(build: &Build) -> String {
     if let Some(log) = &build.log {
         line(format_args!(""));
         line(format_args!(
-            "the end of `{}` of step `{}`:",
+            "last lines of `{}` of step `{}`:",
             log.name, log.step
         ));
         for spoken in &log.lines {
@@ -195,7 +198,7 @@ workername: gpu
    1  failure    compile: 'make' (failure)
    2  running    test: pending
 
-the end of `stdio` of step `compile`:
+last lines of `stdio` of step `compile`:
     cc x.c
     x.c:1: error\\u{7}
 ";

@@ -23,5 +23,5 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     ensure_good(&settings, context)?;
     let count = settings.instances().count();
     let noun = if count == 1 { "instance" } else { "instances" };
-    output::print(format_args!("{}: good, {count} {noun}\n", settings.file()))
+    output::print(format_args!("{}: valid, {count} {noun}\n", settings.file()))
 }

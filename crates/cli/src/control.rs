@@ -66,8 +66,8 @@ fn warn_of_credentials(references: &[InstanceRef], context: &Context) -> anyhow:
         };
         for name in credentials::changed_since_start(instance, context) {
             eprintln!(
-                "warning: the credential `{name}` has changed since the start of `{reference}`, and a reload does not \
-                 hand it over\nhint: `sudo systemctl restart {}`",
+                "warning: the credential `{name}` has changed since `{reference}` was started, and \
+                 a reload does not apply it\nhint: `sudo systemctl restart {}`",
                 reference.unit_name()
             );
         }

@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             Plan::Nothing => say(reference, "not running"),
             Plan::Stop => {
                 draining::stop(reference)?;
-                say(reference, "stopped, it had no builds");
+                say(reference, "stopped, no builds were running");
             }
             Plan::Drain(main) => draining::drain(main, reference)?,
         }
@@ -61,7 +61,7 @@ fn describe(plan: &Plan, reference: &InstanceRef) -> String {
         Plan::Nothing => format!("nothing: `{unit}` is not running\n"),
         Plan::Stop => format!("systemctl stop {unit}\n"),
         Plan::Drain(main) => format!(
-            "kill -{} {}\nwait until it has ended, however long its builds take\nsystemctl stop {unit}\n",
+            "kill -{} {}\nwait until it has stopped, however long its builds take\nsystemctl stop {unit}\n",
             signal_of(reference.role).0,
             main.pid(),
         ),

@@ -52,7 +52,7 @@ const HEADLESS: &str = "/lib/systemd/system/multi-user.target";
 const BEFORE: &str = "/var/lib/buildbot-conda/headless";
 
 /// Where there is no link at all, systemd looks further than this.
-const UNKNOWN: &str = "nothing that is known";
+const UNKNOWN: &str = "an unknown target";
 
 /// What the host boots to, and what it booted to before.
 #[derive(Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Boot {
         let link = |path: &str| match files::look(&context.path(path))? {
             Found::Nothing => Ok(None),
             Found::Link(target) => Ok(Some(target)),
-            Found::File { .. } | Found::Directory => bail!("`{path}` is no link"),
+            Found::File { .. } | Found::Directory => bail!("`{path}` is not a link"),
         };
         let before = match files::look(&context.path(BEFORE))? {
             Found::File { text, .. } => Some(text.trim_end_matches('\n').to_owned()),
@@ -170,7 +170,7 @@ impl Boot {
         if self.is_headless() {
             return Ok(Plan {
                 title,
-                notes: vec![format!("it boots to {} already", self.target())],
+                notes: vec![format!("it already boots to {}", self.target())],
                 steps: Vec::new(),
             });
         }
@@ -183,7 +183,7 @@ impl Boot {
         Ok(Plan {
             title,
             notes: vec![
-                "it counts from the next boot on; `systemctl isolate multi-user.target` ends the desktop now"
+                "it takes effect at the next boot; `systemctl isolate multi-user.target` stops the desktop now"
                     .to_owned(),
             ],
             steps: vec![
@@ -209,7 +209,7 @@ impl Boot {
         let Some(before) = &self.before else {
             let target = self.target();
             plan.notes.push(format!(
-                "`headless on` has changed nothing here; it boots to {target}"
+                "`headless on` was not used; the host boots to {target}"
             ));
             return plan;
         };
@@ -217,8 +217,9 @@ impl Boot {
         if !self.is_headless() {
             // Somebody has decided anew since.
             let target = self.target();
-            plan.notes
-                .push(format!("it boots to {target} by now, which stays"));
+            plan.notes.push(format!(
+                "the host now boots to {target}, which is not changed"
+            ));
         } else if !before.is_empty() {
             plan.steps.push(
                 FileStep::Link {
@@ -245,7 +246,7 @@ impl Report {
         let target = self.target.as_deref().unwrap_or(UNKNOWN);
         match (self.headless, &self.before) {
             (true, Some(before)) => {
-                format!("on: boots to {target}, `off` goes back to {before}\n")
+                format!("on: boots to {target}, `off` restores {before}\n")
             }
             (true, None) => format!("on: boots to {target}\n"),
             (false, _) => format!("off: boots to {target}\n"),

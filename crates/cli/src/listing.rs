@@ -39,7 +39,7 @@ pub(crate) fn show(
 ) -> anyhow::Result<ExitCode> {
     if options.watch {
         if !io::stdout().is_terminal() {
-            bail!("`--watch` is for a terminal\nhint: `--json` is for programs");
+            bail!("`--watch` needs a terminal\nhint: programs use `--json`");
         }
         loop {
             let picture = text(&look()?);

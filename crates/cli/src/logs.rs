@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         match &arguments.reference {
             Some(wanted) => return Err(no_instance(wanted, &settings)),
             None => bail!(
-                "no instance in `{}`\nhint: `buildbot-conda create` makes one",
+                "no instances in `{}`\nhint: create one with `buildbot-conda create`",
                 settings.file()
             ),
         }

@@ -178,7 +178,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     if let Err(error) = search_path::settle() {
-        eprintln!("error: begin again with the system's `PATH`: {error}");
+        eprintln!("error: restart with the system's `PATH`: {error}");
         return ExitCode::FAILURE;
     }
     keep_descriptors();

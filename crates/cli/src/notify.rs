@@ -66,23 +66,23 @@ impl Report {
         let name = reference.to_string();
         let rows = survey::survey(&context.settings()?, context)?;
         let row = rows.into_iter().find(|row| row.instance == name);
-        let row = row.context("find the instance among those of this host")?;
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .context("read the name of the host")?;
+        let row = row.context("find the instance on this host")?;
+        let host =
+            std::fs::read_to_string("/proc/sys/kernel/hostname").context("read the host name")?;
         let host = String::from(ForeignText::new(host.trim()));
         let reason = row.message.map_or_else(
-            || "no reason is known".to_owned(),
+            || "the reason is unknown".to_owned(),
             |message| message.to_string(),
         );
         let subject = format!("{name} on {host} has failed");
         let mut text = format!("{subject}: {reason}\n");
         let log = last_lines(&row.unit);
         if !log.is_empty() {
-            write!(text, "\nThe end of its log:\n\n{}\n", log.join("\n"))?;
+            write!(text, "\nLast lines of its log:\n\n{}\n", log.join("\n"))?;
         }
         write!(
             text,
-            "\nIt is not started again by itself. On {host}, `sudo buildbot-conda doctor {name}` shows what is wrong,\n\
+            "\nIt is not restarted automatically. On {host}, `sudo buildbot-conda doctor {name}` shows what is wrong,\n\
              and `sudo systemctl start {}` starts it.\n",
             row.unit
         )?;
@@ -109,7 +109,7 @@ fn last_lines(unit: &str) -> Vec<String> {
     match output(command, Vec::new()) {
         Ok(text) => journal::last_lines(&text, LOG_LINES, FURTHER_LINES),
         Err(error) => {
-            eprintln!("warning: the log is left out: {error:#}");
+            eprintln!("warning: the log is omitted: {error:#}");
             Vec::new()
         }
     }
@@ -140,7 +140,7 @@ fn call(hook: &Hook, report: &Report) -> anyhow::Result<()> {
         let way = Way::Elsewhere(host, *port);
         let answer = requests::ask(way, "POST", target, headers, &body, Much::Head)?;
         let is_good = (200..300).contains(&answer.status);
-        ensure!(is_good, "it answered `{}`", answer.line);
+        ensure!(is_good, "the answer is `{}`", answer.line);
         Ok(())
     };
     call().with_context(|| format!("call the web hook at `{host}`"))
@@ -153,7 +153,7 @@ fn address_in(file: &AbsolutePath) -> anyhow::Result<Hook> {
         .map_err(|untrusted| anyhow!("{untrusted}"))?
         .read(LARGEST_ADDRESS)
         .with_context(|| format!("read `{file}`"))?
-        .with_context(|| format!("`{file}` is longer than an address"))?;
+        .with_context(|| format!("`{file}` is too long for an address"))?;
     let text = String::from_utf8_lossy(&text);
     // Without the address, which is the secret.
     text.trim()

@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     dry_run: bool,
 }
 
-const NOTHING: &str = "nothing is unfinished";
+const NOTHING: &str = "no command was interrupted";
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     if arguments.dry_run {
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     context.ensure_root()?;
     if arguments.give_up {
         match plan::give_up(context)? {
-            Some(path) => eprintln!("given up; its steps are in `{}`", path.display()),
+            Some(path) => eprintln!("discarded; the steps are kept in `{}`", path.display()),
             None => eprintln!("{NOTHING}"),
         }
         return Ok(ExitCode::SUCCESS);
@@ -52,7 +52,7 @@ fn show(give_up: bool, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let (title, steps) = (begun.title(), begun.steps());
     if give_up {
-        eprintln!("`buildbot-conda {title}` was interrupted, and these steps would not be done:");
+        eprintln!("`buildbot-conda {title}` was interrupted, these steps would be discarded:");
     } else {
         eprintln!("{begun}:");
     }

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let journal = plan::begin(context)?;
     let plan = plan(arguments, context)?;
     if !arguments.yes && !confirm(&plan, &arguments.reference)? {
-        eprintln!("nothing was done");
+        eprintln!("nothing was changed");
         return Ok(ExitCode::from(1));
     }
     plan::carry_out(&plan, &journal, None)?;
@@ -64,7 +64,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 
 fn confirm(plan: &Plan, reference: &InstanceRef) -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("there is no terminal to ask whether `{reference}` is to be removed\nhint: `--yes`");
+        bail!("there is no terminal to confirm the removal of `{reference}`\nhint: use `--yes`");
     }
     eprint!("{plan}remove `{reference}`? [y/N] ");
     io::stderr().flush().context("write to the terminal")?;
@@ -86,7 +86,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     unit_files::ensure_ours(reference, context)?;
     if let Some(exposed) = Exposed::read(reference, context) {
         bail!(
-            "{} shows the pages of `{reference}` to others\nhint: `buildbot-conda web hide {reference}` first",
+            "{} serves the pages of `{reference}`\nhint: run `buildbot-conda web hide {reference}` first",
             exposed.front
         );
     }
@@ -132,7 +132,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
             .chain(own_directories(reference, context))
             .chain(credentials);
         for path in kept.filter(|path| path.exists()) {
-            notes.push(format!("`{}` is kept", path.display()));
+            notes.push(format!("kept `{}`", path.display()));
         }
     }
     Ok(Plan {
@@ -151,7 +151,7 @@ fn left_workers(reference: &InstanceRef, settings: &Settings, context: &Context)
     });
     let note = |worker: &InstanceRef| {
         format!(
-            "`{worker}` is a worker of it, and goes on trying to connect; `buildbot-conda remove {worker}` removes it"
+            "`{worker}` is a worker of this master and keeps trying to connect; `buildbot-conda remove {worker}` removes it"
         )
     };
     workers.map(note).collect()

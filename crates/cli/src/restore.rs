@@ -71,7 +71,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let file = file.transpose()?;
         let input = file.as_ref().map(|file| (STDIN, file));
         let status = as_user::hand_over_with(instance, context, input)?;
-        return status.context("find an account to restore as");
+        return status.context("look up the account");
     }
     let foreign = elsewhere.map(|found| Foreign::open(found, arguments));
     let foreign = foreign.transpose()?;
@@ -107,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     if arguments.dry_run {
         if let Some(holder) = lock::holder_of(master.directory()) {
-            eprintln!("warning: the master runs as {holder}, it has to be stopped first");
+            eprintln!("warning: the master is running ({holder}), stop it first");
         }
         let facts = Facts::ask(&master, None, true)?;
         return output::print(plan::restore(&master, &facts, &chosen)?);
@@ -170,8 +170,8 @@ impl<'a> Elsewhere<'a> {
         };
         let untrusted = |untrusted| {
             anyhow!(
-                "{refusal:#}; and not for root to hand over: {untrusted}\n\
-                 hint: let `{user}` read it, or copy it to where root alone can write, such as `/root`"
+                "{refusal:#}; root does not open it: {untrusted}\n\
+                 hint: allow `{user}` to read it, or copy it to a directory that only root can write, such as `/root`"
             )
         };
         let found = Trust::of_root(None).find(&path).map_err(|error| {
@@ -204,7 +204,7 @@ impl<'a> Elsewhere<'a> {
             None if FileKind::Sqlite.begins_with(&start[..length]) => Ok(()),
             None => bail!(
                 "`{}` is neither a backup nor a `SQLite` database\n\
-                 hint: name a backup as `backup` makes it, or a copy of a `state.sqlite`",
+                 hint: specify a backup of `backup`, or a copy of a `state.sqlite`",
                 self.path.display()
             ),
         }
@@ -272,7 +272,7 @@ fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failu
     let names = backups::names(&master.backups)?;
     let reference = master.reference();
     let Some(wanted) = wanted else {
-        let text = format!("no backup of `{reference}`");
+        let text = format!("`{reference}` has no backup");
         return names
             .into_iter()
             .next()
@@ -281,9 +281,9 @@ fn choose(wanted: Option<&str>, master: &Master<'_>) -> Result<BackupName, Failu
     let found = names.into_iter().find(|name| name.to_string() == wanted);
     found.ok_or_else(|| {
         let directory = master.backups.directory();
-        let text = format!("no backup `{wanted}` in `{}`", directory.display());
+        let text = format!("backup `{wanted}` not found in `{}`", directory.display());
         Failure::new(1, text).hint(format!(
-            "`buildbot-conda restore {reference} --list` names those there are"
+            "`buildbot-conda restore {reference} --list` shows all"
         ))
     })
 }

@@ -174,9 +174,7 @@ fn next_steps(key: &str, before: &Settings, after: &Settings, context: &Context)
         .filter(|new| before.instance(&new.reference).ok() != Some(*new))
         .collect();
     if changed.is_empty() {
-        return vec![
-            "no instance is concerned: each has a value of its own, or there is none".to_owned(),
-        ];
+        return vec!["no instance is affected".to_owned()];
     }
     let drop_in = |instance| {
         DropIn::of(instance)
@@ -236,7 +234,7 @@ impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.path.display();
         if self.after == self.before {
-            return writeln!(formatter, "# nothing changes in `{file}`");
+            return writeln!(formatter, "# no change in `{file}`");
         }
         writeln!(formatter, "in `{file}`:")?;
         let mut old: Vec<&str> = self.before.lines().collect();

@@ -104,7 +104,7 @@ fn row(
     let message = match (&instance, unit.property("StatusText")) {
         (Err(refusal), _) => Some(refusal.to_string().into()),
         (Ok(_), _) if !is_set_up => {
-            Some(format!("`{}` makes it", create_command(reference)).into())
+            Some(format!("create it with `{}`", create_command(reference)).into())
         }
         (Ok(instance), _) if unit.failed_set_up().is_some() => unit
             .failed_set_up()
@@ -208,10 +208,10 @@ pub(crate) fn set_up_failure(status: u32, instance: &Instance) -> String {
     match status {
         203 => "systemd could not execute the launcher: reinstall the package".to_owned(),
         216 => match &instance.group {
-            Some(group) => format!("there is no group `{}`", group.as_str()),
-            None => format!("the group of the account `{user}` could not be taken on"),
+            Some(group) => format!("group `{}` not found", group.as_str()),
+            None => format!("systemd could not set the group of the account `{user}`"),
         },
-        217 => format!("there is no account `{user}`, or its directory service does not answer"),
+        217 => format!("account `{user}` not found, or its directory service does not answer"),
         226 => {
             "a path of the unit or of one of its drop-ins is missing, see the journal".to_owned()
         }
@@ -226,7 +226,7 @@ pub(crate) fn set_up_failure(status: u32, instance: &Instance) -> String {
                 missing.join(", ")
             )
         }
-        other => format!("systemd could not set the service up, status {other}, see the journal"),
+        other => format!("systemd could not set up the service, status {other}, see the journal"),
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 
 fn dry_run(master: &Master<'_>) -> anyhow::Result<ExitCode> {
     if let Some(holder) = lock::holder_of(master.directory()) {
-        eprintln!("warning: the master runs as {holder}, it has to be stopped first");
+        eprintln!("warning: the master is running ({holder}), stop it first");
     }
     let mark = Mark::read(&master.state)?;
     let mut facts = Facts::ask(master, None, mark.is_some())?;

@@ -108,27 +108,27 @@ impl fmt::Display for Warning {
             Self::Overwritten(name) => {
                 write!(
                     formatter,
-                    "`{name}` of the environment replaces another value that was inherited"
+                    "`{name}` of the environment replaces a different inherited value"
                 )
             }
             Self::Duplicate(name) => {
                 write!(
                     formatter,
-                    "`{name}` is set by a package and by the environment, which wins"
+                    "`{name}` is set by a package and by the environment, whose value is used"
                 )
             }
             Self::Reserved(name) => write!(
                 formatter,
-                "`{name}` of the environment is reserved and left out"
+                "`{name}` of the environment is reserved and ignored"
             ),
             Self::NotExportable(name) => write!(
                 formatter,
-                "`{}` of the environment is not a name that a shell can export, and is left out",
+                "`{}` of the environment cannot be exported by a shell and is ignored",
                 name.escape_debug()
             ),
             Self::NoCondaMeta(prefix) => write!(
                 formatter,
-                "`{}` has no directory `conda-meta`",
+                "`{}` contains no directory `conda-meta`",
                 shown(prefix)
             ),
         }
@@ -140,7 +140,7 @@ impl fmt::Display for Warning {
 pub enum Refusal {
     /// It lacks `conda-meta`.
     #[error(
-        "activate `{}`: it is no conda environment: it has no directory `conda-meta`",
+        "activate `{}`: not a conda environment: it contains no directory `conda-meta`",
         shown(prefix)
     )]
     NotAnEnvironment {
@@ -149,7 +149,7 @@ pub enum Refusal {
     },
     /// It sets a variable that says which environment is active.
     #[error(
-        "activate `{}`: it sets `{name}`, which says which environment is active",
+        "activate `{}`: it sets `{name}`, which is reserved for the active environment",
         shown(prefix)
     )]
     Colliding {
@@ -173,7 +173,7 @@ impl Refusal {
     pub fn hint(&self) -> String {
         match self {
             Self::NotAnEnvironment { prefix } => {
-                format!("name the directory that `conda create -p {}` would make", shown(prefix))
+                format!("specify the directory that `conda create -p {}` would create", shown(prefix))
             }
             Self::Colliding { prefix, name } => {
                 format!("conda cannot activate it either; run `conda env config vars unset -p {} {name}`", shown(prefix))

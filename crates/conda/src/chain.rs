@@ -53,8 +53,8 @@ pub struct Notes {
 pub const SEPARATOR: char = '\u{1e}';
 
 /// What to do about a script that does not come back.
-pub const HINT: &str = "an activation script must come back to its shell: `return` instead of `exit`, no `exec`, and no \
-                        `set -e` or `set -u` that stays";
+pub const HINT: &str = "an activation script must not end its shell: use `return` instead of `exit`, \
+                        no `exec`, and reset `set -e` and `set -u`";
 
 /// Whether the shell was left by the script's own doing, and not by a signal, by the last word that a
 /// [`Watch::command`] gets: the command that sources the script, or one in the script.
@@ -228,7 +228,7 @@ impl Places<'_> {
             writeln!(
                 text,
                 "case $2 in\n\
-                 '{SOURCING}'*) builtin printf 'error: the activation script `%s` left its shell with status %s\\n\
+                 '{SOURCING}'*) builtin printf 'error: the activation script `%s` ended its shell with status %s\\n\
                  hint: {HINT}\\n' \"${{__bbc_at[0]}}\" \"$1\" >&2; builtin exit $(($1 ? $1 : 78)) ;;\n\
                  *) builtin printf 'error: the activation script `%s` was stopped in `%s`\\n' \
                  \"${{__bbc_at[0]}}\" \"$2\" >&2 ;;\n\

@@ -33,7 +33,7 @@ pub struct Root {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The path cannot be an element of `PATH`, or is not absolute.
-    #[error("refuse `{}`: a prefix {reason}", shown(path))]
+    #[error("reject `{}`: a prefix {reason}", shown(path))]
     Unusable {
         /// As given.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum ReadError {
         reason: &'static str,
     },
     /// Nothing is there, or no directory.
-    #[error("find no environment `{}`", shown(path))]
+    #[error("environment `{}` not found", shown(path))]
     Missing {
         /// The prefix.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum ReadError {
         what: &'static str,
     },
     /// A name that no environment can hold.
-    #[error("read `{}`: `{}` cannot name a variable", shown(path), name.escape_debug())]
+    #[error("read `{}`: `{}` is not a valid name of a variable", shown(path), name.escape_debug())]
     Name {
         /// The file.
         path: PathBuf,
@@ -87,7 +87,10 @@ pub enum ReadError {
         name: String,
     },
     /// A value that no environment can hold.
-    #[error("read `{}`: the value of `{name}` holds a NUL character", shown(path))]
+    #[error(
+        "read `{}`: the value of `{name}` contains a NUL character",
+        shown(path)
+    )]
     Value {
         /// The file.
         path: PathBuf,
@@ -101,10 +104,10 @@ impl ReadError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unusable { .. } => {
-                "give the absolute path of an environment without `:` and control characters in it".to_owned()
+                "specify the absolute path of an environment, without `:` and control characters".to_owned()
             }
             Self::Missing { path } => format!("create it with `conda create -p {}`, or correct the path", shown(path)),
-            Self::Unreadable { .. } => "make it readable for the account that runs this".to_owned(),
+            Self::Unreadable { .. } => "make it readable by the account that runs this command".to_owned(),
             Self::NotUtf8 { .. } | Self::Json { .. } | Self::NotAnObject { .. } => {
                 "conda itself cannot activate this environment; correct the file, or remove it and set the variables \
                  again with `conda env config vars set`"
@@ -134,11 +137,11 @@ fn usable(path: &Path) -> Result<PathBuf, ReadError> {
     let reason = if !bytes.starts_with(b"/") {
         "must be absolute"
     } else if bytes.contains(&b':') {
-        "must not hold `:`, which separates the elements of PATH"
+        "must not contain `:`, which separates the elements of PATH"
     } else if bytes.contains(&b'\n') {
-        "must not hold a newline"
+        "must not contain a newline"
     } else if bytes.contains(&0) {
-        "must not hold a NUL character"
+        "must not contain a NUL character"
     } else {
         return Ok(python::normalise(path.as_os_str()).into());
     };
@@ -153,7 +156,7 @@ impl Root {
     ///
     /// # Errors
     ///
-    /// [`ReadError::Unusable`]. The disk is not looked at: a root that is missing still names where conda would be.
+    /// [`ReadError::Unusable`]. The disk is not checked: a root that is missing still names where conda would be.
     pub fn new(path: impl AsRef<Path>) -> Result<Self, ReadError> {
         let installation = usable(path.as_ref())?;
         Ok(Self {

@@ -118,7 +118,7 @@ pub struct Resolved {
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     /// No directory of environments has one of this name.
-    #[error("find no environment `{name}`")]
+    #[error("environment `{name}` not found")]
     UnknownName {
         /// As typed.
         name: String,
@@ -127,7 +127,7 @@ pub enum ResolveError {
     },
     /// The path has no `conda-meta`.
     #[error(
-        "find no environment `{}`: it has no directory `conda-meta`",
+        "environment `{}` not found: it contains no directory `conda-meta`",
         shown(path)
     )]
     NotAnEnvironment {
@@ -151,7 +151,7 @@ impl ResolveError {
                     .iter()
                     .map(|directory| format!("`{}`", shown(&directory.join(name))))
                     .collect();
-                format!("there is no directory {}", places.join(" and no "))
+                format!("directories searched: {}", places.join(", "))
             }
             Self::NotAnEnvironment { path } => {
                 format!("create it with `conda create -p {}`", shown(path))

@@ -56,7 +56,7 @@ impl<'a> From<&'a unit_text::Setting> for Assignment<'a> {
 /// A specifier of systemd.unit(5) that has no meaning outside of its unit.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "{}the specifier `{specifier}` in `{key}=` cannot be filled in for a command",
+    "{}the specifier `{specifier}` in `{key}=` is not supported for a command",
     place.as_ref().map_or_else(String::new, |place| format!("{place}: "))
 )]
 pub struct UnknownSpecifier {
@@ -248,7 +248,7 @@ mod tests {
         assert_eq!(of(text).unwrap(), [expected]);
         assert_eq!(
             of("[Service]\nType=%q\n\nReadOnlyPaths=/%m\n").unwrap_err(),
-            "u:4: the specifier `%m` in `ReadOnlyPaths=` cannot be filled in for a command"
+            "u:4: the specifier `%m` in `ReadOnlyPaths=` is not supported for a command"
         );
     }
 }

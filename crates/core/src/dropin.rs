@@ -156,8 +156,8 @@ impl DropIn {
         };
         // systemd.unit(5): of several conditions with `|`, one is enough.
         list.add(
-            "Enabled but not set up yet is skipped, which is no failure. What has run before is missed: its start fails, \
-             and says so.",
+            "An instance that is enabled but not set up is skipped. If it has run before, the start \
+             fails with the reason.",
             "ConditionDirectoryNotEmpty",
             &format!("|{}", self.condition),
         );
@@ -170,7 +170,7 @@ impl DropIn {
         if self.notifies {
             let unit = format!("buildbot-conda-notify@{}.service", self.reference);
             list.add(
-                "As `notify` says; not while systemd restarts it.",
+                "As `notify` configures, but not while systemd restarts it.",
                 "OnFailure",
                 &unit,
             );
@@ -186,12 +186,12 @@ impl DropIn {
             );
         }
         list.add(
-            "The launcher compares: a configuration that was changed since does not go unnoticed.",
+            "The launcher compares this to report a configuration that was changed since.",
             "Environment",
             &format!("{FINGERPRINT_VARIABLE}={}", self.fingerprint()),
         );
         list.add(
-            "`start-timeout` and `drain`, each with a margin: Buildbot gives up first, and says why.",
+            "`start-timeout` and `drain`, each with a margin, so that Buildbot gives up first and reports why.",
             "TimeoutStartSec",
             &self.timeout_start,
         );
@@ -199,7 +199,7 @@ impl DropIn {
         list.add("", "WatchdogSec", &self.watchdog);
         for (index, (limit, value)) in self.limits.iter().enumerate() {
             let comment = match index {
-                0 => "Limits of the instance, with everything that it starts.",
+                0 => "Limits of the instance and its child processes.",
                 _ => "",
             };
             // systemd fills in no specifiers here, so a percent sign is one.
@@ -215,7 +215,7 @@ impl DropIn {
             .map(|name| format!("{name}:{MISSING_CREDENTIAL}"))
             .collect();
         list.add_all(
-            "For files that are missing: systemd would not say which it is, the launcher does.",
+            "For missing files: the launcher reports which one it is, systemd would not.",
             "SetCredential",
             &fallbacks,
         );
@@ -242,8 +242,7 @@ impl DropIn {
             ("BindReadOnlyPaths", &self.bound_read_only),
             ("BindPaths", &self.bound),
         ];
-        let mut comment =
-            "`-` tolerates a path that is missing: a start without it is refused with its reason.";
+        let mut comment = "`-` tolerates a missing path: the launcher reports it with the reason.";
         for (key, paths) in opened {
             list.add_all(comment, key, paths);
             if !paths.is_empty() {

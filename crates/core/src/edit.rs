@@ -14,7 +14,7 @@ pub enum EditError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// Something that is no table stands where a table is needed.
-    #[error("{file}: `{path}` is no table")]
+    #[error("{file}: `{path}` is not a table")]
     NoTable {
         /// The configuration file.
         file: String,
@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(
             edit("[defaults]\n", None, "conda-root", "a:b").unwrap_err(),
             "f:2:14: defaults.conda-root: the path is not absolute\n\
-             hint: write it from the root directory on, starting with `/`"
+             hint: write the full path, starting with `/`"
         );
         assert!(
             edit("", None, "colour", "red")
@@ -336,7 +336,7 @@ mod tests {
         assert!(
             edit("defaults = 1\n", None, "user", "bb")
                 .unwrap_err()
-                .contains("is no table")
+                .contains("is not a table")
         );
     }
 

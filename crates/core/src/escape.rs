@@ -17,25 +17,25 @@ use crate::values::{NAME_MAX, PATH_MAX};
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unwritable {
     /// A unit file has lines; NUL ends a string in systemd.
-    #[error("has the control character `{}`, which a unit file cannot carry", .0.escape_default())]
+    #[error("contains the control character `{}`, which a unit file cannot contain", .0.escape_default())]
     ControlCharacter(char),
     /// `utf8_is_valid` of systemd takes fewer characters than UTF-8 has.
-    #[error("has the character U+{:04X}, which systemd refuses", u32::from(*.0))]
+    #[error("contains the character U+{:04X}, which systemd rejects", u32::from(*.0))]
     Noncharacter(char),
     /// Longer than `PATH_MAX`, or a component longer than `NAME_MAX`: `path_is_valid` of systemd.
     #[error("is a path that is too long for Linux")]
     TooLong,
     /// systemd ignores a relative path, and one with `..`, with no more than a warning.
-    #[error("is no absolute path without `.` and `..`")]
+    #[error("is not an absolute path without `.` and `..`")]
     NotNormalized,
     /// Versions 255 to 257 lose the quoting of `BindPaths=` on the way to the service.
-    #[error("has the character `{0}`, which systemd 255 and later cannot mount at that path")]
+    #[error("contains the character `{0}`, systemd 255 and later cannot mount such a path")]
     Bind(char),
     /// Versions 255 to 257 write the file of a credential without quoting and read it with.
-    #[error("has the character `{0}`, with which systemd 255 and later cannot find a credential")]
+    #[error("contains the character `{0}`, systemd 255 and later cannot read such a credential")]
     Credential(char),
     /// `User=` and `Group=` refuse it, and with it the whole unit.
-    #[error("is no account that systemd takes")]
+    #[error("is not an account name that systemd accepts")]
     Account,
 }
 

@@ -43,12 +43,12 @@ pub struct Invitation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum InvitationError {
     /// Something else.
-    #[error("this is not an invitation, which begins with `bbworker://`")]
+    #[error("this is not an invitation: it does not begin with `bbworker://`")]
     Other,
     /// One with something in it that only another version understands.
     #[error(
-        "the invitation was made by another version of buildbot-conda\n\
-         hint: install the version of the master's host on this one, too"
+        "the invitation was created by another version of buildbot-conda\n\
+         hint: install the version of the master's host on this host"
     )]
     Version,
     /// One that was cut or changed.
@@ -72,7 +72,7 @@ impl FromStr for Fingerprint {
         if digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             Ok(Self(digits))
         } else {
-            Err(InvitationError::Damaged("no SHA-256 of an authority"))
+            Err(InvitationError::Damaged("invalid SHA-256 of the authority"))
         }
     }
 }
@@ -115,42 +115,44 @@ impl FromStr for Invitation {
             "" => {}
             _ => return Err(Version),
         }
-        let (account, rest) = rest.split_once('@').ok_or(Damaged("no `@`"))?;
-        let (worker, password) = account.split_once(':').ok_or(Damaged("no password"))?;
-        let (address, rest) = rest.split_once('/').ok_or(Damaged("no authority"))?;
-        let (authority, rest) = rest.split_once('?').ok_or(Damaged("no end"))?;
+        let (account, rest) = rest.split_once('@').ok_or(Damaged("missing `@`"))?;
+        let (worker, password) = account.split_once(':').ok_or(Damaged("invalid password"))?;
+        let (address, rest) = rest.split_once('/').ok_or(Damaged("missing authority"))?;
+        let (authority, rest) = rest.split_once('?').ok_or(Damaged("missing end"))?;
         let (slots, rest) = match rest.strip_prefix("slots=") {
             Some(rest) => {
-                let (slots, rest) = rest.split_once('&').ok_or(Damaged("no end"))?;
+                let (slots, rest) = rest.split_once('&').ok_or(Damaged("missing end"))?;
                 let slots = slots.parse().ok();
                 let slots = slots.filter(|slots| (1..=MOST_SLOTS).contains(slots));
-                (Some(slots.ok_or(Damaged("no number of slots"))?), rest)
+                (Some(slots.ok_or(Damaged("invalid number of slots"))?), rest)
             }
             None => (None, rest),
         };
         let until = match rest.strip_prefix("until=") {
             Some(until) => until,
             None if rest.contains("&until=") => return Err(Version),
-            None => return Err(Damaged("no end")),
+            None => return Err(Damaged("missing end")),
         };
-        let (until, more) = until.split_at_checked(DIGITS).ok_or(Damaged("no end"))?;
+        let (until, more) = until
+            .split_at_checked(DIGITS)
+            .ok_or(Damaged("missing end"))?;
         if more.starts_with('&') {
             return Err(Version);
         }
         if !more.is_empty() {
-            return Err(Damaged("something is behind its end"));
+            return Err(Damaged("unexpected text after the end"));
         }
         let is_plain = password.bytes().all(|byte| byte.is_ascii_alphanumeric());
         if password.is_empty() || password.len() > LONGEST_PASSWORD || !is_plain {
-            return Err(Damaged("no password"));
+            return Err(Damaged("invalid password"));
         }
         Ok(Self {
-            address: address.parse().map_err(|_| Damaged("no address"))?,
-            worker: worker.parse().map_err(|_| Damaged("no name of a worker"))?,
+            address: address.parse().map_err(|_| Damaged("invalid address"))?,
+            worker: worker.parse().map_err(|_| Damaged("invalid worker name"))?,
             password: password.to_owned(),
             slots,
             authority: authority.parse()?,
-            until: until.parse().map_err(|_| Damaged("no end"))?,
+            until: until.parse().map_err(|_| Damaged("missing end"))?,
         })
     }
 }

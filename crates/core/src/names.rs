@@ -232,17 +232,17 @@ impl FromStr for Unit {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Neither `master` nor `worker`.
-    #[error("`{}` is no role; roles are `master` and `worker`", .0.escape_debug())]
+    #[error("`{}` is not a role; roles are `master` and `worker`", .0.escape_debug())]
     Role(String),
     /// The part after `@` is not an instance name.
     #[error(
-        "`{}` is no instance name; use 1 to 31 of `a-z`, `0-9`, `_` and `-`, a letter or digit first",
+        "`{}` is not an instance name; use 1 to 31 of `a-z`, `0-9`, `_` and `-`, starting with a letter or digit",
         .0.escape_debug()
     )]
     Instance(String),
     /// Not a reference at all.
     #[error(
-        "`{}` is no instance; write `master`, `worker`, `master@NAME` or `worker@NAME`",
+        "`{}` is not an instance; use `master`, `worker`, `master@NAME` or `worker@NAME`",
         .0.escape_debug()
     )]
     Reference(String),

@@ -31,7 +31,7 @@ pub struct Hook {
 }
 
 const HINT: &str = "write `mail:ops@example.org`, `https://HOST/PATH`, `hook:FILE` with a file below \
-                    /etc/buildbot-conda/credentials that has such an address, or `off`";
+                    /etc/buildbot-conda/credentials that contains such an address, or `off`";
 
 fn refused(reason: &str) -> ValueError {
     ValueError {
@@ -57,7 +57,7 @@ impl FromStr for Notify {
             return text.parse().map(Self::Hook);
         }
         Err(refused(if text.starts_with("http://") {
-            "a report is not sent without TLS"
+            "reports are sent with TLS only"
         } else {
             "unknown destination"
         }))
@@ -73,7 +73,7 @@ fn mail(address: &str) -> Result<Notify, ValueError> {
     if good && address.matches('@').count() <= 1 && address.len() <= 254 {
         return Ok(Notify::Mail(address.to_owned()));
     }
-    Err(refused("the mail address is not a plain one"))
+    Err(refused("the mail address is not of the form `NAME@HOST`"))
 }
 
 impl FromStr for Hook {
@@ -82,7 +82,7 @@ impl FromStr for Hook {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let rest = text
             .strip_prefix("https://")
-            .ok_or_else(|| refused("the address of a web hook begins with `https://`"))?;
+            .ok_or_else(|| refused("the address of a web hook must begin with `https://`"))?;
         let (authority, target) = match rest.find(['/', '?']) {
             Some(at) => rest.split_at(at),
             None => (rest, "/"),
@@ -91,14 +91,14 @@ impl FromStr for Hook {
         let is_part =
             |character: char| character.is_ascii_alphanumeric() || "-.".contains(character);
         if host.is_empty() || host.starts_with('-') || !host.chars().all(is_part) {
-            return Err(refused("the web hook has no plain host name"));
+            return Err(refused("the web hook has no valid host name"));
         }
         let port = port.parse().ok().filter(|port| *port > 0);
-        let port = port.ok_or_else(|| refused("the port of the web hook is not a port"))?;
+        let port = port.ok_or_else(|| refused("the web hook has no valid port"))?;
         let is_visible = |character: char| character.is_ascii_graphic() && character != '#';
         if !target.chars().all(is_visible) || target.len() > 2000 {
             return Err(refused(
-                "the path of the web hook has characters that an address cannot have",
+                "the path of the web hook contains invalid characters",
             ));
         }
         let slash = if target.starts_with('?') { "/" } else { "" };

@@ -28,7 +28,7 @@ const STRICT: &[Row] = &[
 
 const READ_HOMES: Row = ("", "ProtectHome", "read-only");
 const NO_HOMES: Row = (
-    "Home directories are empty but for the paths mounted below.",
+    "Home directories are empty, except for the paths mounted below.",
     "ProtectHome",
     "tmpfs",
 );
@@ -46,8 +46,7 @@ const PRIVATE: &[Row] = &[
     ("", "ProtectProc", "invisible"),
 ];
 
-const REFUSED_CALLS: &str =
-    "A refused call fails as a missing permission does, instead of ending the process.";
+const REFUSED_CALLS: &str = "A refused call fails with EPERM instead of killing the process.";
 
 const MASTER: &[Row] = &[
     ("", "ProcSubset", "pid"),
@@ -67,7 +66,7 @@ const MASTER: &[Row] = &[
 
 const STRICT_WORKER: &[Row] = &[
     (
-        "AF_NETLINK is how programs list network interfaces.",
+        "Programs list network interfaces with AF_NETLINK.",
         "RestrictAddressFamilies",
         "AF_UNIX AF_INET AF_INET6 AF_NETLINK",
     ),
@@ -78,7 +77,7 @@ const STRICT_WORKER: &[Row] = &[
     ("", "CapabilityBoundingSet", ""),
     ("", "AmbientCapabilities", ""),
     (
-        "Builds for 32 bit are builds too.",
+        "For builds of 32-bit programs.",
         "SystemCallArchitectures",
         "native x86",
     ),
@@ -93,7 +92,7 @@ const STRICT_WORKER: &[Row] = &[
 
 const WORKER: &[Row] = &[
     (
-        "Only what leaves `sudo` in builds working: up to systemd 252 most other settings imply\n\
+        "Only settings with which `sudo` works in builds: up to systemd 252, most others imply\n\
          NoNewPrivileges= for a service with a user of its own.",
         "NoNewPrivileges",
         "no",

@@ -125,7 +125,7 @@ impl Question {
                 let directory: AbsolutePath = answer.parse()?;
                 if master.parse().is_ok_and(|other| directory == other) {
                     return Err(ValueError {
-                        reason: format!("`{directory}` is the directory of `master` already"),
+                        reason: format!("`{directory}` already is the directory of `master`"),
                         hint: None,
                     });
                 }

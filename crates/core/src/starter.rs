@@ -119,15 +119,15 @@ pub const WORKER_PORT: u16 = 9989;
 pub enum StartError {
     /// No name of a worker.
     #[error(
-        "`{}` is no name of a worker; use up to 50 letters, digits, `_` and `-`, a letter or `_` first",
+        "`{}` is not a worker name; use up to 50 letters, digits, `_` and `-`, starting with a letter or `_`",
         .0.escape_debug()
     )]
     Worker(String),
     /// No tag.
-    #[error("`{}` is no tag; use up to 50 letters, digits, `.`, `_` and `-`", .0.escape_debug())]
+    #[error("`{}` is not a tag; use up to 50 letters, digits, `.`, `_` and `-`", .0.escape_debug())]
     Tag(String),
     /// As many workers have no names.
-    #[error("`{0}` is too long for {1} slots; leave room for `-{1}` in 50 characters")]
+    #[error("`{0}` is too long for {1} slots; with `-{1}` it must not exceed 50 characters")]
     Slots(String, u32),
     /// No `HOST:PORT`.
     #[error("`{}` is not an address; write `HOST` or `HOST:PORT`, such as `ci.example.org:9989`", .0.escape_debug())]
@@ -313,7 +313,7 @@ pub fn worker_table<'a>(workers: impl IntoIterator<Item = &'a WorkerName>) -> St
         .into_iter()
         .map(|worker| worker_lines(worker, &Details::default()));
     let tables: String = tables.collect();
-    format!("# The workers of this master; `master.cfg` says what can stand here.\n\n{tables}")
+    format!("# The workers of this master; the format is described in `master.cfg`.\n\n{tables}")
 }
 
 /// The lines of one in it.
@@ -333,7 +333,7 @@ pub fn worker_lines(worker: &WorkerName, details: &Details) -> String {
 /// that ends, in seconds since 1970.
 pub fn network(port: u16, until: u64) -> String {
     format!(
-        "# Workers of other hosts come by this port, with TLS. Read at every start and reload.\n\
+        "# The port for workers on other hosts, with TLS. Read at every start and reload.\n\
          # Written by `buildbot-conda invite`, which also renews the certificate.\n\
          port = {port}\ncertificate = \"{TLS}/{until}.pem\"\nkey = \"{TLS}/{until}.key\"\n"
     )

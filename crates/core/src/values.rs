@@ -69,11 +69,11 @@ impl FromStr for AbsolutePath {
         }
         if text.starts_with('~') {
             return Err(ValueError::new("`~` has no meaning here")
-                .with_hint("write the home directory out, such as `/home/bb`"));
+                .with_hint("write the full path, such as `/home/bb`"));
         }
         if !text.starts_with('/') {
             return Err(ValueError::new("the path is not absolute")
-                .with_hint("write it from the root directory on, starting with `/`"));
+                .with_hint("write the full path, starting with `/`"));
         }
         if text.len() > PATH_MAX {
             return Err(ValueError::new(format!(
@@ -86,7 +86,7 @@ impl FromStr for AbsolutePath {
             if component == "." || component == ".." {
                 return Err(
                     ValueError::new(format!("the path has a component `{component}`"))
-                        .with_hint("write the path that is meant, without `.` and `..`"),
+                        .with_hint("write the path without `.` and `..`"),
                 );
             }
             if component.len() > NAME_MAX {
@@ -170,7 +170,7 @@ impl FromStr for CondaEnv {
         if text.starts_with('/') {
             return text.parse().map(Self::Prefix);
         }
-        let hint = "write a name below `conda-root/envs`, `base`, or an absolute prefix";
+        let hint = "use a name below `conda-root/envs`, `base`, or an absolute prefix";
         if text.is_empty() {
             return Err(ValueError::new("the environment has no name").with_hint(hint));
         }
@@ -182,7 +182,8 @@ impl FromStr for CondaEnv {
         }
         if text == "." || text == ".." || text.starts_with('-') {
             return Err(
-                ValueError::new(format!("`{text}` is no name of an environment")).with_hint(hint),
+                ValueError::new(format!("`{text}` is not the name of an environment"))
+                    .with_hint(hint),
             );
         }
         if text.len() > NAME_MAX {
@@ -251,9 +252,9 @@ impl FromStr for AccountName {
             return Ok(Self(text.to_owned()));
         }
         Err(
-            ValueError::new(format!("`{}` is no account name", text.escape_debug())).with_hint(
-                "write letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 in all; an account of a domain \
-                 is written `DOMAIN\\NAME` or `NAME@DOMAIN`",
+            ValueError::new(format!("`{}` is not an account name", text.escape_debug())).with_hint(
+                "use at most 31 letters, digits, `_`, `-` and `.`, starting with a letter or `_`; an \
+                 account of a domain is `DOMAIN\\NAME` or `NAME@DOMAIN`",
             ),
         )
     }
@@ -281,10 +282,11 @@ impl FromStr for CredentialName {
         if all && !text.is_empty() && !text.starts_with('.') && text.len() <= NAME_MAX {
             return Ok(Self(text.to_owned()));
         }
-        Err(
-            ValueError::new(format!("`{}` is no credential name", text.escape_debug()))
-                .with_hint("write letters, digits, `_`, `-` and `.`, no dot first"),
-        )
+        Err(ValueError::new(format!(
+            "`{}` is not a credential name",
+            text.escape_debug()
+        ))
+        .with_hint("use letters, digits, `_`, `-` and `.`, not starting with a dot"))
     }
 }
 
@@ -315,11 +317,11 @@ impl FromStr for MasterName {
             return Ok(Self(text.to_owned()));
         }
         Err(ValueError::new(format!(
-            "`{}` is no name of a master",
+            "`{}` is not the name of a master",
             text.escape_debug()
         ))
         .with_hint(
-            "write letters, digits, `_`, `.`, `:`, `/`, `@`, `+` and `-`, a letter or digit first, at most 200 in all",
+            "use at most 200 letters, digits, `_`, `.`, `:`, `/`, `@`, `+` and `-`, starting with a letter or digit",
         ))
     }
 }
@@ -372,16 +374,16 @@ impl FromStr for VariableName {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !start || !all {
             return Err(ValueError::new(format!(
-                "`{}` is no name of an environment variable",
+                "`{}` is not the name of an environment variable",
                 text.escape_debug()
             ))
-            .with_hint("write letters, digits and `_`, no digit first"));
+            .with_hint("use letters, digits and `_`, not starting with a digit"));
         }
         if SERVICE_MANAGER_VARIABLES.contains(&text)
             || text.starts_with("WATCHDOG_")
             || text.starts_with("LISTEN_")
         {
-            return Err(ValueError::new("the variable belongs to systemd"));
+            return Err(ValueError::new("the variable is reserved for systemd"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -390,7 +392,7 @@ impl FromStr for VariableName {
 /// Value of an environment variable: anything but NUL.
 pub(crate) fn variable_value(text: &str) -> Result<String, ValueError> {
     if text.contains('\0') {
-        return Err(ValueError::new("the value has a NUL character"));
+        return Err(ValueError::new("the value contains a NUL character"));
     }
     Ok(text.to_owned())
 }
@@ -405,13 +407,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, ValueError> {
         return Err(ValueError::new("a duration has an end here").with_hint(hint));
     }
     let value = humantime::parse_duration(text).map_err(|_| {
-        ValueError::new(format!("`{}` is no duration", text.escape_debug())).with_hint(hint)
+        ValueError::new(format!("`{}` is not a duration", text.escape_debug())).with_hint(hint)
     })?;
     if value > LONGEST {
         return Err(ValueError::new("the duration is longer than a year"));
     }
     if value.subsec_nanos() % 1_000_000 != 0 {
-        return Err(ValueError::new("the duration is finer than a millisecond"));
+        return Err(ValueError::new(
+            "the duration is more precise than a millisecond",
+        ));
     }
     Ok(value)
 }
@@ -458,7 +462,7 @@ fn refuse_control_characters(text: &str) -> Result<(), ValueError> {
     match text.chars().find(|character| character.is_control()) {
         None => Ok(()),
         Some(character) => Err(ValueError::new(format!(
-            "the value has a control character, `{}`",
+            "the value contains a control character, `{}`",
             character.escape_debug()
         ))),
     }
@@ -466,8 +470,8 @@ fn refuse_control_characters(text: &str) -> Result<(), ValueError> {
 
 fn refuse_colon(text: &str) -> Result<(), ValueError> {
     if text.contains(':') {
-        return Err(ValueError::new("the path of an environment has a `:`")
-            .with_hint("`PATH` is split at `:`; move the environment to a path without one"));
+        return Err(ValueError::new("the path of an environment contains a `:`")
+            .with_hint("`PATH` is separated by `:`; move the environment to a path without one"));
     }
     Ok(())
 }
@@ -494,11 +498,17 @@ mod tests {
         path("~/x", Err("`~` has no meaning here"));
         path("/a/../b", Err("the path has a component `..`"));
         path("/a/./b", Err("the path has a component `.`"));
-        path("/a\nb", Err("the value has a control character, `\\n`"));
-        path("/a\0b", Err("the value has a control character, `\\0`"));
+        path(
+            "/a\nb",
+            Err("the value contains a control character, `\\n`"),
+        );
+        path(
+            "/a\0b",
+            Err("the value contains a control character, `\\0`"),
+        );
         path(
             "/a\u{85}b",
-            Err("the value has a control character, `\\u{85}`"),
+            Err("the value contains a control character, `\\u{85}`"),
         );
     }
 

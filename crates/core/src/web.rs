@@ -28,7 +28,7 @@ const RESTARTING: &str = "<!doctype html><meta charset=utf-8><meta http-equiv=re
     <p>Buildbot is restarting. This page tries again every three seconds.</p>";
 /// Shown to whom pages are closed.
 const STRANGER: &str = "<!doctype html><meta charset=utf-8><title>Buildbot</title>\
-    <p>These pages are for those who are known here. <a href=/auth/login>Log in</a></p>";
+    <p>These pages require a login. <a href=/auth/login>Log in</a></p>";
 
 /// A name that is not one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -40,7 +40,7 @@ pub enum NameError {
     #[error("`{}` is not a name; use up to 64 letters, digits and `.`, `_`, `-`, `@`", .0.escape_debug())]
     Person(String),
     /// No id that a provider of logins gives.
-    #[error("`{}` is not the id of a client, as a provider of logins gives it", .0.escape_debug())]
+    #[error("`{}` is not a client ID of a login provider", .0.escape_debug())]
     Client(String),
     /// No name of a header.
     #[error("`{}` is not the name of a header, such as `X-Forwarded-User`", .0.escape_debug())]
@@ -50,7 +50,7 @@ pub enum NameError {
     Server(String),
     /// No path that stands in a site file as it is.
     #[error(
-        "`{}` is not a path that a site file can have; use an absolute one of letters, digits and `/`, `.`, `_`, `-`",
+        "`{}` is not a valid path for a site file; use an absolute path of letters, digits and `/`, `.`, `_`, `-`",
         .0.escape_debug()
     )]
     File(String),
@@ -280,11 +280,11 @@ pub fn web_toml(exposure: &Exposure) -> String {
         lines = format!("{lines}client-id = \"{id}\"\n");
     }
     format!(
-        "# How others reach the pages of this master, and who may do what. Read at every start and reload.\n\
+        "# The address of the web pages of this master, and the permissions. Read at every start and reload.\n\
          # Written by `buildbot-conda web expose`, removed by `buildbot-conda web hide`.\n\
          url = \"https://{host}/\"\nlogin = \"{name}\"\n{lines}private = {private}\n\
          # Who may force and stop builds.\nadmins = [{}]\n\
-         # Who may read where the pages are private.\nreaders = [{}]\n",
+         # Who may read private pages.\nreaders = [{}]\n",
         list(&mut admins.iter()),
         list(&mut admins.iter().chain(readers)),
     )
@@ -303,10 +303,10 @@ pub(crate) fn exposure() -> String {
 /// The same for a `master.cfg` that has none like them, with what stands before and after them.
 pub fn lines() -> String {
     format!(
-        "# Above `c = BuildmasterConfig = {{}}`:\nimport os\nimport secrets\n\ntry:\n    import tomllib\n\
+        "# Before `c = BuildmasterConfig = {{}}`:\nimport os\nimport secrets\n\ntry:\n    import tomllib\n\
          except ImportError:  # Python before 3.11\n    from pip._vendor import tomli as tomllib\n\n\
          from buildbot.plugins import util\n\nHERE = os.path.dirname(os.path.abspath(__file__))\n\n\n{}\n\
-         # At the end, after all that sets `buildbotURL` and `www`:\nif web:\n    c[\"buildbotURL\"] = web[\"url\"]\n    \
+         # At the end, after `buildbotURL` and `www` are set:\nif web:\n    c[\"buildbotURL\"] = web[\"url\"]\n    \
          c[\"www\"].update(exposed(web))\n",
         exposure()
     )

@@ -44,7 +44,7 @@ pub(crate) async fn get(
     progress: &Arc<Progress>,
 ) -> anyhow::Result<Vec<Archive>> {
     fs::create_dir_all(directory).with_context(|| format!("create `{}`", directory.display()))?;
-    progress.begin("getting packages", wanted.len());
+    progress.begin("downloading packages", wanted.len());
     if wanted.iter().any(|wanted| wanted.url.scheme() != "file") {
         network.client()?;
     }
@@ -55,7 +55,10 @@ pub(crate) async fn get(
         let (client, directory) = (client.clone(), directory.to_owned());
         let (permits, progress) = (Arc::clone(&permits), Arc::clone(progress));
         tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await.context("wait for a turn")?;
+            let _permit = permits
+                .acquire_owned()
+                .await
+                .context("wait for a free slot")?;
             let archive = one(wanted, &directory, &client).await?;
             progress.step(&archive.identifier.to_file_name());
             anyhow::Ok((index, archive))
@@ -63,7 +66,7 @@ pub(crate) async fn get(
     }
     let mut archives = Vec::new();
     while let Some(finished) = tasks.join_next().await {
-        archives.push(finished.context("get a package")??);
+        archives.push(finished.context("download a package")??);
     }
     archives.sort_by_key(|(index, _)| *index);
     Ok(archives.into_iter().map(|(_, archive)| archive).collect())
@@ -76,12 +79,12 @@ async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::R
         let path = wanted
             .url
             .to_file_path()
-            .map_err(|()| anyhow!("`{told}` is no path"))?;
+            .map_err(|()| anyhow!("`{told}` is not a path"))?;
         return verified(wanted, identifier, path).await;
     }
     ensure!(
         matches!(wanted.url.scheme(), "http" | "https"),
-        "`{told}` cannot be fetched: its address is neither a file nor on the web"
+        "`{told}` cannot be downloaded: its address is neither a file nor a web address"
     );
     let name = format!(
         "{}-{}",
@@ -136,7 +139,7 @@ async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::
                 return Err(error.context(format!("download `{told}`, {ATTEMPTS} times")));
             }
             Err(Stopped::Broken(error)) => {
-                say(&format!("warning: download `{told}`: {error:#}; once more"));
+                say(&format!("warning: download `{told}`: {error:#}; retrying"));
                 tokio::time::sleep(std::time::Duration::from_secs(1 << attempt)).await;
                 attempt += 1;
             }
@@ -176,15 +179,15 @@ async fn rest(wanted: &Wanted, part: &Path, client: &LazyClient) -> Result<(), S
         StatusCode::RANGE_NOT_SATISFIABLE => return Ok(()),
         status if status.is_success() => file.set_len(0).map_err(for_good)?,
         status if status.is_server_error() => {
-            return Err(Stopped::Broken(anyhow!("the server says {status}")));
+            return Err(Stopped::Broken(anyhow!("the server returned {status}")));
         }
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             return Err(Stopped::ForGood(anyhow!(
-                "the server says {status}\nhint: name and password are taken from `~/.netrc` and from the file that \
-                 `RATTLER_AUTH_FILE` names"
+                "the server returned {status}\nhint: name and password are read from `~/.netrc` and from \
+                 the file in `RATTLER_AUTH_FILE`"
             )));
         }
-        status => return Err(Stopped::ForGood(anyhow!("the server says {status}"))),
+        status => return Err(Stopped::ForGood(anyhow!("the server returned {status}"))),
     }
     while let Some(piece) = response
         .chunk()
@@ -206,8 +209,10 @@ async fn verified(
         let told = path.display().to_string();
         let size = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
-            Ok(_) => bail!("`{told}` is no file"),
-            Err(error) if error.kind() == ErrorKind::NotFound => bail!("no package `{told}`"),
+            Ok(_) => bail!("`{told}` is not a file"),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("package `{told}` not found")
+            }
             Err(error) => return Err(error).with_context(|| format!("read `{told}`")),
         };
         let read = || format!("read `{told}`");
@@ -221,7 +226,7 @@ async fn verified(
         }
         ensure!(
             expected == found && !expected.is_empty(),
-            "`{}` is not the package that is asked for: its checksum is {found}, not {expected}",
+            "`{}` is not the expected package: its checksum is {found}, not {expected}",
             wanted.shown()
         );
         Ok(Archive {

@@ -58,7 +58,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let (wanted, variables) = resolve(arguments, &network).await?;
     ensure!(
         !wanted.is_empty(),
-        "`{}` names no packages",
+        "`{}` contains no packages",
         arguments.file.display()
     );
 
@@ -277,7 +277,7 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
         }
         ensure!(
             metadata.is_dir() || metadata.is_file(),
-            "`{}` is no file",
+            "`{}` is not a file",
             path.display()
         );
         let is_program = metadata.is_dir() || metadata.permissions().mode() & 0o111 != 0;

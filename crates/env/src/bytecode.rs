@@ -314,7 +314,7 @@ impl Fresh {
             for (number, name) in kept.sources.iter().enumerate() {
                 let source = place.building.join(name);
                 let metadata = fs::metadata(&source)
-                    .with_context(|| format!("look at `{}`", source.display()))?;
+                    .with_context(|| format!("examine `{}`", source.display()))?;
                 modules.push(Module {
                     source,
                     size: metadata.len(),
@@ -335,7 +335,7 @@ impl Fresh {
             }
         };
         if compiled.tag.is_empty() {
-            bail!("this Python has no place for bytecode");
+            bail!("this Python does not store bytecode");
         }
         self.warning = compiled.warning;
         let mut outcomes = modules.iter().zip(compiled.succeeded);
@@ -347,10 +347,10 @@ impl Fresh {
                 modules: BTreeMap::new(),
             };
             for (number, name) in kept.sources.iter().enumerate() {
-                let (module, succeeded) = outcomes.next().context("find a module")?;
+                let (module, succeeded) = outcomes.next().context("look up a module")?;
                 let size = || fs::metadata(&module.target).map(|metadata| metadata.len());
                 let file = if succeeded {
-                    Some((number, size().context("look at bytecode")?))
+                    Some((number, size().context("examine bytecode")?))
                 } else {
                     None
                 };

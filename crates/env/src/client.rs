@@ -43,7 +43,7 @@ fn client(mirrors: &[String], offline: bool) -> anyhow::Result<ClientWithMiddlew
         .connect_timeout(std::time::Duration::from_secs(30))
         .read_timeout(std::time::Duration::from_mins(1))
         .build()
-        .context("set up the network\nhint: certificates of authorities are in Debian's package `ca-certificates`")?;
+        .context("set up the network\nhint: install the package `ca-certificates`")?;
     let mut builder = ClientBuilder::new(plain);
     if offline {
         builder = builder.with(OfflineMiddleware);
@@ -55,7 +55,8 @@ fn client(mirrors: &[String], offline: bool) -> anyhow::Result<ClientWithMiddlew
             .with_context(|| format!("`--mirror {text}` is not `URL=MIRROR`"))?;
         let url = |text: &str| {
             let directory = format!("{}/", text.trim_end_matches('/'));
-            Url::parse(&directory).with_context(|| format!("`--mirror`: `{text}` is no address"))
+            Url::parse(&directory)
+                .with_context(|| format!("`--mirror`: `{text}` is not an address"))
         };
         map.entry(url(of)?).or_default().push(Mirror {
             url: url(at)?,

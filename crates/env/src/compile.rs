@@ -102,7 +102,7 @@ pub(crate) fn compile(directory: &Path, kind: Kind, modules: &[Module]) -> anyho
         };
         ensure!(
             compiled.tag.is_empty() || compiled.tag == tag,
-            "compile modules: Python gives its bytecode two names"
+            "compile modules: Python reported two names for its bytecode"
         );
         compiled.tag = tag;
         for place in answer.done {
@@ -275,7 +275,7 @@ fn receive(
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     ensure!(
         is_tag,
-        "Python calls its bytecode `{}`",
+        "unexpected name of bytecode from Python: `{}`",
         ForeignText::new(&tag)
     );
     let mut done: Vec<usize> = Vec::new();
@@ -286,11 +286,16 @@ fn receive(
         let next = done.last().map_or(0, |last| last + 1);
         let (place, length): (usize, u64) = numbers
             .filter(|(place, _)| (next..share.len()).contains(place))
-            .with_context(|| format!("Python answers `{}`", ForeignText::new(&head)))?;
+            .with_context(|| {
+                format!(
+                    "unexpected answer from Python: `{}`",
+                    ForeignText::new(&head)
+                )
+            })?;
         let module = &modules[share[place]];
         ensure!(
             length <= ALLOWED.0 + ALLOWED.1 * module.size,
-            "Python has {length} bytes of bytecode for the {} bytes of `{}`",
+            "Python returned {length} bytes of bytecode for the {} bytes of `{}`",
             module.size,
             module.name
         );
@@ -318,12 +323,12 @@ fn line(output: &mut BufReader<ChildStdout>) -> anyhow::Result<Option<String>> {
     output
         .take(64)
         .read_until(b'\n', &mut bytes)
-        .context("read what Python answers")?;
+        .context("read the answer of Python")?;
     match bytes.strip_suffix(b"\n") {
         Some(text) => Ok(Some(String::from_utf8_lossy(text).into_owned())),
         None if bytes.is_empty() => Ok(None),
         None => Err(anyhow!(
-            "Python answers `{}`",
+            "unexpected answer from Python: `{}`",
             ForeignText::of_bytes(&bytes)
         )),
     }
@@ -399,26 +404,35 @@ mod tests {
             ),
             (
                 "echo ../../../etc",
-                "Python calls its bytecode `../../../etc`",
+                "unexpected name of bytecode from Python: `../../../etc`",
             ),
             (
                 "printf 'a\\033[2J\\n'",
-                "Python calls its bytecode `a\\u{1b}[2J`",
+                "unexpected name of bytecode from Python: `a\\u{1b}[2J`",
             ),
-            ("echo tag; echo '2 0'", "Python answers `2 0`"),
-            ("echo tag; echo '0 0'; echo '0 0'", "Python answers `0 0`"),
-            ("echo tag; echo '-1 0'", "Python answers `-1 0`"),
+            (
+                "echo tag; echo '2 0'",
+                "unexpected answer from Python: `2 0`",
+            ),
+            (
+                "echo tag; echo '0 0'; echo '0 0'",
+                "unexpected answer from Python: `0 0`",
+            ),
+            (
+                "echo tag; echo '-1 0'",
+                "unexpected answer from Python: `-1 0`",
+            ),
             (
                 "echo tag; echo '0 9'; printf abc",
                 "Python stopped in the middle of a module",
             ),
             (
                 "echo tag; echo '0 1048961'; exec yes",
-                "Python has 1048961 bytes of bytecode for the 6 bytes of `source`",
+                "Python returned 1048961 bytes of bytecode for the 6 bytes of `source`",
             ),
             (
                 "exec tr '\\0' x </dev/zero",
-                &format!("Python answers `{}`", "x".repeat(64)),
+                &format!("unexpected answer from Python: `{}`", "x".repeat(64)),
             ),
         ] {
             assert_eq!(answer(script), expect, "{script}");
@@ -458,7 +472,7 @@ mod tests {
             "`"
         };
         let words = seen
-            .strip_prefix("Python calls its bytecode `")
+            .strip_prefix("unexpected name of bytecode from Python: `")
             .unwrap_or_default();
         let (user, rest) = words.split_once('=').unwrap_or_default();
         assert!(

@@ -52,7 +52,7 @@ pub(crate) async fn unpack(
     );
     ensure!(
         named == archive.identifier.identifier.to_string(),
-        "`{name}` says that it is `{named}`"
+        "`{name}` identifies itself as `{named}`"
     );
     let (path, budget, sha256) = (archive.path.clone(), Arc::clone(budget), archive.sha256);
     let fetch = move |destination: PathBuf| {
@@ -104,7 +104,7 @@ fn extract(
     let found = rattler_package_streaming::fs::extract(archive, destination)?.sha256;
     ensure!(
         found == sha256,
-        "it has changed since its checksum was found to be right"
+        "it was changed after its checksum was verified"
     );
     Ok(Some(found))
 }

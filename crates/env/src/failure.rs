@@ -31,7 +31,7 @@ pub(crate) fn caught(act: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result
         (Ok(Ok(())), _) => Ok(()),
         (Ok(Err(error)), None) => Err(error),
         (_, noted) => Err(anyhow!(
-            "this program failed where it should not: {}\nhint: nothing was made; please report what it was asked for",
+            "internal error: {}\nhint: nothing was created; please report the command",
             noted.unwrap_or_default()
         )),
     }
@@ -51,9 +51,7 @@ mod tests {
         assert!(caught(|| Ok(())).is_ok());
         let here = told(|| panic!("here"));
         assert!(
-            here.starts_with(
-                "this program failed where it should not: here (crates/env/src/failure.rs:"
-            ),
+            here.starts_with("internal error: here (crates/env/src/failure.rs:"),
             "{here}"
         );
         let there = told(|| {

@@ -32,7 +32,7 @@ impl Wanted {
     /// Name, version and build, which the name of every archive has.
     pub(crate) fn identifier(&self) -> anyhow::Result<CondaArchiveIdentifier> {
         CondaArchiveIdentifier::try_from_url(&self.url)
-            .with_context(|| format!("`{}` is no package of Conda", self.shown()))
+            .with_context(|| format!("`{}` is not a Conda package", self.shown()))
     }
 
     /// Where it comes from, without what may be secret in an address.
@@ -59,7 +59,7 @@ pub(crate) fn check_address(text: &str) -> anyhow::Result<()> {
     );
     ensure!(
         is_plain(text),
-        "`{}` is no address: it has characters that cannot be seen",
+        "`{}` is not an address: it contains invisible characters",
         ForeignText::new(text)
     );
     Ok(())
@@ -114,7 +114,7 @@ pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
         environment_yml(&text)
     } else {
         Err(anyhow!(
-            "it is no `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`"
+            "it is not an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`"
         ))
     };
     input.with_context(|| format!("read `{told}`"))
@@ -135,7 +135,7 @@ fn explicit(text: &str) -> anyhow::Result<Input> {
     }
     let list: ExplicitEnvironmentSpec = text.parse()?;
     if let Some(other) = list.platform.filter(|other| *other != platform()) {
-        bail!("it is for `{other}`, this machine is `{}`", platform());
+        bail!("it is for `{other}`, but this machine is `{}`", platform());
     }
     let wanted = list.packages.iter().map(|entry| {
         let (mut url, mut sha256, mut md5) = (entry.url.clone(), None, None);
@@ -177,20 +177,20 @@ fn locked(lock: &LockFile, environment: &str) -> anyhow::Result<Input> {
     let found = lock.environment(environment).with_context(|| {
         let names: Vec<&str> = lock.environments().map(|(name, _)| name).collect();
         format!(
-            "it has no environment `{environment}`, but `{}`",
+            "it contains no environment `{environment}`, but `{}`",
             names.join("`, `")
         )
     })?;
     let here = found
         .platforms()
         .find(|other| other.subdir() == platform())
-        .with_context(|| format!("it has nothing for `{}`", platform()))?;
+        .with_context(|| format!("it contains nothing for `{}`", platform()))?;
     if let Some(mut others) = found.pypi_packages(here)
         && let Some(package) = others.next()
     {
         bail!(
-            "it has packages of PyPI, such as `{}`, which are not installed here\n\
-             hint: name them as packages of Conda",
+            "it contains packages from PyPI, such as `{}`, which are not supported\n\
+             hint: use Conda packages instead",
             package.name()
         );
     }
@@ -198,11 +198,11 @@ fn locked(lock: &LockFile, environment: &str) -> anyhow::Result<Input> {
         .conda_packages(here)
         .is_some_and(|mut packages| packages.any(|package| package.as_binary().is_none()))
     {
-        bail!("it has packages that are to be built from their sources");
+        bail!("it contains source packages, which are not supported");
     }
     let records = found
         .conda_repodata_records(here)?
-        .with_context(|| format!("it has nothing for `{}`", platform()))?;
+        .with_context(|| format!("it contains nothing for `{}`", platform()))?;
     let wanted = records.iter().map(wanted);
     Ok(Input::Locked(wanted.collect::<anyhow::Result<_>>()?))
 }
@@ -227,8 +227,8 @@ fn environment_yml(text: &str) -> anyhow::Result<Input> {
     let yaml = EnvironmentYaml::from_yaml_str(text)?;
     if yaml.pip_specs().is_some() {
         bail!(
-            "it has a list for pip, which is not called here\n\
-             hint: name these as packages of Conda, or make the environment with conda"
+            "it contains a list for pip, which is not supported\n\
+             hint: use Conda packages instead, or create the environment with conda"
         );
     }
     let channels = yaml.channels.iter().map(ToString::to_string);

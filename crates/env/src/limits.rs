@@ -95,7 +95,7 @@ impl Budget {
                 }
                 Ok(())
             }
-            None => bail!("it is neither a `.conda` nor a `.tar.bz2`"),
+            None => bail!("it is not a `.conda` or `.tar.bz2` file"),
         }
     }
 }
@@ -127,7 +127,7 @@ impl Count<'_> {
         if is_record {
             ensure!(
                 size <= LONGEST.0 as u64,
-                "it is refused: a path in it has {size} bytes, {} are allowed",
+                "rejected: a path in it has {size} bytes, {} are allowed",
                 LONGEST.0
             );
         } else {
@@ -135,7 +135,7 @@ impl Count<'_> {
             let longest = path.split(|byte| *byte == b'/').map(<[u8]>::len).max();
             ensure!(
                 path.len() <= LONGEST.0 && longest.unwrap_or_default() <= LONGEST.1,
-                "it is refused: a path in it has {} bytes, one part of it {}; {} and {} are allowed",
+                "rejected: a path in it has {} bytes, one part of it {}; {} and {} are allowed",
                 path.len(),
                 longest.unwrap_or_default(),
                 LONGEST.0,
@@ -156,15 +156,15 @@ impl Count<'_> {
         let is_small = self.bytes <= UNSUSPICIOUS.0;
         ensure!(
             is_small || self.bytes / max_ratio <= self.archive,
-            "it is refused: its {} bytes become more than {max_ratio} times as many\n\
-             hint: `--max-ratio` allows more, if this is not an attack on the disk",
+            "rejected: its {} bytes would unpack to more than {max_ratio} times as many\n\
+             hint: if the package is trusted, increase `--max-ratio`",
             self.archive
         );
         let is_few = self.files <= UNSUSPICIOUS.1;
         ensure!(
             is_few || self.files * LEAST_FOR_A_FILE * USUAL_RATIO / max_ratio <= self.archive,
-            "it is refused: its {} bytes have more than {} files\n\
-             hint: `--max-ratio` allows more, if this is not an attack on the disk",
+            "rejected: its {} bytes contain more than {} files\n\
+             hint: if the package is trusted, increase `--max-ratio`",
             self.archive,
             self.files
         );
@@ -179,12 +179,12 @@ impl Count<'_> {
         };
         ensure!(
             add(&self.budget.bytes, size) <= max_size.saturating_mul(1 << 20),
-            "with it, the packages have more than {max_size} MiB when they are unpacked\n\
-             hint: `--max-size` allows more"
+            "with this package, the unpacked size exceeds {max_size} MiB\n\
+             hint: increase `--max-size`"
         );
         ensure!(
             add(&self.budget.files, 1) <= *max_files,
-            "with it, the packages have more than {max_files} files\nhint: `--max-files` allows more"
+            "with this package, the number of files exceeds {max_files}\nhint: increase `--max-files`"
         );
         Ok(())
     }
@@ -207,7 +207,7 @@ pub(crate) fn index(path: &Path) -> anyhow::Result<IndexJson> {
             let info = rattler_package_streaming::seek::stream_conda_info(file)?;
             index_in(info, most)
         }
-        None => bail!("it is neither a `.conda` nor a `.tar.bz2`"),
+        None => bail!("it is not a `.conda` or `.tar.bz2` file"),
     }
 }
 
@@ -219,7 +219,7 @@ fn index_in(mut archive: Archive<impl Read>, most: u64) -> anyhow::Result<IndexJ
             passed = passed.saturating_add(entry.size());
             ensure!(
                 passed <= most,
-                "it is refused: it has too much in front of `info/index.json`"
+                "rejected: too much data before `info/index.json`"
             );
             continue;
         }

@@ -43,7 +43,7 @@ pub(crate) fn link(
 ) -> anyhow::Result<()> {
     let building = &place.building;
     let is_open = place.kind == Kind::Open;
-    let prefix = Prefix::create(building).context("begin an environment")?;
+    let prefix = Prefix::create(building).context("start a new environment")?;
     // rattler does not name its type; it knows which package wins where two bring the same file.
     let registry = Arc::default();
     let records = parallel::map(packages, |contents| {
@@ -86,7 +86,7 @@ pub(crate) fn link(
             .lock()
             .map_err(|_| anyhow!("a package could not be linked"))?
             .unclobber(&sorted, &prefix)
-            .context("install files that two packages bring")?;
+            .context("install files that are in two packages")?;
     }
     Ok(())
 }
@@ -95,7 +95,7 @@ fn write(record: &PrefixRecord, building: &Path) -> anyhow::Result<()> {
     let name = record.file_name();
     ensure!(
         !name.contains('/'),
-        "`{name}` is no name for a record of a package"
+        "`{name}` is not a valid name for a record of a package"
     );
     let path = building.join("conda-meta").join(&name);
     let told = || format!("write `{}`", path.display());

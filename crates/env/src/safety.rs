@@ -23,14 +23,14 @@ pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
             [input::platform(), Subdir::NoArch]
                 .iter()
                 .any(|here| here.as_str() == subdir),
-            "`{name}` is for `{subdir}`, this machine is `{}`",
+            "`{name}` is for `{subdir}`, but this machine is `{}`",
             input::platform()
         );
         for entry in &package.paths.paths {
             let path = &entry.relative_path;
             ensure!(
                 is_inside(path),
-                "`{name}` is refused: `{}` is outside of the environment",
+                "`{name}` is rejected: `{}` is outside of the environment",
                 path.display()
             );
             check_kind(package, entry, &mut directories)?;
@@ -49,7 +49,7 @@ pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
                 let is_name = command.components().count() == 1 && is_inside(command);
                 ensure!(
                     is_name,
-                    "`{name}` is refused: `{}` is no name of a command",
+                    "`{name}` is rejected: `{}` is not the name of a command",
                     entry.command
                 );
             }
@@ -61,7 +61,7 @@ pub(crate) fn check(packages: &[Contents]) -> anyhow::Result<Vec<String>> {
             for parent in entry.relative_path.ancestors().skip(1) {
                 if let Some(owner) = links.get(parent) {
                     bail!(
-                        "`{}` is refused: `{}` is below the link `{}` of `{owner}`",
+                        "`{}` is rejected: `{}` is below the link `{}` of `{owner}`",
                         name(package),
                         entry.relative_path.display(),
                         parent.display()
@@ -106,7 +106,7 @@ fn check_kind(
         if let Ok(found) = fs::symlink_metadata(&way) {
             ensure!(
                 found.is_dir(),
-                "`{name}` is refused: `{}` is below a link",
+                "`{name}` is rejected: `{}` is below a link",
                 path.display()
             );
             directories.insert(way.clone());
@@ -115,14 +115,17 @@ fn check_kind(
     let found = fs::symlink_metadata(package.directory.join(path));
     let is_so = match (&entry.path_type, found) {
         (PathType::Directory, Err(_)) => true,
-        (_, Err(_)) => bail!("`{name}` is refused: it does not have `{}`", path.display()),
+        (_, Err(_)) => bail!(
+            "`{name}` is rejected: it does not contain `{}`",
+            path.display()
+        ),
         (PathType::Directory, Ok(found)) => found.is_dir(),
         (PathType::HardLink, Ok(found)) => found.is_file(),
         (PathType::SoftLink, Ok(found)) => found.is_symlink(),
     };
     ensure!(
         is_so,
-        "`{name}` is refused: `{}` is not what its list says",
+        "`{name}` is rejected: `{}` differs from its file list",
         path.display()
     );
     Ok(())
@@ -145,7 +148,7 @@ fn is_inside(path: &Path) -> bool {
 fn check_link(package: &Contents, path: &Path) -> anyhow::Result<()> {
     let Ok(target) = fs::read_link(package.directory.join(path)) else {
         bail!(
-            "`{}` is refused: `{}` is no link",
+            "`{}` is rejected: `{}` is not a link",
             name(package),
             path.display()
         );
@@ -166,7 +169,7 @@ fn check_link(package: &Contents, path: &Path) -> anyhow::Result<()> {
         };
         ensure!(
             !is_out,
-            "`{}` is refused: the link `{}` leads out of the environment, to `{}`",
+            "`{}` is rejected: the link `{}` points outside of the environment, to `{}`",
             name(package),
             path.display(),
             target.display()
@@ -185,7 +188,7 @@ fn script_warning(package: &Contents) -> Option<String> {
             .iter()
             .any(|entry| entry.relative_path == Path::new(script))
     };
-    has(&script).then(|| format!("`{name}` has a script `{script}`, which is not run here"))
+    has(&script).then(|| format!("`{name}` contains a script `{script}`, which is not run"))
 }
 
 #[cfg(test)]

@@ -62,8 +62,8 @@ impl Sandbox {
             has_namespaces: refusal.is_none(),
             warning: refusal.map(|reason| {
                 format!(
-                    "modules are compiled by an account without rights, but not without network, \
-                     as this kernel or container does not allow it: {reason}"
+                    "modules are compiled by an unprivileged account, but with network access, \
+                     because this kernel or container does not support network isolation: {reason}"
                 )
             }),
         })
@@ -160,7 +160,7 @@ fn unused_account() -> anyhow::Result<u32> {
             return Ok(account);
         }
     }
-    bail!("every account for processes without rights is in use")
+    bail!("all accounts for unprivileged processes are in use")
 }
 
 /// Those that have not ended, whether or not somebody knows of their end.

@@ -23,10 +23,7 @@ pub(crate) async fn solve(
     network: &Network,
     cache: &Path,
 ) -> anyhow::Result<Vec<Wanted>> {
-    ensure!(
-        !specs.is_empty(),
-        "nothing is asked for: the list of dependencies is empty"
-    );
+    ensure!(!specs.is_empty(), "the list of dependencies is empty");
     let channels = parsed(channels, beside)?;
     if channels
         .iter()
@@ -56,9 +53,9 @@ pub(crate) async fn solve(
         .execute()
         .await
         .map_err(|error| anyhow!(error))
-        .context("read what the channels have")?;
+        .context("read the index of the channels")?;
     let here = VirtualPackage::detect(&VirtualPackageOverrides::from_env(), None)
-        .context("find out what this machine is")?;
+        .context("detect the platform of this machine")?;
     let task = SolverTask {
         specs,
         virtual_packages: here.into_iter().map(Into::into).collect(),
@@ -67,7 +64,10 @@ pub(crate) async fn solve(
     let solution = match Solver.solve(task) {
         Ok(solution) => solution,
         Err(SolveError::Unsolvable(reasons)) => {
-            bail!("no packages fit together: {}", reasons.join("; "))
+            bail!(
+                "the dependencies cannot be satisfied: {}",
+                reasons.join("; ")
+            )
         }
         Err(error) => bail!(error),
     };
@@ -86,10 +86,10 @@ fn parsed(channels: &[String], beside: &Path) -> anyhow::Result<Vec<Channel>> {
         input::check_address(text)?;
         let named: NamedChannelOrUrl = text
             .parse()
-            .with_context(|| format!("`{text}` is no channel"))?;
+            .with_context(|| format!("`{text}` is not a channel"))?;
         named
             .into_channel(&config)
-            .with_context(|| format!("`{text}` is no channel"))
+            .with_context(|| format!("`{text}` is not a channel"))
     };
     channels.iter().map(channel).collect()
 }

@@ -11,12 +11,12 @@ use thiserror::Error;
 pub enum Error {
     /// A name that cannot be a directory of its own, or would need quoting somewhere.
     #[error(
-        "`{0}` is no name for an environment\n\
-         hint: 1 to 64 letters, digits, `_`, `-` and `.`, the first a letter or digit"
+        "`{0}` is not a valid name for an environment\n\
+         hint: use 1 to 64 letters, digits, `_`, `-` and `.`, starting with a letter or digit"
     )]
     Name(String),
     /// A name that no generation has.
-    #[error("`{0}` is no generation\nhint: `buildbot-conda env list` has them")]
+    #[error("`{0}` is not a generation\nhint: `buildbot-conda env list` shows all")]
     Generation(String),
     /// The system refused.
     // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
@@ -30,7 +30,9 @@ pub enum Error {
         cause: io::Error,
     },
     /// Another command is at work on the same environment.
-    #[error("another command changes the environment `{0}`\nhint: try again when it has finished")]
+    #[error(
+        "another command is changing the environment `{0}`\nhint: try again when it has finished"
+    )]
     Busy(String),
     /// A record of Conda's that is not one.
     #[error("read `{}`: {reason}", ForeignText::of_path(path))]
@@ -46,12 +48,10 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LockError {
     /// Nothing could tell the archive from another one.
-    #[error(
-        "`{0}` was installed without a checksum, so no lock can name it\nhint: install it again"
-    )]
+    #[error("`{0}` was installed without a checksum and cannot be locked\nhint: install it again")]
     NoChecksum(ForeignText),
     /// Conda writes no such record.
-    #[error("no lock can name `{package}`: its record in `conda-meta` has the {what} `{value}`")]
+    #[error("`{package}` cannot be locked: its record in `conda-meta` has the {what} `{value}`")]
     Unfit {
         /// Its name.
         package: ForeignText,

@@ -84,7 +84,7 @@ pub(crate) fn record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Err
     }
     let text = buildbot_conda_host::read_at_most(&file, LARGEST_RECORD)
         .map_err(Error::io("read", path))?
-        .ok_or_else(|| refused("it is larger than any record of a package"))?;
+        .ok_or_else(|| refused("it is too large for a record of a package"))?;
     serde_json::from_slice(&text).map_err(|error| refused(&error.to_string()))
 }
 

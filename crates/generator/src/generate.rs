@@ -35,7 +35,7 @@ pub(crate) fn generate(arguments: &Arguments, report: &Report) {
     }
     if !arguments.normal.is_dir() {
         let normal = arguments.normal.display();
-        return report.problem(&format!("{normal}: is no directory to write drop-ins to"));
+        return report.problem(&format!("{normal}: not a directory"));
     }
     for drop_in in drop_ins {
         write_or_report(&drop_in, &arguments.normal, report);
@@ -59,7 +59,7 @@ fn decide(settings: &Settings, arguments: &Arguments, report: &Report) -> Vec<Dr
             Runs::Masked(_) => continue,
             Runs::HandMade(path) | Runs::Replaced(path) => {
                 report::talk(&format!(
-                    "{}: does not start the launcher and is left alone",
+                    "{}: not changed, because it does not start the launcher",
                     path.display()
                 ));
                 continue;

@@ -41,7 +41,7 @@ impl Report {
         };
         let record = match self.told.fetch_add(1, Ordering::Relaxed) {
             told if told < RECORDS => record(text),
-            RECORDS => record("further problems: run `buildbot-conda check`"),
+            RECORDS => record("more problems: run `buildbot-conda check`"),
             _ => return,
         };
         // One write is one record. A log that takes none has nobody to be told.

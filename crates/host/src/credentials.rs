@@ -57,7 +57,7 @@ fn misplaced(file: &Path, explanation: &str) -> ValueError {
     ValueError {
         reason: format!("`{}` {explanation}", file.display()),
         hint: Some(format!(
-            "keep it in `{}`, owned by root and writable by root alone",
+            "store it in `{}`, owned by root and writable only by root",
             paths::CREDENTIALS
         )),
     }

@@ -40,7 +40,7 @@ const LARGEST_CONFIGURATION: u64 = 8 << 20;
 pub enum Unusable {
     /// There is none.
     #[error(
-        "no configuration `{}`\nhint: `dpkg-reconfigure buildbot-conda` writes a new one",
+        "configuration `{}` not found\nhint: `dpkg-reconfigure buildbot-conda` writes a new one",
         .0.display()
     )]
     Missing(PathBuf),
@@ -54,7 +54,7 @@ pub enum Unusable {
         cause: io::Error,
     },
     /// A pipe would block the boot, a device might do anything.
-    #[error("read `{}`: it is no regular file", .0.display())]
+    #[error("read `{}`: it is not a regular file", .0.display())]
     NotRegular(PathBuf),
     /// More than a configuration has.
     #[error("read `{}`: it is larger than {LARGEST_CONFIGURATION} bytes", .0.display())]
@@ -74,13 +74,13 @@ fn hint(untrusted: &Untrusted) -> String {
     let is_here = at == path || path.parent() == Some(at);
     match reason {
         Reason::Owner(_) if is_here => {
-            format!("`chown root: {}` once you have checked it", at.display())
+            format!("check it, then run `chown root: {}`", at.display())
         }
         Reason::Mode(_) if is_here => {
-            format!("`chmod go-w {}` once you have checked it", at.display())
+            format!("check it, then run `chmod go-w {}`", at.display())
         }
         _ => format!(
-            "`{}` must be a file whose whole way belongs to root",
+            "every directory in the path of `{}` must be owned by root",
             path.display()
         ),
     }
@@ -285,7 +285,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(
             said(&root),
-            "no configuration `/etc/buildbot-conda/config.toml`\n\
+            "configuration `/etc/buildbot-conda/config.toml` not found\n\
              hint: `dpkg-reconfigure buildbot-conda` writes a new one"
         );
     }
@@ -294,7 +294,7 @@ mod tests {
     fn what_is_no_regular_file_is_refused_without_waiting() {
         let root = host("");
         let path = below(Some(root.path()), paths::CONFIGURATION);
-        let refusal = "read `/etc/buildbot-conda/config.toml`: it is no regular file";
+        let refusal = "read `/etc/buildbot-conda/config.toml`: it is not a regular file";
         fs::remove_file(&path).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR).unwrap();
         assert_eq!(said(&root), refusal);
@@ -317,11 +317,12 @@ mod tests {
         let root = host("");
         let path = below(Some(root.path()), paths::CONFIGURATION);
         fs::set_permissions(&path, Permissions::from_mode(0o664)).unwrap();
-        assert!(said(&root).contains("can be written by others than root (mode 0664)"));
+        assert!(said(&root).contains("is writable by accounts other than root (mode 0664)"));
         assert!(settings_of(&path, None).is_ok());
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
-        let refusal = "goes through `/etc/buildbot-conda`, which can be written by others";
+        let refusal =
+            "goes through `/etc/buildbot-conda`, which is writable by accounts other than root";
         assert!(said(&root).contains(refusal), "{}", said(&root));
     }
 }

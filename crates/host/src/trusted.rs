@@ -213,7 +213,7 @@ pub fn open_given(path: &Path) -> io::Result<File> {
         return Ok(file);
     }
     Err(io::Error::other(format!(
-        "it {}, where others could have put a link to a file that is not theirs",
+        "it {}, where others could have created a link to a file of another account",
         untrusted.explanation()
     )))
 }
@@ -241,7 +241,7 @@ impl Trusted {
         let opened = File::from(opened);
         let metadata = opened.metadata()?;
         if (metadata.dev(), metadata.ino()) != (self.metadata.dev(), self.metadata.ino()) {
-            return Err(io::Error::other("it was replaced meanwhile"));
+            return Err(io::Error::other("it was replaced in the meantime"));
         }
         Ok(opened)
     }
@@ -250,7 +250,7 @@ impl Trusted {
     ///
     /// # Errors
     ///
-    /// What the system says, or that it is no regular file.
+    /// What the system says, or that it is not a regular file.
     pub fn read(&self, limit: u64) -> io::Result<Option<Vec<u8>>> {
         if !self.metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));
@@ -322,10 +322,10 @@ impl std::error::Error for Untrusted {}
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Owner(owner) => write!(formatter, "belongs to user {owner}, not to root"),
+            Self::Owner(owner) => write!(formatter, "is owned by user {owner}, not by root"),
             Self::Mode(mode) => write!(
                 formatter,
-                "can be written by others than root (mode {mode:04o})"
+                "is writable by accounts other than root (mode {mode:04o})"
             ),
             Self::System(cause) => cause.fmt(formatter),
         }
@@ -574,7 +574,7 @@ mod tests {
         ]);
         for bits in [0o777, 0o775, 0o1777] {
             mode(&root, "home/bb", bits);
-            let through = "goes through `/home/bb`, which can be written by others than root";
+            let through = "goes through `/home/bb`, which is writable by accounts other than root";
             for path in ["/etc/a", "/etc/b", "/home/bb/x", "/home/bb/../../srv/y"] {
                 let expected = format!("{path}: {through} (mode {bits:04o})");
                 assert_eq!(find(&of_root(&root), &root, path), expected);
@@ -590,7 +590,7 @@ mod tests {
         }
         let root = tree(&["home/bb/x", "srv/y", "srv/l -> y"]);
         chown(root.path().join("home/bb"), Some(1000), Some(1000)).unwrap();
-        let through = "goes through `/home/bb`, which belongs to user 1000, not to root";
+        let through = "goes through `/home/bb`, which is owned by user 1000, not by root";
         assert_eq!(
             find(&of_root(&root), &root, "/home/bb/x"),
             format!("/home/bb/x: {through}")
@@ -598,10 +598,10 @@ mod tests {
         let his = of_root(&root).and_account(1000, None);
         assert_eq!(find(&his, &root, "/home/bb/x"), "/home/bb/x");
         chown(root.path().join("home/bb"), Some(1001), None).unwrap();
-        assert!(find(&his, &root, "/home/bb/x").contains("belongs to user 1001"));
+        assert!(find(&his, &root, "/home/bb/x").contains("is owned by user 1001"));
         // A link is his who made it.
         std::os::unix::fs::lchown(root.path().join("srv/l"), Some(1001), None).unwrap();
-        assert!(find(&his, &root, "/srv/l").contains("belongs to user 1001"));
+        assert!(find(&his, &root, "/srv/l").contains("is owned by user 1001"));
     }
 
     #[test]
@@ -638,7 +638,7 @@ mod tests {
         given("home/open").unwrap();
         let refused = given("home/link").unwrap_err().to_string();
         assert!(
-            refused.contains("where others could have put a link"),
+            refused.contains("where others could have created a link"),
             "{refused}"
         );
         fs::hard_link(root.path().join("home/own"), root.path().join("home/again")).unwrap();
@@ -680,7 +680,7 @@ mod tests {
         let found = trust.find_in(&directory, OsStr::new("a")).unwrap();
         fs::rename(root.path().join("etc/b"), root.path().join("etc/a")).unwrap();
         let error = found.open().unwrap_err().to_string();
-        assert_eq!(error, "it was replaced meanwhile");
+        assert_eq!(error, "it was replaced in the meantime");
         let error = directory.read(4).unwrap_err().to_string();
         assert_eq!(error, "it is not a regular file");
         mode(&root, "etc/a", 0o646);

@@ -109,10 +109,10 @@ def allowed_by(error):
     if getattr(error, "errno", None) != errno.EROFS or not isinstance(path, str):
         return None
     directory = os.path.dirname(os.path.abspath(path))
-    return "`%s` is read-only for the service: where its sandbox makes it so, `ReadWritePaths=%s` in the section " % (
+    return "`%s` is read-only for the service: if this is due to its sandbox, `ReadWritePaths=%s` in the section " % (
         directory,
         directory,
-    ) + "[Service] of a drop-in, made with `systemctl edit`, allows it"
+    ) + "[Service] of a drop-in (`systemctl edit`) allows it"
 
 
 def names_of(error):

@@ -71,9 +71,9 @@ class Database:
         """Become the command that brings an interrupted upgrade to its end, or refuse to start."""
         reason = "`%s`: an upgrade of the database was interrupted" % os.path.join(self.state, UPGRADE_MARK)
         if self.runner.lock is None:
-            why = "there is no lock"
+            why = "no lock is held"
         elif self.variables.get(PREPARED):
-            why = "and could not be brought to its end"
+            why = "and could not be completed"
         else:
             self.journal.write(NOTICE, reason)
             why = self._prepare()

@@ -39,7 +39,7 @@ class Door:
             self.close()
             return
         if self.workers_port() is None:
-            reason = "`%s`: there is no port of workers to open to the network: c['protocols'] has no 'pb'"
+            reason = "`%s`: no port for workers to open to the network: c['protocols'] contains no 'pb'"
             raise Refusal(CONFIGURATION, reason % path)
         leaf, context, until = self.load(path, settings)
         address = settings.get("interface", ""), settings["port"]
@@ -62,13 +62,13 @@ class Door:
         certificate, key = (os.path.join(self.master.basedir, settings[name]) for name in ("certificate", "key"))
         chain = CERTIFICATE.findall(content(certificate))
         if not chain:
-            raise Refusal(CONFIGURATION, "`%s` has no certificate in PEM" % certificate)
-        doing = "`%s` has no certificate that can be read" % certificate
+            raise Refusal(CONFIGURATION, "`%s` contains no certificate in PEM format" % certificate)
+        doing = "`%s` contains no readable certificate" % certificate
         try:
             certificates = [crypto.load_certificate(crypto.FILETYPE_PEM, part) for part in chain]
-            doing = "`%s` has no private key in PEM that can be read without a passphrase" % key
+            doing = "`%s` contains no private key in PEM format without a passphrase" % key
             private = crypto.load_privatekey(crypto.FILETYPE_PEM, content(key), lambda *_: b"")
-            doing = "`%s` cannot be served with the key `%s`" % (certificate, key)
+            doing = "the certificate `%s` does not match the key `%s`" % (certificate, key)
             options = ssl.CertificateOptions(
                 private, certificates[0], extraCertChain=certificates[1:], raiseMinimumTo=ssl.TLSVersion.TLSv1_2
             )
@@ -77,7 +77,7 @@ class Door:
             raise Refusal(CONFIGURATION, "%s: %s" % (doing, openssl_text(error)))
         until = calendar.timegm(time.strptime(certificates[0].get_notAfter().decode(), "%Y%m%d%H%M%SZ"))
         if certificates[0].has_expired():
-            reason = "`%s` has expired, no worker accepts it" % certificate
+            reason = "`%s` has expired, workers reject it" % certificate
             # Those of this host are served all the same, and a clock may be wrong; one that is still good stays.
             if self.leaf not in (None, chain[0]):
                 raise Refusal(CONFIGURATION, reason)

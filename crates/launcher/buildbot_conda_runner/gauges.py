@@ -57,7 +57,7 @@ class Gauges:
             self.write(database)
         except Exception as error:  # another Buildbot than we know, of which one line is enough
             self.role.runner.stop_ticking("gauges")
-            self.role.journal.write(WARNING, "the load of the master is not noted any more: %s" % error_text(error))
+            self.role.journal.write(WARNING, "the load of the master is no longer recorded: %s" % error_text(error))
 
     def query(self, connection):
         """In a thread: what only the database knows."""

@@ -242,7 +242,7 @@ def put(out, modules, room):
         except FileNotFoundError:
             continue  # uninstalled meanwhile, or without bytecode
         if out.tell() > room:
-            raise OSError("there is too little room")
+            raise OSError("not enough space")
         index[name] = directory, spec.origin, spec.cached, is_package, stamped, place
     offset = out.tell()
     out.write(marshal.dumps((interpreter(), index, directories)))

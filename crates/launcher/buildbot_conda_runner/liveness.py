@@ -51,7 +51,7 @@ def look(transport, connection, silent):
     if silent >= LOOKS:
         from twisted.python import log
 
-        log.msg("the other side has acknowledged nothing for %d s, ending the connection" % (LOOK * LOOKS))
+        log.msg("no acknowledgement from the other side for %d s, closing the connection" % (LOOK * LOOKS))
         transport.abortConnection()
     else:
         reactor.callLater(LOOK, look, transport, connection, silent)

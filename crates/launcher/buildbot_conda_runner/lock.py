@@ -151,7 +151,7 @@ def write_pid_file(journal):
     if pid is not None:
         raise Refusal(
             AWAY,
-            "`%s` is already in use by PID %d, which `%s` names" % (os.getcwd(), pid, PID_FILE),
+            "`%s` is already in use by PID %d (from `%s`)" % (os.getcwd(), pid, PID_FILE),
             "stop it with `buildbot stop` or `buildbot-worker stop`",
         )
     try:

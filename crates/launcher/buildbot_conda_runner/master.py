@@ -145,7 +145,7 @@ class Master(Role):
         self.place = self.place or error_place(error)  # now: Twisted may clear the traceback later
         if self.state != "starting" and not isinstance(error, Exception):
             # SystemExit, of which a reconfiguration of Buildbot neither ends nor says so.
-            raise RuntimeError("the configuration was left by %s" % error_text(error)) from error
+            raise RuntimeError("the configuration exited with %s" % error_text(error)) from error
 
     def _database(self):
         database = self.master.config.db
@@ -322,7 +322,7 @@ class Master(Role):
         from twisted.internet import reactor
 
         if self.read is not None and self.sources() != self.read:
-            self.journal.write(NOTICE, "the configuration was changed during the start: reading it again")
+            self.journal.write(NOTICE, "the configuration was changed during the start, reading it again")
             reactor.callLater(0, self.on_signal, signal.SIGHUP)
             return
         message, self.announcement = self.announcement, None
@@ -343,8 +343,8 @@ class Master(Role):
 
     def _reload_hangs(self):
         _, why, text = diagnose_hang()
-        self.journal.write(ERROR, "the reconfiguration does not come to an end: %s\n%s" % (why, text))
-        self._reload("running", "the reconfiguration does not come to an end: %s" % why, "reloading")
+        self.journal.write(ERROR, "the reconfiguration does not finish: %s\n%s" % (why, text))
+        self._reload("running", "the reconfiguration does not finish: %s" % why, "reloading")
 
     def _reload_ended(self, outcome):
         self.runner.stop_vouching()
@@ -353,7 +353,7 @@ class Master(Role):
         reason = one_line(self.advice + "; ".join(error_text(error) for error in self.errors) + self.place)
         message = {
             "complete": self._serving() + "; configuration update complete",
-            "aborted": "running on the previous configuration, the new one was refused: " + reason,
+            "aborted": "running with the previous configuration, the new one was rejected: " + reason,
             "partial": "running, but the new configuration is only partly in effect: " + reason,
         }[outcome]
         if self.announcement is not None:
@@ -421,7 +421,7 @@ class Master(Role):
             return AWAY, self.away, None
         if self.state != "failed":
             if not self.asked:
-                return UNEXPECTED, "Buildbot was ended from inside, nobody had asked for it", None
+                return UNEXPECTED, "Buildbot stopped unexpectedly", None
             return 0, "stopped", None
         if self.schema is not None:
             return self._schema_outcome()
@@ -431,7 +431,7 @@ class Master(Role):
         if isinstance(error, Refusal):
             return error.code, error.reason, error.hint
         if is_damage(error):
-            hint = "go back to a backup with `buildbot-conda restore %s`; `--list` shows them"
+            hint = "restore a backup with `buildbot-conda restore %s`; `--list` shows all backups"
             return SCHEMA, "the database is damaged: " + error_text(error), hint % self.runner.options.reference
         if exit_status(error) == SCHEMA:  # and it could not be compared
             self.schema = ("older", "it needs to be upgraded before this version can run")
@@ -456,8 +456,8 @@ class Master(Role):
         if not os.path.islink(path) or os.path.exists(path):
             return None
         target = os.path.realpath(path)
-        text = "`%s` is a link to `%s`, which the service does not see: where its sandbox hides it, "
-        return (text + "`BindReadOnlyPaths=%s` in a drop-in shows it") % (path, target, os.path.dirname(target))
+        text = "`%s` is a link to `%s`, which the service cannot access: if its sandbox hides it, "
+        return (text + "`BindReadOnlyPaths=%s` in a drop-in makes it accessible") % (path, target, os.path.dirname(target))
 
     def _schema_outcome(self):
         version = self.report.status["buildbot"]
@@ -467,12 +467,12 @@ class Master(Role):
             return self.runner.database.is_newer(
                 SCHEMA,
                 "the database is newer than Buildbot %s: %s" % (version, self.schema[1]),
-                "install the version that wrote it (%s), or go back to a backup of an older schema with "
-                "`buildbot-conda restore %s`; `--list` shows them" % (writer, self.runner.options.reference),
+                "install the version that wrote it (%s), or restore a backup of an older schema with "
+                "`buildbot-conda restore %s`; `--list` shows all backups" % (writer, self.runner.options.reference),
             )
         if self.others:
-            text = "the database is older than Buildbot %s, and %s still serves from it"
-            hint = "stop that master, or wait until it has the same Buildbot"
+            text = "the database is older than Buildbot %s, and %s still uses it"
+            hint = "stop that master, or upgrade it to the same version"
             return AWAY, text % (version, self.others), hint
         return self.runner.database.is_older(
             SCHEMA,
@@ -496,7 +496,7 @@ def keep_beating(timer):
         from twisted.internet import defer
         from twisted.python import log
 
-        return defer.maybeDeferred(call, *words, **named).addErrback(log.err, "it is tried again")
+        return defer.maybeDeferred(call, *words, **named).addErrback(log.err, "retrying")
 
     timer.call = (beat, (), {})
 

@@ -60,6 +60,6 @@ def take_along(role, old, is_served):
 
     def renamed(found):
         if found:
-            role.journal.write(NOTICE, "the master `%s` is called `%s` in its database from now on" % (found, new))
+            role.journal.write(NOTICE, "the master `%s` is now called `%s` in its database" % (found, new))
 
     return role.master.db.pool.do(rename).addCallback(renamed)

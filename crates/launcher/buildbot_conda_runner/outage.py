@@ -70,13 +70,13 @@ class Outage:
         self.reason = error_text(error)
         if self.since is None:
             self.since = time.time()
-            self.role.journal.write(ERROR, "the database is away, what needs it waits: %s" % self.reason)
+            self.role.journal.write(ERROR, "the database is unavailable, waiting for it: %s" % self.reason)
             self.role.runner.tick("database", LOOK, self.look)
         self.show()
 
     def show(self):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        self.role.report.change(message="the database is away since %s, builds wait for it: %s" % (since, self.reason))
+        self.role.report.change(message="the database is unavailable since %s, builds are waiting: %s" % (since, self.reason))
 
     def look(self):
         def looked(_):
@@ -106,7 +106,7 @@ class Outage:
             return
         seconds, self.since = time.time() - self.since, None
         self.role.runner.stop_ticking("database")
-        self.role.journal.write(NOTICE, "the database is back after %d s" % seconds)
+        self.role.journal.write(NOTICE, "the database is available again after %d s" % seconds)
         self.role.show_serving()
         waiting, self.waiting = self.waiting, []
         for deferred, _ in waiting:

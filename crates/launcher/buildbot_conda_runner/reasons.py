@@ -65,7 +65,7 @@ def error_text(error):
 def holder_text(port):
     """`; ACCOUNT has the port` where a process of another account than this one listens on a port."""
     others = port_holders(port) - {os.geteuid()} if isinstance(port, int) else set()
-    return "".join("; the account `%s` has the port" % account_name(uid) for uid in sorted(others))
+    return "".join("; the port is used by the account `%s`" % account_name(uid) for uid in sorted(others))
 
 
 def port_holders(port):
@@ -116,7 +116,7 @@ def compare_schema(connection, model):
     if "alembic_version" in tables:
         rows = connection.execute(sqlalchemy.text("select version_num from alembic_version")).fetchall()
     if not rows:
-        return "older", "it has no schema revision that this Buildbot knows"
+        return "older", "its schema revision is unknown to this Buildbot"
     revision = rows[0][0]
     if not hasattr(model, "alembic_get_scripts"):  # Buildbot before 3.0
         return "newer", "it is at revision %s of Buildbot 3 or later" % revision

@@ -45,7 +45,7 @@ def refusals(old, new):
 
 
 def restart(key):
-    return "%s has changed, which only a restart of the master puts into effect" % key
+    return "%s has changed, which needs a restart of the master" % key
 
 
 def database(config):
@@ -151,4 +151,4 @@ def credential(error):
     directory, path = os.environ.get("CREDENTIALS_DIRECTORY"), getattr(error, "filename", None)
     if not isinstance(error, FileNotFoundError) or not directory or not str(path).startswith(os.path.join(directory, "")):
         return ""
-    return "the credential `%s` takes a restart: " % os.path.relpath(path, directory)
+    return "the credential `%s` needs a restart: " % os.path.relpath(path, directory)

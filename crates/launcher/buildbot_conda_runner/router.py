@@ -22,7 +22,7 @@ class Router:
                 self.lost("does not answer: %s" % reason.getErrorMessage())
 
             def clientConnectionLost(factory, connector, reason):
-                self.lost("has closed the connection")
+                self.lost("closed the connection")
 
         class Watched(Service):
             factory = Factory
@@ -48,4 +48,4 @@ class Router:
         found = re.search(r"CloseDetails\(reason=<?([^>,)]*)>?(?:, message=['\"]([^'\"]*))?", text)
         if found:
             realm = self.role.master.config.mq.get("realm")
-            self.lost("has ended the session in the realm `%s`: %s" % (realm, found.group(2) or found.group(1)))
+            self.lost("closed the session in the realm `%s`: %s" % (realm, found.group(2) or found.group(1)))

@@ -88,11 +88,11 @@ class Runner:
         """Report how this ended, and return the exit status; does not return when a reload waits for a new start."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         if not code and self.report.is_reload_awaited():
-            code, reason = UNEXPECTED, self.start_again("starting again")
+            code, reason = UNEXPECTED, self.start_again("restarting")
         if code and self.may_be_due_to_imports():
-            self.journal.write(NOTICE, "the start failed, trying once more without the remembered imports: " + reason)
+            self.journal.write(NOTICE, "the start failed, retrying without the import cache: " + reason)
             prepared = {PREPARED: self.variables[PREPARED]} if PREPARED in self.variables else {}
-            why = self.start_again("starting again without the remembered imports", **prepared)
+            why = self.start_again("restarting without the import cache", **prepared)
             self.journal.write(WARNING, why)
         if code:
             text = reason if hint is None else "%s\nhint: %s" % (reason, hint)
@@ -155,9 +155,9 @@ class Runner:
 
     def _stop_too_late(self, patience):
         _, _, text = diagnose_hang()
-        self.journal.write(WARNING, "the stop took more than %d s, ending it at\n%s" % (patience, text))
+        self.journal.write(WARNING, "the stop took more than %d s, terminating at\n%s" % (patience, text))
         code, reason, hint = self.role.outcome()
-        self.hard_exit(code, reason + ", though Buildbot did not come to its own end", hint)
+        self.hard_exit(code, reason + ", but Buildbot did not exit by itself", hint)
 
     def end_soon(self, seconds):
         """The start has failed: stop the reactor, and in `seconds` the process if that hangs."""
@@ -171,7 +171,7 @@ class Runner:
         code, why, text = diagnose_hang()
         if self.role is not None and self.role.awaited:
             code, why = AWAY, "still waiting for %s" % self.role.awaited
-        reason = "the start did not come to an end within %g s: %s" % (self.options.start_timeout, why)
+        reason = "the start did not finish within %g s: %s" % (self.options.start_timeout, why)
         self.journal.write(ERROR, "stack at that moment:\n" + text)
         self.hard_exit(code, reason)
 
@@ -362,7 +362,7 @@ class Runner:
         if not self.role.find(services):
             raise Refusal(
                 CONFIGURATION,
-                "`%s` makes no Buildbot %s" % (os.path.abspath(TAC), self.options.role),
+                "`%s` defines no Buildbot %s" % (os.path.abspath(TAC), self.options.role),
             )
         if self.options.role == "worker":  # the tac has read its password; builds need not know where
             os.environ.pop("CREDENTIALS_DIRECTORY", None)

@@ -63,7 +63,7 @@ def begin(role):
             role.serving = serving
             serving.watch()
         else:
-            text = "the database is behind a pooler of connections: nothing keeps a second master from serving from it"
+            text = "the database is behind a connection pooler: a second master that uses it cannot be detected"
             role.journal.write(WARNING, text)
 
     return threads.deferToThread(serving.take).addCallback(tried).addCallback(taken)
@@ -122,7 +122,7 @@ class Serving:
         mine = number(self.name)
         # The schema last: whoever waits for a name does not stand in the way of an upgrade.
         for function, lock, text in (
-            ("pg_try_advisory_lock", mine, "`%s` is served by %%s" % self.name),
+            ("pg_try_advisory_lock", mine, "`%s` is used by %%s" % self.name),
             ("pg_try_advisory_lock_shared", SCHEMA, "the database is being upgraded by %s"),
         ):
             cursor.execute("select %s(%%s, %%s)" % function, (SPACE, lock))
@@ -153,7 +153,7 @@ class Serving:
                     time.sleep(AGAIN)
             try:
                 self.ensure()
-            except Exception:  # the database is away; queries wait for it, and ask here first
+            except Exception:  # the database is unavailable; queries wait for it, and ask here first
                 pass
 
     def _connected(self, *_):

@@ -23,8 +23,8 @@ def wait(role, serving, reason):
         try:
             reason = yield threads.deferToThread(serving.take)
         except Exception as error:
-            reason = "the database is away: %s" % error_text(error)
-    role.take_over("starting: nobody serves `%s` any more" % serving.name)
+            reason = "the database is unavailable: %s" % error_text(error)
+    role.take_over("starting: `%s` is no longer in use" % serving.name)
     yield threads.deferToThread(serving.engine.dispose)  # its connections are as old as the wait was long
     # Whoever served meanwhile may have had a newer Buildbot.
     if not (yield role.master.db.model.is_current()):

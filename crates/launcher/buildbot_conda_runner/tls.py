@@ -73,8 +73,8 @@ class Handshake:
             return "%s is not valid before %s; is the clock right?" % (whose, day(certificate.get_notBefore()))
         if number in UNTRUSTED:
             issuer = (self.own or certificate).get_issuer().CN
-            return "its certificate is signed by `%s`, which is no authority that this worker trusts" % issuer
-        return "%s was refused, error %d of verify(1ssl)" % (whose, number)
+            return "its certificate is signed by `%s`, which is not an authority that this worker trusts" % issuer
+        return "%s was rejected, error %d of verify(1ssl)" % (whose, number)
 
     def _names(self):
         from cryptography import x509
@@ -107,4 +107,4 @@ def lack(error):
     if not is_missing or "OpenSSL.SSL" in sys.modules or not any(word in str(error) for word in ("SSL", "TLS")):
         return None
     hint = "install `pyopenssl` and `service_identity` into `%s`" % sys.prefix
-    return "TLS needs the package `pyopenssl`, which the environment lacks", hint
+    return "TLS needs the package `pyopenssl`, which is missing in the environment", hint

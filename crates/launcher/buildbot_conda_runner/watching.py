@@ -108,6 +108,6 @@ def diagnose_hang():
             code, why = AWAY, "still waiting for the database"
         else:
             stack = found[0] if found else []
-            code, why = AWAY, "still waiting, with nothing of the configuration running"
+            code, why = AWAY, "still waiting, but the configuration is not running"
     text = "\n".join('  File "%s", line %d, in %s' % entry for entry in stack[-12:])
     return code, why, text

@@ -36,7 +36,7 @@ class Connection:
     def attempt(self, target):
         self.target = target
         if self.state == "connected":
-            self.change("lost", "lost the connection to %s, trying again" % target)
+            self.change("lost", "lost the connection to %s, retrying" % target)
         elif self.message == "connecting":
             self.change("connecting", "connecting to %s" % target, pending=True)
         self._wait_for("no answer from %s for %%d s" % target)
@@ -59,7 +59,7 @@ class Connection:
         if self.state != "refused":
             self.change(self.state, "logging in to %s" % self.target, pending=True)
             how = "without" if self.handshake is None else "with"
-            text = "%s does not answer the login for %%d s: is it a port for workers, %s TLS?"
+            text = "no answer to the login from %s for %%d s: is it a port for workers, %s TLS?"
             self._wait_for(text % (self.target, how))
 
     def closed(self, error, upgrade):
@@ -83,7 +83,7 @@ class Connection:
         if type(error).__name__ in ("TimeoutError", "TCPTimedOutError"):
             text = "no answer"
         state = "lost" if self.state in ("connected", "lost") else "connecting"
-        self.change(state, "cannot reach %s, trying again: %s" % (self.target, text))
+        self.change(state, "cannot reach %s, retrying: %s" % (self.target, text))
 
     def logged_in(self, perspective):
         self._wait_for(None)
@@ -95,7 +95,7 @@ class Connection:
 
     def lost(self):
         if self.state == "connected":
-            self.change("lost", "lost the connection to %s, trying again" % self.target)
+            self.change("lost", "lost the connection to %s, retrying" % self.target)
 
     def refused(self, failure):
         self._wait_for(None)
@@ -106,10 +106,10 @@ class Connection:
         elif "ConnectionLost" in kind or "ConnectionLost" in str(failure.type):
             self.change("lost", "%s closed the connection during the login" % self.target)
         else:
-            self.change("refused", "refused by %s: %s" % (self.target, failure.getErrorMessage()), refusal="login")
+            self.change("refused", "rejected by %s: %s" % (self.target, failure.getErrorMessage()), refusal="login")
 
     def _unauthorized(self):
-        text = "refused by %s: unauthorized login; check worker name and password" % self.target
+        text = "rejected by %s: unauthorized login; check worker name and password" % self.target
         self.change("refused", text, refusal="login")
 
     def _wait_for(self, text):
@@ -426,7 +426,7 @@ class Worker(Role):
         lost = [connection for connection in self.connections if connection.state != "connected"]
         if lost:
             return AWAY, "gave up: " + lost[0].message, None
-        return 0, "stopped from inside", None
+        return 0, "stopped by Buildbot itself", None
 
     def on_signal(self, number):
         """HUP or USR1, which upstream's worker dies of with all its builds unless the tac says so."""
@@ -436,6 +436,6 @@ class Worker(Role):
             return
         self.journal.write(
             WARNING,
-            "ignored %s: it would have ended this worker and its running builds\n"
-            "hint: set allow_shutdown = 'signal' in %s to let SIGHUP drain it" % (name, os.path.abspath(TAC)),
+            "ignored %s: it would have stopped this worker and its running builds\n"
+            "hint: set allow_shutdown = 'signal' in %s so that SIGHUP drains it" % (name, os.path.abspath(TAC)),
         )

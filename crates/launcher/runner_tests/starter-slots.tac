@@ -1,5 +1,5 @@
-# Made by `buildbot-conda create`; yours from now on.
-# The settings are those of https://docs.buildbot.net/latest/manual/installation/worker.html
+# Created by `buildbot-conda create`; edit it as you like.
+# Reference: https://docs.buildbot.net/latest/manual/installation/worker.html
 import os
 
 from buildbot_worker.bot import Worker
@@ -13,17 +13,17 @@ basedir = os.path.abspath(os.path.dirname(__file__))
 # directory; do not edit it.
 application = service.Application('buildbot-worker')
 
-# Only with `log = "both"`; the journal has it all.
+# Only with `log = "both"`; the journal contains everything.
 logfile = LogFile.fromFullPath(os.path.join(basedir, "twistd.log"), rotateLength=10000000, maxRotatedFiles=10)
 application.setComponent(ILogObserver, FileLogObserver(logfile).emit)
 
-# systemd hands it over, from the file that [worker.credentials] of
+# systemd passes it from the file that [worker.credentials] in
 # /etc/buildbot-conda/config.toml names.
 with open(os.path.join(os.environ["CREDENTIALS_DIRECTORY"], "password")) as file:
     password = file.read().strip()
 
-# 200 workers in this process, for one build each, with a directory each: as many as the master has, which are the
-# `slots` in its `workers.toml`.
+# 200 workers in this process, with one build and one directory each. The number must match `slots` in
+# `workers.toml` of the master.
 name = "gpu"
 for slot in range(1, 200 + 1):
     directory = os.path.join(basedir, "slots", str(slot))
@@ -36,9 +36,9 @@ for slot in range(1, 200 + 1):
         name if slot == 1 else "%s-%d" % (name, slot),
         password,
         directory,
-        # Seconds between Buildbot's own signs of life. Without them, too, a master that has vanished is noticed within 45 s.
+        # Seconds between keepalive messages. Even without them, a lost master is detected within 45 s.
         60,
-        # Seconds between two attempts, at most.
+        # Maximum number of seconds between two attempts.
         maxdelay=30,
         # `systemctl reload` and `buildbot-conda drain` let running builds finish.
         allow_shutdown="signal",

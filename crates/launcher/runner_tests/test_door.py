@@ -299,12 +299,12 @@ FAILURES = {
     "another key": (
         lambda network: network.write(key=str(network.made / "root.key")),
         78,
-        "tls/certificate.pem` cannot be served with the key `",
+        "tls/certificate.pem` does not match the key `",
         "key values mismatch",
     ),
-    "an encrypted key": (encrypt, 78, "tls/key.pem` has no private key in PEM that can be read without a passphrase"),
-    "no certificate": (tls_file("certificate.pem", "none\n"), 78, "tls/certificate.pem` has no certificate in PEM"),
-    "a broken certificate": (tls_file("certificate.pem", NO_CERTIFICATE), 78, "has no certificate that can be read"),
+    "an encrypted key": (encrypt, 78, "tls/key.pem` contains no private key in PEM format without a passphrase"),
+    "no certificate": (tls_file("certificate.pem", "none\n"), 78, "tls/certificate.pem` contains no certificate in PEM format"),
+    "a broken certificate": (tls_file("certificate.pem", NO_CERTIFICATE), 78, "contains no readable certificate"),
     "no TOML": (lambda network: network.file.write_text("port = \n"), 78, "network.toml`: Invalid value (at line 1"),
     "no text": (lambda network: network.file.write_bytes(b"\xff"), 78, "network.toml`: ", "can't decode"),
     "several errors": (
@@ -422,5 +422,5 @@ def test_door_that_leads_nowhere_is_closed_to_all(network):
         assert is_closed(connection)
     configuration.write_text(configuration.read_text() + "c['protocols'] = {}\n")
     outcome, message = network.reload()
-    assert outcome == "partial" and "network.toml`: there is no port of workers" in message
+    assert outcome == "partial" and "network.toml`: no port for workers" in message
     assert master.stop() == 0

@@ -156,7 +156,7 @@ BROKEN_TACS = {
     "hard exit": ("import os; os._exit(0)", "os._exit(0) was called"),
     "nothing in it": (
         "from twisted.application import service; application = service.Application('x')",
-        "makes no Buildbot",
+        "defines no Buildbot",
     ),
 }
 
@@ -177,7 +177,7 @@ def test_broken_tac_exits_78_with_the_reason(python, make, tmp_path, role, kind)
 def test_tac_of_the_other_role_exits_78(python, make):
     worker = make(python, "worker")
     worker.role = "master"
-    fails(worker.start(), 78, "makes no Buildbot master")
+    fails(worker.start(), 78, "defines no Buildbot master")
 
 
 def test_environment_without_buildbot_exits_78_with_a_hint(python, make, tmp_path):
@@ -240,7 +240,7 @@ def test_port_of_another_account_is_named_with_the_account(monkeypatch):
         assert reasons.error_text(error) == "Couldn't listen"
         own = os.geteuid()
         monkeypatch.setattr(reasons.os, "geteuid", lambda: own + 1)
-        text = "Couldn't listen; the account `%s` has the port" % pwd.getpwuid(own).pw_name
+        text = "Couldn't listen; the port is used by the account `%s`" % pwd.getpwuid(own).pw_name
         assert reasons.error_text(error) == text
     error.port = "/run/workers"
     assert reasons.error_text(error) == "Couldn't listen"
@@ -279,7 +279,7 @@ def test_database_without_revision_is_older(python, make):
     database = master.directory / "state.sqlite"
     database.unlink()
     sqlite3.connect(database).close()
-    fails(master.start(), 65, "older", "no schema revision")
+    fails(master.start(), 65, "older", "schema revision is unknown")
 
 
 @pytest.mark.parametrize("damage", ["no database", "malformed"])

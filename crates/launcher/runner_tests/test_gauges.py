@@ -91,7 +91,7 @@ def test_the_load_of_a_master_is_in_its_status_file(python, make):
 def test_what_cannot_be_counted_is_given_up_with_one_line(python, make):
     # As another Buildbot might do it: an exception at every note.
     master = make.master(python).start(BEATS=1, MOST="many").ready()
-    master.wait_log("the load of the master is not noted any more: ")
+    master.wait_log("the load of the master is no longer recorded: ")
     time.sleep(2.5)
     assert master.log().count("the load of the master") == 1
     assert "load" not in master.status_file()

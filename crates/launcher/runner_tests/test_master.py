@@ -290,7 +290,7 @@ reactor.callFromThread(look)
     (master.directory / "end").touch()
     assert master.wait() == 1
     assert master.status_file()["state"] == "failed"
-    assert "ended from inside" in master.status()
+    assert "stopped unexpectedly" in master.status()
 
 
 def test_usr1_just_before_the_end_of_the_start_is_a_clean_stop(python, make):
@@ -332,7 +332,7 @@ def test_reload_that_never_ends_is_reported_while_the_master_serves(python, make
     (master.directory / "spin").touch()
     master.signal(signal.SIGHUP)
     master.wait_for("RELOADING=1")
-    master.wait_status(r"^the reconfiguration does not come to an end: still in master\.cfg, line \d+", 40)
+    master.wait_status(r"^the reconfiguration does not finish: still in master\.cfg, line \d+", 40)
     assert master.status_file()["reconfiguration"]["outcome"] == "running"
     assert master.rest("masters")["masters"][0]["active"]
     (master.directory / "spin").unlink()

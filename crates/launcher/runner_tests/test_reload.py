@@ -137,11 +137,11 @@ c['www']['change_hook_auth'] = [strcred.makeChecker('memory:me:secret')]
 
 # What a reload cannot put into effect -> words of its refusal.
 REFUSED = {
-    "c['db'] = {'db_url': 'sqlite:///other.sqlite'}": "c['db'] has changed, which only a restart of the master",
+    "c['db'] = {'db_url': 'sqlite:///other.sqlite'}": "c['db'] has changed, which needs a restart of the master",
     "c['mq'] = {'type': 'wamp', 'router_url': 'ws://127.0.0.1:1/ws', 'realm': 'x'}": "c['mq'] has changed",
     "c['protocols'] = {'pb': {'port': 'ssl:1:privateKey=/no/key'}}": "c['protocols']['pb']['port']: the port `ssl:1:",
     "c['www']['port'] = 'ssl:1:privateKey=/no/key'": "c['www']['port']: the port `ssl:1:privateKey=/no/key` cannot",
-    "import os; open(os.environ['CREDENTIALS_DIRECTORY'] + '/new')": "the credential `new` takes a restart: ",
+    "import os; open(os.environ['CREDENTIALS_DIRECTORY'] + '/new')": "the credential `new` needs a restart: ",
 }
 
 

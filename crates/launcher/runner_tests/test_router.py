@@ -58,4 +58,4 @@ def test_realm_that_the_router_does_not_have_is_named(python, make, router):
     queue = "\nc['mq'] = {'type': 'wamp', 'router_url': %r, 'realm': 'another'}\n" % router.url
     master = make.master(python, extra=queue).start()
     assert master.wait() == 69, master.tell()
-    assert "has ended the session in the realm `another`: " in master.status()
+    assert "closed the session in the realm `another`: " in master.status()

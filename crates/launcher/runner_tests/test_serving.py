@@ -30,7 +30,7 @@ def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server
     assert done.returncode == 0, done
     first.start().ready()
     assert second.start().wait() == 69, second.tell()
-    assert second.status().startswith("`farm` is served by `master@a on ")
+    assert second.status().startswith("`farm` is used by `master@a on ")
     # It ends, in whatever way.
     first.signal(signal.SIGKILL)
     first.wait()
@@ -50,7 +50,7 @@ def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server
     begun = time.monotonic()
     assert second.wait() == 69, second.tell()
     assert time.monotonic() - begun < 10
-    assert second.status().startswith("`farm` is served by `master@a on ")
+    assert second.status().startswith("`farm` is used by `master@a on ")
     assert first.rest("masters")["masters"][0]["active"]
     assert first.stop() == 0
 
@@ -66,6 +66,6 @@ def test_newer_buildbot_does_not_upgrade_below_one_that_serves(both_pythons, mak
     master = master_at(make, newer, server, "master@b")
     assert master.start().wait() == 69, master.tell()
     assert "the database is older than Buildbot" in master.status()
-    assert "and `master@a on " in master.status() and "still serves from it" in master.status()
+    assert "and `master@a on " in master.status() and "still uses it" in master.status()
     assert sibling.stop() == 0
     assert master.start().wait() == 65, master.tell()

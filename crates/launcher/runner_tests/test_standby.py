@@ -45,7 +45,7 @@ def stands_by(master, other):
     """Start one that has to wait."""
     master.start(*NAMED).ready()
     host = os.uname().nodename
-    assert master.status() == "standby: `farm` is served by `%s on %s` (this host)" % (other.name, host)
+    assert master.status() == "standby: `farm` is used by `%s on %s` (this host)" % (other.name, host)
     found = master.status_file()
     assert found["state"] == "standby"
     assert found["database"] == {"name": "farm", "place": "`buildbot` (postgresql) on this host"}
@@ -130,7 +130,7 @@ def test_loser_of_a_lock_ends_before_it_writes(python, make, server):
     before = server.ask(WRITTEN)
     first.signal(signal.SIGCONT)
     assert first.wait(60) == 69, first.tell()
-    assert first.status().startswith("`farm` is served by `master@b on ")
+    assert first.status().startswith("`farm` is used by `master@b on ")
     assert server.ask(WRITTEN) == before
     assert server.ask("select name, active from masters") == "farm|1"
     assert second.stop() == 0
@@ -165,7 +165,7 @@ def test_standby_takes_over_from_a_host_that_was_cut_off(both_pythons, make):
         before = server.ask(WRITTEN)
         link.restore()
         assert first.wait(60) == 69, first.tell()
-        assert first.status().startswith("`farm` is served by `master@b on ")
+        assert first.status().startswith("`farm` is used by `master@b on ")
         assert server.ask(WRITTEN) == before
         assert second.stop() == 0 and worker.stop() == 0
     finally:
@@ -178,10 +178,10 @@ def test_standby_waits_for_a_database_and_serves_from_none_that_is_newer(python,
     first = upgraded(master_at(make, python, server, "master@a")).start(*NAMED).ready()
     second = stands_by(master_at(make, python, server, "master@b"), first)
     server.stop()
-    second.wait_status("^standby: the database is away: ")
+    second.wait_status("^standby: the database is unavailable: ")
     server.start()
     # Whoever is faster serves from then on.
-    still = "standby: `farm` is served by `master@a on "
+    still = "standby: `farm` is used by `master@a on "
     wait_until(lambda: second.status().startswith(("running: ", still)), second.tell)
     if second.status().startswith("running: "):
         assert first.wait() == 69, first.tell()
@@ -217,12 +217,12 @@ def test_history_goes_along_with_a_name(python, make, kind, request):
         master.signal(signal.SIGKILL)
         master.wait()
     master.start(*NAMED).ready()
-    assert "the master `%s` is called `farm` in its database from now on" % old in master.log()
+    assert "the master `%s` is now called `farm` in its database" % old in master.log()
     assert [found["name"] for found in master.rest("masters")["masters"]] == ["farm"]
     retried(master, 1, directory)
     begun = time.monotonic()
     assert master.stop() == 0
     assert time.monotonic() - begun < 10  # its parent knows it by its name
     master.start(*NAMED).ready()
-    assert master.log().count("is called `farm` in its database from now on") == 1
+    assert master.log().count("is now called `farm` in its database") == 1
     assert master.stop() == 0 and worker.stop() == 0

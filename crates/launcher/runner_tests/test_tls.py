@@ -7,7 +7,7 @@ from instances import free_port
 
 # What is wrong -> (certificate, what the status line says of it).
 FAULTS = {
-    "authority": ({}, "its certificate is signed by `Test authority`, which is no authority that this worker trusts"),
+    "authority": ({}, "its certificate is signed by `Test authority`, which is not an authority that this worker trusts"),
     "name": ({"names": "DNS:ci.example.org,IP:192.0.2.7"}, "its certificate is for `ci.example.org`, `192.0.2.7`, not for"),
     "expired": ({"days": -1}, "its certificate expired on 20"),
 }
@@ -60,7 +60,7 @@ def test_port_without_tls_is_told_from_one_with_it(python, make, tmp_path):
     plain = make(python, "worker", name="worker@plain")
     tac = plain.directory / "buildbot.tac"
     tac.write_text(tac.read_text().replace("port = 9989", "port = %d" % port))
-    plain.start().wait_status("does not answer the login for [0-9]+ s: is it a port for workers, without TLS", 15)
+    plain.start().wait_status("no answer to the login from [^ ]+ for [0-9]+ s: is it a port for workers, without TLS", 15)
 
 
 # A Python that has the package, which the environment shall seem to lack.

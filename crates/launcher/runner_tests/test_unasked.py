@@ -23,7 +23,7 @@ def test_end_from_inside_is_a_failure(python, make):
     master = make.master(python, extra=STOP).start().ready()
     (master.directory / "stop").touch()
     assert master.wait() == 1, master.tell()
-    assert "nobody had asked for it" in master.status()
+    assert "stopped unexpectedly" in master.status()
 
 
 def test_start_that_lets_no_thread_run_is_ended_by_alarm(python, make):

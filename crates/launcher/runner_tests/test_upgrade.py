@@ -366,7 +366,7 @@ def test_failed_upgrade_restores_the_database_and_says_why(host):
         connection.execute("create table codebases (id integer)")
     connection.close()
     assert host.start().wait() == 65
-    assert "the database is as it was before" in host.status()
+    assert "the database was restored" in host.status()
     assert "codebases already exists" in host.status()
     assert revision(host.database) == "064" and rows(host.database) == host.before
     assert not host.mark.exists()

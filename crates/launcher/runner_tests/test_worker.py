@@ -245,7 +245,7 @@ def test_refused_worker_says_so_and_recovers(python, make):
 def test_worker_without_master_is_ready_and_says_why_it_waits(python, make):
     port = free_port()
     worker = make.worker(python, port).start().ready()
-    worker.wait_status(r"^cannot reach 127\.0\.0\.1:%d, trying again: .*[Cc]onnection.*refused" % port, 15)
+    worker.wait_status(r"^cannot reach 127\.0\.0\.1:%d, retrying: .*[Cc]onnection.*refused" % port, 15)
     status = worker.status_file()
     assert (status["state"], status["worker"]["connection"]) == ("running", "connecting")
     assert (status["worker"]["pending"], status["worker"]["reached"]) == (False, False)
@@ -257,7 +257,7 @@ def test_attempt_is_pending_until_it_fails_or_is_long_without_an_answer(python, 
         worker = make.worker(python, silent.getsockname()[1]).start().ready()
         worker.wait_status("^logging in to ", 15)
         assert worker.status_file()["worker"]["pending"] is True
-        worker.wait_status("does not answer the login for [0-9]+ s", 15)
+        worker.wait_status("no answer to the login from [^ ]+ for [0-9]+ s", 15)
         waiting = worker.status_file()["worker"]
         assert (waiting["pending"], waiting["reached"]) == (False, True)
         assert worker.stop() == 0
@@ -265,13 +265,13 @@ def test_attempt_is_pending_until_it_fails_or_is_long_without_an_answer(python, 
 
 def test_unknown_host_is_named(python, make):
     worker = make.worker(python, 9989, host="absent.invalid").start().ready()
-    worker.wait_status(r"^cannot reach absent\.invalid:9989, trying again: .*absent\.invalid", 15)
+    worker.wait_status(r"^cannot reach absent\.invalid:9989, retrying: .*absent\.invalid", 15)
 
 
 def test_port_that_is_no_worker_port_is_noticed(python, make):
     master = make.master(python).start().ready()
     worker = make.worker(python, master.www).start().ready()
-    worker.wait_status("(does not answer the login|closed the connection during the login|lost the connection)", 15)
+    worker.wait_status("(no answer to the login|closed the connection during the login|lost the connection)", 15)
 
 
 TAC_BY_SOCKET = """
@@ -291,7 +291,7 @@ def test_worker_comes_by_a_socket_and_again_after_the_master_was_killed(python, 
     worker = make.worker(python, master)
     (worker.directory / "buildbot.tac").write_text(TAC_BY_SOCKET % path)
     worker.start().ready()
-    worker.wait_status("^cannot reach %s, trying again: " % path, patience=15)
+    worker.wait_status("^cannot reach %s, retrying: " % path, patience=15)
     master.start().ready()
     worker.wait_status("^connected to %s as w1$" % path, patience=30)
     # Killed, it leaves its socket behind.

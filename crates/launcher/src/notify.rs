@@ -23,7 +23,10 @@ pub(crate) fn status(line: &str) {
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
         && let Err(error) = notify::status(&socket, "", line)
     {
-        warn(&format!("tell systemd by `{}`: {error}", socket.display()));
+        warn(&format!(
+            "notify systemd at `{}`: {error}",
+            socket.display()
+        ));
     }
 }
 

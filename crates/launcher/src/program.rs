@@ -127,8 +127,8 @@ fn changed_since(instance: &Instance, inherited: &Environment) -> Result<Option<
     }
     let now = DropIn::of(instance).map(|drop_in| drop_in.fingerprint());
     Ok(now.is_ok_and(|now| *in_force != *now).then(|| {
-        "the configuration was changed after systemd read it: time-outs, credentials and sandbox \
-         are still the old ones; `systemctl daemon-reload` and a restart bring the new ones"
+        "the configuration was changed after systemd read it: timeouts, credentials and \
+         sandbox are still the old ones; `systemctl daemon-reload` and a restart apply the new ones"
             .to_owned()
     }))
 }
@@ -193,7 +193,7 @@ fn check_directory(instance: &Instance, root: Option<&Path>) -> Result<(), Refus
     match tac.metadata() {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound && has_served(instance, root) => {
-            Err(Refusal::gone(path, "has no `buildbot.tac`", instance))
+            Err(Refusal::gone(path, "contains no `buildbot.tac`", instance))
         }
         Err(error) if error.kind() == ErrorKind::NotFound => Err(Refusal::NoTac {
             create: create_command(instance),
@@ -254,7 +254,7 @@ fn how_to_install(package: &str, prefix: &Path, instance: &Instance) -> String {
         let (conda, prefix) = (conda.display(), prefix.display());
         format!(": `{conda} install --prefix {prefix} --channel conda-forge {package}`")
     } else {
-        " with the program that made it, such as micromamba or pixi".to_owned()
+        " with the program that created it, such as micromamba or pixi".to_owned()
     }
 }
 

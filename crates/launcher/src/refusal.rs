@@ -31,12 +31,12 @@ pub(crate) enum Refusal {
     #[error(transparent)]
     Settings(#[from] settings::Refusal),
     #[error(
-        "systemd started `{unit}` without its settings: it has not read the configuration since the instance was \
-         added or became good\nhint: `systemctl daemon-reload`, then `systemctl start {unit}`"
+        "systemd started `{unit}` without its settings: it was not reloaded since the instance \
+         was added or corrected\nhint: `systemctl daemon-reload`, then `systemctl start {unit}`"
     )]
     NoDropIn { unit: String },
     #[error(
-        "systemd started `{unit}` as `{}`, but the configuration says `{configured}`\n\
+        "systemd started `{unit}` as `{}`, but `{configured}` is configured\n\
          hint: `systemctl daemon-reload`, then `systemctl restart {unit}`",
         account.display()
     )]
@@ -46,8 +46,8 @@ pub(crate) enum Refusal {
         configured: String,
     },
     #[error(
-        "no file `{}` for the credential `{name}`\n\
-         hint: write it as root, mode 0600, or take `{name}` out of `credentials`",
+        "file `{}` of the credential `{name}` not found\n\
+         hint: create it as root, mode 0600, or remove `{name}` from `credentials`",
         path.display()
     )]
     NoCredential { name: String, path: PathBuf },
@@ -64,26 +64,26 @@ pub(crate) enum Refusal {
          hint: `buildbot-conda set {instance} hardening standard`, or upgrade the system"
     )]
     Strict { version: u32, instance: String },
-    #[error("keep the environment for a later start: {source}")]
+    #[error("save the environment for a later start: {source}")]
     Handover { source: io::Error },
     #[error(
-        "`{user}` cannot read `{}`: {closed}\nhint: give it access there, set `user` to an account that has it, or use \
-         another place", path.display()
+        "`{user}` cannot read `{}`: {closed}\nhint: grant access there, set `user` to an account that has access, \
+         or use another directory", path.display()
     )]
     Closed {
         user: String,
         path: PathBuf,
         closed: Closed,
     },
-    #[error("look at `{}`: {source}\nhint: the account that runs the instance needs access to it", path.display())]
+    #[error("cannot access `{}`: {source}\nhint: the account that runs the instance needs access to it", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error(
-        "no executable `{}`\nhint: install Python into the environment{how}",
+        "executable `{}` not found\nhint: install Python into the environment{how}",
         prefix.join("bin/python").display()
     )]
     NoPython { prefix: PathBuf, how: String },
     #[error(
-        "no `{package}` in the environment `{}`\nhint: install it{how}",
+        "`{package}` not found in the environment `{}`\nhint: install it{how}",
         prefix.display()
     )]
     NoBuildbot {
@@ -92,14 +92,14 @@ pub(crate) enum Refusal {
         how: String,
     },
     #[error(
-        "no directory `{}`\nhint: set `directory` in the configuration to where `buildbot.tac` is",
+        "directory `{}` not found\nhint: set `directory` in the configuration to the directory of `buildbot.tac`",
         path.display()
     )]
     NoDirectory { path: PathBuf },
     #[error(
         "`{}` {what}, and `{instance}` has run from it before\n\
-         hint: mount or restore it, or set `directory` to where it is now; `buildbot-conda remove {instance}` where it is \
-         not wanted any more",
+         hint: mount or restore it, or set `directory` to its new location; `buildbot-conda remove {instance}` \
+         if it is no longer needed",
         path.display()
     )]
     Gone {
@@ -107,10 +107,10 @@ pub(crate) enum Refusal {
         what: &'static str,
         instance: String,
     },
-    #[error("no `buildbot.tac` in `{}`\nhint: make one as the account that runs it: `{create}`", path.display())]
+    #[error("`buildbot.tac` not found in `{}`\nhint: create it as the account that runs the instance: `{create}`", path.display())]
     NoTac { path: PathBuf, create: String },
     #[error(
-        "the activation script `{script}` left its shell with status {status}{last_words}\nhint: {}",
+        "the activation script `{script}` ended its shell with status {status}{last_words}\nhint: {}",
         conda::HINT
     )]
     Left {
@@ -119,8 +119,8 @@ pub(crate) enum Refusal {
         last_words: String,
     },
     #[error(
-        "the activation script `{script}` did not end within {seconds} s, which is `start-timeout`: it was in \
-         `{command}`{last_words}\nhint: it runs at every start, and must not wait for anything"
+        "the activation script `{script}` did not finish within {seconds} s (`start-timeout`): it was \
+         running `{command}`{last_words}\nhint: the script runs at every start and must not wait for anything"
     )]
     Late {
         script: String,
@@ -129,7 +129,7 @@ pub(crate) enum Refusal {
         last_words: String,
     },
     #[error(
-        "the activation script `{script}` has not come back to its shell in {starts} starts{last_words}\nhint: {}; \
+        "the activation script `{script}` did not return in {starts} starts{last_words}\nhint: {}; \
          the next start runs it again",
         conda::HINT
     )]

@@ -129,8 +129,8 @@ fn a_credential_in_a_place_of_others_is_refused() {
     let line = configuration.lines().count();
     host.refuses(&format!(
         "error: {{root}}/etc/buildbot-conda/config.toml:{line}:24: master.credentials.door: `/home/bb/key` goes \
-         through `{{root}}/home/bb`, which can be written by others than root (mode 0777)\n\
-         hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n"
+         through `{{root}}/home/bb`, which is writable by accounts other than root (mode 0777)\n\
+         hint: store it in `/etc/buildbot-conda/credentials`, owned by root and writable only by root\n"
     ));
 }
 
@@ -189,7 +189,7 @@ fn condarc_says_how_the_environment_is_activated() {
     );
     // As conda, in whose upper case the second one would be its own.
     host.refuses(
-        "error: activate `{root}/conda/envs/buildbot`: it sets `conda_prefix`, which says which environment is active\n\
+        "error: activate `{root}/conda/envs/buildbot`: it sets `conda_prefix`, which is reserved for the active environment\n\
          hint: conda cannot activate it either; run `conda env config vars unset -p {root}/conda/envs/buildbot \
          conda_prefix`\n"
     );
@@ -332,15 +332,15 @@ fn a_script_that_leaves_its_shell_is_refused_with_its_name_its_status_and_its_la
     for (script, expect) in [
         (
             "[ -n \"$FOO\" ] || exit 0\n",
-            "left its shell with status 0; hint: ",
+            "ended its shell with status 0; hint: ",
         ),
         (
             "echo no licence\nexit 1\n",
-            "left its shell with status 1: no licence; hint: ",
+            "ended its shell with status 1: no licence; hint: ",
         ),
         (
             "set -e\nls /nowhere >&2\n",
-            "left its shell with status 2: ls: cannot access",
+            "ended its shell with status 2: ls: cannot access",
         ),
         ("set -u\necho $FOO\n", "status 127: {root}"),
         ("set -u\necho $FOO\n", "FOO: unbound variable; hint: "),
@@ -371,7 +371,7 @@ fn a_script_that_hangs_is_ended_at_the_time_out_of_the_start() {
         ("echo waiting\nsleep 4\n", "sleep 4"),
         ("echo waiting\nwhile true; do :; done\n", ""),
     ] {
-        scripted.is_refused(script, "did not end within 1 s");
+        scripted.is_refused(script, "did not finish within 1 s");
         scripted.is_refused(script, &format!("`{command}"));
         scripted.is_refused(script, ": waiting; hint: ");
     }
@@ -419,7 +419,7 @@ fn without_a_place_for_notes_the_start_goes_on_and_an_end_is_reported() {
     let (status, output) = scripted.launch();
     assert_eq!(output.status.code(), Some(78));
     assert!(
-        status.contains("foo.sh` left its shell with status 3"),
+        status.contains("foo.sh` ended its shell with status 3"),
         "{status}"
     );
 }
@@ -454,7 +454,7 @@ fn a_missing_environment_is_refused() {
     let host = Host::new();
     fs::remove_dir_all(host.path("conda/envs/buildbot")).unwrap();
     host.refuses(
-        "error: find no environment `{root}/conda/envs/buildbot`\n\
+        "error: environment `{root}/conda/envs/buildbot` not found\n\
          hint: create it with `conda create -p {root}/conda/envs/buildbot`, or correct the path\n",
     );
 }
@@ -490,8 +490,8 @@ fn an_environment_without_python_is_refused() {
     let host = Host::new();
     fs::remove_file(host.path("conda/envs/buildbot/bin/python")).unwrap();
     host.refuses(
-        "error: no executable `{root}/conda/envs/buildbot/bin/python`\n\
-         hint: install Python into the environment with the program that made it, such as micromamba or pixi\n",
+        "error: executable `{root}/conda/envs/buildbot/bin/python` not found\n\
+         hint: install Python into the environment with the program that created it, such as micromamba or pixi\n",
     );
 }
 
@@ -501,7 +501,7 @@ fn an_environment_without_buildbot_is_refused() {
     host.executable("conda/bin/conda", "");
     fs::remove_file(host.path("conda/envs/buildbot/bin/buildbot")).unwrap();
     host.refuses(
-        "error: no `buildbot` in the environment `{root}/conda/envs/buildbot`\n\
+        "error: `buildbot` not found in the environment `{root}/conda/envs/buildbot`\n\
          hint: install it: `{root}/conda/bin/conda install --prefix {root}/conda/envs/buildbot --channel conda-forge buildbot`\n",
     );
     host.write(
@@ -532,14 +532,14 @@ fn a_directory_without_tac_is_refused() {
     let host = Host::new();
     fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
     host.refuses(
-        "error: no `buildbot.tac` in `{root}/srv/master`\n\
-         hint: make one as the account that runs it: \
-         `{root}/conda/envs/buildbot/bin/buildbot create-master {root}/srv/master`\n",
+        "error: `buildbot.tac` not found in `{root}/srv/master`\n\
+         hint: create it as the account that runs the \
+         instance: `{root}/conda/envs/buildbot/bin/buildbot create-master {root}/srv/master`\n",
     );
     fs::remove_dir(host.path("srv/master")).unwrap();
     host.refuses(
         "error: no directory `{root}/srv/master`\n\
-         hint: set `directory` in the configuration to where `buildbot.tac` is\n",
+         hint: set `directory` in the configuration to the directory of `buildbot.tac`\n",
     );
 }
 
@@ -547,8 +547,8 @@ fn a_directory_without_tac_is_refused() {
 fn a_directory_that_has_served_is_missed() {
     let host = Host::new();
     host.write("var/lib/buildbot-conda/instances/master/served", "");
-    let hint = "hint: mount or restore it, or set `directory` to where it is now; `buildbot-conda remove master` where it \
-                is not wanted any more\n";
+    let hint = "hint: mount or restore it, or set `directory` to its new location; `buildbot-conda remove \
+                master` if it is no longer needed\n";
     fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
     host.refuses(&format!(
         "error: `{{root}}/srv/master` has no `buildbot.tac`, and `master` has run from it before\n{hint}"
@@ -590,7 +590,7 @@ fn a_configuration_that_cannot_be_read_is_refused() {
     let path = host.path("etc/buildbot-conda/config.toml");
     fs::remove_file(&path).unwrap();
     host.refuses(
-        "error: no configuration `{root}/etc/buildbot-conda/config.toml`\n\
+        "error: configuration `{root}/etc/buildbot-conda/config.toml` not found\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     fs::write(&path, b"[defaults]\nuser = '\xff'\n").unwrap();
@@ -669,7 +669,7 @@ fn a_unit_of_another_account_is_refused() {
     assert_eq!(output.status.code(), Some(78));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(
-        said.contains("as `someone`, but the configuration says `bb`"),
+        said.contains("as `someone`, but `bb` is configured"),
         "{said}"
     );
 }
@@ -775,7 +775,7 @@ fn wrong_words_are_a_usage_error() {
     let host = Host::new();
     let output = host.launcher().args(["master", "../x"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("`../x` is no instance name"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`../x` is not an instance name"));
 }
 
 #[test]
@@ -798,8 +798,8 @@ fn a_credential_without_its_file_is_refused_with_the_file() {
     let output = launch();
     assert_eq!(
         String::from_utf8_lossy(&output.stderr),
-        "error: no file `/etc/buildbot-conda/credentials/forge` for the credential `token`\n\
-         hint: write it as root, mode 0600, or take `token` out of `credentials`\n"
+        "error: file `/etc/buildbot-conda/credentials/forge` of the credential `token` not found\n\
+         hint: create it as root, mode 0600, or remove `token` from `credentials`\n"
     );
     assert_eq!(output.status.code(), Some(78));
     host.write("run/credentials/token", "a real one");

@@ -183,8 +183,8 @@ mod tests {
     fn a_version_has_one_content_as_long_as_anybody_knows_it() {
         let known = package("xy", "1", "a");
         let rebuilt = package("xy", "1", "b");
-        let refusal = "refuse `x.deb`: `xy 1 amd64` is in the repository with another content\n\
-                       hint: give the new build a version of its own; clients would take the two for the same";
+        let refusal = "reject `x.deb`: `xy 1 amd64` is in the repository with different content\n\
+                       hint: use a new version for the new build; clients would confuse the two";
         let refused = |change: Result<Change, String>| assert_eq!(change.unwrap_err(), refusal);
         let one = std::slice::from_ref;
         refused(add(one(&known), one(&rebuilt), 0, &[]));
@@ -203,7 +203,11 @@ mod tests {
             0,
             &[],
         );
-        assert!(error.unwrap_err().contains("would be that of `xy 1 amd64`"));
+        assert!(
+            error
+                .unwrap_err()
+                .contains("would overwrite that of `xy 1 amd64`")
+        );
     }
 
     #[test]

@@ -143,7 +143,7 @@ fn create(arguments: &Create) -> Result<Outcome, Error> {
     let directory = arguments.directory.display();
     Ok(Outcome {
         talk: vec![format!(
-            "made a repository; its settings are in `{directory}/repository.toml`"
+            "created a repository; its settings are in `{directory}/repository.toml`"
         )],
         ..Outcome::default()
     })
@@ -203,7 +203,7 @@ fn verify(arguments: &Verify) -> Result<Outcome, Error> {
         let left = release.valid_until - now;
         if left < (release.valid_until - release.date) / 4 {
             talk.push(format!(
-                "warning: clients refuse it from {until} on\nhint: `repo refresh` renews it"
+                "warning: clients will reject it from {until}\nhint: renew it with `repo refresh`"
             ));
         }
     }

@@ -16,16 +16,16 @@ pub(crate) struct Paragraph {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ControlError {
     /// Bytes that are no text.
-    #[error("line {0} is not UTF-8, or has control characters")]
+    #[error("line {0} is not UTF-8, or contains control characters")]
     Unprintable(usize),
     /// A line that ends a paragraph.
-    #[error("line {0} is blank, which would begin another package")]
+    #[error("line {0} is empty, which would start another package")]
     Blank(usize),
     /// Neither `Name: value` nor the continuation of one.
-    #[error("line {0} is no field")]
+    #[error("line {0} is not a field")]
     NoField(usize),
     /// Two values for one name.
-    #[error("the field `{0}` is there twice")]
+    #[error("the field `{0}` occurs twice")]
     Twice(String),
     /// A field that has to be there.
     #[error("the field `{0}` is missing or empty")]

@@ -36,7 +36,7 @@ pub(crate) fn take_in(given: &Path, directory: &Path) -> Result<Incoming, Error>
         reason: reason.into(),
     };
     if !metadata.is_file() {
-        return Err(refused("it is no regular file"));
+        return Err(refused("it is not a regular file"));
     }
     let mut source = File::open(given).map_err(at("read", given))?;
     let mut copy = tempfile::Builder::new()

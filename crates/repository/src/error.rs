@@ -25,10 +25,10 @@ pub enum Error {
         cause: io::Error,
     },
     /// There is no repository.
-    #[error("no repository in `{}`\nhint: `repo create` makes one", .0.display())]
+    #[error("repository `{}` not found\nhint: create one with `repo create`", .0.display())]
     NoRepository(PathBuf),
     /// There is one already.
-    #[error("`{}` is there already\nhint: `repo add` extends the repository; its settings can be edited", .0.display())]
+    #[error("`{}` already exists\nhint: extend the repository with `repo add`, or edit its settings", .0.display())]
     Exists(PathBuf),
     /// The settings of the repository.
     #[error("{}:{cause}", path.display())]
@@ -42,7 +42,7 @@ pub enum Error {
     #[error("`{}` is in use by another process\nhint: try again when it has finished", .0.display())]
     Busy(PathBuf),
     /// A file given is no package that can be taken in.
-    #[error("refuse `{}`: {reason}", path.display())]
+    #[error("reject `{}`: {reason}", path.display())]
     NoPackage {
         /// The file as it was named.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum Error {
         reason: ForeignText,
     },
     /// The control file of a package given.
-    #[error("refuse `{}`: {cause}", path.display())]
+    #[error("reject `{}`: {cause}", path.display())]
     BadPackage {
         /// The file as it was named.
         path: PathBuf,
@@ -59,8 +59,8 @@ pub enum Error {
     },
     /// Clients know this version with another content.
     #[error(
-        "refuse `{}`: `{identity}` is in the repository with another content\n\
-         hint: give the new build a version of its own; clients would take the two for the same",
+        "reject `{}`: `{identity}` is in the repository with different content\n\
+         hint: use a new version for the new build; clients would confuse the two",
         path.display()
     )]
     OtherContent {
@@ -71,8 +71,8 @@ pub enum Error {
     },
     /// Two packages would have the same file name.
     #[error(
-        "refuse `{}`: its file in the pool would be that of `{other}`\n\
-         hint: versions have to differ in more than the epoch",
+        "reject `{}`: its file in the pool would overwrite that of `{other}`\n\
+         hint: versions must differ in more than the epoch",
         path.display()
     )]
     SameFile {
@@ -82,7 +82,7 @@ pub enum Error {
         other: Box<Identity>,
     },
     /// Something in the repository is not what was signed.
-    #[error("`{}` is not as it was signed: {reason}\nhint: put it back as it was, or make a new repository", path.display())]
+    #[error("`{}` was changed after it was signed: {reason}\nhint: restore it, or create a new repository", path.display())]
     Tampered {
         /// The file.
         path: PathBuf,
@@ -98,18 +98,18 @@ pub enum Error {
         cause: ReleaseError,
     },
     /// The place of the suite holds something else than our link.
-    #[error("`{}` is no link of this program's\nhint: make a new repository in a directory of its own", .0.display())]
+    #[error("`{}` is not a link of this program\nhint: create a new repository in a separate directory", .0.display())]
     NotOurs(PathBuf),
     /// The present state was signed by other keys than those in the settings.
     #[error(
-        "`{}` is signed by none of the keys in the settings\n\
-         hint: change keys in two steps, old and new together first",
+        "`{}` is not signed by a key in the settings\n\
+         hint: change keys in two steps, first with the old and the new key",
         .0.display()
     )]
     OtherKeys(PathBuf),
     /// Time went backwards.
     #[error(
-        "the date {date} is before that of the present state, {present}, and apt would ignore it\n\
+        "the date {date} is before that of the current state, {present}, so apt would ignore it\n\
          hint: set the clock, or `SOURCE_DATE_EPOCH`"
     )]
     Backwards {
@@ -119,10 +119,10 @@ pub enum Error {
         present: String,
     },
     /// Nothing to sign.
-    #[error("no package in `{}` yet\nhint: `repo add` adds one", .0.display())]
+    #[error("`{}` contains no packages yet\nhint: add one with `repo add`", .0.display())]
     Empty(PathBuf),
     /// Clients refuse it.
-    #[error("clients refuse it since {0}\nhint: `repo refresh` renews it")]
+    #[error("clients reject it since {0}\nhint: renew it with `repo refresh`")]
     Expired(String),
     /// `SOURCE_DATE_EPOCH` or the clock.
     #[error("`SOURCE_DATE_EPOCH` is `{0}`, not a number of seconds since 1970")]
@@ -147,7 +147,7 @@ pub enum Error {
     },
     /// A key that cannot be used.
     #[error(
-        "the key {key} {reason}\nhint: `gpg --quick-generate-key 'NAME' ed25519 sign 5y` makes one that can be used"
+        "the key {key} {reason}\nhint: `gpg --quick-generate-key 'NAME' ed25519 sign 5y` creates a suitable key"
     )]
     Key {
         /// The key.

@@ -87,7 +87,7 @@ pub(crate) fn check_key(key: &Fingerprint) -> Result<(), Error> {
         return refused("is a subkey; name its primary key");
     }
     if field(4) != EDDSA || field(17) != "ed25519" {
-        return refused("is no Ed25519 key");
+        return refused("is not an Ed25519 key");
     }
     match field(2) {
         "e" => return refused("has expired"),

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// What is no name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{text}` is no {kind}")]
+#[error("`{text}` is not a valid {kind}")]
 pub struct NameError {
     kind: &'static str,
     text: String,

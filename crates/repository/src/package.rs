@@ -47,10 +47,10 @@ pub enum PackageError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// A field that is the repository's to write.
-    #[error("its control file has the field `{0}`, which is the repository's to write")]
+    #[error("its control file contains the field `{0}`, which only the repository may write")]
     IndexField(&'static str),
     /// A field of the index with a value that we never wrote.
-    #[error("the field `{0}` of `{1}` is not as this program writes it")]
+    #[error("unexpected content of the field `{0}` of `{1}`")]
     Foreign(&'static str, Box<Identity>),
 }
 
@@ -170,7 +170,7 @@ mod tests {
         let error = Package::from_index(moved.as_bytes()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the field `Filename` of `libx 1:2.0~1-1 all` is not as this program writes it"
+            "unexpected content of the field `Filename` of `libx 1:2.0~1-1 all`"
         );
     }
 
@@ -180,19 +180,19 @@ mod tests {
         let base = "Package: xy\nVersion: 1\nArchitecture: all\n";
         assert_eq!(
             refused(&base.replace("xy", "../../etc")),
-            "`../../etc` is no name of a package"
+            "`../../etc` is not a valid name of a package"
         );
         assert_eq!(
             refused(&base.replace(": 1", ": 1/../../../x")),
-            "`1/../../../x` is no version of a package"
+            "`1/../../../x` is not a valid version of a package"
         );
         assert_eq!(
             refused(&base.replace("all", "..")),
-            "`..` is no architecture"
+            "`..` is not a valid architecture"
         );
         assert_eq!(
             refused(&format!("{base}filename: pool/other.deb\n")),
-            "its control file has the field `Filename`, which is the repository's to write"
+            "its control file contains the field `Filename`, which only the repository may write"
         );
         assert_eq!(
             refused("Package: xy\nArchitecture: all\n"),
@@ -200,7 +200,7 @@ mod tests {
         );
         assert_eq!(
             refused(&format!("{base}\nPackage: bash\nVersion: 99\n")),
-            "line 4 is blank, which would begin another package"
+            "line 4 is empty, which would start another package"
         );
     }
 }

@@ -22,7 +22,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (verb, list) in [
             ("add", &self.change.added),
-            ("has already", &self.change.known),
+            ("already contains", &self.change.known),
             ("drop", &self.change.dropped),
         ] {
             for identity in list {

@@ -77,7 +77,7 @@ pub(crate) fn verify_signatures(
     let text = read(&release)?;
     let (signed, signers) = gpg::text_of(&in_release).map_err(bad(&in_release))?;
     if signed != text {
-        return Err(tampered(&in_release, "its text is not that of `Release`"));
+        return Err(tampered(&in_release, "its text differs from `Release`"));
     }
     let detached = gpg::signers_of(&signature, &release).map_err(bad(&signature))?;
     let known = settings.keys.iter();

@@ -45,7 +45,7 @@ pub enum ReleaseError {
     #[error(transparent)]
     Package(#[from] PackageError),
     /// A value that this program does not write.
-    #[error("the field `{0}` is not as this program writes it")]
+    #[error("unexpected content of the field `{0}`")]
     Foreign(&'static str),
     /// A package in the index of two architectures differs.
     #[error("`{0}` differs between architectures")]

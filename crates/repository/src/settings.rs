@@ -209,12 +209,12 @@ impl fmt::Display for Settings {
         let keys: Vec<String> = self.keys.iter().map(|key| format!("\"{key}\"")).collect();
         writeln!(
             formatter,
-            "# Settings of this apt repository. A change counts from the next `repo add` or `repo refresh`.\n\
-             name = \"{}\"  # what clients see as its origin\n\
+            "# Settings of this apt repository. A change takes effect at the next `repo add` or `repo refresh`.\n\
+             name = \"{}\"  # origin that is shown to clients\n\
              url = \"{}\"  # where clients find this directory\n\
              suite = \"{}\"\n\
              keys = [{}]  # each of them signs\n\
-             valid-for = \"{}\"  # refresh it before that, or clients refuse it",
+             valid-for = \"{}\"  # refresh it before, or clients reject it",
             self.name,
             self.url,
             self.suite,

@@ -459,12 +459,12 @@ const ROWS: &[Row] = &[
     row(
         "adopted-with-builds",
         "a master that `buildbot start` made a daemon of is adopted with a build running, and given back",
-        "the build is retried to success, and afterwards everything is as it was before",
+        "the build is retried to success, and afterwards all changes were rolled back",
     ),
     row(
         "adoption-fails",
         "units are adopted, and ours do not start",
-        "the old units run, and everything is as it was before",
+        "the old units run, and all changes were rolled back",
     ),
     by_test(
         "unit-in-the-packages-place",

@@ -89,7 +89,7 @@ impl Machine {
     pub fn boot(layers: Layers) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             bail!(
-                "boot a machine: only root can\nhint: `cargo xtask test` and `cargo xtask demo` call sudo for it"
+                "only root can boot a machine\nhint: `cargo xtask test` and `cargo xtask demo` call sudo for it"
             );
         }
         let tree = Tree::create(layers)?;

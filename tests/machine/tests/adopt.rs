@@ -175,8 +175,8 @@ fn ensure_the_old_units_run_on(release: Release) -> Outcome {
     ensure!(talk.status == 1, "{talk}");
     ensure!(
         talk.stderr
-            .contains("error: `buildbot-master.service` does not start")
-            && talk.stderr.contains("everything is as it was before"),
+            .contains("error: `buildbot-master.service` failed to start")
+            && talk.stderr.contains("all changes were rolled back"),
         "{talk}"
     );
     ensure!(settings(&machine)? == before, "{talk}");

@@ -98,7 +98,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     // Nobody is there to be asked.
     let refusal = call(&machine, &["remove", "worker@night"])?;
     ensure!(
-        refusal.status == 1 && refusal.stderr.contains("hint: `--yes`"),
+        refusal.status == 1 && refusal.stderr.contains("hint: use `--yes`"),
         "{refusal}"
     );
     let kept = call(&machine, &["remove", "worker@night", "--yes"])?.succeeded()?;
@@ -182,8 +182,8 @@ fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome 
     let talk = call(machine, &convert)?;
     ensure!(
         talk.status == 1
-            && talk.stderr.contains("does not take its configuration")
-            && talk.stderr.contains("everything is as it was before"),
+            && talk.stderr.contains("rejects its configuration")
+            && talk.stderr.contains("all changes were rolled back"),
         "{talk}"
     );
     ensure_same_but_databases(machine, &before, &talk)?;
@@ -277,7 +277,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     ensure!(
         talk.status == 1
             && talk.stderr.contains("`buildbot create-master` failed: ")
-            && talk.stderr.contains("everything is as it was before"),
+            && talk.stderr.contains("all changes were rolled back"),
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
@@ -298,7 +298,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         talk.status == 1
             && talk
                 .stderr
-                .contains("error: `buildbot-master.service` does not start")
+                .contains("error: `buildbot-master.service` failed to start")
             && talk.stderr.contains("8010"),
         "{talk}"
     );
@@ -322,7 +322,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     let given = "--password-file=/root/password";
     let talk = call(&machine, &["create", "worker", elsewhere, given])?;
     ensure!(
-        talk.status == 1 && talk.stderr.contains("error: the master refuses `worker`"),
+        talk.status == 1 && talk.stderr.contains("error: the master rejects `worker`"),
         "{talk}"
     );
     ensure_same_but_databases(&machine, &before, &talk)?;
@@ -339,8 +339,8 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     let steps = [
         format!("as `bb`, write `{MASTER}/passwords/gpu`, mode 0600"),
         format!("as `bb`, add \"gpu\" to `{table}`"),
-        "reload `buildbot-master.service`, which checks its configuration first".to_owned(),
-        "error: the master refuses `worker@gpu`".to_owned(),
+        "check the configuration of `buildbot-master.service`, and reload it".to_owned(),
+        "error: the master rejects `worker@gpu`".to_owned(),
     ];
     ensure!(
         talk.status == 1 && steps.iter().all(|step| talk.stderr.contains(step)),
@@ -362,9 +362,9 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         talk.status == 1
             && talk
                 .stderr
-                .contains("error: `buildbot-master.service` does not take its configuration: ")
+                .contains("error: `buildbot-master.service` rejects its configuration: ")
             && talk.stderr.contains("a mistake")
-            && talk.stderr.contains("; everything is as it was before\n"),
+            && talk.stderr.contains("; all changes were rolled back\n"),
         "{talk}"
     );
     ensure!(machine.read_file(&file)? == mistaken, "{talk}");
@@ -381,7 +381,7 @@ fn refuse_a_wrong_password_that_is_typed(machine: &Machine, before: &str) -> Out
     let talk = type_password(machine, "wrong one")?;
     ensure!(
         talk.status == 1
-            && talk.stdout.contains("the master refuses `worker@typed`")
+            && talk.stdout.contains("the master rejects `worker@typed`")
             && !talk.stdout.contains("wrong one"),
         "{talk}"
     );

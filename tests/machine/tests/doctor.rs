@@ -228,7 +228,12 @@ fn host(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("chmod o+w {CONFIGURATION}"),
-        &[("configuration", "", "problem", "can be written by others")],
+        &[(
+            "configuration",
+            "",
+            "problem",
+            "is writable by accounts other than root",
+        )],
         "",
     )?;
     patient.round(
@@ -248,12 +253,7 @@ fn host(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         "touch /usr/sbin/needrestart; mv /etc/needrestart/conf.d/buildbot-conda.conf /root",
-        &[(
-            "needrestart",
-            "",
-            "warning",
-            "does not keep it from workers",
-        )],
+        &[("needrestart", "", "warning", "does not exclude workers")],
         "",
     )?;
     patient
@@ -310,7 +310,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         "cp /usr/lib/systemd/system/buildbot-worker.service /etc/systemd/system; systemctl daemon-reload",
-        &[("unit-file", "worker", "warning", "in the place of the package's unit")],
+        &[("unit-file", "worker", "warning", "replaces the package's unit")],
         "",
     )?;
     patient.round(
@@ -320,7 +320,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
              [Install]\\nWantedBy=multi-user.target\\n' >/etc/systemd/system/buildbot-worker.service; \
              systemctl daemon-reload; systemctl start buildbot-worker"
         ),
-        &[("unit-file", "worker", "problem", "hides the package's unit")],
+        &[("unit-file", "worker", "problem", "overrides the package's unit")],
         "",
     )?;
     patient.round(
@@ -343,7 +343,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
             "unit-reload",
             "worker",
             "problem",
-            "before the configuration was changed",
+            "since the configuration of",
         )],
         "",
     )?;
@@ -388,7 +388,7 @@ fn files(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("systemctl stop buildbot-worker; echo 4194000 >{WORKER}/twistd.pid; chown bb-worker: {WORKER}/twistd.pid"),
-        &[("pid-file", "worker", "warning", "which is gone")],
+        &[("pid-file", "worker", "warning", "which does not exist")],
         "",
     )?;
     patient.round(
@@ -402,7 +402,7 @@ fn files(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("chown root {MASTER}"),
-        &[("directory", "master", "problem", "belongs to user 0")],
+        &[("directory", "master", "problem", "is owned by user 0")],
         "",
     )?;
     patient.round(
@@ -473,7 +473,7 @@ fn environment(patient: &Patient<'_>) -> Outcome {
              ! systemctl start {MASTER_UNIT}"
         ),
         &[
-            ("environment", "master", "problem", "there is no environment"),
+            ("environment", "master", "problem", "not found"),
             ("unit-state", "master", "problem", "has failed"),
             ("unit-state", "worker", "warning", "is stopped"),
             ("unit-enabled", "master", "warning", "does not start at boot"),
@@ -516,7 +516,7 @@ fn buildbot(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("sed -i 's/^allow_shutdown = .*/allow_shutdown = None/' {WORKER}/buildbot.tac"),
-        &[("allow-shutdown", "worker", "warning", "does not let")],
+        &[("allow-shutdown", "worker", "warning", "does not allow")],
         "",
     )?;
     let newer = "import sqlite3; c = sqlite3.connect('state.sqlite'); \
@@ -630,7 +630,7 @@ fn safe_mending(patient: &Patient<'_>) -> Outcome {
     patient.shell("systemctl enable buildbot-worker")?;
     let nothing = patient.0.run(&fix)?.succeeded()?;
     ensure!(
-        nothing.stderr.starts_with("nothing that can be mended"),
+        nothing.stderr.starts_with("no problem can be fixed"),
         "{nothing}"
     );
     Ok(())
@@ -642,7 +642,7 @@ fn others_than_root(patient: &Patient<'_>) -> Outcome {
     for user in ["nobody", "bb"] {
         let output = patient.0.run_as(user, &doctor)?.succeeded()?;
         ensure!(
-            output.stdout.contains("not looked at (`--all` says which)"),
+            output.stdout.contains("not checked (`--all` shows them)"),
             "{output}"
         );
     }

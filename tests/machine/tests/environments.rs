@@ -129,7 +129,7 @@ END"#,
     ))?;
     ensure!(
         busy.stdout
-            .contains("another command changes the environment"),
+            .contains("another command is changing the environment"),
         "{busy}"
     );
 
@@ -150,7 +150,7 @@ END"#,
         &["env", "update", "buildbot", "--file", "/root/again.txt"],
     )?
     .succeeded()?;
-    ensure!(again.stderr.contains("is that already"), "{again}");
+    ensure!(again.stderr.contains("is up to date"), "{again}");
     call(&machine, &["env", "rollback", "buildbot"])?.succeeded()?;
     ensure!(current(&machine)? == first, "it is not rolled back");
     ensure!(
@@ -201,13 +201,13 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
         ("/root/broken.txt", "No module named 'twisted"),
         (
             "/root/older.txt",
-            "which its Buildbot 3.11.9 is too old for",
+            "which Buildbot 3.11.9 does not support yet",
         ),
     ] {
         let talk = call(&machine, &["env", "update", "buildbot", "--file", file])?;
         ensure!(
             talk.status == 1
-                && talk.stderr.contains("`master` would not run from it")
+                && talk.stderr.contains("`master` would fail to start")
                 && talk.stderr.contains(reason),
             "{talk}"
         );
@@ -239,10 +239,8 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
                 .contains(&format!("`buildbot` is back at generation {first}"))
             && talk
                 .stderr
-                .contains("`buildbot-master.service` does not start")
-            && talk
-                .stderr
-                .contains("it does not run now, and would not from"),
+                .contains("`buildbot-master.service` failed to start")
+            && talk.stderr.contains("it is not running, and generation"),
         "{talk}"
     );
     ensure_as_before(&machine, &first, &talk)?;
@@ -319,14 +317,14 @@ fn every_format_makes_the_same_and_no_evil_package_is_installed(machine: &Machin
     ] {
         let talk = update(file)?;
         ensure!(
-            talk.status == 0 && talk.stderr.contains("is that already"),
+            talk.status == 0 && talk.stderr.contains("is up to date"),
             "{file}: {talk}"
         );
     }
     let state = "ls -A /var/lib/buildbot-conda/envs/formats; readlink /var/lib/buildbot-conda/envs/formats/current";
     let before = machine.shell(state)?.succeeded()?.stdout;
     for (file, reason) in [
-        ("checksum.txt", "is not the package that is asked for"),
+        ("checksum.txt", "is not the expected package"),
         ("truncated.txt", "truncated-1-0"),
         ("traversal.txt", "is outside of the environment"),
     ] {

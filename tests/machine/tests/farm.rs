@@ -222,7 +222,7 @@ fn replace_the_authority(a: &Machine, b: &Machine, c: &Machine, rest: Rest<'_>) 
         let status = call(c, &["status", "worker"])?;
         let is_told = status
             .stdout
-            .contains("no authority that this worker trusts");
+            .contains("not an authority that this worker trusts");
         Ok(is_told.then_some(()))
     })?;
     let rotated = call(a, &["rotate", "cpu"])?.succeeded()?;
@@ -266,7 +266,10 @@ fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
     .succeeded()?;
     let unknown = call(a, &["service", "upkeep"])?;
     ensure!(
-        unknown.status == 1 && unknown.stderr.contains("it is unknown whether it was used"),
+        unknown.status == 1
+            && unknown
+                .stderr
+                .contains("cannot determine whether it was used"),
         "{unknown}"
     );
     ensure!(rest.worker_connected("cpu")?, "it is not revoked");

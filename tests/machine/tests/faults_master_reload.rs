@@ -103,7 +103,7 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
                 "No module named 'no_such_module'",
             ),
             ("raise SystemExit\n", "SystemExit"),
-            ("import os; os._exit(0)\n", "refuses the new configuration"),
+            ("import os; os._exit(0)\n", "rejects the new configuration"),
         ] {
             configure(&machine, &format!("{}{mistake}", marked("broken")))?;
             master.fail("reload")?;
@@ -182,7 +182,7 @@ fn apply_in_part(machine: &Machine) -> Outcome {
     let text = master.status_text()?;
     ensure!(text.contains("partly") && text.contains("8011"), "`{text}`");
     let journal = master.journal()?;
-    ensure!(journal.contains("in effect only in part"), "{journal}");
+    ensure!(journal.contains("only partly in effect"), "{journal}");
     machine.shell("systemctl stop listener")?.succeeded()?;
     configure(machine, &marked("fourth"))?;
     master.succeed("reload")?;

@@ -194,7 +194,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
     let good = master_configuration();
 
     fault("endless-loop", release, || {
-        let words = ["did not come to an end within 20 s", "master.cfg"];
+        let words = ["did not finish within 20 s", "master.cfg"];
         ensure_refuses(&machine, &format!("{good}while True:\n    pass\n"), &words)?;
         let forever = format!("{good}import threading\nthreading.Event().wait()\n");
         ensure_refuses(&machine, &forever, &words)?;
@@ -210,7 +210,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
         for (text, words) in [
             (
                 "[ -n \"$FOO\" ] || exit 0\n",
-                ["foo.sh` left its shell with status 0", "hint: "],
+                ["foo.sh` ended its shell with status 0", "hint: "],
             ),
             (
                 "echo no licence\nexit 1\n",
@@ -222,7 +222,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
             ),
             (
                 "echo waiting\nsleep 1h\n",
-                ["foo.sh` did not end within 20 s", "`sleep 1h`"],
+                ["foo.sh` did not finish within 20 s", "`sleep 1h`"],
             ),
         ] {
             put(text)?;

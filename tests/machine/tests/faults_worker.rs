@@ -63,7 +63,7 @@ fn the_status_line_follows_the_way_to_the_master(release: Release) -> Outcome {
     fault("worker-wrong-port", release, || {
         stage.edit_tac("s/^port = .*/port = 8010/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        told(&["127.0.0.1:8010 does not answer the login"])?;
+        told(&["no answer to the login from 127.0.0.1:8010"])?;
         stage.edit_tac("s/^port = .*/port = 9989/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
         told(&["connected to"])

@@ -149,7 +149,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     let machine = exported(release)?;
     let again = call(&machine, &["host", "export", PROFILE])?.succeeded()?;
     ensure!(
-        again.stdout.is_empty() && again.stderr.contains("says that already"),
+        again.stdout.is_empty() && again.stderr.contains("is up to date"),
         "{again}"
     );
     let secret = machine.shell(&format!(
@@ -219,8 +219,8 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     ensure!(
         refused.status == 1
             && refused.stderr
-                == "error: credentials are needed, and there is no terminal to ask for them: password-of-worker\n\
-                    hint: `--secrets DIR`, with a file of each name\n",
+                == "error: credentials are needed, but there is no terminal to ask for them: password-of-worker\n\
+                    hint: use `--secrets DIR` with a file for each name\n",
         "{refused}"
     );
     apply(&machine)?.succeeded()?;

@@ -259,7 +259,7 @@ fn a_unit_written_by_hand_runs_on_through_installation_and_removal(release: Rele
     let talk = install(&machine)?;
     ensure!(
         talk.to_string()
-            .contains("hides the package's unit and is left as it is"),
+            .contains("overrides the package's unit and is not changed"),
         "{talk}"
     );
     ensure!(machine.unit_property(UNITS[1], "MainPID")? == before);

@@ -173,7 +173,7 @@ fn the_commands_of_the_readme_lead_to_a_green_build_with_conda_and_without(
         .succeeded()?;
     for line in [
         "master    not set up",
-        "`buildbot-conda create master` makes it",
+        "create it with `buildbot-conda create master`",
     ] {
         ensure!(fresh.stdout.contains(line), "{fresh}");
     }
@@ -190,7 +190,7 @@ fn the_commands_of_the_readme_lead_to_a_green_build_with_conda_and_without(
 
     machine.shell("mv /opt/conda /root/conda")?.succeeded()?;
     let refused = machine.run(&["buildbot-conda", "create", "master"])?;
-    let hint = "hint: make one: `buildbot-conda env create buildbot`; or name one";
+    let hint = "hint: create one: `buildbot-conda env create buildbot`; or specify one";
     ensure!(
         refused.status == 1 && refused.stderr.contains(hint),
         "{refused}"
@@ -255,9 +255,9 @@ fn a_closed_home_is_named_with_the_ways_out(machine: &Machine) -> Outcome {
     for more in [&[][..], &["--dry-run"]] {
         let refused = machine.run(&[&words[..], more].concat())?;
         let expected = format!(
-            "error: {closed}\nhint: `--user alice` runs it as the owner; or use an environment that `bb` can read: \
-             `--conda-env /opt/conda/envs/buildbot` is there; or make one: `buildbot-conda env create buildbot`; or name \
-             one with `--conda-root` and `--conda-env`\n"
+            "error: {closed}\nhint: `--user alice` runs it as its owner; or use an environment that `bb` can read: \
+             `--conda-env /opt/conda/envs/buildbot` uses an existing one; or create one: `buildbot-conda env create buildbot`; \
+             or specify one with `--conda-root` and `--conda-env`\n"
         );
         ensure!(
             refused.status == 1 && refused.stderr == expected,

@@ -140,7 +140,7 @@ fn refuse_a_missing_user(machine: &Machine) -> Outcome {
         ensure!(started.status != 0, "`{unit}` starts");
     }
     let listed = machine.shell("buildbot-conda list --json")?;
-    let reason = "there is no account `nobody-here`";
+    let reason = "account `nobody-here` not found";
     ensure!(listed.stdout.matches(reason).count() == 2, "{listed}");
     // As when a directory service answers at last: the next attempt comes as far as the launcher.
     machine.shell("useradd nobody-here")?.succeeded()?;

@@ -77,7 +77,7 @@ fn fail_a_build(machine: &Machine) -> Outcome {
         "--builder",
         "hello",
     ])?;
-    ensure!(other.stderr.contains("it has no build 7"), "{other}");
+    ensure!(other.stderr.contains("build 7 not found"), "{other}");
     Ok(())
 }
 

@@ -147,7 +147,7 @@ fn a_port_that_is_taken_leaves_nothing(machine: &Machine, before: &Output) -> Ou
     )?;
     let taken = call(machine, &EXPOSE)?;
     ensure!(
-        taken.status == 1 && taken.stderr.contains("everything is as it was before"),
+        taken.status == 1 && taken.stderr.contains("all changes were rolled back"),
         "{taken}"
     );
     machine.run(&["systemctl", "stop", "taken"])?.succeeded()?;
@@ -174,7 +174,7 @@ fn nothing_is_shown_of_a_master_that_does_not_use_it(
             && unused
                 .stderr
                 .contains("do not say that they are https://ci.example.org/")
-            && unused.stderr.contains("everything is as it was before")
+            && unused.stderr.contains("all changes were rolled back")
             && unused.stderr.contains("`buildbot-conda web lines` prints"),
         "{unused}"
     );
@@ -190,7 +190,7 @@ fn nothing_is_shown_of_a_master_that_does_not_use_it(
         foreign.status == 1
             && foreign
                 .stderr
-                .contains("goes through `/home/bb`, which belongs to"),
+                .contains("goes through `/home/bb`, which is owned by"),
         "{foreign}"
     );
     machine.shell("rm /home/bb/ci.key")?.succeeded()?;

@@ -204,7 +204,7 @@ fn hand_made_units_are_reported_and_left_alone(release: Release) {
     let copy = "/etc/systemd/system/buildbot-worker.service";
     root.write(copy, "[Service]\nExecStart=/usr/libexec/buildbot-conda/launcher worker\n[Install]\nWantedBy=multi-user.target\n");
     let talk = root.install().talk();
-    let notice = format!("{own} hides the package's unit");
+    let notice = format!("{own} overrides the package's unit");
     assert_eq!(talk.matches(&notice).count(), 1, "{talk}");
     assert!(!talk.contains(&format!("{copy} hides")), "{talk}");
     assert_eq!(root.text(own), text);
@@ -231,7 +231,7 @@ fn a_hand_made_unit_in_the_packages_place_stays_in_force(release: Release) {
     for unit in ["buildbot-master.service", "buildbot-worker@.service"] {
         assert_eq!(root.text(&format!("{own}/{unit}")), text);
         assert!(talk.contains(&format!("is {own}/{unit} now")), "{talk}");
-        let hides = format!("{own}/{unit} hides the package's unit");
+        let hides = format!("{own}/{unit} overrides the package's unit");
         assert!(talk.contains(&hides), "{talk}");
     }
     assert_eq!(

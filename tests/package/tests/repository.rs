@@ -221,8 +221,8 @@ fn keys_are_changed_without_a_client_noticing(release: Release) {
     assert_eq!(refused.status, 1);
     assert_eq!(
         refused.stderr,
-        "error: `/srv/apt/generations/stable/1/InRelease` is signed by none of the keys in the settings\n\
-         hint: change keys in two steps, old and new together first\n"
+        "error: `/srv/apt/generations/stable/1/InRelease` is not signed by a key in the settings\n\
+         hint: change keys in two steps, first with the old and the new key\n"
     );
 
     // In between, both sign, and the file for clients has both.

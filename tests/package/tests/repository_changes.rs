@@ -221,7 +221,7 @@ fn keys_that_would_not_do_are_refused() {
     let cases = [
         (
             fingerprint("one", "--quick-generate-key one rsa2048 sign 1y"),
-            "is no Ed25519 key",
+            "is not an Ed25519 key",
         ),
         (
             fingerprint("two", "--quick-generate-key two ed25519 cert 1y"),
@@ -279,19 +279,19 @@ fn the_same_packages_and_date_make_the_same_release() {
 const HOSTILE: [(&str, &str); 8] = [
     (
         "hello 9 'Filename: ../../etc/cron.d/x\\n'",
-        "its control file has the field `Filename`, which is the repository's to write",
+        "its control file contains the field `Filename`, which only the repository may write",
     ),
     (
         "hello 9; sed -i 's/Package: hello/Package: ..\\/he/' $deb",
-        "`../he` is no name of a package",
+        "`../he` is not a valid name of a package",
     ),
     (
         "hello 9; sed -i 's/^Version: 9/Version: ./' $deb",
-        "`.` is no version of a package",
+        "`.` is not a valid version of a package",
     ),
     (
         "hello 9 'Package: bash\\n'",
-        "the field `Package` is there twice",
+        "the field `Package` occurs twice",
     ),
     (
         "hello 9; truncate -s -4000 $deb",
@@ -301,10 +301,10 @@ const HOSTILE: [(&str, &str); 8] = [
         "echo '<html>not found</html>' >$deb",
         "it is not a Debian format archive",
     ),
-    ("mkfifo $deb", "it is no regular file"),
+    ("mkfifo $deb", "it is not a regular file"),
     (
         "hello 1 'Bugs: x\\n'; cp /srv/debs/hello_1_all.deb $deb",
-        "`hello 1 all` is in the repository with another content",
+        "`hello 1 all` is in the repository with different content",
     ),
 ];
 
@@ -320,7 +320,7 @@ fn hostile_packages_are_refused_and_change_nothing() {
         host.must(&format!("deb={deb}; rm -f $deb; {make}"));
         let refused = host.run(&format!("buildbot-conda repo add /srv/apt {deb}"));
         assert_eq!(refused.status, 1, "{make}");
-        let refusal = format!("error: refuse `{deb}`: ");
+        let refusal = format!("error: reject `{deb}`: ");
         assert!(
             refused.stderr.starts_with(&refusal) && refused.stderr.contains(words),
             "{make}: {}",

@@ -79,7 +79,7 @@ fn what_is_refused_is_refused_beforehand() {
     for (words, message) in [
         (
             "refresh /srv/empty --dry-run".to_owned(),
-            "error: no repository in `/srv/empty`\nhint: `repo create` makes one\n",
+            "error: repository `/srv/empty` not found\nhint: create one with `repo create`\n",
         ),
         (
             format!(
@@ -109,11 +109,11 @@ fn what_is_refused_is_refused_beforehand() {
     for (words, message) in [
         (
             "refresh /srv/apt",
-            "error: no package in `/srv/apt` yet\nhint: `repo add` adds one\n",
+            "error: `/srv/apt` contains no packages yet\nhint: add one with `repo add`\n",
         ),
         (
             "add /srv/apt /srv/debs/no.deb",
-            "error: refuse `/srv/debs/no.deb`: ",
+            "error: reject `/srv/debs/no.deb`: ",
         ),
         (
             "add /srv/apt /srv/debs/none.deb",

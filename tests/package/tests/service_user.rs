@@ -169,8 +169,8 @@ fn restore_opens_nothing_that_the_service_user_has_chosen(release: Release) {
          cd /home/bb; ln -s /etc/shadow {BACKUP}; ln -s /root/kept kept; mkdir pipe; mkfifo pipe/{BACKUP}"
     ));
     for (path, reason) in [
-        (format!("/home/bb/{BACKUP}"), "which belongs to user"),
-        (format!("/home/bb/kept/{BACKUP}"), "which belongs to user"),
+        (format!("/home/bb/{BACKUP}"), "which is owned by user"),
+        (format!("/home/bb/kept/{BACKUP}"), "which is owned by user"),
         (format!("/home/bb/pipe/{BACKUP}"), "is not a regular file"),
         (format!("/root/{BACKUP}"), "is not a `SQLite` database"),
     ] {
@@ -205,11 +205,11 @@ fn a_profile_is_applied_only_where_root_or_one_person_can_write_it(release: Rele
         ("chmod -R g+w /srv/profile", None),
         (
             "chgrp -R bb /srv/profile",
-            Some("can be written by others than root"),
+            Some("is writable by accounts other than root"),
         ),
         (
             "chown -R root:root /srv/profile; chmod -R go-w /srv/profile; chown ada /srv/profile/config.toml",
-            Some("belongs to user"),
+            Some("is owned by user"),
         ),
         (
             "chown -R bb:bb /srv/profile",

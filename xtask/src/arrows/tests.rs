@@ -120,7 +120,7 @@ fn a_circle_in_another_crate_is_refused_too() {
     );
     house.refuses(
         no_files_use_each_other_in_a_circle,
-        "move what both need into a file of its own:\ncircle:\n  \
+        "move what both need to a separate file:\ncircle:\n  \
          `crates/x/src/a.rs` uses `crate::b::B` of `crates/x/src/b/mod.rs`\n  \
          `crates/x/src/b/mod.rs` uses `super::super::a::A` of `crates/x/src/a.rs`",
     );
@@ -136,7 +136,7 @@ fn an_arrow_that_the_map_does_not_have_is_refused() {
     house.refuses(
         parts_use_what_the_map_says,
         "`crates/cli/src/plan/perform.rs` uses `crate::create::run` of `crates/cli/src/create.rs`: \
-         `docs/architecture.md` does not let `plan` use `create`",
+         `docs/architecture.md` does not allow `plan` to use `create`",
     );
 }
 
@@ -149,6 +149,6 @@ fn a_map_that_says_more_than_there_is_is_refused() {
     );
     house.refuses(
         parts_use_what_the_map_says,
-        "`docs/architecture.md` says that `plan` uses `system`, which it does not",
+        "`docs/architecture.md` allows `plan` to use `system`, which it does not use",
     );
 }

@@ -72,7 +72,7 @@ struct Limit {
 }
 
 pub(super) fn run(workspace: &Path, arguments: &CliArguments) -> Result<()> {
-    let scratch = tempfile::tempdir().context("make a scratch directory")?;
+    let scratch = tempfile::tempdir().context("create a scratch directory")?;
     let binaries = Binaries::build(workspace, scratch.path())?;
     let small = launch::host(&scratch.path().join("small"), false)?;
     let large = launch::generator_host(&scratch.path().join("large"), CHECKED)?;

@@ -210,7 +210,7 @@ impl Host {
             .collect::<Result<_, _>>()
             .context("read the stopwatch")?;
         let [installed, compiled] = seconds[..] else {
-            anyhow::bail!("the stopwatch says `{line}`");
+            anyhow::bail!("unexpected output of the stopwatch: `{line}`");
         };
         for directory in [prefix, cache] {
             fs::remove_dir_all(&directory).context("remove an environment")?;

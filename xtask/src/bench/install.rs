@@ -76,7 +76,7 @@ fn once(machine: &Machine, name: &str) -> Result<Duration> {
     let (begin, end) = output
         .text()
         .split_once(' ')
-        .with_context(|| format!("the stopwatch said `{}`", output.text()))?;
+        .with_context(|| format!("unexpected output of the stopwatch: `{}`", output.text()))?;
     let seconds = |text: &str| text.parse::<f64>().context("read the seconds");
     Ok(Duration::from_secs_f64(
         (seconds(end)? - seconds(begin)?).max(0.0),

@@ -41,10 +41,11 @@ struct Size {
 }
 
 pub(super) fn run(workspace: &Path, arguments: &LaunchArguments) -> Result<()> {
-    let scratch = tempfile::tempdir().context("make a scratch directory")?;
+    let scratch = tempfile::tempdir().context("create a scratch directory")?;
     let binaries = Binaries::build(workspace, scratch.path())?;
     // Generators write to a file system in memory, which a disk must not stand in for.
-    let memory = tempfile::tempdir_in("/dev/shm").context("make a scratch directory in memory")?;
+    let memory =
+        tempfile::tempdir_in("/dev/shm").context("create a scratch directory in memory")?;
     let contenders = contenders(&binaries, &scratch, &memory, arguments.conda.as_deref())?;
     let times = measure::compete(contenders, arguments.runs)?;
     let report = Report {
@@ -105,7 +106,7 @@ impl Binaries {
     fn sizes(&self) -> Result<Vec<Size>> {
         let size = |name, path: &Path, wanted| -> Result<Size> {
             let bytes = fs::metadata(path)
-                .with_context(|| format!("look at `{}`", path.display()))?
+                .with_context(|| format!("examine `{}`", path.display()))?
                 .len();
             Ok(Size {
                 name,
@@ -300,7 +301,7 @@ pub(super) fn bare_exec(launcher_binary: &Path, root: &Path) -> Result<Command> 
         .collect();
     ensure!(
         variables.contains_key("CONDA_PREFIX"),
-        "the launcher did not activate: {text:?}"
+        "the launcher did not activate the environment: {text:?}"
     );
     let mut command = in_a_service("/usr/bin/env");
     command.arg("-i");

@@ -156,7 +156,7 @@ fn once(machine: &Machine, unit: &str, role: &str) -> Result<(Duration, u64)> {
     let mut word = || {
         words
             .next()
-            .with_context(|| format!("the stopwatch said `{}`", output.text()))
+            .with_context(|| format!("unexpected output of the stopwatch: `{}`", output.text()))
     };
     let seconds: f64 = word()?.parse().context("read the seconds")?;
     let kilobytes = word()?.parse().context("read the kilobytes")?;

@@ -164,7 +164,7 @@ fn debian_name(expression: &str) -> Result<String> {
         alternatives.dedup();
         ensure!(
             !alternatives.is_empty(),
-            "`{expression}` leaves no licence that `deny.toml` allows"
+            "`{expression}` contains no licence that `deny.toml` allows"
         );
         required.push(alternatives);
     }

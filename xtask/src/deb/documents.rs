@@ -36,7 +36,7 @@ pub(super) fn write(workspace: &Path, target: Target, release: &Path, epoch: &st
         let name = sections.file_name().unwrap_or_default();
         ensure!(
             pages.join(name).is_file(),
-            "`{}` belongs to no command\nhint: rename or remove it",
+            "no command belongs to `{}`\nhint: rename or remove it",
             sections.display()
         );
     }

@@ -124,7 +124,7 @@ fn collect_files(tree: &Path, directory: &Path, files: &mut Vec<PathBuf>) -> Res
         let relative = directory.join(entry.file_name());
         let kind = entry
             .file_type()
-            .with_context(|| format!("look at `{}`", entry.path().display()))?;
+            .with_context(|| format!("examine `{}`", entry.path().display()))?;
         if kind.is_dir() {
             collect_files(tree, &relative, files)?;
         } else if kind.is_file() {

@@ -39,7 +39,7 @@ pub(super) fn photograph(
     expected: &[&str],
     picture: &Path,
 ) -> Result<()> {
-    let shared = tempfile::tempdir().context("make a scratch directory")?;
+    let shared = tempfile::tempdir().context("create a scratch directory")?;
     let browse = |wish: &str| {
         // Root has no sandbox of Chromium's; the page is our own, and there is no network but the machine's.
         let words = [

@@ -151,7 +151,7 @@ fn status(terminal: &Terminal<'_>) -> Result<Drawing> {
 /// Two things are broken; doctor mends one itself, and an editor the other.
 fn doctor(terminal: &Terminal<'_>) -> Result<Drawing> {
     let mut drawing = Drawing::new(
-        "A terminal: `buildbot-conda doctor` names two problems and what mends them, and finds nothing after that",
+        "A terminal: `buildbot-conda doctor` shows two problems and how to fix them, and then no problem",
         terminal.columns,
     );
     let password = "/etc/buildbot-conda/credentials/password-of-worker";

@@ -58,7 +58,7 @@ fn text(workspace: &Path, target: Target, package: &Path) -> Result<String> {
         .to_string_lossy()
         .into_owned();
     let size = fs::metadata(package)
-        .with_context(|| format!("look at `{}`", package.display()))?
+        .with_context(|| format!("examine `{}`", package.display()))?
         .len();
 
     let mut text = String::from("Format: 1.0\n");

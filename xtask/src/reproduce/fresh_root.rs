@@ -40,7 +40,7 @@ impl FreshRoot {
     pub(super) fn new(workspace: &Path, release: Release) -> Result<Self> {
         ensure!(
             prerequisites::is_root(),
-            "make a Debian root: only root can\nhint: run `sudo env PATH=\"$PATH\" cargo xtask reproduce --fresh-root {release}`"
+            "only root can create a Debian root\nhint: run `sudo env PATH=\"$PATH\" cargo xtask reproduce --fresh-root {release}`"
         );
         prerequisites::for_machines()?;
         let scratch = tempfile::Builder::new()

@@ -19,7 +19,7 @@ pub(super) const MODULE: &str = "arm64::";
 /// When one of that fails.
 pub(super) fn run(workspace: &Path) -> Result<()> {
     let stages = Stages::new(5);
-    stages.run("what is needed from Debian", prerequisites::for_arm64)?;
+    stages.run("requirements from Debian", prerequisites::for_arm64)?;
     let package = stages.run("package for arm64 is built", || {
         deb::build_for(Target::Arm64, workspace)
     })?;

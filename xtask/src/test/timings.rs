@@ -86,7 +86,13 @@ impl Timings {
         fs::write(&path, &text).with_context(|| format!("write `{}`", path.display()))?;
 
         let mut out = std::io::stdout().lock();
-        write!(out, "{}\nall in `{}`\n", table(&text), path.display()).context("print the seconds")
+        write!(
+            out,
+            "{}\nall times are in `{}`\n",
+            table(&text),
+            path.display()
+        )
+        .context("print the seconds")
     }
 }
 
@@ -117,7 +123,7 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
     let path = last(workspace);
     let text = fs::read_to_string(&path).with_context(|| {
         format!(
-            "read `{}`\nhint: `cargo xtask test` makes it",
+            "read `{}`\nhint: `cargo xtask test` creates it",
             path.display()
         )
     })?;

@@ -25,11 +25,10 @@ const INSTALLATIONS: [&str; 6] = [
     "miniconda",
 ];
 
-const ENVIRONMENT_HINT: &str = "name it with `--conda-env ENV`";
-const ROOT_HINT: &str = "name it with `--conda-root ROOT`";
-const DIRECTORY_HINT: &str = "name it with `--directory DIR`";
-const USER_HINT: &str =
-    "name the account that shall run it with `--user USER`, and give it what is in the directory";
+const ENVIRONMENT_HINT: &str = "specify it with `--conda-env ENV`";
+const ROOT_HINT: &str = "specify it with `--conda-root ROOT`";
+const DIRECTORY_HINT: &str = "specify it with `--directory DIR`";
+const USER_HINT: &str = "specify the account that runs it with `--user USER`, and make that account the owner of the directory and its contents";
 
 /// Decides. `settings` are those of the unit, then of its drop-ins.
 pub(super) fn derive(
@@ -184,8 +183,8 @@ fn reading(
         return refused;
     };
     let filled = specifiers(&command.value, &unit.name, "/root")
-        .map_err(|unknown| format!("`{unknown}` is not known here"))
-        .and_then(|text| words(&text).ok_or_else(|| "a quote does not end".to_owned()));
+        .map_err(|unknown| format!("unsupported specifier `{unknown}`"))
+        .and_then(|text| words(&text).ok_or_else(|| "unterminated quote".to_owned()));
     let mut words = match filled {
         Ok(words) => words,
         Err(reason) => {
@@ -202,7 +201,7 @@ fn reading(
         let signs = first[..first.len() - bare.len()].to_owned();
         *first = bare;
         if signs.contains(['+', '!', '|']) {
-            let reason = format!("`{signs}` in front of the command runs it with other rights");
+            let reason = format!("the prefix `{signs}` runs the command with other privileges");
             drop(refused.verdicts.refused(&command.place, &reason));
             return refused;
         }
@@ -213,7 +212,7 @@ fn reading(
     }
     if !is_literal {
         if let Some(name) = environment.unknown_in(&words) {
-            let reason = format!("what `{name}` is cannot be told without running it");
+            let reason = format!("the value of `{name}` is known only at run time");
             drop(refused.verdicts.not_known(&command.place, &reason));
             return refused;
         }
@@ -228,7 +227,7 @@ fn reading(
         path => match specifiers(path, &unit.name, "/root") {
             Ok(path) => path,
             Err(unknown) => {
-                let reason = format!("`{unknown}` of `WorkingDirectory=` is not known here");
+                let reason = format!("unsupported specifier `{unknown}` in `WorkingDirectory=`");
                 drop(refused.verdicts.refused(&command.place, &reason));
                 return refused;
             }
@@ -273,7 +272,7 @@ fn directory(
             // A twistd could be either.
             if *role != reference.role && *role == Role::Worker {
                 let text = format!(
-                    "it starts a {role}, though the unit is a {}'s",
+                    "it starts a {role}, but the unit is for a {}",
                     reference.role
                 );
                 derived.problems.push((
@@ -289,7 +288,7 @@ fn directory(
         (None, None) => {
             // Where the reading has a problem of its own, that is the reason.
             if is_understood && derived.problems.is_empty() {
-                let text = "the directory is not told".to_owned();
+                let text = "the directory is unknown".to_owned();
                 derived.problems.push((
                     Remark {
                         place: whole.clone(),
@@ -364,7 +363,7 @@ fn place_of_conda(
         Target::Prefix(prefix) => split(&prefix, root, &from),
         Target::Named(name) => {
             let Some(root) = root.or_else(|| guess(&name, home, host)) else {
-                let text = format!("where Conda and its environment `{name}` are is not told");
+                let text = format!("the location of Conda and its environment `{name}` is unknown");
                 let place = if place.line == 0 {
                     whole.clone()
                 } else {
@@ -386,7 +385,7 @@ fn place_of_conda(
     };
     derived.prefix.clone_from(&prefix);
     if !(host.exists)(&format!("{prefix}/conda-meta")) {
-        let text = format!("`{prefix}` is no Conda environment");
+        let text = format!("`{prefix}` is not a Conda environment");
         let place = if place.line == 0 {
             whole.clone()
         } else {
@@ -458,7 +457,7 @@ fn guess(name: &str, home: &str, host: &Host<'_>) -> Option<(String, String)> {
     found.sort();
     found.dedup();
     let only = found.pop().filter(|_| found.is_empty())?;
-    Some((only, format!("where `{name}` was found")))
+    Some((only, format!("the location of `{name}`")))
 }
 
 /// Where secret variables of an instance go, read by systemd alone.

@@ -20,9 +20,9 @@ enum Fate {
 }
 
 const TMPFILES_HINT: &str =
-    "make the directory with tmpfiles.d(5), and take the line out of the unit";
-const TAKE_OUT_HINT: &str = "take the line out of the unit, or keep the unit as it is";
-const NAME_HINT: &str = "write the name itself where the unit's own name is meant";
+    "create the directory with tmpfiles.d(5), and remove the line from the unit";
+const TAKE_OUT_HINT: &str = "remove the line from the unit, or keep the unit as it is";
+const NAME_HINT: &str = "write the name of the unit instead of the specifier";
 
 /// Targets that our unit is ordered after, or that do not exist any more.
 const OURS: [&str; 6] = [
@@ -73,7 +73,7 @@ pub(super) fn sort_out(unit: &Unit<'_>, reference: &InstanceRef, derived: &mut D
             }
             Fate::Left => derived.left.push(Remark { place, text: line }),
             Fate::Refused(hint) => {
-                let text = format!("`{line}` does not go together with the package's unit");
+                let text = format!("`{line}` is incompatible with the package's unit");
                 derived.refuse(&place, text, hint);
             }
         }

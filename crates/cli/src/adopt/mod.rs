@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if !plan.steps.is_empty() {
         let record = steps::record(&plan);
         plan::carry_out(&plan, &journal, record.as_deref())?;
-        eprintln!("adopted; `buildbot-conda adopt --undo` goes back");
+        eprintln!("adopted; `buildbot-conda adopt --undo` reverts this");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -118,7 +118,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let count: usize = found.iter().map(|unit| unit.instances.len()).sum();
     if arguments.directory.is_some() && count > 1 {
         bail!(
-            "`--directory` is for one instance\nhint: name it, such as `buildbot-conda adopt master`"
+            "`--directory` requires a single instance\nhint: specify it, as in `buildbot-conda adopt master`"
         );
     }
     let given = Given {
@@ -190,7 +190,7 @@ fn read_as_root(path: &str, context: &Context) -> Result<Script, String> {
     let found = found.map_err(|untrusted| untrusted.explanation())?;
     let bytes = found.read(LARGEST).map_err(|error| error.to_string())?;
     let bytes = bytes.ok_or_else(|| "it is too large".to_owned())?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let is_private = found.metadata().mode() & 0o004 == 0;
     Ok(Script { text, is_private })
 }
@@ -206,7 +206,7 @@ fn chosen(found: Vec<HandMade>, references: &[InstanceRef]) -> anyhow::Result<Ve
             own.any(|own| own == reference)
         };
         if !found.iter().any(of_it) {
-            bail!("no hand-made `{}` in `{}`", reference.unit_name(), UNITS);
+            bail!("no hand-written `{}` in `{}`", reference.unit_name(), UNITS);
         }
     }
     let is_chosen = |unit: &HandMade| {
@@ -221,7 +221,7 @@ fn elsewhere(context: &Context) -> impl Iterator<Item = String> {
     let found = unit_files::hand_made_elsewhere(context).into_iter();
     found.map(|path| {
         let path = path.display();
-        format!("`{path}` is not in `{UNITS}`: `mv --no-clobber {path} {UNITS}/` lets `adopt` take it over")
+        format!("`{path}` is not in `{UNITS}`: `mv --no-clobber {path} {UNITS}/` makes it available to `adopt`")
     })
 }
 
@@ -230,13 +230,11 @@ fn unused(unit: &HandMade) -> Vec<String> {
     let path = format!("{}/{}", UNITS, unit.file_name);
     let mut notes = Vec::new();
     for name in &unit.unusable {
-        notes.push(format!(
-            "`{name}` of `{path}` has no name that an instance can have"
-        ));
+        notes.push(format!("`{name}` in `{path}` is not a valid instance name"));
     }
     if unit.instances.is_empty() {
         notes.push(format!(
-            "`{path}` is left as it is: nothing that it starts is enabled"
+            "`{path}` is not changed: nothing that it starts is enabled"
         ));
     }
     notes
@@ -259,14 +257,14 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
         if derived.problems.iter().any(|(_, hint)| hint.is_none()) {
             let _ = write!(
                 text,
-                "\nhint: `buildbot-conda adopt {} --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told",
+                "\nhint: `buildbot-conda adopt {} --conda-root ROOT --conda-env ENV --directory DIR` specifies the missing values",
                 instance.reference
             );
         }
         for name in &unit.unusable {
             let _ = write!(
                 text,
-                "\n{}/{}: `{name}` has no name that an instance can have\nhint: stop and disable it first",
+                "\n{}/{}: `{name}` is not a valid instance name\nhint: stop and disable it first",
                 UNITS, unit.file_name
             );
         }
@@ -274,7 +272,7 @@ fn refuse_problems(derived: &[(&HandMade, &find::Instance, Derived)]) -> anyhow:
     if text.is_empty() {
         return Ok(());
     }
-    bail!("not everything is understood, nothing was changed{text}")
+    bail!("some settings are not supported, nothing was changed{text}")
 }
 
 /// Scripts as the account of a unit reads them: where its own line leads decides what they are, so root follows none of
@@ -326,7 +324,7 @@ impl<'a> Scripts<'a> {
         let (text, mode) = answer
             .files
             .remove(&name)
-            .ok_or_else(|| format!("`{user}` finds no text file there"))?;
+            .ok_or_else(|| format!("`{user}` cannot read a text file there"))?;
         let is_private = mode.bits() & 0o004 == 0;
         Ok(Script { text, is_private })
     }

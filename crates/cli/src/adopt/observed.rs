@@ -12,7 +12,7 @@ use super::variables::{self, is_of_activation};
 use super::verdict::Verdict;
 use crate::system::secrets::may_be_secret;
 
-const DIFFERENCE_HINT: &str = "`systemctl restart` of the old unit has it run by what unit and scripts say now; then adopt again";
+const DIFFERENCE_HINT: &str = "restart the old unit with `systemctl restart`, so that it runs as unit and scripts specify now; then adopt again";
 
 /// What systemd and the shell set for each process anew.
 fn is_of_process(name: &str) -> bool {
@@ -69,7 +69,7 @@ pub(super) fn settle(
     for judged in &mut reading.verdicts.0 {
         if matches!(judged.verdict, Verdict::Refused { .. }) {
             judged.verdict = Verdict::Left;
-            judged.text = format!("{}; {} says what it came to", judged.text, place.file);
+            judged.text = format!("{}; the value is taken from {}", judged.text, place.file);
         }
     }
     let found = |value: &str| Found {
@@ -139,7 +139,7 @@ pub(super) fn compare(
     let directory = (host.resolved)(Path::new(&start.directory));
     if directory != observed.directory {
         differs(format!(
-            "it runs in `{}`, and not in `{}`",
+            "it runs in `{}` instead of `{}`",
             observed.directory.display(),
             start.directory
         ));
@@ -148,14 +148,14 @@ pub(super) fn compare(
     match prefix_of(observed) {
         Some(found) if !prefix.is_empty() && expected != Path::new(&found) => {
             differs(format!(
-                "its Python is that of `{found}`, and not of `{prefix}`"
+                "it runs Python from `{found}` instead of `{prefix}`"
             ));
         }
         _ => {}
     }
     if (host.uid)(user).is_some_and(|uid| uid != observed.uid) {
         differs(format!(
-            "it runs as the account {}, and not as `{user}`",
+            "it runs as user {} instead of `{user}`",
             observed.uid
         ));
     }
@@ -163,8 +163,11 @@ pub(super) fn compare(
         let now = observed.environment.get(name);
         if now != Some(&found.value) && !is_of_process(name) && !explained(name, prefix, user, host)
         {
-            let how = now.map_or("has no", |_| "has another value of");
-            differs(format!("it {how} `{name}`, which {} sets", found.place));
+            let how = now.map_or("has no", |_| "has a different value of");
+            differs(format!(
+                "it {how} `{name}`, which is set in {}",
+                found.place
+            ));
         }
     }
     let mask = start.process.get("UMask").map(|found| found.value.clone());
@@ -178,7 +181,7 @@ pub(super) fn compare(
         .unwrap_or_else(|| "0022".to_owned());
     if u32::from_str_radix(&mask, 8) != Ok(observed.umask) {
         differs(format!(
-            "its umask is {:04o}, and not {mask}",
+            "its umask is {:04o} instead of {mask}",
             observed.umask
         ));
     }
@@ -194,7 +197,10 @@ pub(super) fn compare(
         &niceness(of_script),
     );
     if nice != observed.nice.to_string() {
-        differs(format!("its niceness is {}, and not {nice}", observed.nice));
+        differs(format!(
+            "its niceness is {} instead of {nice}",
+            observed.nice
+        ));
     }
     compare_path(start, observed, prefix, &place, derived);
     let known = |name: &str| start.exported.contains_key(name) || is_of_process(name);
@@ -249,7 +255,7 @@ fn compare_path(
     );
     if now != read {
         let text = format!(
-            "its `PATH` has `{}`, where unit and scripts come to `{}`",
+            "its `PATH` contains `{}`, but unit and scripts result in `{}`",
             now.join(":"),
             read.join(":")
         );

@@ -33,7 +33,7 @@ const MOST: usize = 4 << 20;
 const LEAST: usize = 1 << 12;
 
 /// Why nothing is known of a start.
-pub(super) const NOT_SEEN: &str = "it is not seen to start Buildbot";
+pub(super) const NOT_SEEN: &str = "no command was found that starts Buildbot";
 /// Characters of a command that are kept to be shown.
 const MOST_SHOWN: usize = 200;
 
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
                 Ok(None) => return went,
                 Err(unreadable) => {
                     self.at(unreadable.line);
-                    let what = format!("{} is not understood here", unreadable.what);
+                    let what = format!("{} is not supported", unreadable.what);
                     return self.verdicts.refused(&self.place, &what).went();
                 }
             }
@@ -529,7 +529,7 @@ impl<'a> Reader<'a> {
 
     /// What takes a shell, or a look at the process, to know.
     fn unknown(&mut self, raw: &str) -> Done {
-        let reason = format!("`{}` cannot be told without running it", shown(raw));
+        let reason = format!("the value of `{}` is known only at run time", shown(raw));
         self.verdicts.not_known(&self.place, &reason)
     }
 }

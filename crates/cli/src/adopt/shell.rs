@@ -168,7 +168,7 @@ impl<'t> Parser<'t> {
         for (end, strips) in std::mem::take(&mut self.documents) {
             loop {
                 if self.rest.peek().is_none() {
-                    return self.error("a here-document without its end");
+                    return self.error("an unterminated here-document");
                 }
                 let mut text = String::new();
                 while let Some(next) = self.rest.next_if(|&next| next != '\n') {
@@ -223,7 +223,7 @@ impl<'t> Parser<'t> {
                 break;
             }
             if count == LONGEST {
-                return self.error("so long a chain of commands");
+                return self.error("a chain of commands of this length");
             }
             self.rest.nth(1);
             self.separators()?;
@@ -241,7 +241,7 @@ impl<'t> Parser<'t> {
             }
             Some(';') if !self.begins_with(";;") => drop(self.rest.next()),
             None | Some('\n' | ')' | ';') => {}
-            Some(other) => return self.error(&format!("`{other}` in this place")),
+            Some(other) => return self.error(&format!("`{other}` at this position")),
         }
         Ok(node)
     }
@@ -276,7 +276,7 @@ impl<'t> Parser<'t> {
     fn deeper(&mut self) -> Read<()> {
         self.depth += 1;
         if self.depth > DEEPEST {
-            return self.error("such a nesting of commands");
+            return self.error("such deep nesting of commands");
         }
         Ok(())
     }
@@ -302,7 +302,7 @@ impl<'t> Parser<'t> {
             "[[" => self.test()?,
             word @ ("then" | "else" | "elif" | "fi" | "do" | "done" | "esac" | "}" | "select"
             | "coproc") => {
-                return self.error(&format!("`{word}` in this place"));
+                return self.error(&format!("`{word}` at this position"));
             }
             _ if self.begins_with("((") => return self.error("arithmetic in `((`"),
             _ if self.skip("(") => Node::Subshell(self.list(&[")"])?.0),
@@ -386,7 +386,7 @@ impl<'t> Parser<'t> {
                     break;
                 }
                 if !self.skip("|") {
-                    return self.error("such a `case`");
+                    return self.error("this form of `case`");
                 }
             }
             let (body, end) = self.list(&[";;", "esac"])?;
@@ -406,7 +406,7 @@ impl<'t> Parser<'t> {
         if self.skip("(") {
             self.blanks();
             if !self.skip(")") {
-                return self.error("`(` in this place");
+                return self.error("`(` at this position");
             }
         }
         self.separators()?;
@@ -460,7 +460,7 @@ impl<'t> Parser<'t> {
                         && simple.redirections.is_empty();
                     return match name.filter(|_| is_function) {
                         Some(name) => self.function(name),
-                        None => self.error("`(` in this place"),
+                        None => self.error("`(` at this position"),
                     };
                 }
                 _ => {}
@@ -477,7 +477,7 @@ impl<'t> Parser<'t> {
             || !simple.redirections.is_empty();
         match self.rest.peek().copied() {
             Some(next) if !is_something => {
-                self.error(&format!("`{}` in this place", next.escape_debug()))
+                self.error(&format!("`{}` at this position", next.escape_debug()))
             }
             _ => Ok(Node::Simple(simple)),
         }

@@ -174,7 +174,7 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
     }
     for (name, _, from) in &derived.secrets {
         notes.push(format!(
-            "  {name} may be secret, and goes to `{}` ({from})",
+            "  {name} may be secret, it is moved to `{}` ({from})",
             secrets_file(&instance.reference)
         ));
     }
@@ -184,23 +184,23 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
             Some((key, _)) if key.starts_with("SetCredential") => format!("{key}=..."),
             _ => line.clone(),
         };
-        notes.push(format!("  holds on: `{shown}` ({})", shown_place(place)));
+        notes.push(format!("  kept: `{shown}` ({})", shown_place(place)));
     }
     for remark in &derived.left {
         notes.push(format!(
-            "  left behind: `{}` ({})",
+            "  not kept: `{}` ({})",
             crate::output::harmless(&remark.text),
             shown_place(&remark.place)
         ));
     }
     notes.push(format!(
-        "  nothing is made read-only, private or refused that was not before; \
-         `buildbot-conda set {} hardening standard` confines it",
+        "  no sandbox is added; \
+         `buildbot-conda set {} hardening standard` adds one",
         instance.reference
     ));
     if !derived.answered.is_empty() {
         notes.push(format!(
-            "  answered by the package's unit: {}",
+            "  set by the package's unit: {}",
             derived.answered.join(", ")
         ));
     }
@@ -209,7 +209,7 @@ fn tell(unit: &HandMade, instance: &Instance, derived: &Derived, notes: &mut Vec
 /// As systemd reads it, systemd.exec(5), `EnvironmentFile=`.
 fn variables(secrets: &[Value]) -> String {
     let mut text = String::from(
-        "# What `buildbot-conda adopt` found in units and scripts and not everybody may read.\n",
+        "# Secret variables that `buildbot-conda adopt` found in units and scripts.\n",
     );
     for (name, value, _) in secrets {
         let _ = write!(text, "{name}=\"");
@@ -231,7 +231,7 @@ fn carried(
         return None;
     }
     let mut text =
-        String::from("# What `buildbot-conda adopt` kept of the unit that was here before.\n");
+        String::from("# Settings that `buildbot-conda adopt` kept from the previous unit.\n");
     // [Unit] goes before [Service] in every unit.
     for (section, lines) in sections.iter().rev() {
         let _ = writeln!(text, "\n[{section}]");

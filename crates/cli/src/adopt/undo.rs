@@ -21,7 +21,7 @@ pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> 
     let journal = plan::begin(context)?;
     let plan = plan(context)?;
     plan::carry_out(&plan, &journal, None)?;
-    eprintln!("everything is as it was before `adopt`");
+    eprintln!("the state before `adopt` is restored");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -31,7 +31,7 @@ fn plan(context: &Context) -> anyhow::Result<Plan> {
         .rev()
         .find(|(_, directory)| directory.join(RECORD).is_file())
     else {
-        bail!("nothing was adopted on this host: `{BACKUPS}` has no record of it");
+        bail!("nothing was adopted on this host: `{BACKUPS}` contains no record of it");
     };
     let record = directory.join(RECORD);
     let name = record.display();
@@ -148,7 +148,7 @@ fn refuse_obstacles(recorded: &[Step]) -> anyhow::Result<()> {
             && !links.contains(&to)
         {
             bail!(
-                "`{}` is there again, and would be overwritten\nhint: move it away first",
+                "`{}` exists again, and would be overwritten\nhint: move it away first",
                 to.display()
             );
         }

@@ -13,11 +13,10 @@ use super::reading::{ACTIVATED, Found, SYSTEMS, Start, Target, Variables};
 use super::verdict::shown_place;
 use crate::system::secrets::may_be_secret;
 
-const SECRET_HINT: &str = "put it into a file for `credentials`, and take it out of there";
-const FILE_HINT: &str =
-    "put what it sets into `Environment=`, or start the unit: what runs is asked";
-const SHELL_HINT: &str = "set what that file sets by `Environment=`";
-const PATH_HINT: &str = "write `PATH` without quotes, blanks and `%`";
+const SECRET_HINT: &str = "move it to a file for `credentials`";
+const FILE_HINT: &str = "set its variables with `Environment=`, or start the unit, so that they can be read from the process";
+const SHELL_HINT: &str = "set the variables of that file with `Environment=`";
+const PATH_HINT: &str = "write `PATH` without quotes, spaces and `%`";
 /// What systemd has in `PATH`, systemd.exec(5).
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -81,7 +80,7 @@ pub(super) fn of_unit(
             let filled = specifiers(&word, &unit.name, "/root");
             let Some((name, value)) = filled.as_deref().ok().and_then(|word| word.split_once('='))
             else {
-                let text = format!("`{word}` of `Environment=` is not understood here");
+                let text = format!("`{word}` of `Environment=` is not supported");
                 derived.problems.push((
                     Remark {
                         place: setting.place.clone(),
@@ -92,7 +91,7 @@ pub(super) fn of_unit(
                 continue;
             };
             if ["BASH_ENV", "ENV"].contains(&name) {
-                let text = format!("`{name}` has every shell read `{value}` first");
+                let text = format!("`{name}` makes every shell read `{value}` first");
                 derived.refuse(&setting.place, text, SHELL_HINT);
             }
             variables.insert(
@@ -105,13 +104,13 @@ pub(super) fn of_unit(
         let path = setting.value.trim_start_matches('-');
         let is_optional = path.len() < setting.value.len();
         match specifiers(path, &unit.name, "/root")
-            .map_err(|unknown| format!("`{unknown}` is not known here"))
+            .map_err(|unknown| format!("unsupported specifier `{unknown}`"))
         {
             Ok(path) if path.contains(['*', '?', '[']) => {
                 has_unknown = true;
                 derived.refuse(
                     &setting.place,
-                    format!("`{path}` may be many files"),
+                    format!("`{path}` may match several files"),
                     FILE_HINT,
                 );
             }
@@ -184,8 +183,7 @@ pub(super) fn take_over(
     };
     let (before, behind) = search_path(start, &derived.prefix);
     for part in &before {
-        let text =
-            format!("`{part}` in front of the environment in `PATH`: it is behind it from now on");
+        let text = format!("`{part}` before the environment in `PATH`: it is now after it");
         derived.left.push(Remark {
             place: place.clone(),
             text,
@@ -205,7 +203,7 @@ pub(super) fn take_over(
     {
         return derived.refuse(
             place,
-            "`PATH` has characters that are not taken over".to_owned(),
+            "`PATH` contains unsupported characters".to_owned(),
             PATH_HINT,
         );
     }
@@ -293,8 +291,9 @@ pub(super) fn variable(name: &str, found: Found, is_private: bool, derived: &mut
         let value = (name.to_owned(), found.value, shown_place(&place));
         derived.secrets.push(value);
     } else {
-        let text =
-            format!("`{name}` may be secret and has characters that no file of variables can have");
+        let text = format!(
+            "`{name}` may be secret and contains characters that an environment file cannot contain"
+        );
         derived
             .problems
             .push((Remark { place, text }, Some(SECRET_HINT)));

@@ -107,7 +107,7 @@ impl Master {
         };
         match (port, tls) {
             (None, true) => bail!(
-                "`{reference}` takes workers of this host by a socket, which needs no TLS\nhint: leave `--tls` out"
+                "`{reference}` accepts workers of this host on a socket, which needs no TLS\nhint: omit `--tls`"
             ),
             (None, false) => Ok(Way::Socket(paths::worker_socket(reference))),
             (Some(port), true) => Ok(Way::Tls(address(port))),
@@ -166,7 +166,7 @@ pub(super) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<Decision> {
     let home = match facts.homes.get(&account) {
         Some(home) => home.clone(),
         None if own.is_some() => PathBuf::from(format!("/home/{account}")),
-        None => bail!("name who shall run it: no account `{account}`"),
+        None => bail!("select the account: account `{account}` not found"),
     };
     Ok(Decision {
         secret: secret(wish, &reference, master.as_ref(), &worker, facts)?,
@@ -214,12 +214,14 @@ fn choose_master<'a>(
     }
     let text = match (wanted, candidates.len()) {
         (Some(wanted), _) => {
-            format!("`{wanted}` was not made by `buildbot-conda create master`")
+            format!("`{wanted}` was not created with `buildbot-conda create master`")
         }
-        (None, 0) => "no master of this host was made by `buildbot-conda create master`".to_owned(),
+        (None, 0) => {
+            "no master on this host was created with `buildbot-conda create master`".to_owned()
+        }
         (None, _) => "there are several masters on this host".to_owned(),
     };
-    bail!("{text}\nhint: name the master with `--master HOST` or `--master master@NAME`");
+    bail!("{text}\nhint: specify the master with `--master HOST` or `--master master@NAME`");
 }
 
 /// The name that was given, that of the instance, or the one that the master has from its first minute.
@@ -247,8 +249,8 @@ fn refuse_namesake(
         others.find(|(_, other)| other.master == record.master && other.worker == record.worker);
     if let Some((other, _)) = same {
         bail!(
-            "`{other}` is the worker `{}` of the master at {} already\n\
-             hint: name another one with `--worker-name`",
+            "`{other}` already is the worker `{}` of the master at {}\n\
+             hint: choose another name with `--worker-name`",
             record.worker,
             record.master
         );
@@ -318,9 +320,9 @@ fn secret(
     Ok(match (wish.has_password, is_there(&file)) {
         // What was left there by an instance of before is replaced.
         (true, true) if wish.is_invited => Secret::Given(file),
-        (true, true) => bail!(
-            "the credential `{file}` is there already\nhint: leave the password out to use it"
-        ),
+        (true, true) => {
+            bail!("the credential `{file}` already exists\nhint: omit the password to use it")
+        }
         (true, false) => Secret::Given(file),
         (false, true) => Secret::Present(file),
         (false, false) if master.is_some_and(Master::has_own_passwords) => Secret::Generated(file),

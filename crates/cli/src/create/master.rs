@@ -127,7 +127,9 @@ impl Pages {
     fn announcement(&self) -> String {
         match &self.missing {
             None => format!("web pages at http://localhost:{}/", self.port),
-            Some((packages, _)) => format!("no web pages, since the environment has no {packages}"),
+            Some((packages, _)) => {
+                format!("no web pages, because the environment lacks {packages}")
+            }
         }
     }
 }
@@ -147,18 +149,18 @@ fn closing(instance: &Instance, pages: &Pages, secrets: &Secrets) -> String {
     let Pages { port, missing } = pages;
     let place = match missing {
         None => format!(
-            "is at http://localhost:{port}/, where everybody on this machine can read; to start builds, log in as \
+            "runs at http://localhost:{port}/, where everybody on this machine can read; to start builds, log in as \
              `{LOGIN}` with {password}"
         ),
         Some((packages, how)) => format!(
-            "runs without web pages: the environment has no {packages}; {how}, and after `systemctl restart {}` they are \
-             at http://localhost:{port}/, for `{LOGIN}` with {password}",
+            "runs without web pages: the environment lacks {packages}; {how}; after `systemctl restart {}` \
+             they are at http://localhost:{port}/, for `{LOGIN}` with {password}",
             reference.unit_name()
         ),
     };
     format!(
         "`{reference}` {place}\n\
-         its `{}/master.cfg` is yours; next: `{next}`",
+         edit `{}/master.cfg` to configure it; next: `{next}`",
         instance.directory
     )
 }

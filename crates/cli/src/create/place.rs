@@ -40,7 +40,7 @@ pub(super) fn settle(
                 Some(name) => format!("{}-{name}", draft.reference.role),
             };
             let path = home.join(name);
-            path.to_str().context("name a directory")?.to_owned()
+            path.to_str().context("determine the directory")?.to_owned()
         }
     };
     let is_new = configured.is_none_or(|instance| instance.directory.as_str() != directory);
@@ -87,17 +87,17 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
     if !context.is_elsewhere()
         && let Some(closed) = closed_environment(prefix.as_str().as_ref())
     {
-        bail!("cannot look at `{prefix}`: {closed}\nhint: {AS_ROOT}");
+        bail!("cannot read `{prefix}`: {closed}\nhint: {AS_ROOT}");
     }
     if !context.path(&format!("{prefix}/conda-meta")).is_dir() {
         bail!(
-            "no Conda environment `{prefix}`\nhint: {}",
+            "Conda environment `{prefix}` not found\nhint: {}",
             ways_to_one(instance, context)
         );
     }
     if !context.path(&format!("{prefix}/bin/python")).exists() {
         bail!(
-            "the environment `{prefix}` has no Python\nhint: install `buildbot` and `buildbot-worker` in it"
+            "the environment `{prefix}` contains no Python\nhint: install `buildbot` and `buildbot-worker` into it"
         );
     }
     let directory = context.path(instance.directory.as_str());
@@ -111,9 +111,9 @@ pub(super) fn refuse(instance: &Instance, context: &Context) -> anyhow::Result<(
     }
     let hint = if directory.join("buildbot.tac").exists() {
         let unit = instance.reference.unit_name();
-        format!("`systemctl enable --now {unit}` starts what is there")
+        format!("`systemctl enable --now {unit}` starts the existing instance")
     } else {
-        "name another one with `--directory`".to_owned()
+        "choose another one with `--directory`".to_owned()
     };
     bail!("`{name}` is not empty\nhint: {hint}")
 }
@@ -128,25 +128,25 @@ pub(super) fn missing(instance: &Instance, context: &Context) -> Option<(String,
     let shown: Vec<String> = packages.iter().map(|name| format!("`{name}`")).collect();
     let conda = format!("{}/bin/conda", instance.conda_root.as_str());
     let how = if Path::new(prefix.as_str()).starts_with(paths::ENVIRONMENTS) {
-        "add that to its file, and `buildbot-conda env update` installs it".to_owned()
+        "add this to its file, then run `buildbot-conda env update`".to_owned()
     } else if context.path(&conda).exists() {
         let packages = packages.join(" ");
         format!("`{conda} install --prefix {prefix} --channel conda-forge {packages}` installs it")
     } else {
-        "install that with the program that made the environment".to_owned()
+        "install this with the program that created the environment".to_owned()
     };
-    Some((shown.join(" and no "), how))
+    Some((shown.join(" and "), how))
 }
 
 /// How somebody gets on whose account may not use what was named.
 fn ways_out(obstacle: &Obstacle, instance: &Instance, context: &Context) -> String {
     let user = instance.user.as_str();
     let by_owner = match obstacle.owner_beside(user, context) {
-        Some(owner) => format!("`--user {owner}` runs it as the owner; or "),
+        Some(owner) => format!("`--user {owner}` runs it as its owner; or "),
         None => String::new(),
     };
     if obstacle.path == instance.directory.as_str() {
-        return format!("{by_owner}name another directory with `--directory`");
+        return format!("{by_owner}choose another directory with `--directory`");
     }
     format!(
         "{by_owner}use an environment that `{user}` can read: {}",
@@ -166,9 +166,9 @@ fn ways_to_one(instance: &Instance, context: &Context) -> String {
     let found = found.iter().find(|found| found.prefix != configured);
     let there = match found.map(|found| (&found.prefix, &found.only)) {
         None => String::new(),
-        Some((prefix, None)) => format!("`--conda-env {prefix}` is there; or "),
+        Some((prefix, None)) => format!("`--conda-env {prefix}` uses an existing one; or "),
         Some((prefix, Some(owner))) => {
-            format!("`--user {owner} --conda-env {prefix}` is there; or ")
+            format!("`--user {owner} --conda-env {prefix}` uses an existing one; or ")
         }
     };
     let package = if installations::has_builder(context) {
@@ -177,7 +177,7 @@ fn ways_to_one(instance: &Instance, context: &Context) -> String {
         " with the package `buildbot-conda-env`"
     };
     format!(
-        "{there}make one{package}: `buildbot-conda env create {name}`; or name one with `--conda-root` and `--conda-env`"
+        "{there}create one{package}: `buildbot-conda env create {name}`; or specify one with `--conda-root` and `--conda-env`"
     )
 }
 
@@ -186,14 +186,14 @@ pub(super) fn home(user: &str, context: &Context) -> anyhow::Result<std::path::P
     if context.is_elsewhere() {
         return Ok(Path::new("/home").join(user));
     }
-    let user = find_user(user).map_err(|error| error.context("name who shall run it"))?;
+    let user = find_user(user).map_err(|error| error.context("select the account"))?;
     Ok(user.home)
 }
 
 /// What is going to be made, for people.
 pub(super) fn told(reference: &InstanceRef, instance: &Instance) -> String {
     format!(
-        "`{reference}` by `{}` in `{}`, environment `{}`",
+        "`{reference}` as user `{}`, directory `{}`, environment `{}`",
         instance.user.as_str(),
         instance.directory,
         instance.prefix()

@@ -139,7 +139,7 @@ fn planned(
     decision.worker.check_slots(more.details.slots)?;
     if decision.master.is_none() && !more.details.tags.is_empty() {
         bail!(
-            "tags are given on the master's host\nhint: there, `buildbot-conda invite NAME --tag TAG`"
+            "tags are set on the master's host\nhint: there, `buildbot-conda invite NAME --tag TAG`"
         );
     }
     let password = password_of(&decision, more.password, common.dry_run, context)?;
@@ -148,7 +148,7 @@ fn planned(
         None => Naming::default(),
     };
     let notes = [format!(
-        "{}, as `{}` of the master at {}",
+        "{}, worker `{}` of the master at {}",
         place::told(&decision.reference, &instance),
         decision.worker.as_str(),
         decision.way
@@ -156,8 +156,8 @@ fn planned(
     let missing = place::missing(&instance, context);
     let missing = missing.map(|(packages, how)| {
         format!(
-            "the environment has no {packages}, which a worker imports and conda-forge's `buildbot-worker` does not bring \
-             along; {how}"
+            "the environment lacks {packages}, which a worker imports and conda-forge's `buildbot-worker` \
+             does not include; {how}"
         )
     });
     let notes = notes
@@ -187,10 +187,10 @@ fn closing(reference: &InstanceRef) -> String {
     let worker = status.as_ref().and_then(|status| status.worker.as_ref());
     let state = match worker {
         Some(worker) if worker.connection == "connected" => "runs",
-        Some(_) => "is started, and not connected to its master yet; it tries again for ever",
+        Some(_) => "is started, but not connected to its master yet; it keeps trying",
         None => "is set up",
     };
-    format!("`{reference}` {state}; `buildbot-conda status {reference}` shows what it does")
+    format!("`{reference}` {state}; `buildbot-conda status {reference}` shows its state")
 }
 
 /// The password that is to be written or handed over. A dry run asks nobody for what is not going to be used.
@@ -231,8 +231,8 @@ fn name(
     let details = (*details != Details::default()).then(|| details.clone());
     let workers = match first {
         None if details.is_some() => bail!(
-            "the workers of `{}` are in its `master.cfg`, which has no slots and no tags of them\n\
-             hint: leave `--slots` and `--tag` out",
+            "the workers of `{}` are listed in its `master.cfg`, which supports neither slots nor tags\n\
+             hint: omit `--slots` and `--tag`",
             master.instance.reference
         ),
         None => Workers::Listed,
@@ -319,7 +319,7 @@ fn steps(
 fn files(start: &WorkerStart, worker: &Worker<'_>, context: &Context) -> anyhow::Result<Vec<Made>> {
     let admin = worker.admin.unwrap_or("root of this host");
     if admin.chars().any(char::is_control) {
-        bail!("`--admin` has control characters");
+        bail!("`--admin` contains control characters");
     }
     let host = std::fs::read_to_string(context.path("/etc/hostname")).unwrap_or_default();
     let host = host.lines().next().unwrap_or_default().trim();

@@ -203,9 +203,9 @@ impl FromStr for BackupName {
             })
         };
         parsed().ok_or_else(|| {
-            let failure = Failure::new(1, format!("`{text}` is no name of a backup"));
+            let failure = Failure::new(1, format!("`{text}` is not the name of a backup"));
             failure.hint(
-                "`backup` gives names such as `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`",
+                "the names are of the form `20261122T123456Z-buildbot-4.3.0-schema-067.sqlite`",
             )
         })
     }
@@ -323,7 +323,7 @@ pub(crate) fn ensure_space(directory: &Path, size: u64) -> Result<(), Failure> {
         needed.div_ceil(1 << 20),
         free >> 20
     );
-    Err(Failure::new(SCHEMA, text).hint("make room there, then start again"))
+    Err(Failure::new(SCHEMA, text).hint("free some space there, then start again"))
 }
 
 /// Gives a complete backup its name, on disk when this returns.
@@ -354,8 +354,8 @@ pub(crate) fn take_in(
     place: &Place,
 ) -> Result<(), Failure> {
     if place.path(name).exists() {
-        let text = format!("there is a backup `{name}` already");
-        return Err(Failure::new(1, text).hint(format!("`restore REF {name}` restores that one")));
+        let text = format!("the backup `{name}` already exists");
+        return Err(Failure::new(1, text).hint(format!("`restore REF {name}` restores it")));
     }
     let mut start = Vec::new();
     let begun = source
@@ -411,7 +411,7 @@ pub(crate) fn prune(place: &Place, needed: &[&BackupName]) -> Result<(), Failure
     for name in old {
         let path = place.path(name);
         fs::remove_file(&path).map_err(|error| Failure::io("remove", &path, &error))?;
-        eprintln!("removed the oldest backup `{name}`, {KEPT} are kept");
+        eprintln!("removed the oldest backup `{name}`; {KEPT} are kept");
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) fn damaged(source: &Path, said: &str, master: &Master<'_>) -> Failure
     let text = format!("the database `{}` is damaged: {said}", source.display());
     let reference = master.reference();
     Failure::new(SCHEMA, text).hint(format!(
-        "`buildbot-conda restore {reference}` puts the last backup back and keeps the damaged file"
+        "`buildbot-conda restore {reference}` restores the last backup and keeps the damaged file"
     ))
 }
 

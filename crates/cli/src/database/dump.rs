@@ -47,8 +47,11 @@ pub(super) fn is_possible(kind: FileKind) -> bool {
 /// What to do where they are not.
 pub(super) fn advice(kind: Option<FileKind>) -> String {
     match kind.and_then(tools) {
-        Some(tools) => format!("`apt install {}` makes backups possible", tools.package),
-        None => "back it up with its own tools".to_owned(),
+        Some(tools) => format!(
+            "`apt install {}` installs the tools for backups",
+            tools.package
+        ),
+        None => "back it up with the tools of the database".to_owned(),
     }
 }
 

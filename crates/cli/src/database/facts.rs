@@ -151,7 +151,7 @@ impl Facts {
         ];
         let facts = Self::answer(master, &arguments, None)?;
         let reason = match facts.relation {
-            Relation::Empty => "has no tables of Buildbot",
+            Relation::Empty => "contains no tables of Buildbot",
             Relation::Damaged => "is damaged",
             _ if !facts.intact => "is damaged",
             _ => return Ok(facts),
@@ -172,12 +172,12 @@ impl Facts {
         });
         let directory = master.directory().display();
         let failed = |reason: &str| {
-            let text = format!("find out which database `{directory}` uses: {reason}");
+            let text = format!("determine the database of `{directory}`: {reason}");
             Failure::new(CONFIGURATION, text)
         };
         match outcome {
             Err(Stopped::Late(_)) => {
-                return Err(failed("the configuration does not come to an end"));
+                return Err(failed("reading the configuration did not finish in time"));
             }
             Err(error) => return Err(failed(&error.to_string())),
             Ok(_) => {}
@@ -192,7 +192,9 @@ impl Facts {
                 };
                 Err(Failure::new(status, text))
             }
-            Err(_) => Err(failed("the configuration ended its interpreter")),
+            Err(_) => Err(failed(
+                "the configuration terminated its Python interpreter",
+            )),
         }
     }
 

@@ -66,9 +66,9 @@ impl Mark {
         match serde_json::from_str::<Self>(&text) {
             Ok(mark) if mark.version == VERSION => Ok(Some(mark)),
             _ => {
-                let text = format!("read `{}`: it is no mark of this version", path.display());
+                let text = format!("read `{}`: unknown format", path.display());
                 Err(Failure::new(SCHEMA, text).hint(
-                    "see that the database is whole, or restore a backup by hand, then remove that file",
+                    "make sure that the database is intact, or restore a backup by hand, then remove this file",
                 ))
             }
         }

@@ -87,7 +87,7 @@ impl<'a> Master<'a> {
     pub(crate) fn new(instance: &'a Instance, context: &Context) -> Result<Self, Failure> {
         let reference = &instance.reference;
         if reference.role != Role::Master {
-            let text = format!("`{reference}` has no database, only masters have one");
+            let text = format!("`{reference}` is a worker and has no database");
             return Err(Failure::new(1, text));
         }
         let state = state_directory(reference, context);

@@ -34,7 +34,7 @@ pub(crate) fn bring_up_to_date(
     progress.buildbot(&facts.buildbot);
     let mut kept = None;
     if let Some(mark) = mark {
-        progress.doing("an upgrade of the database was interrupted, making it whole again");
+        progress.doing("an upgrade of the database was interrupted, recovering");
         let recovery = plan::recovery(&facts, &mark)?;
         perform(&recovery, master, &facts, lock, progress)?;
         if recovery
@@ -48,7 +48,7 @@ pub(crate) fn bring_up_to_date(
     }
     if let Some((backup, tried)) = upgraded::to_be_taken_back(master, &facts) {
         progress.doing(&format!(
-            "`{}` upgraded the database and did not come to serve, going back to before; the database as it is now, with what was built since, is kept as a backup",
+            "the start from `{}` upgraded the database and then failed, restoring the previous database; the current one, with the builds since then, is kept as a backup",
             tried.display()
         ));
         let plan = plan::restore(master, &facts, &backup)?;
@@ -145,7 +145,7 @@ fn put_back(master: &Master<'_>, facts: &Facts, name: &BackupName) -> Result<(),
 }
 
 fn unfit(name: &BackupName) -> Failure {
-    let text = format!("`{name}` does not fit the database of the configuration");
+    let text = format!("`{name}` is not for the type of database that is configured");
     Failure::new(SCHEMA, text)
 }
 
@@ -176,7 +176,7 @@ fn upgrade(master: &Master<'_>, lock: &Lock, before: &Facts) -> Result<(), Failu
     let more = if after.revision == before.revision || !status.success() {
         ""
     } else {
-        " (it says that it succeeded)"
+        " (it reported success)"
     };
     Err(Failure::new(SCHEMA, format!("{reason}{more}")))
 }
@@ -222,20 +222,23 @@ fn take_back(
         Ok(()) => Failure::new(
             SCHEMA,
             format!(
-                "`buildbot upgrade-master` failed, the database is as it was before (schema {}): {reason}",
+                "`buildbot upgrade-master` failed, the database was restored (schema {}): {reason}",
                 facts.revision_text()
             ),
         )
         .hint(format!(
-            "once the cause is gone, start `{}` again; the backup `{name}` is kept",
+            "fix the cause, then start `{}` again; the backup `{name}` is kept",
             reference.unit_name()
         )),
         Err(other) => Failure::new(
             SCHEMA,
-            format!("`buildbot upgrade-master` failed: {reason}; and {}", other.reason),
+            format!(
+                "`buildbot upgrade-master` failed: {reason}; and {}",
+                other.reason
+            ),
         )
         .hint(format!(
-            "the backup `{name}` is whole; once the cause is gone, the next start restores it"
+            "the backup `{name}` is intact; fix the cause, and the next start restores it"
         )),
     }
 }

@@ -61,7 +61,7 @@ impl Plan {
         });
         if let (true, Some(others)) = (changes, &facts.others) {
             let text = format!("the database `{}` is in use by {others}", facts.place);
-            return Err(Failure::new(AWAY, text).hint("stop what serves from it first"));
+            return Err(Failure::new(AWAY, text).hint("stop the master that uses it first"));
         }
         Ok(Self {
             steps,
@@ -79,16 +79,16 @@ impl fmt::Display for Plan {
                 Step::SetAside(file) => {
                     writeln!(formatter, "keep `{}` under another name", file.display())?;
                 }
-                Step::Mark(_) => writeln!(formatter, "note that this has been begun")?,
+                Step::Mark(_) => writeln!(formatter, "record the beginning of the operation")?,
                 Step::Upgrade { from, to } => {
                     writeln!(formatter, "upgrade `{place}` from schema {from} to {to}")?;
                 }
                 Step::Restore(name) => writeln!(formatter, "restore `{place}` from `{name}`")?,
-                Step::Unmark => writeln!(formatter, "note that it is done")?,
+                Step::Unmark => writeln!(formatter, "record the end of the operation")?,
             }
         }
         if self.steps.is_empty() {
-            writeln!(formatter, "nothing is to be done for `{place}`")?;
+            writeln!(formatter, "nothing to do for `{place}`")?;
         }
         Ok(())
     }
@@ -98,9 +98,9 @@ impl fmt::Display for Plan {
 pub(crate) fn back_up(master: &Master<'_>, facts: &Facts) -> Result<Plan, Failure> {
     if Mark::read(&master.state)?.is_some() {
         let reference = master.reference();
-        let text = "an upgrade of the database is under way or was interrupted";
+        let text = "an upgrade of the database is running or was interrupted";
         return Err(Failure::new(SCHEMA, text).hint(format!(
-            "start `{}`, or `buildbot-conda upgrade {reference}`, to bring it to its end",
+            "start `{}`, or run `buildbot-conda upgrade {reference}`, to complete it",
             reference.unit_name()
         )));
     }
@@ -111,7 +111,7 @@ pub(crate) fn back_up(master: &Master<'_>, facts: &Facts) -> Result<Plan, Failur
         )),
         _ if facts.kind == "memory" => Err(Failure::new(
             1,
-            "the database is in memory, there is nothing to back up",
+            "the database is in memory and cannot be backed up",
         )),
         _ => {
             let name = backup_of(master, facts)?.ok_or_else(|| no_tool(facts))?;
@@ -127,7 +127,7 @@ pub(crate) fn recovery(facts: &Facts, mark: &Mark) -> Result<Plan, Failure> {
             "the upgrade of the database `{}` was interrupted, but the configuration now names `{}`",
             mark.place, facts.place
         );
-        let hint = "let it name the first one again until that has been brought to its end";
+        let hint = "configure the first one again until its upgrade is complete";
         return Err(Failure::new(SCHEMA, text).hint(hint));
     }
     let is_done = facts.relation == Relation::Current && facts.intact;
@@ -191,7 +191,7 @@ pub(crate) fn upgrade(
         Relation::Damaged => {
             let text = format!("the database `{}` is damaged", facts.place);
             return Err(Failure::new(SCHEMA, text).hint(format!(
-                "`buildbot-conda restore {reference}` puts the last backup back"
+                "`buildbot-conda restore {reference}` restores the last backup"
             )));
         }
         Relation::Empty if mark.is_none() && policy != Policy::Asked => {
@@ -208,7 +208,7 @@ pub(crate) fn upgrade(
     let attempts = mark.map_or(0, |mark| mark.attempts);
     if attempts >= MOST_ATTEMPTS && policy != Policy::Asked {
         let text = format!(
-            "the upgrade of the database was interrupted {attempts} times, it is as it was before: {revisions}"
+            "the upgrade of the database was interrupted {attempts} times, it was restored: {revisions}"
         );
         return Err(Failure::new(SCHEMA, text).hint(format!(
             "look for the cause in `journalctl -u {}`, then `buildbot-conda upgrade {reference}`",
@@ -257,7 +257,7 @@ fn backup_of(master: &Master<'_>, facts: &Facts) -> Result<Option<BackupName>, F
 }
 
 fn no_tool(facts: &Facts) -> Failure {
-    let text = format!("no backup of `{}` can be made here", facts.place);
+    let text = format!("`{}` cannot be backed up", facts.place);
     Failure::new(1, text).hint(dump::advice(FileKind::of(facts)))
 }
 
@@ -273,7 +273,7 @@ fn newer(master: &Master<'_>, facts: &Facts, revisions: &str) -> Failure {
     let other = backup.map_or_else(String::new, |name| {
         let reference = master.reference();
         format!(
-            ", or go back to before the upgrade with `buildbot-conda restore {reference} {name}`"
+            ", or restore the state before the upgrade with `buildbot-conda restore {reference} {name}`"
         )
     });
     Failure::new(SCHEMA, text).hint(format!("install {writer} again{other}"))
@@ -292,11 +292,11 @@ fn refuse_lost_database(master: &Master<'_>, facts: &Facts) -> Result<(), Failur
         facts.place
     );
     let restore = match backups.first() {
-        Some(_) => format!("`buildbot-conda restore {reference}` puts the last backup back; "),
+        Some(_) => format!("`buildbot-conda restore {reference}` restores the last backup; "),
         None => String::new(),
     };
     Err(Failure::new(SCHEMA, text).hint(format!(
-        "{restore}`buildbot-conda upgrade {reference}` begins with a new database"
+        "{restore}`buildbot-conda upgrade {reference}` creates a new database"
     )))
 }
 
@@ -308,7 +308,7 @@ pub(crate) fn restore(
 ) -> Result<Plan, Failure> {
     if FileKind::of(facts) != Some(chosen.kind()) {
         let text = format!(
-            "`{chosen}` is no backup for a database like `{}`",
+            "`{chosen}` is not a backup for a database like `{}`",
             facts.place
         );
         return Err(Failure::new(1, text));

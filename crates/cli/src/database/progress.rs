@@ -64,7 +64,7 @@ impl Progress {
             runtime,
             since: now(),
             buildbot: None,
-            message: "starting: looking at the database".to_owned(),
+            message: "starting: checking the database".to_owned(),
         }));
         let (alive, end) = mpsc::channel();
         let shared = Arc::clone(&told);
@@ -126,7 +126,7 @@ impl Told {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = notify::status(socket, first, &self.message) {
             // Without systemd's ear the work goes on; the journal has every word of it.
-            eprintln!("warning: tell systemd by `{}`: {error}", socket.display());
+            eprintln!("warning: notify systemd at `{}`: {error}", socket.display());
         }
     }
 

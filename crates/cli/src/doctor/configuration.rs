@@ -33,13 +33,13 @@ pub(super) fn look(
             let told = problem.display(settings.file()).to_string();
             let (seen, hint) = told
                 .split_once("\nhint: ")
-                .unwrap_or((&told, "correct it there"));
+                .unwrap_or((&told, "correct the configuration"));
             let finding = Finding::problem(Check::Configuration, reference, seen);
             finding.words(format!("{hint}; then `systemctl daemon-reload`"))
         })
         .collect();
     if findings.is_empty() {
-        let seen = format!("`{}` is good", settings.file());
+        let seen = format!("`{}` is valid", settings.file());
         findings.push(Finding::ok(Check::Configuration, None, seen));
     }
     for instance in &scene.instances {
@@ -75,11 +75,12 @@ fn unusable(error: &InvalidConfiguration) -> Finding {
         }
         // Not for `--fix`: somebody else may have written what it says.
         Unusable::Distrusted { untrusted } => distrusted(finding, untrusted),
-        Unusable::Unreadable { path, .. } => {
-            finding.words(format!("see what `ls -l {}` says", path.display()))
-        }
+        Unusable::Unreadable { path, .. } => finding.words(format!(
+            "check its owner and mode: `ls -l {}`",
+            path.display()
+        )),
         Unusable::NotRegular(path) | Unusable::TooLarge(path) => finding.words(format!(
-            "put a configuration in the place of `{}`",
+            "replace `{}` with a configuration file",
             path.display()
         )),
     }
@@ -95,20 +96,20 @@ fn distrusted(finding: Finding, untrusted: &Untrusted) -> Finding {
         _ => {
             let path = untrusted.path.display();
             return finding.words(format!(
-                "put a file of root's in the place of `{path}`; read what it says first"
+                "check the content of `{path}`, then replace it with a file owned by root"
             ));
         }
     };
-    finding.words(format!("read `{at}` first: somebody else could write it"))
+    finding.words(format!("check `{at}` first: somebody else could write it"))
 }
 
 fn account(instance: &Instance, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
     let user = instance.user.as_str();
     if scene.account(&instance.user).is_some() {
-        return Finding::ok(Check::Account, reference, format!("`{user}` is there"));
+        return Finding::ok(Check::Account, reference, format!("`{user}` exists"));
     }
-    let seen = format!("there is no account `{user}`, so systemd cannot start it (status 217)");
+    let seen = format!("account `{user}` not found, systemd cannot start the service (status 217)");
     Finding::problem(Check::Account, reference, seen).command(scene.there(adduser(user)))
 }
 
@@ -144,7 +145,7 @@ fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> 
     });
     let user = worker.user.as_str();
     let Some(other) = sharing.next() else {
-        let seen = format!("nothing else runs as `{user}`");
+        let seen = format!("no other instance runs as `{user}`");
         return Some(Finding::ok(Check::SharedAccount, reference, seen));
     };
     if scene.is_set_up(worker) == Some(false) {
@@ -154,7 +155,7 @@ fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> 
         Role::Master => {
             "every build can read and change that master's configuration, secrets and database"
         }
-        Role::Worker => "a build of the one can read and change what the other has and builds",
+        Role::Worker => "builds of one can read and change files and builds of the other",
     };
     let seen = format!(
         "it runs as `{user}`, and so does `{}`: {what}",

@@ -45,10 +45,9 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     ];
     if let Ok(Some(seen)) = own_place::distrust(instance, scene.context) {
         let finding = Finding::warning(Check::Directory, reference, seen);
-        findings
-            .push(finding.words(
-                "give that directory to root, or take the right to write there from others",
-            ));
+        findings.push(finding.words(
+            "make root the owner of that directory, or remove the write permission of others",
+        ));
     }
     findings
 }
@@ -83,7 +82,7 @@ fn not_set_up(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) ->
             instance.reference
         );
         return Finding::problem(Check::Directory, Some(&instance.reference), seen).words(
-            "mount or restore it, or set `directory` in the configuration to where it is now",
+            "mount or restore it, or set `directory` in the configuration to its new location",
         );
     }
     let seen = format!("`{}` {what}: not set up yet", path(instance, scene));
@@ -98,7 +97,7 @@ fn tac(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Findin
         && !scene.context.is_elsewhere()
     {
         let user = instance.user.as_str();
-        let seen = format!("`{path}` belongs to user {}, not to `{user}`", facts.owner);
+        let seen = format!("`{path}` is owned by user {}, not by `{user}`", facts.owner);
         let finding = Finding::problem(Check::Directory, reference, seen);
         return finding.command([
             "chown",
@@ -125,7 +124,7 @@ fn tac(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Findin
         }
         Role::Worker => finding.words(format!(
             "`runuser -u {} -- {prefix}/bin/buildbot-worker create-worker --allow-shutdown=signal --keepalive=60 {path} \
-             HOST:PORT NAME PASSWORD` makes one",
+             HOST:PORT NAME PASSWORD` creates one",
             instance.user.as_str()
         )),
     }
@@ -139,7 +138,7 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
         return Finding::unseen(
             Check::Ownership,
             reference,
-            format!("only root and `{user}` can tell"),
+            format!("only root and `{user}` can check this"),
         );
     }
     if facts.unwritable_count == 0 {
@@ -163,7 +162,7 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
         String::new()
     };
     let seen = format!(
-        "`{user}` cannot write {}{more}, which belong to others",
+        "`{user}` cannot write {}{more}, which are owned by other accounts",
         examples.join(", ")
     );
     let finding = Finding::problem(Check::Ownership, reference, seen);
@@ -182,7 +181,7 @@ fn ownership(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> 
     finding
         .command(["chown", "--recursive", "--no-dereference", &owner, &path])
         .words(format!(
-            "see first that nothing in it is to be kept from `{user}`"
+            "check first that `{user}` may own everything in it"
         ))
 }
 
@@ -196,7 +195,7 @@ fn exposed(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Fi
     };
     let names: Vec<&String> = facts.exposed.iter().filter(is_known).collect();
     if names.is_empty() || !others_come_through(Path::new(&path)) {
-        let seen = "no file with secrets is readable by everybody";
+        let seen = "no file with secrets is world-readable";
         return Finding::ok(Check::Secrets, reference, seen);
     }
     let files: Vec<String> = names.iter().map(|name| format!("{path}/{name}")).collect();
@@ -229,22 +228,26 @@ fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> F
     let reference = Some(&instance.reference);
     let file = format!("{}/twistd.pid", path(instance, scene));
     let Some(found) = facts.pid_file else {
-        return Finding::ok(Check::PidFile, reference, "there is none");
+        return Finding::ok(Check::PidFile, reference, "no PID file");
     };
     let main = scene
         .unit(instance)
         .and_then(crate::system::systemd::Unit::main_pid);
     let PidFile::Of(pid) = found else {
-        return left_over(instance, &file, "names no process", scene);
+        return left_over(instance, &file, "contains no process ID", scene);
     };
     if main == Some(pid) {
-        return Finding::ok(Check::PidFile, reference, "names the service's own process");
+        return Finding::ok(
+            Check::PidFile,
+            reference,
+            "contains the process ID of the service",
+        );
     }
     if scene.context.is_elsewhere() || !Path::new(&format!("/proc/{pid}")).exists() {
         return left_over(
             instance,
             &file,
-            &format!("names process {pid}, which is gone"),
+            &format!("names process {pid}, which does not exist"),
             scene,
         );
     }
@@ -254,11 +257,11 @@ fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> F
         .iter()
         .any(|word| command.contains(word))
     {
-        let seen = format!("names process {pid}, which is something else");
+        let seen = format!("names process {pid}, which is not Buildbot");
         return left_over(instance, &file, &seen, scene);
     }
     let seen = format!(
-        "a Buildbot that was started by hand, process {pid}, has this directory: the service cannot start beside it"
+        "a Buildbot that was started by hand, process {pid}, uses this directory: the service cannot start"
     );
     let program = match instance.reference.role {
         Role::Master => format!("{}/bin/buildbot", instance.prefix()),
@@ -271,7 +274,7 @@ fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> F
 }
 
 fn left_over(instance: &Instance, file: &str, what: &str, scene: &Scene<'_>) -> Finding {
-    let seen = format!("`{file}` {what}: upstream's own commands take it for a running Buildbot");
+    let seen = format!("`{file}` {what}: Buildbot's own commands consider it a running Buildbot");
     let finding = Finding::warning(Check::PidFile, Some(&instance.reference), seen);
     if scene.context.is_elsewhere() {
         return finding.command(["rm", file]);

@@ -43,12 +43,12 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         // Then it is clear why nothing runs.
         _ if !usable => {}
         None => {
-            let seen = "the environment's Python was not run";
+            let seen = "Python in the environment was not run";
             let unseen = |check| Finding::unseen(check, reference, seen);
             findings.extend([Check::Python, Check::Bytecode].map(unseen));
         }
         Some(Err(reason)) => {
-            let seen = format!("the environment's Python does not run: {reason}");
+            let seen = format!("Python in the environment does not run: {reason}");
             let finding = Finding::problem(Check::Python, reference, seen);
             findings.push(Prefix::of(instance, scene).reinstall(finding, &["python"]));
         }
@@ -70,10 +70,10 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
         EnvironmentState::Usable => Finding::ok(
             Check::Environment,
             reference,
-            format!("`{prefix}` has Python and Buildbot"),
+            format!("`{prefix}` contains Python and Buildbot"),
         ),
         EnvironmentState::Missing => {
-            let finding = problem(format!("there is no environment `{prefix}`"));
+            let finding = problem(format!("environment `{prefix}` not found"));
             match elsewhere(facts) {
                 // One cause, one way out: making one here would leave that one unused.
                 Some(other) => there(finding, instance, &other),
@@ -83,17 +83,18 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
         // Something is there, which `conda create` would remove.
         EnvironmentState::NoCondaMeta => {
             let finding = problem(format!(
-                "`{prefix}` has no `conda-meta`, so it is no environment"
+                "`{prefix}` contains no `conda-meta`, so it is not an environment"
             ));
             finding.words(
-                "set `conda-root` and `conda-env` to where the environment is, or move what is there out of the way",
+                "set `conda-root` and `conda-env` to the environment, or move the existing files away",
             )
         }
-        EnvironmentState::NoPython => {
-            shared.complete(problem(format!("`{prefix}` has no Python")), &["python"])
-        }
+        EnvironmentState::NoPython => shared.complete(
+            problem(format!("`{prefix}` contains no Python")),
+            &["python"],
+        ),
         EnvironmentState::NoBuildbot => {
-            shared.complete(problem(format!("`{prefix}` has no `{package}`")), &[])
+            shared.complete(problem(format!("`{prefix}` contains no `{package}`")), &[])
         }
         EnvironmentState::Refused(reason, hint) => {
             problem(format!("`{prefix}` cannot be activated: {reason}")).words(hint)
@@ -123,7 +124,7 @@ fn there(finding: Finding, instance: &Instance, prefix: &str) -> Finding {
         .command(["buildbot-conda", "set", &reference, "conda-env", prefix])
         .command(["systemctl", "daemon-reload"])
         .words(format!(
-            "`conda activate {}` takes that one",
+            "`conda activate {}` selects the same one",
             instance.conda_env
         ))
 }
@@ -135,28 +136,28 @@ fn resolution(instance: &Instance, facts: &EnvironmentFacts) -> Option<Finding> 
         Resolution::Same => Finding::ok(
             Check::Resolution,
             reference,
-            format!("conda takes `{prefix}` for `{name}`, too"),
+            format!("conda also resolves `{name}` to `{prefix}`"),
         ),
         Resolution::Nowhere => Finding::ok(
             Check::Resolution,
             reference,
-            format!("conda knows no `{name}`"),
+            format!("conda does not know an environment `{name}`"),
         ),
         Resolution::Failed(reason) => {
-            let seen = format!("conda itself would resolve no name: {reason}");
-            Finding::warning(Check::Resolution, reference, seen).words("mend the file it names")
+            let seen = format!("conda itself cannot resolve names: {reason}");
+            Finding::warning(Check::Resolution, reference, seen).words("fix the named file")
         }
         Resolution::Elsewhere(_) if facts.state == EnvironmentState::Missing => return None,
         Resolution::Elsewhere(_) => {
             let other = elsewhere(facts)?;
             let seen = format!(
-                "`conda activate {name}` would take `{other}`, the service takes `{prefix}`"
+                "`conda activate {name}` would select `{other}`, but the service uses `{prefix}`"
             );
             let word = instance.reference.to_string();
             Finding::warning(Check::Resolution, reference, seen)
                 .command(["buildbot-conda", "set", &word, "conda-env", prefix.as_str()])
                 .command(["systemctl", "daemon-reload"])
-                .words(format!("or with `{other}`, if that is meant"))
+                .words(format!("or set `{other}`, if that is intended"))
         }
     })
 }
@@ -179,7 +180,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
         return vec![Finding::unseen(Check::Packages, reference, seen)];
     }
     if facts.damage.is_empty() {
-        let seen = format!("all of {} are as they were installed", facts.packages);
+        let seen = format!("all {} are unchanged", facts.packages);
         return vec![Finding::ok(Check::Packages, reference, seen)];
     }
     let told = |damage: &Damage| {
@@ -204,7 +205,10 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
     } else {
         String::new()
     };
-    let seen = format!("not as conda installed them: {}{more}", shown.join(", "));
+    let seen = format!(
+        "changed since they were installed: {}{more}",
+        shown.join(", ")
+    );
     let finding = Finding::problem(Check::Packages, reference, seen);
     // What is no name of a package is nothing to hand to conda.
     let names: Vec<&str> = facts
@@ -236,12 +240,12 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
         return Some(Finding::ok(
             Check::Changed,
             reference,
-            "not since the service started",
+            "not changed since the service started",
         ));
     }
     let time = humantime::format_rfc3339_seconds(changed);
     let seen = format!(
-        "`{}` was changed at {time}, after the service started: it runs partly on what is no longer there",
+        "`{}` was changed at {time}, after the service started: it still uses files that were replaced",
         instance.prefix()
     );
     let name = instance.reference.unit_name();
@@ -287,7 +291,7 @@ fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Fi
         let seen = format!("cannot be imported: {}", told(&facts.plugins));
         findings.push(
             Finding::warning(Check::Plugins, reference, seen)
-                .words("install what they lack into the environment, or remove them"),
+                .words("install their missing dependencies into the environment, or remove them"),
         );
     }
     findings.extend(bytecode(instance, facts, scene));
@@ -308,10 +312,11 @@ fn pages(
     let is_configured =
         |facts: &MasterFacts| facts.ports.iter().any(|(purpose, _)| purpose == "www");
     let finding = if master.is_some_and(is_configured) {
-        let seen = "the configuration has web pages, and the environment has no `buildbot-www`: a start fails";
+        let seen =
+            "web pages are configured, but the environment lacks `buildbot-www`: a start fails";
         Finding::problem(Check::Plugins, reference, seen)
     } else if Record::read(&instance.reference, scene.context).is_some() {
-        let seen = "there are no web pages: the environment has no `buildbot-www`";
+        let seen = "no web pages are available: the environment lacks `buildbot-www`";
         Finding::warning(Check::Plugins, reference, seen)
     } else {
         return None;

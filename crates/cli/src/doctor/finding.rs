@@ -353,9 +353,9 @@ mod tests {
             assert!(!one.absorb(&other), "{other:?}");
         }
         // Two mistakes in one file are two, whatever is to be done afterwards.
-        let mistake = |seen| problem(&master, seen).words("correct it there");
+        let mistake = |seen| problem(&master, seen).words("correct the configuration");
         assert!(!mistake("line 1").absorb(&mistake("line 2")));
-        let good = |reference| Finding::ok(Check::Account, Some(reference), "`bb` is there");
+        let good = |reference| Finding::ok(Check::Account, Some(reference), "`bb` exists");
         assert!(!good(&master).absorb(&good(&worker)));
     }
 

@@ -25,12 +25,12 @@ pub(super) fn judge(
         .find(|path| !path.exists());
     if let Some(gone) = gone {
         let seen = format!(
-            "`{}`, by which {front} serves https://{host}/, is not there",
+            "`{}`, with which {front} serves https://{host}/, is missing",
             gone.display()
         );
         return Some(problem(seen).words(format!(
-            "`buildbot-conda web hide {reference}` forgets it; `buildbot-conda web expose {reference} --host {host}` with \
-             the options of before writes it anew"
+            "repeat `buildbot-conda web expose {reference} --host {host}` with the previous options, or give it \
+             up with `buildbot-conda web hide {reference}`"
         )));
     }
     let other = ports
@@ -38,11 +38,11 @@ pub(super) fn judge(
         .find(|(purpose, port)| &**purpose == "www" && *port != exposed.web_port);
     if let Some((_, port)) = other {
         let seen = format!(
-            "{front} expects the pages at port {}, and the master has them at {port}",
+            "{front} expects the pages at port {}, but the master serves them at port {port}",
             exposed.web_port
         );
         return Some(problem(seen).words(format!(
-            "repeat `buildbot-conda web expose {reference} --host {host} --web-port {port}` with the options of before"
+            "repeat `buildbot-conda web expose {reference} --host {host} --web-port {port}` with the previous options"
         )));
     }
     let unit = front.unit();

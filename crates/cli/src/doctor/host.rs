@@ -34,8 +34,7 @@ pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
         if scene.wants(Check::BootTarget) {
             findings.push(boot_target_on_disk(scene));
         }
-        let unseen =
-            |check| Finding::unseen(check, None, "that of another machine is not looked at");
+        let unseen = |check| Finding::unseen(check, None, "not checked for another machine");
         findings.extend([unseen(Check::Clock), unseen(Check::System)]);
         return findings;
     }
@@ -76,24 +75,24 @@ fn clock() -> Finding {
     match (of("NTPSynchronized"), of("CanNTP")) {
         (Some("yes"), _) => Finding::ok(Check::Clock, None, "synchronised"),
         _ if is_container => {
-            Finding::unseen(Check::Clock, None, "that of a container is its host's")
+            Finding::unseen(Check::Clock, None, "a container uses the clock of its host")
         }
         (_, Some("no")) => Finding::warning(
             Check::Clock,
             None,
-            "nothing synchronises the clock: times of builds and TLS certificates go wrong with it",
+            "no service synchronises the clock: a wrong time affects builds and TLS certificates",
         )
         .command(["apt-get", "install", "systemd-timesyncd"]),
         _ if of("NTP") == Some("yes") => Finding::warning(
             Check::Clock,
             None,
-            "the clock is not synchronised, though a service tries to",
+            "the clock is not synchronised, although a service is active",
         )
-        .words("see which server it asks: `timedatectl timesync-status`"),
+        .words("`timedatectl timesync-status` shows the server"),
         _ => Finding::warning(
             Check::Clock,
             None,
-            "the clock is not synchronised: times of builds and TLS certificates go wrong with it",
+            "the clock is not synchronised: a wrong time affects builds and TLS certificates",
         )
         .command(["timedatectl", "set-ntp", "true"]),
     }
@@ -103,12 +102,12 @@ fn clock() -> Finding {
 fn journal(scene: &Scene<'_>) -> Option<Finding> {
     let file = file_without_journal(&scene.context.path("/"))?;
     let seen = format!(
-        "the journal keeps nothing: `Storage=none` in `{}`",
+        "the journal stores nothing: `Storage=none` in `{}`",
         file.display()
     );
     Some(
         Finding::warning(Check::System, None, seen)
-            .words("take it out there and restart `systemd-journald`, or `buildbot-conda set log both` for `twistd.log`"),
+            .words("remove it and restart `systemd-journald`, or run `buildbot-conda set log both` to write `twistd.log`"),
     )
 }
 
@@ -188,8 +187,7 @@ fn room(place: &Path, found: &rustix::fs::StatVfs) -> Finding {
     // File systems without a fixed number of inodes say 0.
     let seen_inodes =
         format!("{inodes} of {all_inodes} inodes are free on the file system of `{name}`");
-    let make_room =
-        "make room there; old builds of a master are removed by a `JanitorConfigurator`";
+    let make_room = "free some space there; a `JanitorConfigurator` removes old builds of a master";
     if free < ROOM {
         Finding::problem(Check::Space, None, seen_bytes)
             .command(what_takes_it)
@@ -246,7 +244,7 @@ fn filters(version: &str, libraries: &[&Path]) -> Option<Finding> {
     if is_there || !version.contains("+SECCOMP") {
         return None;
     }
-    let seen = format!("`{name}` is missing, and systemd passes over the filters of system calls");
+    let seen = format!("`{name}` is missing, so systemd ignores the filters of system calls");
     let install = ["apt-get", "install", "libseccomp2"];
     Some(Finding::warning(Check::System, None, seen).command(install))
 }
@@ -261,7 +259,8 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
         .and_then(|word| word.parse::<u32>().ok());
     match version {
         None => findings.push(
-            problem("there is no systemd".to_owned()).words("use a system that boots with it"),
+            problem("systemd not found".to_owned())
+                .words("use a system that is booted with systemd"),
         ),
         Some(version) if version < OLDEST_SYSTEMD => findings.push(
             problem(format!(
@@ -274,7 +273,7 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
     if rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty()).is_err() {
         findings.push(
             problem(
-                "the kernel has no `pidfd_open`, by which a service is stopped and reloaded"
+                "the kernel has no `pidfd_open`, which is needed to stop and reload services"
                     .to_owned(),
             )
             .words("use Linux 5.3 or later"),
@@ -283,15 +282,16 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
     findings.extend(hardening(scene, version));
     findings.extend(filters(&text, &["/usr/lib", "/lib"].map(Path::new)));
     if !Path::new("/proc/sys/kernel/seccomp").exists() {
-        let seen = "the kernel has no seccomp filters: the units' sandbox is weaker than it says";
+        let seen =
+            "the kernel has no seccomp filters: the sandbox of the units is weaker than configured";
         findings.push(
             Finding::warning(Check::System, None, seen)
                 .words("use a kernel with `CONFIG_SECCOMP_FILTER`"),
         );
     }
     if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        let seen = "control groups are of the old kind: memory is not told, and a build that runs out of it may end \
-                    its worker";
+        let seen = "control groups are version 1: memory usage is not shown, and a build that exceeds the \
+                    memory may stop its worker";
         findings.push(
             Finding::warning(Check::System, None, seen)
                 .words("boot without `systemd.unified_cgroup_hierarchy=0`"),
@@ -299,7 +299,7 @@ fn system(scene: &Scene<'_>) -> Vec<Finding> {
     }
     if findings.is_empty() {
         let seen = format!(
-            "systemd {}, and the kernel has what it needs",
+            "systemd {}, and the kernel supports everything that is needed",
             version.unwrap_or_default()
         );
         findings.push(Finding::ok(Check::System, None, seen));
@@ -329,10 +329,10 @@ fn boot_target_on_disk(scene: &Scene<'_>) -> Finding {
 
 fn judge_target(target: &str, has_desktop: bool, scene: &Scene<'_>) -> Finding {
     if target != "graphical.target" || !has_desktop {
-        let seen = format!("`{target}`, and no desktop with it");
+        let seen = format!("`{target}` without a desktop");
         return Finding::ok(Check::BootTarget, None, seen);
     }
-    let seen = "the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep";
+    let seen = "the machine boots to a desktop, which uses memory and may suspend an idle machine";
     let finding = Finding::warning(Check::BootTarget, None, seen);
     // It remembers what was before, which `systemctl set-default` does not.
     finding.command(scene.there(["buildbot-conda", "headless", "on"]))

@@ -22,7 +22,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     let reference = Some(&instance.reference);
     let Some(facts) = &inside.master else {
-        let seen = "Buildbot was not asked";
+        let seen = "Buildbot was not run";
         let unseen = |check| Finding::unseen(check, reference, seen);
         return [
             Check::Checkconfig,
@@ -39,12 +39,12 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     let mut findings = vec![configuration(instance, facts)];
     if let Some(elsewhere) = &facts.elsewhere {
         let seen = format!(
-            "`{}/buildbot.tac` has the base directory of the master at `{elsewhere}`: that is what is backed up, upgraded \
-             and served, and files of the same name beside `buildbot.tac` are not used",
+            "`{}/buildbot.tac` sets the base directory of the master to `{elsewhere}`: it is backed up, upgraded \
+             and served, and files of the same name next to `buildbot.tac` are not used",
             instance.directory
         );
         findings.push(Finding::warning(Check::Directory, reference, seen).words(format!(
-            "move `buildbot.tac` there and set `{}.directory`, or see that the service may write there",
+            "move `buildbot.tac` there and set `{}.directory`, or allow the service to write there",
             instance.reference
         )));
     }
@@ -90,7 +90,7 @@ fn judge_certificate(reference: &InstanceRef, certificate: &Certificate, now: f6
             .command(["journalctl", "--unit", "buildbot-conda-upkeep.service"]);
     }
     finding
-        .words("renew it; the reload then has the master show the new one")
+        .words("renew it; after the reload, the master uses the new one")
         .command(["systemctl", "reload", &reference.unit_name()])
 }
 
@@ -98,16 +98,16 @@ fn configuration(instance: &Instance, facts: &MasterFacts) -> Finding {
     let reference = Some(&instance.reference);
     match &facts.failure {
         Some((status, reason)) if *status != AWAY => {
-            let seen = format!("Buildbot refuses the configuration: {reason}");
+            let seen = format!("Buildbot rejects the configuration: {reason}");
             Finding::problem(Check::Checkconfig, reference, seen).words(format!(
-                "correct it below `{}`; a running master goes on with the one it has",
+                "correct it in `{}`; a running master keeps its current configuration",
                 instance.directory
             ))
         }
         _ => Finding::ok(
             Check::Checkconfig,
             reference,
-            "Buildbot takes the configuration",
+            "Buildbot accepts the configuration",
         ),
     }
 }
@@ -155,20 +155,19 @@ fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
     let unit = instance.reference.unit_name();
     let problem = |seen: String| Finding::problem(Check::Database, reference, seen);
     if facts.is_marked {
-        let seen =
-            "an upgrade or a restoration of the database was begun and did not come to its end";
+        let seen = "an upgrade or a restoration of the database was interrupted";
         return Some(
             problem(seen.to_owned())
                 .command(["systemctl", "start", &unit])
-                .words("the start puts its backup in place and tries again"),
+                .words("the start restores its backup and tries again"),
         );
     }
     if let Some((AWAY, reason)) = &facts.failure {
         return Some(
             problem(format!(
-                "something that the master needs does not answer: {reason}"
+                "a service that the master needs does not answer: {reason}"
             ))
-            .words("start it, or correct `master.cfg`"),
+            .words("start that service, or correct `master.cfg`"),
         );
     }
     let Database {
@@ -180,16 +179,16 @@ fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
     } = facts.database.as_ref()?;
     Some(match relation.as_str() {
         "current" => Finding::ok(Check::Database, reference, format!("`{place}` is at schema {revision}")),
-        "empty" => Finding::ok(Check::Database, reference, format!("`{place}` is made by the first start")),
+        "empty" => Finding::ok(Check::Database, reference, format!("the first start creates `{place}`")),
         "older" if instance.upgrade == Upgrade::Manual => problem(format!(
-            "`{place}` is at schema {revision}, and Buildbot {buildbot} works with {head}; `upgrade` is manual"
+            "`{place}` is at schema {revision}, but Buildbot {buildbot} needs {head}; `upgrade` is `manual`"
         ))
         .command(["systemctl", "stop", &unit])
         .command(verb("upgrade"))
         .command(["systemctl", "start", &unit]),
         "older" => {
             let seen = format!(
-                "`{place}` is at schema {revision}, and Buildbot {buildbot} works with {head}: the next start upgrades it"
+                "`{place}` is at schema {revision}, but Buildbot {buildbot} needs {head}: the next start upgrades it"
             );
             Finding::warning(Check::Database, reference, seen).command(["systemctl", "restart", &unit])
         }
@@ -199,7 +198,7 @@ fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
         .command(["systemctl", "stop", &unit])
         .command(verb("restore"))
         .command(["systemctl", "start", &unit])
-        .words("that goes back to the last backup; or install the Buildbot that wrote it"),
+        .words("this restores the last backup; or install the Buildbot that wrote the database"),
         _ => problem(format!("`{place}` is damaged"))
             .command(["systemctl", "stop", &unit])
             .command(verb("restore"))
@@ -223,11 +222,11 @@ fn port_of(instance: &Instance, purpose: &str, port: u16, scene: &Scene<'_>) -> 
         return Finding::ok(
             Check::Ports,
             reference,
-            format!("port {port} ({purpose}) is its own"),
+            format!("port {port} ({purpose}) is used by the master itself"),
         );
     }
     if listener.pid.is_none() {
-        let seen = format!("somebody has port {port} ({purpose}), only root sees who");
+        let seen = format!("port {port} ({purpose}) is in use, only root can see by which process");
         return Finding::unseen(Check::Ports, reference, seen);
     }
     taken(instance, purpose, port, &listener)
@@ -243,13 +242,13 @@ fn taken(instance: &Instance, purpose: &str, port: u16, listener: &Listener) -> 
     if let Some(unit) = unit {
         holder = format!("{holder} of `{unit}`");
     }
-    let seen = format!("port {port} ({purpose}) is taken by {holder}");
+    let seen = format!("port {port} ({purpose}) is used by {holder}");
     let finding = Finding::problem(Check::Ports, Some(&instance.reference), seen);
     let finding = match unit {
         Some(unit) => finding.command(["systemctl", "stop", unit]),
         None => finding.command(["kill", &pid]),
     };
-    finding.words("or give the master another port")
+    finding.words("or configure another port for the master")
 }
 
 #[cfg(test)]

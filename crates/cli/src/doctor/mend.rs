@@ -30,7 +30,7 @@ pub(super) fn plan(findings: &[Finding]) -> String {
 pub(super) fn run(findings: &[Finding], context: &Context) -> anyhow::Result<bool> {
     let commands = safe_commands(findings);
     if commands.is_empty() {
-        eprintln!("nothing that can be mended without a decision of yours");
+        eprintln!("no problem can be fixed automatically");
         return Ok(false);
     }
     context.ensure_root()?;

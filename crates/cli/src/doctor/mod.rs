@@ -222,7 +222,7 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
                 .collect()
         });
         for place in &group {
-            results[*place] = Some(Err("the look failed".to_owned()));
+            results[*place] = Some(Err("the check failed".to_owned()));
         }
         for (place, inside) in found.into_iter().flatten().flatten() {
             results[place] = inside;
@@ -243,7 +243,7 @@ fn share_an_environment(left: &Instance, right: &Instance) -> bool {
         && left.hardening == right.hardening
 }
 
-/// One instance. What it shares with another one is not looked at again.
+/// One instance. What it shares with another one is not checked again.
 fn inside_of(
     instance: &Instance,
     shared: Option<&Inside>,
@@ -279,7 +279,7 @@ fn inside_of(
         }
         Viewer::Root if scene.account(&instance.user).is_none() => {
             return Some(Err(format!(
-                "there is no account `{}`",
+                "account `{}` not found",
                 instance.user.as_str()
             )));
         }
@@ -299,7 +299,7 @@ fn not_seen(instance: &Instance, scene: &Scene<'_>, reason: &str) -> Option<Find
     scene.account(&instance.user)?;
     let check = *inside::concerned(&scene.checks).first()?;
     let user = instance.user.as_str();
-    let seen = format!("nothing can be looked at as `{user}`: {reason}");
+    let seen = format!("cannot check as `{user}`: {reason}");
     Some(Finding::problem(check, reference, seen).command([
         "journalctl",
         "--unit",

@@ -46,7 +46,7 @@ fn files(scene: &Scene<'_>) -> Vec<Finding> {
         .collect();
     findings.extend(STATE.iter().filter_map(|path| directory(path, scene)));
     if findings.is_empty() {
-        findings.push(Finding::ok(Check::Package, None, "its files are there"));
+        findings.push(Finding::ok(Check::Package, None, "all files exist"));
     }
     findings
 }
@@ -61,7 +61,7 @@ fn file(path: &str, is_program: bool, scene: &Scene<'_>) -> Option<Finding> {
         return Some(finding.command(reinstall));
     };
     if !scene.is_roots(metadata.uid()) {
-        let seen = format!("`{name}` belongs to user {}, not to root", metadata.uid());
+        let seen = format!("`{name}` is owned by user {}, not by root", metadata.uid());
         return Some(problem(seen).safe(["chown", "root:root", &name]));
     }
     let wanted = if is_program { 0o755 } else { 0o644 };
@@ -80,12 +80,12 @@ fn directory(path: &str, scene: &Scene<'_>) -> Option<Finding> {
     let name = path.to_string_lossy().into_owned();
     let problem = |seen: String| Finding::problem(Check::Package, None, seen);
     if !scene.is_roots(metadata.uid()) {
-        let seen = format!("`{name}` belongs to user {}, not to root", metadata.uid());
+        let seen = format!("`{name}` is owned by user {}, not by root", metadata.uid());
         return Some(problem(seen).safe(["chown", "--no-dereference", "root:root", &name]));
     }
     let mode = metadata.mode() & 0o7777;
     (mode & 0o022 != 0).then(|| {
-        let seen = format!("`{name}` can be written by others than root (mode {mode:04o})");
+        let seen = format!("accounts other than root can write `{name}` (mode {mode:04o})");
         problem(seen).safe(["chmod", "go-w", &name])
     })
 }
@@ -105,12 +105,16 @@ fn needrestart(scene: &Scene<'_>) -> Finding {
             .any(|line| line.contains(NEEDRESTART_WORDS))
     });
     if is_told {
-        return Finding::ok(Check::Needrestart, None, "needrestart leaves workers alone");
+        return Finding::ok(
+            Check::Needrestart,
+            None,
+            "needrestart does not restart workers",
+        );
     }
     let name = path.to_string_lossy();
     let seen = format!(
-        "needrestart is installed and `{name}` does not keep it from workers: an upgrade of a library restarts \
-         them, with their builds"
+        "needrestart is installed and `{name}` does not exclude workers: an upgrade of a library restarts \
+         them and interrupts their builds"
     );
     let mut words = vec!["sh", "-c", r#"printf '%s\n' "$@" >"$0""#, &name];
     words.extend(

@@ -74,7 +74,7 @@ impl<'a> Prefix<'a> {
         .concat();
         finding
             .command(self.scene.there(self.by_keeper(&words)))
-            .words("or set `conda-root` and `conda-env` to where it is")
+            .words("or set `conda-root` and `conda-env` to its location")
     }
 
     /// Adds what installs everything that its users need, and before that what is named.
@@ -97,7 +97,7 @@ impl<'a> Prefix<'a> {
             let names: Vec<String> = packages.iter().map(|name| format!("`{name}`")).collect();
             let names = names.join(", ");
             return finding.words(if self.is_managed() {
-                format!("add {names} to the file that the environment is made from, and update it: `buildbot-conda env update`")
+                format!("add {names} to the file of the environment, then run `buildbot-conda env update`")
             } else {
                 format!("add {names} with the program that manages this environment, such as micromamba or pixi")
             });
@@ -147,9 +147,9 @@ impl<'a> Prefix<'a> {
         }
         match others.find_map(|found| Some((&found.prefix, found.only.as_ref()?))) {
             Some((prefix, owner)) if open.is_none() => finding.words(format!(
-                "or use `{prefix}`, which `{owner}` alone can, with `user = \"{owner}\"`"
+                "or use `{prefix}`, which only `{owner}` can use, with `user = \"{owner}\"`"
             )),
-            _ => finding.words("or set `conda-root` and `conda-env` to where there is one"),
+            _ => finding.words("or set `conda-root` and `conda-env` to an existing one"),
         }
     }
 

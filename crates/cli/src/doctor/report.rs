@@ -58,8 +58,8 @@ pub(super) fn text(findings: &[Finding], all: bool, width: Option<usize>) -> Str
         counted(warnings, "warning"),
     );
     if unseen > 0 {
-        let more = if all { "" } else { " (`--all` says which)" };
-        write!(summary, ", {unseen} not looked at{more}").expect("writing to a string succeeds");
+        let more = if all { "" } else { " (`--all` shows them)" };
+        write!(summary, ", {unseen} not checked{more}").expect("writing to a string succeeds");
     }
     text + &output::fold(&summary, 0, 2, width)
 }
@@ -106,23 +106,23 @@ mod tests {
         assert_eq!(
             text(&findings, false, None),
             "problem: unit-masked: it is masked\n    systemctl x\n\
-             1 problem, no warnings, 1 in order, 1 not looked at (`--all` says which)\n"
+             1 problem, no warnings, 1 in order, 1 not checked (`--all` shows them)\n"
         );
         assert_eq!(
             text(&findings[1..], true, None),
             "ok: clock: synchronised\nunseen: tac: not set up\n\
-             no problems, no warnings, 1 in order, 1 not looked at\n"
+             no problems, no warnings, 1 in order, 1 not checked\n"
         );
     }
     #[test]
     fn a_narrow_terminal_breaks_words_apart_and_no_command() {
-        let seen = "`/etc/x` is open to others than root";
+        let seen = "`/etc/x` is accessible to accounts other than root";
         let findings = [Finding::problem(Check::Credentials, None, seen)
             .safe(["chmod", "0600", "/etc/buildbot-conda/credentials/x"])
             .words("change the password, which others may know")];
         assert_eq!(
             text(&findings, false, Some(32)),
-            "problem: credentials: `/etc/x`\n  is open to others than root\n    \
+            "problem: credentials: `/etc/x`\n  is accessible to accounts other than root\n    \
              chmod 0600 /etc/buildbot-conda/credentials/x\n    \
              hint: change the password,\n      which others may know\n\
              1 problem, no warnings, 0 in\n  order\n"

@@ -29,7 +29,7 @@ pub(super) struct Scene<'a> {
     pub(super) checks: Vec<Check>,
     /// The unit files on disk, whatever systemd has read.
     pub(super) unit_files: UnitFiles,
-    /// By the name of the unit; empty where there is no systemd to ask.
+    /// By the name of the unit; empty where systemd is not running.
     units: BTreeMap<String, Unit>,
     accounts: BTreeMap<String, User>,
     uid: u32,

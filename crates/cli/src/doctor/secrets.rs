@@ -27,13 +27,16 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
                 findings.extend(open_to_others(&path, "0600", reference, scene));
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                let seen = format!("only root sees `{shown}`");
+                let seen = format!("only root can read `{shown}`");
                 findings.push(Finding::unseen(Check::Credentials, reference, seen));
             }
             _ => {
-                let seen = format!("no file `{shown}` for the credential `{}`", name.as_str());
+                let seen = format!(
+                    "file `{shown}` of the credential `{}` not found",
+                    name.as_str()
+                );
                 let words = format!(
-                    "write it as root: `install -m 0600 /dev/stdin {shown}`, or take `{}` out of `credentials`",
+                    "create it as root: `install -m 0600 /dev/stdin {shown}`, or remove `{}` from `credentials`",
                     name.as_str()
                 );
                 findings.push(Finding::problem(Check::Credentials, reference, seen).words(words));
@@ -42,20 +45,20 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     }
     for name in credentials::changed_since_start(instance, scene.context) {
         let seen = format!(
-            "the credential `{name}` has changed since the start: what runs has the old one"
+            "the credential `{name}` has changed since the start: the running service uses the old one"
         );
         let finding = Finding::warning(Check::Credentials, reference, seen);
         let unit = instance.reference.unit_name();
         findings.push(
             finding
                 .command(["systemctl", "restart", &unit])
-                .words("credentials are handed over at a start; a reload does not change them"),
+                .words("credentials are read at a start; a reload does not change them"),
         );
     }
     if findings.is_empty() {
         let seen = match instance.credentials.len() {
-            0 => "none are configured".to_owned(),
-            count => format!("{count} configured, all for root's eyes only"),
+            0 => "none configured".to_owned(),
+            count => format!("{count} configured, only root can read them"),
         };
         findings.push(Finding::ok(Check::Credentials, reference, seen));
     }
@@ -81,12 +84,12 @@ fn open_to_others(
         }
     };
     if !scene.is_roots(metadata.uid()) {
-        let seen = format!("`{name}` belongs to user {}, not to root", metadata.uid());
+        let seen = format!("`{name}` is owned by user {}, not by root", metadata.uid());
         return Some(mend(problem(seen), ["chown", "root:root", &name]));
     }
     let found = metadata.mode() & 0o7777;
     (found & 0o077 != 0).then(|| {
-        let seen = format!("`{name}` is open to others than root (mode {found:04o})");
+        let seen = format!("`{name}` is accessible to accounts other than root (mode {found:04o})");
         mend(problem(seen), ["chmod", mode, &name])
     })
 }

@@ -15,12 +15,12 @@ pub(super) fn look(scene: &Scene<'_>) -> Option<Finding> {
     }
     let recover = ["buildbot-conda", "recover"];
     Some(match plan::unfinished(scene.context) {
-        Ok(None) => Finding::ok(Check::Unfinished, None, "nothing is unfinished"),
+        Ok(None) => Finding::ok(Check::Unfinished, None, "no command was interrupted"),
         Ok(Some(begun)) => {
             let seen = format!("`buildbot-conda {}` was interrupted", begun.title());
             Finding::problem(Check::Unfinished, None, seen)
                 .command(recover)
-                .words("`buildbot-conda recover --dry-run` shows what that does")
+                .words("`buildbot-conda recover --dry-run` shows the steps")
         }
         Err(error) => {
             let text = format!("{error:#}");

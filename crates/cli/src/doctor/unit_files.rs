@@ -62,7 +62,7 @@ fn file(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
         Runs::Copy(path) => {
             let path = path.display();
             let seen = format!(
-                "`{path}` starts the launcher in the place of the package's unit, so upgrades of that have no effect"
+                "`{path}` replaces the package's unit, so changes of that unit in upgrades have no effect"
             );
             let finding = Finding::warning(Check::UnitFile, reference, seen)
                 .command([
@@ -72,7 +72,7 @@ fn file(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
                     &format!("{path}.off"),
                 ])
                 .words(format!(
-                    "what it changes belongs into a drop-in: `systemctl edit {name}`"
+                    "make changes in a drop-in instead: `systemctl edit {name}`"
                 ));
             reloaded(finding, scene)
         }
@@ -80,7 +80,7 @@ fn file(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
         Runs::Ours | Runs::Replaced(_) | Runs::Masked(_) | Runs::Missing => Finding::ok(
             Check::UnitFile,
             reference,
-            format!("`{name}` is the package's"),
+            format!("`{name}` is the unit of the package"),
         ),
     }
 }
@@ -92,13 +92,12 @@ fn hand_made(path: &Path, instance: &Instance, scene: &Scene<'_>) -> Finding {
     let shown = path.to_string_lossy();
     if is_in(paths::UNITS) {
         let again = ["apt-get", "install", "--reinstall", "buildbot-conda"];
-        let seen = format!("`{shown}` was changed and does not start the launcher any more");
+        let seen = format!("`{shown}` was changed and no longer starts the launcher");
         return problem(seen).command(scene.there(again));
     }
     let adopt = ["buildbot-conda", "adopt", &instance.reference.to_string()].map(str::to_owned);
-    let seen = format!(
-        "`{shown}` hides the package's unit, so nothing of the configuration has an effect"
-    );
+    let seen =
+        format!("`{shown}` overrides the package's unit, so the configuration has no effect");
     if is_in(ADMINISTRATORS) {
         return problem(seen).command(scene.there(adopt));
     }
@@ -123,7 +122,7 @@ fn mask(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
         let seen = format!("`{name}` is not masked");
         return Finding::ok(Check::UnitMasked, reference, seen);
     };
-    let seen = format!("`{name}` is masked, so nothing can start it");
+    let seen = format!("`{name}` is masked and cannot be started");
     let finding = Finding::problem(Check::UnitMasked, reference, seen);
     // Of a template, the mask of all its instances.
     let masked = path.file_name().unwrap_or_default().to_string_lossy();
@@ -147,8 +146,8 @@ fn drop_ins(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Vec<Findin
         .collect();
     if findings.is_empty() {
         let seen = match unit.drop_ins.len() {
-            0 => "there are none beside the generated one".to_owned(),
-            count => format!("{count} beside the generated one, and none undoes it"),
+            0 => "only the generated one".to_owned(),
+            count => format!("{count} besides the generated one, without conflicts"),
         };
         findings.push(Finding::ok(Check::UnitDropIns, reference, seen));
     }
@@ -185,7 +184,7 @@ fn drop_in(path: &Path, instance: &Instance) -> Option<Finding> {
         .collect();
     if !essential.is_empty() {
         let keys = list(essential);
-        let seen = format!("`{name}` changes {keys}, on which the service depends");
+        let seen = format!("`{name}` changes {keys}, which the service needs");
         return Some(Finding::problem(Check::UnitDropIns, reference, seen).command(aside));
     }
     let configured: BTreeSet<(&str, &str)> = settings
@@ -199,8 +198,7 @@ fn drop_in(path: &Path, instance: &Instance) -> Option<Finding> {
     }
     let keys = list(configured.iter().map(|(key, _)| *key));
     let ours = list(configured.iter().map(|(_, key)| *key));
-    let seen =
-        format!("`{name}` changes {keys}, so that {ours} of the configuration has no effect");
+    let seen = format!("`{name}` changes {keys}, so {ours} in the configuration has no effect");
     let finding = Finding::warning(Check::UnitDropIns, reference, seen).command(aside);
     Some(finding.words(format!("set {ours} in `{}` instead", paths::CONFIGURATION)))
 }
@@ -223,8 +221,8 @@ fn reload(instance: &Instance, unit: &Unit) -> Finding {
         .any(|path| path == generated);
     if !has_drop_in {
         return problem(format!(
-            "systemd does not know the settings of `{name}`: it has not read the configuration since the instance \
-             was added or became good"
+            "systemd does not know the settings of `{name}`: it was not reloaded since the \
+             instance was added or corrected"
         ));
     }
     let in_force = unit
@@ -236,15 +234,15 @@ fn reload(instance: &Instance, unit: &Unit) -> Finding {
         .map(|drop_in| drop_in.fingerprint());
     if wanted.is_some() && in_force != wanted.as_deref() {
         return problem(format!(
-            "systemd has `{name}` as it was before the configuration was changed"
+            "systemd was not reloaded since the configuration of `{name}` was changed"
         ));
     }
     if unit.property("NeedDaemonReload") == "yes" {
         return problem(format!(
-            "files of `{name}` were changed since systemd has read them"
+            "systemd was not reloaded since files of `{name}` were changed"
         ));
     }
-    let seen = "systemd has read the configuration as it is now".to_owned();
+    let seen = "systemd uses the current configuration".to_owned();
     Finding::ok(Check::UnitReload, reference, seen)
 }
 
@@ -263,7 +261,7 @@ pub(super) fn look_at_all(scene: &Scene<'_>) -> Vec<Finding> {
         .filter_map(|name| without_table(&name, settings, scene))
         .collect();
     if findings.is_empty() {
-        let seen = "every unit that starts at boot has a table in the configuration";
+        let seen = "every unit that is enabled has a table in the configuration";
         findings.push(Finding::ok(Check::UnitConfigured, None, seen));
     }
     findings
@@ -300,6 +298,6 @@ fn without_table(name: &str, settings: &Settings, scene: &Scene<'_>) -> Option<F
 
 /// Nothing follows from a configuration that does not show which instances it has.
 fn unreadable() -> Finding {
-    let seen = "which instances there are cannot be read from the configuration";
+    let seen = "the instances cannot be read from the configuration";
     Finding::unseen(Check::UnitConfigured, None, seen)
 }

@@ -10,12 +10,12 @@ use crate::system::systemd::Unit;
 pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     let Some(unit) = scene.unit(instance) else {
-        let unseen = |check| Finding::unseen(check, reference, "there is no systemd to ask");
+        let unseen = |check| Finding::unseen(check, reference, "systemd is not running");
         return vec![unseen(Check::UnitEnabled), unseen(Check::UnitState)];
     };
     if scene.is_set_up(instance) == Some(false) && !scene.has_served(instance) {
         let seen = format!(
-            "`{}` is empty or missing: not set up, skipped at boot; `{}` makes it",
+            "`{}` is empty or missing: not set up, skipped at boot; create it with `{}`",
             instance.directory,
             survey::create_command(&instance.reference)
         );
@@ -48,7 +48,7 @@ fn enabled(instance: &Instance, unit: &Unit) -> Finding {
             format!("`{name}` starts at boot"),
         ),
         state => {
-            let state = if state.is_empty() { "not known" } else { state };
+            let state = if state.is_empty() { "unknown" } else { state };
             let seen = format!("`{name}` does not start at boot: it is {state}");
             Finding::warning(Check::UnitEnabled, reference, seen).command([
                 "systemctl",
@@ -75,20 +75,20 @@ fn state(instance: &Instance, unit: &Unit) -> Finding {
     match (unit.property("ActiveState"), unit.property("SubState")) {
         // As a worker of an earlier version does at the end of a reload.
         (_, "auto-restart" | "auto-restart-queued") if unit.property("Result") == "success" => {
-            let seen = format!("`{name}` has ended well and is started again in some seconds");
+            let seen = format!("`{name}` exited normally and restarts in a few seconds");
             Finding::ok(Check::UnitState, reference, seen)
         }
         (_, "auto-restart" | "auto-restart-queued") => {
-            let seen = format!("`{name}` ends and is started again and again{because}");
+            let seen = format!("`{name}` restarts again and again{because}");
             Finding::problem(Check::UnitState, reference, seen)
-                .words(format!("`journalctl --unit {name}` says more"))
+                .words(format!("`journalctl --unit {name}` shows details"))
         }
         ("failed", _) => {
             let status = unit.property("ExecMainStatus");
             let seen = format!("`{name}` has failed with status {status}{because}");
             Finding::problem(Check::UnitState, reference, seen)
                 .command(start)
-                .words("mend first what it says")
+                .words("fix the reported cause first")
         }
         ("inactive", _) => {
             let seen = format!("`{name}` is stopped");

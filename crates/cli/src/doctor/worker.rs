@@ -11,8 +11,7 @@ use super::scene::Scene;
 use crate::system::status_file::{self, StatusFile, WorkerStatus};
 use crate::system::systemd::Unit;
 
-const CERTIFICATE: &str =
-    "give the master a certificate that the worker trusts, for the name in the worker's tac";
+const CERTIFICATE: &str = "configure a certificate for the master that the worker trusts, for the name in the worker's `buildbot.tac`";
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     if instance.reference.role != Role::Worker
@@ -31,7 +30,7 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     if let (Some(python), Some(tac)) = (python, tac) {
         findings.extend(of_tac(instance, python, tac));
     } else if runs_from_its_tac(instance, scene) {
-        let seen = "the worker that runs was made by it, and finishes its builds when asked to";
+        let seen = "the running worker uses it, and can drain";
         let ok = |check| Finding::ok(check, reference, seen);
         findings.extend([Check::Tac, Check::AllowShutdown].map(ok));
     } else {
@@ -49,20 +48,20 @@ fn of_tac(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Vec<Finding> 
         let seen = format!("`{path}` cannot be run: {reason}");
         return vec![
             Finding::problem(Check::Tac, reference, seen)
-                .words("correct it, or make it anew with `buildbot-worker create-worker`"),
+                .words("correct it, or create it again with `buildbot-worker create-worker`"),
         ];
     }
     if tac.workers.is_empty() {
-        let seen = format!("`{path}` makes no worker");
+        let seen = format!("`{path}` defines no worker");
         return vec![
             Finding::problem(Check::Tac, reference, seen)
-                .words("make it anew with `buildbot-worker create-worker`"),
+                .words("create it again with `buildbot-worker create-worker`"),
         ];
     }
     let mut findings = vec![Finding::ok(
         Check::Tac,
         reference,
-        format!("`{path}` makes a worker"),
+        format!("`{path}` defines a worker"),
     )];
     findings.push(allow_shutdown(instance, python, tac));
     findings
@@ -79,7 +78,7 @@ fn edit(
     let path = format!("{}/buildbot.tac", instance.directory);
     if !python.editable.iter().any(|name| name == key) {
         return finding.words(format!(
-            "set `{key} = {value}` in `{path}`, hand it to `Worker(...)`, and restart"
+            "set `{key} = {value}` in `{path}`, pass it to `Worker(...)`, and restart"
         ));
     }
     let script = format!("s/^{key} *=.*/{key} = {value}/");
@@ -96,13 +95,10 @@ fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Findi
     let reference = Some(&instance.reference);
     let allows = |worker: &WorkerInTac| worker.allow_shutdown.as_deref() == Some("signal");
     if tac.workers.iter().all(allows) {
-        return Finding::ok(
-            Check::AllowShutdown,
-            reference,
-            "it finishes its builds when asked to",
-        );
+        return Finding::ok(Check::AllowShutdown, reference, "the worker can drain");
     }
-    let seen = "`buildbot.tac` does not let the worker finish its builds: `systemctl reload` and `drain` refuse";
+    let seen =
+        "`buildbot.tac` does not allow the worker to drain: `systemctl reload` and `drain` fail";
     let finding = Finding::warning(Check::AllowShutdown, reference, seen);
     edit(finding, instance, python, "allow_shutdown", "'signal'")
 }
@@ -160,7 +156,7 @@ fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Find
         Some("connected") => return Finding::ok(Check::Connection, reference, message()),
         Some("refused") => {
             return Finding::problem(Check::Connection, reference, message()).words(format!(
-                "the name and password in `{}/buildbot.tac` must be those of the master's `workers`; then `systemctl restart {}`",
+                "name and password in `{}/buildbot.tac` must match the master's `workers`; then run `systemctl restart {}`",
                 instance.directory,
                 instance.reference.unit_name()
             ));
@@ -176,7 +172,7 @@ fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Find
             unreachable(instance, target, reach, scene)
         }
         (Some((target, _)), Some(_)) => {
-            let seen = format!("{target} answers, but the worker says: {}", message());
+            let seen = format!("{target} answers, but the worker reports: {}", message());
             Finding::problem(Check::Connection, reference, seen).command([
                 "systemctl",
                 "restart",
@@ -184,15 +180,14 @@ fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Find
             ])
         }
         (Some((target, _)), None) => {
-            let seen = format!(
-                "{target} answers; whether it takes name and password, only a running worker can tell"
-            );
+            let seen =
+                format!("{target} answers; name and password are checked only by a running worker");
             Finding::ok(Check::Connection, reference, seen)
         }
         (None, _) => Finding::unseen(
             Check::Connection,
             reference,
-            "where its master is could not be found out",
+            "the address of its master could not be determined",
         ),
     }
 }
@@ -204,21 +199,21 @@ fn unreachable(instance: &Instance, target: &str, reach: &Reach, scene: &Scene<'
     let tac = format!("`{}/buildbot.tac`", instance.directory);
     match reach.step.as_str() {
         "dns" => problem(format!(
-            "the name of its master, {target}, is not known: {reason}"
+            "the host name of its master, {target}, cannot be resolved: {reason}"
         ))
         .words(format!(
-            "correct it in {tac}, or make it known: `getent hosts` asks as the worker does"
+            "correct it in {tac}, or fix the name resolution (`getent hosts`)"
         )),
         "tls" => problem(format!("{target} is not trusted: {reason}")).words(CERTIFICATE),
         "tcp" => {
             let finding = problem(format!("{target} does not answer: {reason}"));
             match stopped_master(target, scene) {
                 Some(unit) => finding.command(["systemctl", "start", &unit]),
-                None => finding.words("start the master, open its port, or correct the tac"),
+                None => finding.words("start the master, open its port, or correct `buildbot.tac`"),
             }
         }
         _ => problem(format!("{target} answers, but {reason}")).words(format!(
-            "correct the port in {tac}: it is the one of the master's `protocols`"
+            "correct the port in {tac}: it is in `protocols` of the master"
         )),
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn build(
     let program = context.path(paths::ENVIRONMENT_BUILDER);
     if !program.exists() {
         bail!(
-            "`{}` is not installed, which makes environments\nhint: apt install buildbot-conda-env",
+            "`{}` is not installed, it is needed to create environments\nhint: apt install buildbot-conda-env",
             program.display()
         );
     }
@@ -110,7 +110,7 @@ pub(super) fn build(
         }
         // If this process is killed, the environment stays locked until the program has ended, too.
         Some(lock) => {
-            rustix::io::fcntl_setfd(lock.file(), FdFlags::empty()).context("hand on the lock")?;
+            rustix::io::fcntl_setfd(lock.file(), FdFlags::empty()).context("pass on the lock")?;
         }
     }
     let output = command
@@ -126,19 +126,19 @@ pub(super) fn build(
     // It has not understood what it was told.
     if output.status.code() == Some(2) {
         bail!(
-            "`{}` is of another version than this program\n\
+            "`{}` has a different version than this program\n\
              hint: apt install buildbot-conda buildbot-conda-env",
             program.display()
         );
     }
     if !output.status.success() {
         bail!(
-            "the environment `{}` is as it was: no new generation was made",
+            "the environment `{}` is unchanged: no new generation was created",
             environment.name()
         );
     }
     let answer: Answer = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("understand `{}`", program.display()))?;
+        .with_context(|| format!("parse the output of `{}`", program.display()))?;
     for warning in &answer.warnings {
         eprintln!("warning: {warning}");
     }

@@ -88,11 +88,11 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
             guard.end();
             return Err(match back {
                 Ok(()) => failure.context(format!(
-                    "`{}` is back at generation {from}, and its instances with it",
+                    "`{}` is back at generation {from}, and its instances were restarted",
                     environment.name()
                 )),
                 Err(error) => {
-                    anyhow!("{error:#}").context(failure.context("and going back failed too"))
+                    anyhow!("{error:#}").context(failure.context("and the rollback failed, too"))
                 }
             });
         }
@@ -121,22 +121,21 @@ fn try_for(instance: &Instance, is_running: bool, change: &Change<'_>) -> anyhow
     let attempt = |generation| trial::attempt(instance, &environment.prefix(generation));
     match attempt(to) {
         Ok(outcome) => {
-            eprintln!(
-                "{reference}: would run Buildbot {} from it",
-                outcome.buildbot
-            );
+            eprintln!("{reference}: would run Buildbot {}", outcome.buildbot);
             if outcome.upgrades {
-                eprintln!("{reference}: its start backs up the database and upgrades it");
+                eprintln!("{reference}: its start will back up and upgrade the database");
             }
             Ok(())
         }
         Err(failure) if !is_running && attempt(from).is_err() => {
-            eprintln!("warning: {failure:#}\nit does not run now, and would not from {from}");
+            eprintln!(
+                "warning: {failure:#}\nit is not running, and generation {from} would fail as well"
+            );
             Ok(())
         }
         Err(failure) => Err(failure).with_context(|| {
             format!(
-                "`{}` stays at generation {from}, nothing was restarted",
+                "`{}` remains at generation {from}, nothing was restarted",
                 environment.name()
             )
         }),

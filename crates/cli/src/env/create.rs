@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let environment = store(context).environment(name);
     if environment.current()?.is_some() {
         bail!(
-            "there is an environment `{name}` already\n\
+            "the environment `{name}` already exists\n\
              hint: `buildbot-conda env update {name} --file FILE` changes it"
         );
     }
@@ -57,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let generation = answer.generation()?;
     environment.switch(&generation, &lock)?;
     eprintln!(
-        "`{name}` has {} packages; `{}` is where it is",
+        "created `{name}` with {} packages in `{}`",
         answer.packages.len(),
         paths::managed_prefix(name.as_str())
     );

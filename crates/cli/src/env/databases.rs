@@ -74,8 +74,8 @@ impl Databases {
             return error;
         }
         anyhow!(
-            "{error:#}\nhint: `buildbot-conda env rollback {name} --with-database` restores the database of before the \
-             upgrade as well; builds since then are lost"
+            "{error:#}\nhint: `buildbot-conda env rollback {name} --with-database` also restores the database from \
+             before the upgrade; builds since then are lost"
         )
     }
 
@@ -126,7 +126,7 @@ impl fmt::Display for Databases {
         for (instance, backup) in &self.masters {
             writeln!(
                 formatter,
-                "{}: its database goes back to `{backup}`; builds since then are lost, and only in the backup that is made now",
+                "{}: its database is restored from `{backup}`; builds since then are lost, except in a backup that is made now",
                 instance.reference
             )?;
         }

@@ -36,7 +36,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         let name = &arguments.before;
         let (environment, current) = existing(&name.parse()?, context)?;
         let Some(previous) = environment.previous()? else {
-            bail!("`{name}` has no generation before this one");
+            bail!("`{name}` has no previous generation");
         };
         (environment.prefix(&previous), environment.prefix(&current))
     };

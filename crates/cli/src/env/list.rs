@@ -52,7 +52,7 @@ struct Row {
 /// one that cannot be read does not say that nobody uses them.
 fn configured(context: &Context) -> Option<Settings> {
     let warn = |why: &dyn std::fmt::Display| {
-        eprintln!("not every instance that uses an environment is known: {why}");
+        eprintln!("cannot determine all instances that use an environment: {why}");
     };
     match context.settings() {
         Ok(settings) => {
@@ -84,7 +84,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return output::print(text + "\n");
     }
     let lines = rows.iter().map(|row| {
-        let mark = if row.current { "serves" } else { "" };
+        let mark = if row.current { "in use" } else { "" };
         vec![
             row.environment.clone(),
             row.generation.clone(),
@@ -134,7 +134,7 @@ fn rows_of(
         };
         let made = fs::metadata(prefix.join(LOCK_FILE))
             .and_then(|metadata| metadata.modified())
-            .with_context(|| format!("look at `{}`", prefix.display()))?;
+            .with_context(|| format!("examine `{}`", prefix.display()))?;
         let mut users = Vec::new();
         if let Some(settings) = settings {
             users = instances::pinned_to(settings, name, &generation);

@@ -66,7 +66,7 @@ pub(super) fn finish(
     }
     let (name, from, to) = (environment.name(), &change.from, &change.to);
     eprintln!(
-        "warning: a command that changed `{name}` to generation {to} was interrupted, {from} serves as before"
+        "warning: a command that changed `{name}` to generation {to} was interrupted, {from} is still in use"
     );
     if context.is_elsewhere() {
         return Ok(environment.end_change(lock)?);
@@ -102,7 +102,7 @@ pub(super) fn bring_back(
         let is_running = instances::is_running(instance)?;
         match bring_one_back(instance, environment, change, is_running, is_same_boot) {
             Ok(serves) => is_over &= serves,
-            Err(failure) => failures.push(format!("bring `{reference}` back: {failure:#}")),
+            Err(failure) => failures.push(format!("roll back `{reference}`: {failure:#}")),
         }
     }
     if failures.is_empty() && is_over {
@@ -135,7 +135,7 @@ fn bring_one_back(
     if !is_running && !is_same_boot {
         return Ok(false);
     }
-    eprintln!("{}: going back", instance.reference);
+    eprintln!("{}: rolling back", instance.reference);
     instances::stop(instance)?;
     instances::start(instance)?;
     Ok(true)
@@ -164,7 +164,7 @@ impl Guard {
             .args(["--quiet", "--collect", "--service-type=exec"])
             .arg(format!("--unit={}", guard.unit))
             .arg(format!(
-                "--description=buildbot-conda, keeping the instances of {name} serving"
+                "--description=buildbot-conda, rolling back the instances of {name}"
             ))
             .args(["--property=Restart=on-abnormal", "--property=RestartSec=1"])
             .args(["--", paths::CLI, "env", "recover", &name, "--wait"])

@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let name = &arguments.name;
     let environment = store(context).environment(name);
     if !environment.directory().is_dir() {
-        bail!("no environment `{name}`\nhint: `buildbot-conda env list` has them");
+        bail!("environment `{name}` not found\nhint: `buildbot-conda env list` shows all");
     }
     let generations = environment.generations()?;
     // With a configuration that cannot be read, nobody knows who uses it. Where there is none, nobody does.
@@ -49,7 +49,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             let reference = &user.reference;
             bail!(
                 "`{reference}` uses `{name}`\n\
-                 hint: `buildbot-conda set {reference} conda-env ENV` gives it another one"
+                 hint: `buildbot-conda set {reference} conda-env ENV` selects another one"
             );
         }
     }
@@ -58,13 +58,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         if !context.is_elsewhere()
             && let Some(process) = instances::processes_in(&prefix).first()
         {
-            bail!("process {process} runs from `{}`", prefix.display());
+            bail!("process {process} is running from `{}`", prefix.display());
         }
     }
     let directory = environment.directory().display().to_string();
     if !arguments.dry_run {
         environment.remove_all(&locked(&environment, context)?)?;
-        eprintln!("`{name}` is removed");
+        eprintln!("removed `{name}`");
     }
     if arguments.json {
         let text = serde_json::to_string_pretty(&[directory]).context("write what is removed")?;

@@ -48,11 +48,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         Some(text) => one_of(&environment, text)?,
         None => match environment.previous()? {
             Some(previous) => previous,
-            None => bail!("`{name}` has no generation before this one"),
+            None => bail!("`{name}` has no previous generation"),
         },
     };
     if to == from {
-        eprintln!("generation {to} of `{name}` serves already");
+        eprintln!("generation {to} of `{name}` is already in use");
         return if arguments.json {
             diff::report(&from, &to, &[])
         } else {
@@ -88,10 +88,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return diff::report(&from, &to, &differences);
     }
     let tense = if arguments.dry_run {
-        "would serve"
+        "would be in use"
     } else {
-        "serves"
+        "is in use"
     };
-    eprintln!("`{name}`: generation {to} {tense}, after {from}");
+    eprintln!("`{name}`: generation {to} {tense} instead of {from}");
     diff::print(&differences)
 }

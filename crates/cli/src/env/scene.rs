@@ -22,7 +22,7 @@ pub(super) fn existing(
     match environment.current()? {
         Some(current) => Ok((environment, current)),
         None => bail!(
-            "no environment `{name}`\nhint: `buildbot-conda env create {name} --file FILE` makes it"
+            "environment `{name}` not found\nhint: create it with `buildbot-conda env create {name} --file FILE`"
         ),
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn prefix_of(target: &str, context: &Context) -> anyhow::Result<PathB
     if target.contains('/') {
         let path = Path::new(target);
         if !path.join("conda-meta").is_dir() {
-            bail!("no Conda environment `{target}`");
+            bail!("Conda environment `{target}` not found");
         }
         return Ok(path.to_owned());
     }
@@ -58,11 +58,11 @@ pub(super) fn one_of(environment: &Environment, text: &str) -> anyhow::Result<Ge
     let name = environment.name();
     let generation = found.next().with_context(|| {
         format!(
-            "`{name}` has no generation `{text}`\nhint: `buildbot-conda env list {name}` has them"
+            "generation `{text}` of `{name}` not found\nhint: `buildbot-conda env list {name}` shows them"
         )
     })?;
     if found.next().is_some() {
-        bail!("`{name}` has several generations that begin with `{text}`");
+        bail!("several generations of `{name}` begin with `{text}`");
     }
     Ok(generation)
 }

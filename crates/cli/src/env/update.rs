@@ -67,14 +67,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         return diff::report(&from, &to, &differences);
     }
     if to == from {
-        eprintln!("`{name}` is that already, generation {from}");
+        eprintln!("`{name}` is up to date, generation {from}");
         return Ok(ExitCode::SUCCESS);
     }
     let tense = if arguments.dry_run {
-        "would serve"
+        "would be in use"
     } else {
-        "serves"
+        "is in use"
     };
-    eprintln!("`{name}`: generation {to} {tense}, after {from}");
+    eprintln!("`{name}`: generation {to} {tense} instead of {from}");
     diff::print(&differences)
 }

@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let packages = packages_of(&prefix)?;
     ensure!(
         !packages.is_empty(),
-        "`{}` has no packages",
+        "`{}` contains no packages",
         prefix.display()
     );
     let findings = verify(&prefix)?;
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         output::print(text + "\n")?;
     } else if findings.is_empty() {
         eprintln!(
-            "`{}`: {} packages, as they were installed",
+            "`{}`: {} packages, unchanged since they were installed",
             prefix.display(),
             packages.len()
         );

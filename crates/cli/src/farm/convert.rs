@@ -72,7 +72,7 @@ fn plan(
     let unit = master.reference.unit();
     ensure!(
         context.is_elsewhere() || naming::is_running(master, context)?,
-        "`{}` does not run, and its reload is to show that all is well\nhint: `systemctl start {unit}`",
+        "`{}` is not running, and its reload is to show that all is well\nhint: `systemctl start {unit}`",
         master.reference
     );
     let (path, seen) = configuration(master, context)?;

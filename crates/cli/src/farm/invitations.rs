@@ -79,7 +79,7 @@ impl Invited {
             let text = foreign_file::read(&path, LARGEST)?;
             // Its words are the service user's; they are not repeated.
             let attached = serde_json::from_slice(&text).ok();
-            attached.context("not understood")
+            attached.context("invalid content")
         };
         let attached = read().with_context(|| format!("read `{}`", path.display()))?;
         if attached.workers.contains_key(&self.worker) {
@@ -87,7 +87,7 @@ impl Invited {
         }
         ensure!(
             attached.since <= self.since,
-            "`{}` begins after the invitation",
+            "`{}` was created after the invitation",
             path.display()
         );
         Ok(false)

@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
 fn ttl(text: &str) -> Result<Duration, String> {
     let ttl = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if ttl < Duration::from_secs(1) || ttl > LONGEST {
-        return Err("use a time from `1s` to `1year`".to_owned());
+        return Err("expected a time from `1s` to `1year`".to_owned());
     }
     Ok(ttl)
 }
@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     upkeep::enable();
     let hours = humantime::format_duration(arguments.ttl);
     eprintln!(
-        "`{}` can join by this line for {hours}; it is a secret. On the other host run `buildbot-conda join`, and paste it:",
+        "`{}` can join with this line for {hours}; keep it secret. On the other host, run `buildbot-conda join` and paste it:",
         invitation.worker.as_str()
     );
     output::print(invitation.line())
@@ -83,16 +83,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invitation)> {
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
-    let name = arguments.name.as_ref().context("name a worker")?;
+    let name = arguments
+        .name
+        .as_ref()
+        .context("specify the name of a worker")?;
     ensure!(
         context.is_elsewhere() || naming::is_running(master, context)?,
-        "`{0}` does not run\nhint: `systemctl start {1}`",
+        "`{0}` is not running\nhint: `systemctl start {1}`",
         master.reference,
         master.reference.unit_name()
     );
     ensure!(
         !naming::is_named(master, name.as_str(), context),
-        "`{}` has a worker `{1}` already\nhint: `buildbot-conda rotate {1}` gives it another password and prints a new line",
+        "`{}` already has a worker `{1}`\nhint: `buildbot-conda rotate {1}` changes its password and prints a new line",
         master.reference,
         name.as_str()
     );
@@ -186,7 +189,7 @@ fn open(
     let required = true;
     steps.push(UnitStep::Reload { unit, required }.into());
     let note = format!(
-        "`{}` takes workers of other hosts by TLS at port {}, as {}",
+        "`{}` accepts workers from other hosts with TLS at port {}, as {}",
         master.reference,
         wanted.port,
         wanted.names.join(", ")

@@ -85,8 +85,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if let (Some(seconds), false) = (ended, has_joined) {
         let ago = std::time::Duration::from_secs(seconds);
         bail!(
-            "the invitation of `{name}` ended {} ago\n\
-             hint: on the master's host, `buildbot-conda invite {name}` makes a new one",
+            "the invitation of `{name}` expired {} ago\n\
+             hint: on the master's host, `buildbot-conda invite {name}` creates a new one",
             humantime::format_duration(ago)
         );
     }
@@ -109,7 +109,7 @@ fn invitation(arguments: &Arguments) -> anyhow::Result<Invitation> {
             let worker = arguments.worker_name.as_ref();
             by_ssh(
                 place,
-                worker.context("name the worker with `--worker-name`")?,
+                worker.context("specify the worker with `--worker-name`")?,
             )?
         }
         (None, Some(path)) if path != Path::new("-") => {
@@ -134,9 +134,9 @@ pub(crate) fn refuse_line(mut words: impl Iterator<Item = OsString>) -> anyhow::
         && words.any(|word| word.as_encoded_bytes().starts_with(b"bbworker"))
     {
         bail!(
-            "the line of an invitation is a secret, and everybody on this host can see the arguments of a command\n\
-             hint: `buildbot-conda join` asks for it, and `--file` reads it; on the master's host, `buildbot-conda rotate` \
-             makes another one"
+            "the line of an invitation is a secret, but everybody on this host can see the arguments of a command\n\
+             hint: `buildbot-conda join` prompts for it, and `--file` reads it; on the master's host, `buildbot-conda \
+             rotate` creates another one"
         );
     }
     Ok(())
@@ -147,7 +147,7 @@ fn read(source: impl io::Read) -> anyhow::Result<String> {
     source.take(LONGEST + 1).read_to_string(&mut text)?;
     ensure!(
         text.len() as u64 <= LONGEST,
-        "it has more than {LONGEST} bytes, and is not an invitation"
+        "it is longer than {LONGEST} bytes, so it is not an invitation"
     );
     Ok(text)
 }
@@ -176,7 +176,7 @@ fn by_ssh(place: &str, worker: &WorkerName) -> anyhow::Result<String> {
     let ended = children::collect(command, input, &bounds, |_| false).context("run ssh")?;
     ensure!(
         ended.is_success,
-        "`{host}` makes no invitation: {}",
+        "`{host}` created no invitation: {}",
         ForeignText::of_bytes(&ended.stderr)
     );
     Ok(String::from_utf8_lossy(&ended.stdout).into_owned())

@@ -57,10 +57,10 @@ fn choose<'a>(
     let mut candidates: Vec<(&Instance, Record)> = match given {
         Some(given) => {
             let Some(master) = masters.into_iter().find(|one| one.reference == *given) else {
-                bail!("the configuration has no master `{given}`");
+                bail!("master `{given}` is not configured");
             };
             let Some(found) = noted(master) else {
-                bail!("`{given}` was not made by `buildbot-conda create master`");
+                bail!("`{given}` was not created with `buildbot-conda create master`");
             };
             vec![found]
         }
@@ -75,9 +75,9 @@ fn choose<'a>(
     match (candidates.pop(), candidates.is_empty()) {
         (Some(found), true) => Ok(found),
         (None, _) => bail!(
-            "this host has no master that `buildbot-conda create master` made\nhint: make one"
+            "no master on this host was created with `buildbot-conda create master`\nhint: create one"
         ),
-        (Some(_), false) => bail!("several masters are here\nhint: name one of them"),
+        (Some(_), false) => bail!("there are several masters on this host\nhint: name one of them"),
     }
 }
 

@@ -59,7 +59,9 @@ pub(super) fn make_certificate(
          extendedKeyUsage = serverAuth\nsubjectAltName = {}\n",
         alternatives.collect::<Vec<_>>().join(", ")
     );
-    let name = names.first().context("name a master's host")?;
+    let name = names
+        .first()
+        .context("determine the host name of the master")?;
     let mut pair = sign(name, &extensions, until, Some(authority))?;
     // A worker that joins is shown the whole way to the authority.
     pair.certificate.push_str(&authority.certificate);
@@ -75,7 +77,7 @@ fn sign(
     authority: Option<&Pair>,
 ) -> anyhow::Result<Pair> {
     // Made with mode 0700.
-    let scratch = tempfile::tempdir().context("make a directory for a key")?;
+    let scratch = tempfile::tempdir().context("create a directory for a key")?;
     let directory = scratch.path().display();
     let path = |name: &str| scratch.path().join(name);
     // A subject is at most 64 characters, and what is matched are the alternative names.
@@ -86,7 +88,7 @@ fn sign(
          [req]\ndistinguished_name = subject\nprompt = no\nutf8 = yes\n\
          [subject]\nCN = {subject}\n[extensions]\nsubjectKeyIdentifier = hash\n{extensions}"
     );
-    fs::write(path("settings"), settings).context("write what a certificate shall have")?;
+    fs::write(path("settings"), settings).context("write the settings of a certificate")?;
     fs::write(path("database"), "").context("write a list of certificates")?;
     let mut command = openssl::command(&["req", "-new", "-nodes", "-newkey", "ec"]);
     command.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]);
@@ -116,7 +118,7 @@ fn sign(
         files.push(("-keyfile", "key"));
     }
     with_files(&mut command, scratch.path(), &files);
-    succeeded("make a certificate", &run(command, "")?)?;
+    succeeded("create a certificate", &run(command, "")?)?;
     let text = |name: &str| {
         fs::read_to_string(path(name)).with_context(|| format!("read the {name} of openssl"))
     };
@@ -173,14 +175,14 @@ pub(super) fn authority_of(address: &Address, expected: &Fingerprint) -> anyhow:
     }
     let Some(authority) = found else {
         bail!(
-            "what listens at {address} is not the master of this invitation: its certificate comes from another authority\n\
-             hint: if the master has got a new authority, make a new invitation there"
+            "the server at {address} is not the master of this invitation: its certificate is from another authority\n\
+             hint: if the master has a new authority, create a new invitation there"
         );
     };
-    let scratch = tempfile::tempdir().context("make a directory for a certificate")?;
+    let scratch = tempfile::tempdir().context("create a directory for a certificate")?;
     let file = scratch.path().join("authority.pem");
     fs::write(&file, &authority).context("write a certificate")?;
-    let file = file.to_str().context("name a file")?;
+    let file = file.to_str().context("convert the path of a file")?;
     let host = if address.host.parse::<IpAddr>().is_ok() {
         "-verify_ip"
     } else {
@@ -232,7 +234,7 @@ fn verify_error(output: &Ended) -> ForeignText {
 fn succeeded(what: &str, output: &Ended) -> anyhow::Result<()> {
     ensure!(
         output.is_success,
-        "{what} by openssl: {}",
+        "{what} with openssl: {}",
         complaint(output)
     );
     Ok(())

@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Res
     let plan = || plan(name, master, context).map(|plan| (plan, ()));
     if let Some(()) = plan::show_or_carry_out("revoke", arguments.dry_run, context, plan)? {
         eprintln!(
-            "`{}` does not take the worker `{}` any more",
+            "`{}` no longer accepts the worker `{}`",
             master.reference,
             name.as_str()
         );
@@ -34,7 +34,7 @@ pub(super) fn plan(
     let password = naming::password(master, name.as_str(), context);
     ensure!(
         password.is_some() || naming::is_named(master, name.as_str(), context),
-        "`{}` has no worker `{}`\nhint: `workers.toml` in `{}` has their names",
+        "`{}` has no worker `{}`\nhint: the workers are listed in `workers.toml` in `{}`",
         master.reference,
         name.as_str(),
         master.directory

@@ -27,11 +27,11 @@ pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Res
     };
     let name = arguments.name.as_str();
     let Some(invitation) = invitation else {
-        eprintln!("`{name}` has a new password, and is connected with it");
+        eprintln!("`{name}` has a new password and is connected");
         return Ok(ExitCode::SUCCESS);
     };
     eprintln!(
-        "`{name}` has a new password; it is a secret. On the worker's host run `buildbot-conda join`, and paste this line:"
+        "`{name}` has a new password; keep it secret. On the worker's host, run `buildbot-conda join` and paste this line:"
     );
     output::print(invitation.line())
 }
@@ -46,7 +46,7 @@ fn plan(
     let details = naming::details(master, name, context);
     ensure!(
         details.is_some(),
-        "`{}` has no worker `{name}`\nhint: `workers.toml` in `{}` has their names",
+        "`{}` has no worker `{name}`\nhint: the workers are listed in `workers.toml` in `{}`",
         master.reference,
         master.directory
     );
@@ -150,7 +150,7 @@ fn door_of(
 ) -> anyhow::Result<door::Door> {
     door::Door::read(&master.reference, context).with_context(|| {
         format!(
-            "`{}` takes no workers of other hosts, and this host has none by the name `{}` that `buildbot-conda create` made",
+            "`{}` does not accept workers from other hosts, and no worker `{}` was created on this host with `buildbot-conda create`",
             master.reference,
             worker.as_str()
         )

@@ -20,7 +20,7 @@ const TIMER: &str = "buildbot-conda-upkeep.timer";
 pub(super) fn enable() {
     if let Err(error) = systemd::systemctl(&["enable", "--now", "--", TIMER]) {
         eprintln!(
-            "warning: certificates are not renewed, and invitations end only when they are used: {error:#}\n\
+            "warning: certificates are not renewed, and unused invitations do not expire: {error:#}\n\
              hint: `systemctl enable --now {TIMER}`"
         );
     }
@@ -40,11 +40,11 @@ pub(crate) fn run(context: &Context) -> anyhow::Result<ExitCode> {
         match one.state(invitations::now(), context) {
             State::Pending => {}
             State::Joined => report(
-                format!("note that `{}` has joined", one.worker),
+                format!("record that `{}` has joined", one.worker),
                 forget(&one, context),
             ),
             State::Expired | State::Unknown => {
-                let what = format!("end the invitation of `{}`", one.worker);
+                let what = format!("revoke the invitation of `{}`", one.worker);
                 report(what, end(&one, context));
             }
         }
@@ -85,7 +85,7 @@ fn forget(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     let mut invited = invitations::read(context)?;
     invited.retain(|other| other != one);
     let plan = Plan {
-        title: format!("note that {} has joined", one.worker),
+        title: format!("record that {} has joined", one.worker),
         notes: Vec::new(),
         steps: invitations::note(&invited, context)?,
     };
@@ -108,8 +108,8 @@ fn end(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     let name = &one.worker;
     let has_joined = one.has_joined(context).map_err(|reason| {
         anyhow!(
-            "it is unknown whether it was used: {reason:#}\n\
-             hint: if it was not used, `buildbot-conda revoke {name}` revokes it"
+            "cannot determine whether it was used: {reason:#}\n\
+             hint: if it was not used, revoke it with `buildbot-conda revoke {name}`"
         )
     })?;
     if has_joined {
@@ -118,7 +118,7 @@ fn end(one: &invitations::Invited, context: &Context) -> anyhow::Result<()> {
     let journal = plan::begin(context)?;
     let plan = revoke::plan(&worker, master, context)?;
     plan::carry_out(&plan, &journal, None)?;
-    eprintln!("the invitation of `{name}` was not used in its time, and is revoked");
+    eprintln!("the invitation of `{name}` expired and was revoked");
     Ok(())
 }
 
@@ -144,7 +144,7 @@ fn renew(
         notes: Vec::new(),
         steps,
     };
-    plan::carry_out(&plan, &journal, None).context("change what the master reads")?;
+    plan::carry_out(&plan, &journal, None).context("change the files of the master")?;
     eprintln!("`{reference}` has a new certificate");
     Ok(())
 }

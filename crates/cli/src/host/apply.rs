@@ -45,8 +45,8 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     if context.is_elsewhere() && !arguments.dry_run {
         bail!(
-            "`host apply` acts on a running system, which `--root` leaves alone\n\
-             hint: `--dry-run` shows what it would do"
+            "`host apply` changes a running system and cannot be used with `--root`\n\
+             hint: `--dry-run` shows the steps"
         );
     }
     context.ensure_root()?;
@@ -86,7 +86,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         plan::carry_out(&plan, &journal, None)?;
     }
     bail!(
-        "this host does not stay as `{dir}` says\nhint: `buildbot-conda host verify {dir}` names what differs",
+        "this host still differs from `{dir}`\nhint: `buildbot-conda host verify {dir}` shows the differences",
         dir = arguments.directory.display()
     )
 }
@@ -106,8 +106,8 @@ fn ensure_agree(
         let (directory, user) = (configured.directory.as_str(), configured.user.as_str());
         if (directory, user) != (entry.directory.as_str(), entry.user.as_str()) {
             bail!(
-                "`{reference}` is in `{directory}` as `{user}` in `{name}/config.toml`, and in `{}` as `{}` in \
-                 `{name}/host.toml`\nhint: change both",
+                "`{reference}` is in `{directory}` as `{user}` according to `{name}/config.toml`, but in `{}` as \
+                 `{}` according to `{name}/host.toml`\nhint: change both",
                 entry.directory,
                 entry.user
             );

@@ -52,8 +52,8 @@ pub(super) fn gather(
     }
     if !unknown.is_empty() && !io::stdin().is_terminal() {
         bail!(
-            "credentials are needed, and there is no terminal to ask for them: {}\n\
-             hint: `--secrets DIR`, with a file of each name",
+            "credentials are needed, but there is no terminal to ask for them: {}\n\
+             hint: use `--secrets DIR` with a file for each name",
             unknown.join(", ")
         );
     }

@@ -36,7 +36,7 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
     let manifest = directory.join(MANIFEST);
     if !manifest.is_file() {
         bail!(
-            "`{name}` is no profile: it has no `{MANIFEST}`\nhint: `buildbot-conda host export {name}` makes one"
+            "`{name}` is not a profile: it contains no `{MANIFEST}`\nhint: create one with `buildbot-conda host export {name}`"
         );
     }
     let name = manifest.display().to_string();
@@ -50,11 +50,14 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
     };
     for path in below(directory, Path::new(UNITS))? {
         let text = part(directory, &path)?;
-        let path = utf8(path.strip_prefix(UNITS).context("name a unit's file")?)?;
+        let path = utf8(
+            path.strip_prefix(UNITS)
+                .context("determine the name of a unit file")?,
+        )?;
         if !system::is_unit_file(&path) {
             let told = directory.join(UNITS).join(&path);
             bail!(
-                "`{}` is no unit of ours, nor a drop-in of one",
+                "`{}` is not a unit of buildbot-conda or a drop-in of one",
                 told.display()
             );
         }
@@ -77,7 +80,7 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
         let is_name = Path::new(name).components().count() == 1;
         let good = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
         if !(is_name || name.starts_with('/')) || !parts.clone().all(good) {
-            bail!("`{name}` is no name of a credential");
+            bail!("`{name}` is not the name of a credential");
         }
     }
     Ok(profile)
@@ -103,7 +106,7 @@ pub(super) fn ensure_believable(
     let mut instances = settings
         .instances()
         .chain(present.iter().flat_map(Settings::instances));
-    let hint = "hint: whoever can write a profile can become root: it belongs into a directory of root or of one person";
+    let hint = "hint: whoever can write a profile can become root: store it in a directory that belongs to root or to one person";
     if let Some(instance) = instances.find(|instance| instance.user.as_str() == name) {
         let reference = &instance.reference;
         bail!(
@@ -147,7 +150,9 @@ pub(super) fn read_if_any(directory: &Path) -> anyhow::Result<Option<Manifest>> 
                 .flatten()
                 .all(|entry| entry.file_name() == ".git" || entry.file_name() == ".gitignore");
             if !is_empty {
-                bail!("`{name}` is not empty, and no profile\nhint: name a directory of its own");
+                bail!(
+                    "`{name}` is not empty and not a profile\nhint: specify a separate directory"
+                );
             }
             Ok(None)
         }
@@ -192,7 +197,7 @@ pub(super) fn write(
     let name = accounts::name_of_user(owner, context)?;
     let owner = name.with_context(|| {
         format!(
-            "the owner {owner} of `{}` has no account",
+            "the owner {owner} of `{}` is not an account of this host",
             directory.display()
         )
     })?;
@@ -256,8 +261,10 @@ fn part(directory: &Path, path: &Path) -> anyhow::Result<String> {
     let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     match rustix::fs::openat2(&place, path, flags, Mode::empty(), inside) {
         Ok(file) => text(&File::from(file), &shown),
-        Err(Errno::NOENT) => bail!("no file `{name}`, which the profile needs"),
-        Err(Errno::LOOP) => bail!("`{name}` is a link or behind one, and a profile has none"),
+        Err(Errno::NOENT) => bail!("file `{name}` of the profile not found"),
+        Err(Errno::LOOP) => {
+            bail!("`{name}` is a link or behind one, which a profile must not contain")
+        }
         Err(error) => Err(error).with_context(|| format!("read `{name}`")),
     }
 }
@@ -267,7 +274,7 @@ fn text(file: &File, path: &Path) -> anyhow::Result<String> {
     let name = path.display();
     let metadata = file.metadata().with_context(|| format!("read `{name}`"))?;
     if !metadata.is_file() {
-        bail!("`{name}` is no regular file");
+        bail!("`{name}` is not a regular file");
     }
     let bytes = buildbot_conda_host::read_at_most(file, LARGEST)
         .with_context(|| format!("read `{name}`"))?
@@ -281,9 +288,9 @@ fn owner_of(directory: &Path) -> anyhow::Result<u32> {
     let there = absolute
         .ancestors()
         .find_map(|ancestor| ancestor.metadata().ok());
-    let metadata = there.with_context(|| format!("look at `{}`", directory.display()))?;
+    let metadata = there.with_context(|| format!("examine `{}`", directory.display()))?;
     if !metadata.is_dir() {
-        bail!("`{}` is no directory", directory.display());
+        bail!("`{}` is not a directory", directory.display());
     }
     Ok(metadata.uid())
 }
@@ -302,6 +309,6 @@ fn ensure_inside(path: &str) -> anyhow::Result<()> {
 
 fn utf8(path: &Path) -> anyhow::Result<String> {
     let text = path.to_str();
-    let text = text.with_context(|| format!("`{}` is no text", path.display()))?;
+    let text = text.with_context(|| format!("`{}` is not UTF-8", path.display()))?;
     Ok(text.to_owned())
 }

@@ -72,7 +72,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             .keys()
             .any(|(_, found)| found == path);
         if !is_there {
-            bail!("no instance has a file `{path}` that can be read as text");
+            bail!("`{path}` is not a readable text file of an instance");
         }
     }
     let manifest = &mut host.profile.manifest;
@@ -80,7 +80,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     for name in selection.credentials {
         if !manifest.credentials.contains(&name) {
             let path = system::credential_path(&name);
-            let warning = format!("the credential `{path}` is configured, and not there");
+            let warning = format!("the credential `{path}` is configured, but not found");
             host.warnings.push(warning);
             manifest.credentials.push(name);
         }
@@ -118,7 +118,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     )?;
     let name = arguments.directory.display();
     if changed.is_empty() {
-        eprintln!("`{name}` says that already");
+        eprintln!("`{name}` is up to date");
     }
     let lines: Vec<String> = changed.iter().map(|path| format!("{path}\n")).collect();
     output::print(lines.concat())
@@ -197,8 +197,8 @@ fn refuse_variables(environments: &[EnvironmentEntry], context: &Context) -> any
         return Ok(());
     }
     Err(anyhow::anyhow!(
-        "no lock brings variables of a managed environment back, nothing was written{}\n\
-         hint: set them under `environment` in `config.toml`, and make the environment from a lock",
+        "a lock does not contain variables of a managed environment, nothing was written{}\n\
+         hint: set them under `environment` in `config.toml`, and create the environment from a lock",
         lines.concat()
     ))
     .context("export this host")
@@ -229,15 +229,15 @@ fn refuse(found: &[secrets::Found]) -> anyhow::Result<()> {
         .iter()
         .map(|found| {
             format!(
-                "\n{}:{}: `{}` is given literally",
+                "\n{}:{}: `{}` is in plain text",
                 found.file, found.line, found.name
             )
         })
         .collect();
     let first = first.key();
     Err(anyhow::anyhow!(
-        "a profile has no secrets, nothing was written{}\n\
-         hint: keep it in a file of `credentials`, buildbot-conda.toml(5); what is none: `--not-secret {first}`",
+        "a profile must not contain secrets, nothing was written{}\n\
+         hint: store it in a file of `credentials`, see buildbot-conda.toml(5); if it is not a secret, use `--not-secret {first}`",
         lines.concat()
     ))
     .context("export this host")

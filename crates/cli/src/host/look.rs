@@ -158,7 +158,7 @@ pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<H
     for user in users {
         match accounts::find(user, context)? {
             Some(account) => manifest.accounts.push(account),
-            None => host.warnings.push(format!("there is no account `{user}`")),
+            None => host.warnings.push(format!("account `{user}` not found")),
         }
     }
     let directories = manifest
@@ -187,7 +187,7 @@ fn look_at_environments(
     let mut found = managed::environments(pinned, selection.damage, context)?;
     for (prefix, lock) in &selection.prefixes {
         if !context.path(&format!("{prefix}/conda-meta")).is_dir() {
-            let warning = format!("there is no environment `{prefix}`");
+            let warning = format!("environment `{prefix}` not found");
             host.warnings.push(warning);
             continue;
         }
@@ -200,7 +200,7 @@ fn look_at_environments(
         if !answer.strangers.is_empty() {
             let names: Vec<&str> = answer.strangers.iter().map(ForeignText::as_str).collect();
             host.warnings.push(format!(
-                "`{prefix}` has what pip has put there, which no lock has: {}",
+                "`{prefix}` contains packages of pip, which are not in a lock: {}",
                 names.join(", ")
             ));
         }
@@ -220,7 +220,7 @@ fn look_at_environments(
         let (text, is_changed) = without_secrets(&text);
         if is_changed {
             host.warnings.push(format!(
-                "`{}`: credentials in addresses of channels are left out",
+                "`{}`: credentials in addresses of channels are omitted",
                 entry.lock
             ));
         }

@@ -15,7 +15,7 @@ use crate::system::values::{Mode, Ownership};
 /// The format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
 const HEADER: &str = "\
-# Made by `buildbot-conda host export`; buildbot-conda-host(1) says what it means. Secrets are not in here: credentials
+# Written by `buildbot-conda host export`; the format is described in buildbot-conda-host(1). It contains no secrets: credentials
 # are names of files in /etc/buildbot-conda/credentials.
 ";
 
@@ -148,8 +148,8 @@ impl Manifest {
         if format != Some(i64::from(FORMAT)) {
             let found = format.map_or_else(|| "none".to_owned(), |format| format.to_string());
             bail!(
-                "`{name}` has format {found}, this program reads {FORMAT}\n\
-                 hint: it needs the `buildbot-conda` that wrote it, or a newer one"
+                "`{name}` is of format {found}, this program supports {FORMAT}\n\
+                 hint: use the version of `buildbot-conda` that wrote it, or a newer one"
             );
         }
         serde_json::from_value(value_of(document.as_item())?)
@@ -170,7 +170,7 @@ fn fill(table: &mut Table, map: Map<String, Value>) -> anyhow::Result<()> {
                 let mut tables = ArrayOfTables::new();
                 for value in values {
                     let Value::Object(inner) = value else {
-                        bail!("`{key}` has tables and others");
+                        bail!("`{key}` contains tables and other values");
                     };
                     let mut table = Table::new();
                     fill(&mut table, inner)?;
@@ -205,7 +205,7 @@ fn plain(value: &Value) -> anyhow::Result<toml_edit::Value> {
         Value::String(text) => text.as_str().into(),
         Value::Bool(truth) => (*truth).into(),
         Value::Number(number) => number.as_i64().context("write a number")?.into(),
-        other => bail!("`{other}` has no place in a profile"),
+        other => bail!("`{other}` is not supported in a profile"),
     })
 }
 
@@ -226,7 +226,10 @@ fn value_of(item: &Item) -> anyhow::Result<Value> {
                 Value::Array(values.collect::<anyhow::Result<_>>()?)
             }
             toml_edit::Value::InlineTable(table) => object(table.clone().into_table().iter())?,
-            other => bail!("`{}` has no place in a profile", other.to_string().trim()),
+            other => bail!(
+                "`{}` is not supported in a profile",
+                other.to_string().trim()
+            ),
         },
     })
 }

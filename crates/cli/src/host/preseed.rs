@@ -57,12 +57,12 @@ pub(super) fn text(profile: &Profile, settings: &Settings) -> String {
 /// Comments, in place of an answer with which the package would make another account than there was.
 fn unanswered(user: &str) -> String {
     let what_to_do = if user == DEFAULT_USER {
-        "Without an answer it does so as well: make the account before it is installed."
+        "This also happens without an answer: create the account before the installation."
     } else {
-        "`buildbot-conda host apply` makes the account as it was."
+        "`buildbot-conda host apply` creates the account as it was."
     };
     format!(
-        "# {PACKAGE}/user has no answer: the package would make `{user}` a system account with home `/home/{user}`.\n\
+        "# {PACKAGE}/user has no answer: the package would create `{user}` as a system account with home `/home/{user}`.\n\
          # {what_to_do}"
     )
 }

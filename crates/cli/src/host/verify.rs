@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         output::print(lines.concat())?;
         if differences.is_empty() {
             let name = arguments.directory.display();
-            eprintln!("this host is what `{name}` says");
+            eprintln!("this host matches `{name}`");
         }
     }
     Ok(ExitCode::from(u8::from(!differences.is_empty())))

@@ -97,17 +97,16 @@ pub(crate) fn obstacle(instance: &Instance, context: &Context) -> anyhow::Result
         Some(account) => (account.name.as_str(), instance.group.as_ref()),
         None => (NOBODY, None),
     };
-    let input = serde_json::to_string(&question).context("write a question")?;
+    let input = serde_json::to_string(&question).context("write a request")?;
     let group = group.map(AccountName::as_str);
     let answer = as_user::call(user, group, &["access"], "/".as_ref(), &input)
-        .with_context(|| format!("find out what `{user}` can read"))?;
-    serde_json::from_str(&answer).with_context(|| format!("find out what `{user}` can read"))
+        .with_context(|| format!("check what `{user}` can read"))?;
+    serde_json::from_str(&answer).with_context(|| format!("check what `{user}` can read"))
 }
 
 /// As the account: answers the question on standard input.
 pub(crate) fn answer() -> anyhow::Result<()> {
-    let question: Question =
-        serde_json::from_reader(std::io::stdin()).context("read a question")?;
+    let question: Question = serde_json::from_reader(std::io::stdin()).context("read a request")?;
     let text = serde_json::to_string(&find(&question)).context("write an answer")?;
     output::print(text).map(drop)
 }

@@ -27,7 +27,7 @@ pub(crate) fn make(owner: &str, wanted: &Prefix) -> anyhow::Result<()> {
     if owner == "root" {
         return make_prefix(wanted);
     }
-    let input = serde_json::to_string(wanted).context("write what is to be made")?;
+    let input = serde_json::to_string(wanted).context("write the request")?;
     as_user::call_within(
         as_user::LONG,
         owner,
@@ -37,12 +37,12 @@ pub(crate) fn make(owner: &str, wanted: &Prefix) -> anyhow::Result<()> {
         &input,
     )
     .map(drop)
-    .with_context(|| format!("make `{}` as `{owner}`", wanted.path.display()))
+    .with_context(|| format!("create `{}` as `{owner}`", wanted.path.display()))
 }
 
 /// As the owner: makes what stands on standard input.
 pub(crate) fn make_as_owner() -> anyhow::Result<()> {
-    let wanted = serde_json::from_reader(std::io::stdin()).context("read what is to be made")?;
+    let wanted = serde_json::from_reader(std::io::stdin()).context("read the request")?;
     make_prefix(&wanted)
 }
 

@@ -62,7 +62,7 @@ impl Contents {
         let made = self
             .database
             .as_ref()
-            .map(|_| "`buildbot.tac` and database by Buildbot".to_owned());
+            .map(|_| "`buildbot.tac`, database".to_owned());
         let files = self
             .files
             .iter()
@@ -186,7 +186,7 @@ fn create_master(reference: &InstanceRef, stage: &Path, context: &Context) -> an
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
     bail!(
         "`buildbot create-master` failed: {}",
-        harmless(last.unwrap_or("it does not say why"))
+        harmless(last.unwrap_or("no reason given"))
     )
 }
 

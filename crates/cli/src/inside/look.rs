@@ -54,11 +54,11 @@ pub(crate) fn ask(
     if context.is_elsewhere() || owner == "root" {
         return look(&path, question);
     }
-    let input = serde_json::to_string(question).context("write a question")?;
+    let input = serde_json::to_string(question).context("write a request")?;
     let said = as_user::call_within(as_user::FILES, owner, None, &["look"], &path, &input)
-        .with_context(|| format!("look at `{directory}` as `{owner}`"))?;
+        .with_context(|| format!("examine `{directory}` as `{owner}`"))?;
     serde_json::from_str(&said)
-        .with_context(|| format!("look at `{directory}` as `{owner}`: no answer comes"))
+        .with_context(|| format!("examine `{directory}` as `{owner}`: no answer"))
 }
 
 /// As the owner: answers the question on standard input.
@@ -66,10 +66,10 @@ pub(crate) fn answer(directory: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)
-        .context("read a question")?;
+        .context("read a request")?;
     let answer = look(
         directory,
-        &serde_json::from_str(&text).context("read a question")?,
+        &serde_json::from_str(&text).context("read a request")?,
     )?;
     let text = serde_json::to_string(&answer).context("write an answer")?;
     crate::output::print(text).map(drop)

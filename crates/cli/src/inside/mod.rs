@@ -66,7 +66,7 @@ pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
         Make::Clear { directory, keep } => fill::clear_directory(directory, *keep)?,
         Make::SeeList { path } => {
             let seen = worker_list::see(path)?;
-            let text = serde_json::to_string(&seen).context("write what is seen")?;
+            let text = serde_json::to_string(&seen).context("write the result")?;
             output::print(text)?;
         }
         Make::EditList { path } => worker_list::apply_edit(path)?,

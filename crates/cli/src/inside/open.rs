@@ -21,13 +21,13 @@ use crate::system::as_user;
 ///
 /// # Errors
 ///
-/// Why he cannot open it, or that it is no regular file.
+/// Why he cannot open it, or that it is not a regular file.
 pub(crate) fn as_account(user: &str, group: Option<&str>, path: &Path) -> anyhow::Result<File> {
-    let (ours, theirs) = UnixStream::pair().context("make a socket")?;
-    ours.set_nonblocking(true).context("make a socket")?;
+    let (ours, theirs) = UnixStream::pair().context("create a socket")?;
+    ours.set_nonblocking(true).context("create a socket")?;
     as_user::call_with(user, group, &["open"], path, theirs.into())?;
     let file =
-        receive(&ours).with_context(|| format!("take over `{}` from `{user}`", path.display()))?;
+        receive(&ours).with_context(|| format!("receive `{}` from `{user}`", path.display()))?;
     // His process may have sent anything.
     ensure_regular(&file, path)?;
     Ok(file)
@@ -52,7 +52,7 @@ pub(crate) fn hand_over(path: &Path) -> anyhow::Result<()> {
         &mut message,
         SendFlags::empty(),
     )
-    .context("hand over a file")?;
+    .context("pass a file")?;
     Ok(())
 }
 
@@ -73,7 +73,7 @@ fn receive(socket: &UnixStream) -> anyhow::Result<File> {
             return Ok(file.into());
         }
     }
-    bail!("no file came")
+    bail!("no file was passed")
 }
 
 fn ensure_regular(file: &File, path: &Path) -> anyhow::Result<()> {

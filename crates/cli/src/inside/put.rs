@@ -68,7 +68,7 @@ impl fmt::Display for Put {
             Some(text) if is_itself => {
                 write!(
                     formatter,
-                    "as `{user}`, give `{place}` the mode {}",
+                    "as `{user}`, change the mode of `{place}` to {}",
                     text.mode
                 )
             }
@@ -151,11 +151,12 @@ fn set_mode(directory: &Path, after: Option<&Text>) -> anyhow::Result<()> {
 /// `NAME.replaced`, `NAME.replaced.1` and so on: the first that nothing has.
 pub(crate) fn free_name(path: &Path) -> anyhow::Result<PathBuf> {
     let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("name a copy of `{}`", path.display()))?;
+    let name =
+        name.with_context(|| format!("determine the name of a copy of `{}`", path.display()))?;
     let names = std::iter::once(format!("{name}.replaced"))
         .chain((1..).map(|number| format!("{name}.replaced.{number}")));
     names
         .map(|name| path.with_file_name(name))
         .find(|path| path.symlink_metadata().is_err())
-        .context("name a copy")
+        .context("determine the name of a copy")
 }

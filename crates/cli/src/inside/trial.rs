@@ -60,11 +60,11 @@ pub(crate) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outc
     if !answer.is_success {
         let text = answer.said.join("\n");
         let text = text.trim().trim_start_matches("error: ");
-        bail!("`{reference}` would not run from it: {text}");
+        bail!("`{reference}` would fail to start: {text}");
     }
     // It ran code of the service user, and may say anything: only what is understood is used.
     serde_json::from_slice(&answer.stdout)
-        .map_err(|_| anyhow!("`{reference}` would not run from it: it gives no answer"))
+        .map_err(|_| anyhow!("`{reference}` would fail to start: no answer"))
 }
 
 /// The part that runs as the service user.
@@ -107,12 +107,8 @@ fn version(instance: &Instance, module: &str) -> anyhow::Result<String> {
         .with_context(|| format!("run `{}`", chain.program.to_string_lossy()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said
-            .trim()
-            .lines()
-            .next_back()
-            .unwrap_or("it gives no reason");
-        bail!("its Python cannot import `{module}`: {last}");
+        let last = said.trim().lines().next_back().unwrap_or("no reason given");
+        bail!("Python cannot import `{module}`: {last}");
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
@@ -132,12 +128,12 @@ fn try_master(instance: &Instance, context: &Context) -> anyhow::Result<bool> {
         (Relation::Current | Relation::Empty, _) => Ok(false),
         (Relation::Older, Upgrade::Auto) => Ok(true),
         (Relation::Older, Upgrade::Manual) => bail!(
-            "its Buildbot {} needs schema {} of the database, and `upgrade = \"manual\"` forbids to upgrade it",
+            "Buildbot {} needs schema {} of the database, but `upgrade = \"manual\"` prevents an upgrade",
             facts.buildbot,
             facts.head_text()
         ),
         (Relation::Newer, _) => bail!(
-            "the database is at schema {}, which its Buildbot {} is too old for",
+            "the database is at schema {}, which Buildbot {} does not support yet",
             facts.revision_text(),
             facts.buildbot
         ),

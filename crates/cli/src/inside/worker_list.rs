@@ -138,7 +138,7 @@ impl Edit {
             return Ok(None);
         }
         let Some(names) = names else {
-            bail!("`{path}` has changed meanwhile, and its workers are not understood any more");
+            bail!("`{path}` was changed in the meantime, and its workers can no longer be read");
         };
         let there = names.details(&self.name);
         Ok(match &self.becomes {
@@ -154,7 +154,7 @@ impl fmt::Display for Edit {
         let (verb, preposition) = match (&self.was, &self.becomes) {
             (None, Some(_)) => ("add", "to"),
             (Some(_), Some(_)) => ("change", "in"),
-            (_, None) => ("take", "out of"),
+            (_, None) => ("remove", "from"),
         };
         let file = crate::output::harmless(&self.path.display().to_string());
         let name = &self.name;
@@ -173,7 +173,7 @@ impl fmt::Display for Edit {
 pub(crate) fn look_as_user(identity: &Identity, path: &Path) -> anyhow::Result<Option<Seen>> {
     let user = identity.user.as_str();
     let answer = as_user::call(user, identity.group(), &["see-list"], path, "")?;
-    serde_json::from_str(&answer).with_context(|| format!("look at `{}`", path.display()))
+    serde_json::from_str(&answer).with_context(|| format!("examine `{}`", path.display()))
 }
 
 /// Has `user` make a change.
@@ -231,7 +231,7 @@ pub(crate) fn apply_edit(path: &Path) -> anyhow::Result<()> {
     let name = path.display();
     let text = see(path)?.map(|seen| seen.text);
     if text.is_none() && edit.required {
-        bail!("`{name}` is no text file any more");
+        bail!("`{name}` is no longer a text file");
     }
     let Some(after) = text.map(|text| edit.applied(&text)).transpose()?.flatten() else {
         return Ok(());

@@ -26,7 +26,7 @@ pub(super) fn answer(text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::R
             Ok(text) => ("200 OK", TYPE, text),
             Err(error) => {
                 eprintln!("error: {error:#}");
-                let body = "buildbot-conda metrics has failed, see the journal\n".to_owned();
+                let body = "buildbot-conda metrics failed, see the journal\n".to_owned();
                 ("500 Internal Server Error", "text/plain", body)
             }
         },

@@ -63,9 +63,9 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let directory =
         rustix::fs::openat2(CWD, directory, flags, Mode::empty(), strict).map_err(|error| {
             match error {
-                Errno::LOOP => anyhow!(
-                    "a directory on the way is a link\nhint: name the directory that is meant"
-                ),
+                Errno::LOOP => {
+                    anyhow!("a directory in the path is a link\nhint: specify the directory itself")
+                }
                 other => anyhow!(io::Error::from(other)),
             }
         })?;

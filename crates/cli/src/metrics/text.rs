@@ -9,7 +9,7 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ("info", "The version of the package."),
     (
         "configuration_good",
-        "Whether the configuration has no problem.",
+        "Whether the configuration is free of problems.",
     ),
     (
         "instance_info",
@@ -22,24 +22,24 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ("instance_up", "Whether an instance is active."),
     (
         "instance_state",
-        "1 for the state that an instance is in, 0 for all others.",
+        "1 for the current state of an instance, 0 for all others.",
     ),
     (
         "instance_state_seconds",
-        "How long an instance has been in its state.",
+        "How long an instance has been in its current state.",
     ),
     (
         "instance_restarts",
-        "How often systemd has restarted an instance since somebody started it.",
+        "How often systemd has restarted an instance since it was started manually.",
     ),
     (
         "instance_memory_bytes",
-        "The memory of an instance and of everything that it has started.",
+        "The memory of an instance and its child processes.",
     ),
-    ("instance_memory_max_bytes", "What that cannot exceed."),
+    ("instance_memory_max_bytes", "The limit of that memory."),
     (
         "instance_environment_outdated",
-        "Whether the next start enters another environment than the one that runs.",
+        "Whether the next start uses another environment than the running one.",
     ),
     (
         "worker_connected",
@@ -47,17 +47,17 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ),
     (
         "master_reload_good",
-        "Whether the last reload of a master is in effect as a whole.",
+        "Whether the last reload of a master was applied completely.",
     ),
     (
         "master_load_timestamp_seconds",
-        "When a master noted what follows; it does so every 30 seconds.",
+        "When a master recorded the following values, every 30 seconds.",
     ),
     (
         "master_event_loop_lag_seconds",
-        "The longest time for which a master could not react, since its note before.",
+        "The longest time for which a master could not react since the previous record.",
     ),
-    ("master_builds", "Builds that run."),
+    ("master_builds", "Running builds."),
     (
         "master_oldest_build_timestamp_seconds",
         "When the oldest of them was first seen.",
@@ -65,21 +65,21 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ("master_workers", "Workers of a master in each state."),
     (
         "master_worker_connected",
-        "Whether a worker is connected, by its name; without those that are started when they are needed.",
+        "Whether a worker is connected, by name, without workers that are started on demand.",
     ),
     (
         "master_requests",
-        "Build requests that no master has begun.",
+        "Build requests that no master has started.",
     ),
     (
         "master_oldest_request_timestamp_seconds",
-        "When the oldest of them was made.",
+        "When the oldest of them was submitted.",
     ),
     (
         "database_up",
         "Whether the database of a master has answered.",
     ),
-    ("database_answer_seconds", "How long that took."),
+    ("database_answer_seconds", "How long the answer took."),
     ("database_bytes", "The size of the database."),
     (
         "backup_timestamp_seconds",
@@ -87,11 +87,11 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ),
     (
         "backup_interval_seconds",
-        "How often there is to be one, by `backup-every`.",
+        "The interval of backups that `backup-every` sets.",
     ),
     (
         "backup_failed",
-        "Whether the last backup that its timer began has failed.",
+        "Whether the last backup of the timer has failed.",
     ),
     (
         "certificate_expiry_timestamp_seconds",

@@ -27,7 +27,7 @@ pub(super) fn provide(answers: &Answers, context: &Context) -> anyhow::Result<()
         return Ok(());
     };
     if context.is_elsewhere() {
-        say(&format!("notice: make the account `{name}` there"));
+        say(&format!("notice: create the account `{name}` there"));
         return Ok(());
     }
     let home = format!("/home/{name}");

@@ -35,7 +35,7 @@ pub(super) fn run(answers: &Answers, context: &Context) -> anyhow::Result<()> {
         let file = paths::CONFIGURATION;
         eprintln!("error: {error:#}");
         say(&format!(
-            "notice: what {file} has problems with does not start until they are solved"
+            "notice: instances with problems in {file} do not start until the problems are fixed"
         ));
     }
     units::report_hand_made(context);
@@ -75,7 +75,7 @@ fn write_configuration(answers: &Answers, context: &Context) -> anyhow::Result<(
                 configuration::replace(&after, context)
             }
             Err(error) => {
-                say(&format!("warning: nothing is changed: {error:#}"));
+                say(&format!("warning: nothing was changed: {error:#}"));
                 Ok(())
             }
         };
@@ -136,7 +136,7 @@ fn with_answers(text: &str, mut wanted: Vec<Wanted<'_>>, context: &Context) -> S
             for ((_, key, _), error) in wanted.iter().zip(&refusals) {
                 let file = paths::CONFIGURATION;
                 say(&format!(
-                    "warning: {file} keeps its `{key}`: the answer to debconf's question is not usable: {error:#}"
+                    "warning: `{key}` in {file} is not changed: the debconf answer is not valid: {error:#}"
                 ));
             }
             return text;
@@ -151,7 +151,7 @@ fn with_answer(
 ) -> anyhow::Result<String> {
     let after = configuration::with_key(text, reference.as_ref(), key, answer, context)?;
     if *key == "user" && !context.is_elsewhere() && accounts::find(answer, context)?.is_none() {
-        bail!("there is no account `{answer}`, and none of that name can be made");
+        bail!("account `{answer}` not found, and the package cannot create it");
     }
     Ok(after)
 }

@@ -79,7 +79,7 @@ impl Answers {
         let mut list = Vec::new();
         for words in words.chunks(3) {
             let [question, waits, text] = words else {
-                bail!("expected a question, whether its answer waits, and the answer");
+                bail!("expected a question, the state of its answer, and the answer");
             };
             let answer = Answer {
                 waits: waits == "true",

@@ -51,13 +51,13 @@ pub(super) fn report_hand_made(context: &Context) {
         };
         let is_adoptable = path.parent() == Some(&context.path(UNITS));
         let way = if is_adoptable {
-            "`buildbot-conda adopt` takes it over"
+            "`buildbot-conda adopt` adopts it"
         } else {
-            "`buildbot-conda doctor` has more about it"
+            "`buildbot-conda doctor` shows details"
         };
         let path = path.display();
         say(&format!(
-            "notice: {path} hides the package's unit and is left as it is; {way}"
+            "notice: {path} overrides the package's unit and is not changed; {way}"
         ));
     }
 }
@@ -69,7 +69,7 @@ pub(super) fn settle(answers: &Answers, context: &Context) -> anyhow::Result<()>
         Ok(roles) => Some(roles),
         Err(error) => {
             say(&format!(
-                "warning: the answer to debconf's question about services is not usable: {error}"
+                "warning: the debconf answer about services is not valid: {error}"
             ));
             None
         }
@@ -86,12 +86,12 @@ pub(super) fn settle(answers: &Answers, context: &Context) -> anyhow::Result<()>
         let settling = decide(wanted, answers.is_first, is_enabled(&unit, context)?);
         if let Err(error) = carry_out(&settling, &unit, context) {
             say(&format!(
-                "warning: `systemctl enable` and `systemctl disable` settle {unit}: {error:#}"
+                "warning: cannot enable or disable {unit}: {error:#}"
             ));
         }
         if wanted == Some(true) && matches!(runs, Runs::Masked(_)) {
             say(&format!(
-                "notice: {unit} stays masked; `systemctl unmask {unit}` lets it start"
+                "notice: {unit} is still masked; `systemctl unmask {unit}` allows it to start"
             ));
         }
     }
@@ -113,7 +113,7 @@ fn carry_out(settling: &Settling, unit: &str, context: &Context) -> anyhow::Resu
             run_helper("enable", unit)?;
             if !is_enabled(unit, context)? {
                 say(&format!(
-                    "notice: a preset keeps {unit} disabled; `systemctl enable {unit}` enables it"
+                    "notice: {unit} is disabled by a preset; `systemctl enable {unit}` enables it"
                 ));
             }
             Ok(())
@@ -174,8 +174,8 @@ fn start_units(context: &Context) -> anyhow::Result<()> {
         .context("run `deb-systemd-invoke`")?;
     let outcome = match status.code() {
         Some(0) => return Ok(()),
-        Some(TOO_LONG) => "still starting",
-        _ => "not everything started",
+        Some(TOO_LONG) => "some services are still starting",
+        _ => "some services did not start",
     };
     let units = units.join(" ");
     say(&format!(

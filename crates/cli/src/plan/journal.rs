@@ -61,9 +61,9 @@ impl Begun {
         struct Head {
             version: u32,
         }
-        let head: Head = serde_json::from_str(text).context("find its version")?;
+        let head: Head = serde_json::from_str(text).context("read its format")?;
         if !(1..=VERSION).contains(&head.version) {
-            bail!("it has the format {}, not {VERSION}", head.version);
+            bail!("its format is {} instead of {VERSION}", head.version);
         }
         let begun: Self = serde_json::from_str(text).context("read its steps")?;
         Ok(Self {
@@ -87,7 +87,7 @@ impl Journal {
             .with_context(|| format!("create `{}`", directory.display()))?;
         let lock = match lock::take(&lock_path, FlockOperation::NonBlockingLockExclusive) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
-                "another `buildbot-conda` that changes this host is running\nhint: try again when it has finished"
+                "another `buildbot-conda` command is changing this host\nhint: try again when it has finished"
             ),
             other => other.with_context(|| format!("lock `{}`", lock_path.display()))?,
         };
@@ -139,7 +139,7 @@ fn read(path: &Path, text: &str) -> anyhow::Result<Begun> {
     Begun::parse(text).map_err(|error| {
         anyhow!(
             "`{}` cannot be read by this version of `buildbot-conda`: {error:#}\n\
-             hint: the version that wrote it can finish what it began; `buildbot-conda recover --give-up` forgets it",
+             hint: use the version that wrote it to complete or roll back the command, or discard it with `buildbot-conda recover --give-up`",
             path.display()
         )
     })
@@ -167,9 +167,12 @@ mod tests {
     #[test]
     fn other_formats_are_refused_with_their_number() {
         for (text, reason) in [
-            ("{\"version\":3,\"steps\":[]}", "it has the format 3, not 2"),
-            ("{\"version\":0}", "it has the format 0, not 2"),
-            ("", "find its version"),
+            (
+                "{\"version\":3,\"steps\":[]}",
+                "its format is 3 instead of 2",
+            ),
+            ("{\"version\":0}", "its format is 0 instead of 2"),
+            ("", "read its format"),
             (
                 "{\"version\":1,\"title\":\"x\",\"undo\":[{\"explode\":{}}]}",
                 "read its steps",

@@ -53,12 +53,12 @@ impl Workers {
     fn instead(&self, name: &str) -> String {
         match self {
             Self::Listed => format!(
-                "no plain list `{}` is seen in it; it has to name the worker, \
-                 as by `worker.Worker(\"{name}\", secret(\"worker-password\"))`",
+                "it contains no plain list `{}`; add the worker to \
+                 it, for example with `worker.Worker(\"{name}\", secret(\"worker-password\"))`",
                 workers::VARIABLE
             ),
             Self::Tabled { .. } => format!(
-                "it is not understood; the master has to name the worker `{name}`, with the password in its credential"
+                "it cannot be read; add the worker `{name}` to the master, with the password in its credential"
             ),
         }
     }
@@ -96,8 +96,8 @@ pub(crate) fn add(
     let becomes = wanted.or_else(|| was.clone()).unwrap_or_default();
     if let Some(other) = names.namesake(name, &becomes) {
         bail!(
-            "`{shown}` has the worker `{other}`, which with its slots has one of the names of `{}`\n\
-             hint: name another one, or fewer slots",
+            "`{shown}` contains the worker `{other}`, whose slots share a name with `{}`\n\
+             hint: choose another name, or fewer slots",
             name.as_str()
         );
     }
@@ -111,8 +111,8 @@ pub(crate) fn add(
     }
     if !seen.is_own {
         bail!(
-            "`{shown}` does not name the worker `{0}`, and `{user}` may not change it\n\
-             hint: add \"{0}\" to it, then `systemctl reload {unit}`",
+            "`{shown}` does not contain the worker `{0}`, and `{user}` cannot change it\n\
+             hint: add \"{0}\" to it, then run `systemctl reload {unit}`",
             name.as_str(),
             user = master.user.as_str(),
             unit = master.reference.unit_name(),
@@ -162,7 +162,7 @@ pub(crate) fn take_out(
         return Ok(Naming::default());
     };
     let left = |why: &str| Naming {
-        note: Some(format!("`{shown}` still names the worker `{name}`{why}")),
+        note: Some(format!("`{shown}` still contains the worker `{name}`{why}")),
         is_named: true,
         ..Naming::default()
     };
@@ -177,11 +177,11 @@ pub(crate) fn take_out(
         });
     };
     let Some(after) = names.without(name) else {
-        return Ok(left(": its builder needs one"));
+        return Ok(left(", because its builder needs a worker"));
     };
     if !seen.is_own {
         let user = master.user.as_str();
-        return Ok(left(&format!(", as `{user}` may not change it")));
+        return Ok(left(&format!(", because `{user}` cannot change it")));
     }
     let edit = Edit {
         path,

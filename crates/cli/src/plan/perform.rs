@@ -19,7 +19,7 @@ use crate::system::values::Mode;
 ///
 /// # Errors
 ///
-/// The failure of a step, and whether everything is as it was before.
+/// The failure of a step, and whether all changes were rolled back.
 pub(crate) fn carry_out(
     plan: &Plan,
     journal: &Journal,
@@ -112,7 +112,7 @@ pub(super) fn complete(mut begun: Begun, journal: &Journal) -> anyhow::Result<()
         return Ok(());
     }
     bail!(
-        "not everything could be removed: {}\nhint: nothing else is left to do; remove the rest by hand",
+        "not everything could be removed: {}\nhint: everything else was removed; remove the rest by hand",
         reasons.join("; ")
     )
 }
@@ -133,19 +133,19 @@ impl fmt::Display for Left {
             return write!(
                 formatter,
                 "not everything could be rolled back: {reasons}\n\
-                 hint: `buildbot-conda recover` tries again, `buildbot-conda recover --give-up` leaves it as it is"
+                 hint: retry with `buildbot-conda recover`, or keep the current state with `buildbot-conda recover --give-up`"
             );
         }
-        formatter.write_str("everything is as it was before")?;
+        formatter.write_str("all changes were rolled back")?;
         if self.dropped.is_empty() {
             return Ok(());
         }
-        write!(formatter, ", but: {}", self.dropped.join("; "))
+        write!(formatter, ", except: {}", self.dropped.join("; "))
     }
 }
 
 fn after_failure(error: &anyhow::Error, begun: Begun, journal: &Journal) -> anyhow::Error {
-    eprintln!("that failed, rolling back what was done");
+    eprintln!("this step failed, rolling back");
     // The reason first, any hint of it last.
     let text = format!("{error:#}");
     let (reason, hint) = match text.split_once("\nhint: ") {

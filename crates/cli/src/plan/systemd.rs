@@ -42,7 +42,7 @@ pub(crate) fn start(unit: &str) -> anyhow::Result<()> {
             .and_then(|unit| why_not(unit.reference()))
             .or_else(|| last_error(unit));
         let why = why.map_or_else(String::new, |why| format!(": {why}"));
-        bail!("`{unit}` does not start{why}\nhint: `journalctl -u {unit}` has the details");
+        bail!("`{unit}` failed to start{why}\nhint: `journalctl -u {unit}` shows details");
     }
     Ok(())
 }
@@ -58,9 +58,9 @@ pub(super) fn reload_unit(unit: &str, required: bool) -> anyhow::Result<()> {
     // Its words are the last in the journal, once the journal has them.
     let _ = Command::new("journalctl").arg("--sync").status();
     let why = last_error(unit).map_or_else(String::new, |why| format!(": {why}"));
-    let text = format!("`{unit}` does not take its configuration{why}");
+    let text = format!("`{unit}` rejects its configuration{why}");
     if required {
-        bail!("{text}\nhint: `journalctl -u {unit}` has the details");
+        bail!("{text}\nhint: `journalctl -u {unit}` shows details");
     }
     eprintln!("{text}");
     Ok(())
@@ -115,7 +115,7 @@ pub(super) fn stop(unit: &str, keep_builds: bool) -> anyhow::Result<()> {
     }
     systemd::stop(unit)?;
     if is_running(unit)? {
-        bail!("`{unit}` runs on after `systemctl stop`");
+        bail!("`{unit}` is still running after `systemctl stop`");
     }
     Ok(())
 }
@@ -203,8 +203,8 @@ pub(super) fn await_connection(reference: &InstanceRef, required: bool) -> anyho
     await_attempt(reference, required, |status| {
         if status.is_some_and(|worker| worker.reached) {
             bail!(
-                "`{reference}` cannot log in at its master\n\
-                 hint: the port has to be one for workers; with `--tls`, this host has to trust its certificate"
+                "`{reference}` cannot log in to its master\n\
+                 hint: the port must be one for workers; with `--tls`, this host must trust the certificate of the master"
             );
         }
         Ok(())
@@ -222,18 +222,18 @@ fn await_attempt(
     loop {
         let status = status_file::read(file.as_ref());
         let message = status.as_ref().and_then(|status| status.message.as_deref());
-        let message = message.unwrap_or("it says nothing");
+        let message = message.unwrap_or("no reason given");
         let worker = status.as_ref().and_then(|status| status.worker.as_ref());
         let late = Instant::now() > deadline;
         match worker.map(|worker| (worker.connection.as_str(), worker.pending)) {
             Some(("connected", _)) => return Ok(()),
             Some(("refused", _)) if worker.is_some_and(WorkerStatus::distrusts_master) => bail!(
                 "`{reference}` does not connect: {message}\n\
-                 hint: its master needs a certificate for this address, not expired, of an authority that this host trusts"
+                 hint: the master needs a certificate for this address that is not expired and from an authority that this host trusts"
             ),
             Some(("refused", _)) => bail!(
-                "the master refuses `{reference}`: {message}\n\
-                 hint: its `master.cfg` has to name the worker, with the same password, and to be in effect"
+                "the master rejects `{reference}`: {message}\n\
+                 hint: its `master.cfg` must contain the worker with the same password, and must be loaded"
             ),
             // Somewhere else there may be nothing yet, and a worker waits for its master. One that
             // is there shall have answered: what it refuses must not end as a success.

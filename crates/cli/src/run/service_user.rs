@@ -37,7 +37,7 @@ pub(super) fn become_user(
         return Ok(None);
     }
     let user = find_user(user)
-        .map_err(|error| anyhow!("{error}\nhint: make it, or set `user` in the configuration"))?;
+        .map_err(|error| anyhow!("{error}\nhint: create it, or set `user` in the configuration"))?;
     if user.uid == 0 {
         return Ok(None);
     }
@@ -76,6 +76,7 @@ pub(super) fn owner_of(root: &Path, context: &Context) -> anyhow::Result<Option<
     }
     let name = name_of_user(metadata.uid(), context)?;
     let shown = root.display();
-    let name = name.with_context(|| format!("`{shown}` belongs to no account of this host"))?;
+    let name =
+        name.with_context(|| format!("the owner of `{shown}` is not an account of this host"))?;
     Ok(Some(name))
 }

@@ -19,8 +19,8 @@ pub(super) fn run(context: &Context) -> anyhow::Result<ExitCode> {
 /// None where everything that starts at boot is set up.
 fn next(context: &Context) -> anyhow::Result<Option<String>> {
     if !unit_files::hand_made(context)?.is_empty() {
-        let adopt = "`sudo buildbot-conda adopt --dry-run` shows how your own units are taken over, and `sudo \
-                     buildbot-conda adopt` does it";
+        let adopt = "`sudo buildbot-conda adopt --dry-run` shows how your own units would be adopted, \
+                     and `sudo buildbot-conda adopt` adopts them";
         return Ok(Some(adopt.to_owned()));
     }
     let settings = context.settings()?;
@@ -53,7 +53,7 @@ fn next(context: &Context) -> anyhow::Result<Option<String>> {
         }
         None => format!(
             "`sudo buildbot-conda env create {name}` (from the package `buildbot-conda-env`), or `sudo buildbot-conda set \
-             conda-root DIR` for a Conda that is there"
+             conda-root DIR` for an existing Conda"
         ),
     };
     Ok(Some(format!("{environment}, then {create}")))

@@ -30,7 +30,7 @@ const ENTER: u32 = 0o005;
 
 pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<ExitCode> {
     if context.is_elsewhere() {
-        bail!("`service own` acts on a running system, which `--root` leaves alone");
+        bail!("`service own` changes a running system and cannot be used with `--root`");
     }
     context.ensure_root()?;
     let settings = context.settings()?;
@@ -56,7 +56,7 @@ pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<
         let path = output::harmless(&path.to_string_lossy());
         writeln!(
             text,
-            "left to you: `{path}` is of root's, and not for everybody to read"
+            "manual change needed: `{path}` is owned by root and not world-readable"
         )
         .context("write a list")?;
     }
@@ -87,7 +87,7 @@ impl Giving {
             let Ok(place) = open(directory, name, OFlags::PATH) else {
                 continue;
             };
-            let metadata = place.metadata().context("look at an open file")?;
+            let metadata = place.metadata().context("examine an open file")?;
             if metadata.dev() != self.device {
                 continue;
             }
@@ -117,8 +117,15 @@ impl Giving {
             return Ok(());
         }
         let (uid, gid) = (Uid::from_raw(self.user.uid), Gid::from_raw(self.user.gid));
-        rustix::fs::chownat(place, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .with_context(|| format!("give `{}` to `{}`", path.display(), self.user.name))
+        rustix::fs::chownat(place, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH).with_context(
+            || {
+                format!(
+                    "change the owner of `{}` to `{}`",
+                    path.display(),
+                    self.user.name
+                )
+            },
+        )
     }
 }
 

@@ -35,7 +35,7 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
         _ => None,
     });
     let Some(serves) = serving else {
-        bail!("the master ended before it was serving");
+        bail!("the master stopped before it was ready");
     };
     check_configuration(service)?;
     if !serves {
@@ -55,16 +55,16 @@ fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
             .filter(|last| last.number > before && last.outcome != "running")
     });
     let Some(outcome) = outcome else {
-        bail!("the master ended while it was reconfigured");
+        bail!("the master stopped during the reconfiguration");
     };
     let message = outcome.message.unwrap_or_default();
     match outcome.outcome.as_str() {
         "complete" => Ok(()),
         "partial" => bail!(
-            "the new configuration is in effect only in part: {message}\n\
-             hint: mend the configuration and reload again; until then the master may malfunction"
+            "the new configuration is only partly in effect: {message}\n\
+             hint: fix the configuration and reload again; until then the master may malfunction"
         ),
-        _ => bail!("the new configuration was not taken, the old one still serves: {message}"),
+        _ => bail!("the new configuration was rejected, the old one is still in effect: {message}"),
     }
 }
 
@@ -83,8 +83,8 @@ fn refuse_new_credentials(service: &Service<'_>) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "the master was started without the credential {}, and credentials are handed over at a start; the old \
-         configuration still serves\nhint: `systemctl restart {}`",
+        "the master was started without the credential {}, and a reload cannot add credentials; the old \
+         configuration is still in effect\nhint: `systemctl restart {}`",
         missing.join(", "),
         service.instance.reference.unit_name()
     )
@@ -96,12 +96,12 @@ fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
     match checkconfig(service.instance, service.credentials.as_deref())? {
         Checked::Good => Ok(()),
         Checked::Ended(said) => bail!(
-            "`buildbot checkconfig` did not come to its end, the old configuration still serves: \
-             the new one ends the process that reads it (`SystemExit`, `os._exit`)\n{}",
+            "`buildbot checkconfig` did not finish, the old configuration is still in effect: \
+             the new one terminates the process that reads it (`SystemExit`, `os._exit`)\n{}",
             said.trim_end()
         ),
         Checked::Refused(said) => bail!(
-            "`buildbot checkconfig` refuses the new configuration, the old one still serves:\n{}",
+            "`buildbot checkconfig` rejects the new configuration, the old one is still in effect:\n{}",
             said.trim_end()
         ),
     }
@@ -110,7 +110,7 @@ fn check_configuration(service: &Service<'_>) -> anyhow::Result<()> {
 fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
     if !drains_on_signal(&service.main) {
         bail!(
-            "`{}/buildbot.tac` does not let the worker drain, and nothing else of it can be reloaded\nhint: {DRAIN_HINT}",
+            "`{}/buildbot.tac` does not allow the worker to drain, so it cannot be reloaded\nhint: {DRAIN_HINT}",
             service.instance.directory
         );
     }
@@ -135,7 +135,7 @@ fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
         Some(Outcome::Fresh) => Ok(()),
         Some(Outcome::GoesOn(message)) => {
             service.main.withdraw_new_start();
-            bail!("the worker goes on: {message}\nhint: reload again when its master answers")
+            bail!("the worker keeps running: {message}\nhint: reload again when its master answers")
         }
         None => ended(service, begun),
     }
@@ -157,8 +157,8 @@ fn refuse_other_set_up(service: &Service<'_>, in_force: &str) -> anyhow::Result<
     }
     let reference = &instance.reference;
     bail!(
-        "the account, time-outs, credentials or sandbox of the worker have changed, and only a new process gets them\n\
-         hint: `buildbot-conda drain {reference}` lets running builds finish, `systemctl start {}` starts it again",
+        "the account, timeouts, credentials or sandbox of the worker have changed, which needs a restart\n\
+         hint: run `buildbot-conda drain {reference}`, which lets running builds finish, and then `systemctl start {}`",
         reference.unit_name()
     )
 }
@@ -175,17 +175,17 @@ fn message(status: &StatusFile) -> ForeignText {
 
 fn ended(service: &Service<'_>, begun: Option<f64>) -> anyhow::Result<()> {
     let Some(status) = service.main.status() else {
-        bail!("the worker has ended");
+        bail!("the worker has stopped");
     };
     if begun.is_some() && status.begun != begun {
-        bail!("the worker does not start again: {}", message(&status));
+        bail!("the worker failed to restart: {}", message(&status));
     }
     if status.state != "stopped" {
-        bail!("the worker ended before its builds were finished; they are retried");
+        bail!("the worker stopped before its builds were finished; they are retried");
     }
     // The runner of an earlier version ends, and systemd starts the worker again.
     if begun.is_some() {
-        bail!("the worker was stopped meanwhile");
+        bail!("the worker was stopped during the reload");
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
     if !drains_on_signal(main) {
         eprintln!(
             "warning: running builds are interrupted and retried, as `{directory}/buildbot.tac` \
-             does not let the worker drain\nhint: {hint}",
+             does not allow the worker to drain\nhint: {hint}",
             directory = instance.directory,
             hint = DRAIN_HINT,
         );

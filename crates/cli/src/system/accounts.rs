@@ -48,7 +48,7 @@ pub(crate) fn find(name: &str, context: &Context) -> anyhow::Result<Option<User>
 ///
 /// When there is none, too.
 pub(crate) fn find_user(name: &str) -> anyhow::Result<User> {
-    find(name, &Context::default())?.ok_or_else(|| anyhow!("no account `{name}`"))
+    find(name, &Context::default())?.ok_or_else(|| anyhow!("account `{name}` not found"))
 }
 
 /// Makes an account of the system without a password, in the group of its name, which may be there.
@@ -93,7 +93,7 @@ pub(crate) fn number_of(database: &str, name: &str) -> anyhow::Result<u32> {
     let number = line.as_deref().and_then(|line| line.split(':').nth(2));
     number
         .and_then(|number| number.parse().ok())
-        .with_context(|| format!("no `{name}` in the database `{database}`"))
+        .with_context(|| format!("`{name}` not found in the database `{database}`"))
 }
 
 /// Whether there is such a group.
@@ -261,6 +261,6 @@ mod tests {
         assert_eq!((root.uid, root.gid), (0, 0));
         assert_eq!(number_of("group", "root").unwrap(), 0);
         let error = find_user("no-such-account").unwrap_err();
-        assert_eq!(error.to_string(), "no account `no-such-account`");
+        assert_eq!(error.to_string(), "account `no-such-account` not found");
     }
 }

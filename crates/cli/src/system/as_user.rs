@@ -80,7 +80,7 @@ pub(crate) fn hand_over_with(
         None => Input::Empty,
         Some((word, file)) => {
             words.push(word.into());
-            Input::Handed(file.try_clone().context("hand over a file")?.into())
+            Input::Handed(file.try_clone().context("pass a file")?.into())
         }
     };
     relay(Job::with_state(instance)?, &words, input).map(Some)
@@ -100,7 +100,7 @@ pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<
     if !said.is_empty() {
         eprintln!("{said}");
     }
-    String::from_utf8(answer.stdout).context("read an answer, which is no text")
+    String::from_utf8(answer.stdout).context("read an answer, which is not UTF-8")
 }
 
 /// Whether root's process has to hand over what it is to do for an instance: the service user's own does it itself, and
@@ -126,7 +126,7 @@ pub(crate) fn is_for_another(instance: &Instance, context: &Context) -> anyhow::
 
 fn account_of(instance: &Instance) -> anyhow::Result<User> {
     find_user(instance.user.as_str())
-        .map_err(|error| anyhow!("{error}\nhint: make it, or set `user` in the configuration"))
+        .map_err(|error| anyhow!("{error}\nhint: create it, or set `user` in the configuration"))
 }
 
 /// What a command of the service user has answered.
@@ -195,7 +195,7 @@ fn make(job: Job, words: &[&str], path: &Path, input: Input) -> anyhow::Result<S
     all.extend(["--".into(), path.into()]);
     let answer = answer(job, &all, input)?;
     if answer.is_success {
-        return String::from_utf8(answer.stdout).context("read an answer, which is no text");
+        return String::from_utf8(answer.stdout).context("read an answer, which is not UTF-8");
     }
     let said = answer.said.join("\n");
     Err(anyhow!(
@@ -314,7 +314,7 @@ impl Job {
                 command.arg(paths::CLI).args(words).current_dir("/");
                 let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
                 rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-                    .context("become the parent of orphans")?;
+                    .context("become the reaper of child processes")?;
                 let bounds = Bounds {
                     time: Some(self.limit),
                     ..bounds

@@ -103,7 +103,7 @@ fn run_with_limit(mut command: Command, limit: Duration) -> anyhow::Result<(bool
         if Instant::now() >= end {
             child.kill()?;
             child.wait()?;
-            bail!("it did not end within {} seconds", limit.as_secs());
+            bail!("it did not finish within {} seconds", limit.as_secs());
         }
         thread::sleep(Duration::from_millis(20));
     };

@@ -57,7 +57,7 @@ pub(crate) struct Bounds {
 pub(crate) enum Stopped {
     #[error("{0}")]
     Failed(#[from] io::Error),
-    #[error("it did not end within {} s", .0.as_secs())]
+    #[error("it did not finish within {} s", .0.as_secs())]
     Late(Duration),
     #[error("it printed more than {0} bytes")]
     TooMuch(usize),

@@ -89,10 +89,10 @@ pub(crate) fn replace(text: &str, context: &Context) -> anyhow::Result<()> {
     // A link is the administrator's arrangement; what it leads to is what changes.
     let target = path
         .canonicalize()
-        .with_context(|| format!("follow `{file}`"))?;
+        .with_context(|| format!("resolve `{file}`"))?;
     let mode = target
         .metadata()
-        .with_context(|| format!("look at `{file}`"))?
+        .with_context(|| format!("examine `{file}`"))?
         .permissions()
         .mode();
     files::write(&target, text, mode & 0o7777).map_err(|error| {

@@ -12,7 +12,7 @@ use buildbot_conda_host::unit_files::UnitFiles;
 use thiserror::Error;
 
 /// The hint for whoever is not allowed to do something.
-pub(crate) const AS_ROOT: &str = "run it again with `sudo`";
+pub(crate) const AS_ROOT: &str = "try again with `sudo`";
 
 /// The root directory of this invocation.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +41,7 @@ impl Context {
     /// For what acts on a running system, by the name of its verb.
     pub(crate) fn ensure_here(&self, verb: &str) -> anyhow::Result<()> {
         if self.is_elsewhere() {
-            bail!("`{verb}` acts on a running system, which `--root` leaves alone");
+            bail!("`{verb}` changes a running system and cannot be used with `--root`");
         }
         Ok(())
     }
@@ -49,7 +49,7 @@ impl Context {
     /// As [`Context::ensure_here`], for a verb that can show its plan anywhere.
     pub(crate) fn ensure_here_unless_shown(&self, verb: &str) -> anyhow::Result<()> {
         self.ensure_here(verb)
-            .map_err(|refusal| anyhow!("{refusal}\nhint: `--dry-run` shows what it would do"))
+            .map_err(|refusal| anyhow!("{refusal}\nhint: `--dry-run` shows the steps"))
     }
 
     /// One of our absolute paths below the root directory.
@@ -97,11 +97,11 @@ impl Context {
 /// The refusal of an instance that has no table in the configuration.
 pub(crate) fn no_instance(wanted: &InstanceRef, settings: &Settings) -> anyhow::Error {
     let hint = wanted.nearest(settings.references()).map_or_else(
-        || "`buildbot-conda list` shows those that are configured".to_owned(),
+        || "`buildbot-conda list` shows all instances".to_owned(),
         |near| format!("did you mean `{near}`?"),
     );
     anyhow!(
-        "no instance `{wanted}` in `{}`\nhint: {hint}",
+        "instance `{wanted}` not found in `{}`\nhint: {hint}",
         settings.file()
     )
 }

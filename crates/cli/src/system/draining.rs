@@ -34,7 +34,7 @@ pub(crate) enum Plan {
 }
 
 /// What a tac needs so that a signal lets its worker drain.
-pub(crate) const DRAIN_HINT: &str = "write `allow_shutdown = 'signal'` in it, and hand it to `Worker(..., allow_shutdown=allow_shutdown)`";
+pub(crate) const DRAIN_HINT: &str = "write `allow_shutdown = 'signal'` in it, and pass it to `Worker(..., allow_shutdown=allow_shutdown)`";
 
 /// Whether the instance can finish its builds before it ends.
 pub(crate) fn is_possible(reference: &InstanceRef, context: &Context) -> bool {
@@ -73,7 +73,7 @@ pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result
             return Ok(Plan::Stop);
         }
         bail!(
-            "the process {pid} of `{unit}` is not one that can be drained: it does not tell its state",
+            "the process {pid} of `{unit}` cannot be drained: it does not report its state",
             unit = reference.unit_name()
         );
     };
@@ -88,7 +88,7 @@ pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result
                 Some(format!("{}/", instance.directory))
             });
             bail!(
-                "`{}buildbot.tac` does not let the worker drain\nhint: {DRAIN_HINT}, and restart it once",
+                "`{}buildbot.tac` does not allow the worker to drain\nhint: {DRAIN_HINT}, and restart the worker once",
                 directory.unwrap_or_default()
             );
         }
@@ -125,13 +125,13 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
     let noticed = main.watch(NOTICE, |status| (status.state == "stopping").then_some(()));
     if noticed.is_none() && !main.is_gone() {
         bail!(
-            "`{reference}` has not begun to drain within {} s; it is left as it is",
+            "`{reference}` did not start to drain within {} s; nothing was changed",
             NOTICE.as_secs()
         );
     }
     say(
         reference,
-        "draining; if this command is ended, the builds still finish, but a worker then comes back",
+        "draining; if this command is interrupted, the builds still finish, but a worker then restarts",
     );
     let mut last = ForeignText::default();
     let resumed = main.watch(NO_LIMIT, |status| {
@@ -144,7 +144,7 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
         (status.state == "running").then_some(message)
     });
     if let Some(message) = resumed {
-        bail!("`{reference}` is not draining any more: {message}");
+        bail!("`{reference}` stopped draining: {message}");
     }
     let ended_well = main
         .status()
@@ -152,12 +152,12 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
     stop(reference)?;
     if !ended_well {
         bail!(
-            "`{reference}` ended before its builds were finished; it is stopped, and they are retried\n\
+            "`{reference}` exited before its builds were finished; it is stopped, and they are retried\n\
              hint: `buildbot-conda status {reference}` shows why"
         );
     }
     let seconds = begun.elapsed().as_secs();
-    say(reference, &format!("drained in {seconds} s, and stopped"));
+    say(reference, &format!("drained in {seconds} s and stopped"));
     Ok(())
 }
 

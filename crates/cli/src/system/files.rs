@@ -30,7 +30,7 @@ pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(error).with_context(|| format!("look at `{name}`")),
+        Err(error) => return Err(error).with_context(|| format!("examine `{name}`")),
     };
     if metadata.is_dir() {
         return Ok(Found::Directory);
@@ -40,7 +40,7 @@ pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
         return Ok(Found::Link(target));
     }
     if !metadata.is_file() {
-        bail!("`{name}` is neither a file nor a link nor a directory");
+        bail!("`{name}` is not a file, link or directory");
     }
     let text = fs::read_to_string(path).with_context(|| format!("read `{name}`"))?;
     Ok(Found::File {

@@ -118,7 +118,7 @@ impl Front {
             }
         };
         let output = command.stdin(Stdio::null()).output();
-        let output = output.with_context(|| format!("have {self} check its files"))?;
+        let output = output.with_context(|| format!("check the files of {self}"))?;
         if output.status.success() {
             return Ok(());
         }
@@ -126,8 +126,8 @@ impl Front {
         let is_reason = |line: &&str| line.contains("[emerg]") || line.starts_with("Error");
         let reason = text.lines().find(is_reason).or(text.lines().next_back());
         bail!(
-            "{self} does not take its files: {}",
-            ForeignText::new(reason.unwrap_or("it does not say why"))
+            "{self} rejects its files: {}",
+            ForeignText::new(reason.unwrap_or("no reason given"))
         )
     }
 

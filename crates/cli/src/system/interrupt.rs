@@ -27,7 +27,7 @@ pub(crate) struct Hold(());
 impl Hold {
     pub(crate) fn new() -> anyhow::Result<Self> {
         if let Err(error) = &*SIGNALS {
-            return Err(anyhow::anyhow!("{error}")).context("watch for signals");
+            return Err(anyhow::anyhow!("{error}")).context("set up a signal handler");
         }
         HOLDS.fetch_add(1, Ordering::SeqCst);
         set_final(false);

@@ -50,7 +50,12 @@ impl MainProcess {
                     text.parse().ok()
                 }
             })
-            .with_context(|| format!("`MAINPID` is `{}`, which is no process", pid.display()))?;
+            .with_context(|| {
+                format!(
+                    "`MAINPID` is `{}`, which is not a process ID",
+                    pid.display()
+                )
+            })?;
         let descriptor = i32::try_from(number)
             .ok()
             .and_then(Pid::from_raw)
@@ -79,10 +84,10 @@ impl MainProcess {
     /// Sends a signal; none reaches a process that has ended.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(descriptor) = &self.descriptor else {
-            return Err(anyhow!("the process {} has ended", self.pid));
+            return Err(anyhow!("process {} has exited", self.pid));
         };
         rustix::process::pidfd_send_signal(descriptor, signal)
-            .with_context(|| format!("signal the process {}", self.pid))
+            .with_context(|| format!("signal process {}", self.pid))
     }
 
     /// Waits until it has ended, at most `limit`; whether it has.

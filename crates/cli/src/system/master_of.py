@@ -26,7 +26,7 @@ def master_of(directory):
         if any(kind.__name__ == "BuildMaster" for kind in type(parent).__mro__):
             return parent
         services.extend(getattr(parent, "services", ()))
-    raise ValueError("`%s` makes no Buildbot master" % os.path.join(directory, "buildbot.tac"))
+    raise ValueError("`%s` defines no Buildbot master" % os.path.join(directory, "buildbot.tac"))
 
 
 def place_of(directory):

@@ -55,7 +55,7 @@ pub(crate) fn complaint(ended: &Ended) -> ForeignText {
     let errors = text.lines().find(|line| line.contains("error:"));
     let line = errors
         .or_else(|| lines.next_back())
-        .unwrap_or("it says nothing");
+        .unwrap_or("no reason given");
     let parts: Vec<&str> = line.split(':').filter(|part| !part.is_empty()).collect();
     match (errors, parts.get(5)) {
         (Some(_), Some(reason)) => ForeignText::new(reason),

@@ -29,7 +29,7 @@ pub(crate) fn ensure(instance: &Instance, context: &Context) -> anyhow::Result<(
     };
     let user = instance.user.as_str();
     bail!(
-        "{seen}\nhint: name a directory that belongs to `{user}` or to root, and so does every one above it"
+        "{seen}\nhint: choose a directory that belongs to `{user}` or root, as well as every directory above it"
     )
 }
 
@@ -52,14 +52,14 @@ pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result
     };
     let (at, user) = (untrusted.at.display(), instance.user.as_str());
     let reason = match untrusted.reason {
-        Reason::Owner(owner) => format!("belongs to user {owner}, neither to `{user}` nor to root"),
+        Reason::Owner(owner) => format!("is owned by user {owner}, not by `{user}` or root"),
         Reason::Mode(mode) => {
-            format!("can be written by others than `{user}` and root (mode {mode:04o})")
+            format!("is writable by accounts other than `{user}` and root (mode {mode:04o})")
         }
         Reason::System(_) => return Ok(None),
     };
     Ok(Some(format!(
-        "`{at}` {reason}, and whoever can write there decides what runs as `{user}` in `{directory}`"
+        "`{at}` {reason}: whoever can write there controls what runs as `{user}` in `{directory}`"
     )))
 }
 
@@ -110,8 +110,8 @@ mod tests {
         assert_eq!(told(&directory), None);
         assert_eq!(told(&directory.join("not/there")), None);
         chown(&above, Some(1001), None).unwrap();
-        let expected = "`/a` belongs to user 1001, neither to `nobody` nor to root, and whoever can write there decides \
-                        what runs as `nobody` in `/a/master`";
+        let expected = "`/a` is owned by user 1001, not by `nobody` or root: whoever can write \
+                        there controls what runs as `nobody` in `/a/master`";
         assert_eq!(told(&directory).unwrap(), expected);
         assert!(told(&above.join("not/there")).is_some());
         chown(&above, Some(0), None).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         assert!(
             told(&directory)
                 .unwrap()
-                .starts_with("`/a/master` can be written by others")
+                .starts_with("`/a/master` is writable by accounts other than")
         );
     }
 }

@@ -19,18 +19,19 @@ pub(crate) fn ask_unseen(what: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
         bail!(
-            "{what} is needed, and there is no terminal to ask for it\n\
-             hint: `--password-file FILE` or `--password-stdin`"
+            "{what} is needed, but there is no terminal to ask for it\n\
+             hint: use `--password-file FILE` or `--password-stdin`"
         );
     }
-    let shown = tcgetattr(&stdin).context("ask the terminal for its mode")?;
+    let shown = tcgetattr(&stdin).context("read the mode of the terminal")?;
     let mut hidden = shown.clone();
     // ^C ends the line instead of this process, which would leave the terminal without echo.
     hidden
         .local_modes
         .remove(LocalModes::ECHO | LocalModes::ISIG);
     hidden.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden).context("turn the terminal's echo off")?;
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden)
+        .context("turn off the echo of the terminal")?;
     eprint!("{what}: ");
     // Unseen or not, the question has been put.
     let _ = io::stderr().flush();
@@ -39,7 +40,7 @@ pub(crate) fn ask_unseen(what: &str) -> anyhow::Result<String> {
     let read = stdin.lock().read(&mut line);
     let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
     eprintln!();
-    restored.context("turn the terminal's echo on again")?;
+    restored.context("turn on the echo of the terminal")?;
     let length = read.context("read from the terminal")?;
     if line[..length].contains(&INTERRUPT) {
         bail!("interrupted");
@@ -60,7 +61,7 @@ fn checked(password: &str) -> anyhow::Result<String> {
     }
     // Buildbot reads it without the blanks around it.
     if password.trim() != password || password.chars().any(char::is_control) {
-        bail!("the password has blanks around it, or control characters");
+        bail!("the password contains control characters, or begins or ends with a space");
     }
     Ok(password.to_owned())
 }

@@ -90,7 +90,7 @@ pub(crate) fn ask(
 
 fn parsed(text: &str) -> anyhow::Result<Answer> {
     let Some((head, body)) = text.split_once("\r\n\r\n") else {
-        bail!("no answer in HTTP");
+        bail!("the answer is not HTTP");
     };
     let line = head.lines().next().unwrap_or_default();
     let status = line
@@ -113,7 +113,7 @@ fn plain(
         .with_context(|| format!("connect to port {port} of this host"))?;
     stream
         .set_read_timeout(Some(LOOK))
-        .context("limit a wait")?;
+        .context("set a timeout")?;
     stream
         .write_all(request.as_bytes())
         .context("send a request")?;

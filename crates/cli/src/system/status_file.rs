@@ -125,7 +125,7 @@ pub(crate) struct Load {
 pub(crate) struct DatabaseLoad {
     /// Build requests that nobody has begun.
     pub(crate) requests: u64,
-    /// When the oldest of them was made.
+    /// When the oldest of them was submitted.
     pub(crate) oldest_request: Option<f64>,
     /// Seconds.
     pub(crate) answered_in: f64,

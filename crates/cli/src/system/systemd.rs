@@ -57,8 +57,8 @@ pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
 pub(crate) fn not_run(program: &str, error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::NotFound {
         return anyhow!(
-            "run `{program}`: it is not installed, and without systemd there are no services\n\
-             hint: install the package `systemd`, or run this command where the services are"
+            "run `{program}`: not installed, it is needed to manage services\n\
+             hint: install the package `systemd`, or run this command on the host of the services"
         );
     }
     anyhow::Error::new(error).context(format!("run `{program}`"))
@@ -93,7 +93,7 @@ pub(crate) fn one(unit: &str, properties: &str) -> anyhow::Result<Unit> {
     units
         .pop_first()
         .map(|(_, found)| found)
-        .with_context(|| format!("systemd says nothing of `{unit}`"))
+        .with_context(|| format!("systemd returned no state of `{unit}`"))
 }
 
 /// Units that match a pattern and have processes, in systemd's order.
@@ -162,7 +162,7 @@ impl Unit {
             "active" | "activating" | "deactivating" | "maintenance" | "refreshing"
             | "reloading" => Ok(true),
             other => bail!(
-                "systemd does not say whether `{}` runs: its state is `{}`",
+                "unknown state of `{}`: `{}`",
                 self.property("Id"),
                 ForeignText::new(other)
             ),

@@ -54,18 +54,18 @@ pub(crate) fn run_in_front(
     let mut command = Command::new("setsid");
     let mut relay = None;
     if let Some(number) = shown {
-        let terminal = Terminal::like(streams[number], uid).context("make a terminal")?;
+        let terminal = Terminal::like(streams[number], uid).context("create a terminal")?;
         command
             .args(["sh", "-c", TAKE_TERMINAL])
             .arg(&terminal.name);
         let set = [Command::stdin, Command::stdout, Command::stderr];
         for (set, _) in set.iter().zip(are_terminals).filter(|(_, is)| *is) {
-            let inner = terminal.inner.try_clone().context("make a terminal")?;
+            let inner = terminal.inner.try_clone().context("create a terminal")?;
             set(&mut command, Stdio::from(inner));
         }
         relay = Some(
             Relay::new(terminal.outer, streams[number], are_terminals[0])
-                .context("pass a terminal on")?,
+                .context("pass on a terminal")?,
         );
     }
     command.args(words);
@@ -75,7 +75,7 @@ pub(crate) fn run_in_front(
     drop(command);
     let status = attend(&mut child, relay.as_mut());
     drop(relay);
-    let Some(status) = status.context("pass a terminal on")? else {
+    let Some(status) = status.context("pass on a terminal")? else {
         hold.give_way();
         anyhow::bail!("interrupted");
     };

@@ -88,11 +88,11 @@ pub(crate) fn hand_made_elsewhere(context: &Context) -> Vec<PathBuf> {
 pub(crate) fn ensure_ours(reference: &InstanceRef, context: &Context) -> anyhow::Result<()> {
     match context.unit_files().of(reference).runs {
         Runs::HandMade(path) => bail!(
-            "`{}` hides the package's unit\nhint: `buildbot-conda adopt` takes it over",
+            "`{}` overrides the package's unit\nhint: `buildbot-conda adopt` adopts it",
             path.display()
         ),
         Runs::Replaced(path) => bail!(
-            "`{}` replaces the command of the package's unit\nhint: take `ExecStart=` out of it",
+            "`{}` changes the command of the package's unit\nhint: remove `ExecStart=` from it",
             path.display()
         ),
         Runs::Ours | Runs::Copy(_) | Runs::Masked(_) | Runs::Missing => Ok(()),
@@ -120,12 +120,12 @@ pub(crate) fn read(path: &Path) -> Result<String, String> {
         Err(error) => return Err(error.to_string()),
     };
     if !metadata.is_file() {
-        return Err("it is no regular file".to_owned());
+        return Err("it is not a regular file".to_owned());
     }
     let content = buildbot_conda_host::read_at_most(&file, LARGEST);
     let content = content.map_err(|error| error.to_string())?;
     let content = content.ok_or_else(|| format!("it is larger than {LARGEST} bytes"))?;
-    String::from_utf8(content).map_err(|_| "it is no text".to_owned())
+    String::from_utf8(content).map_err(|_| "it is not UTF-8".to_owned())
 }
 
 /// Whether a file name is that of a unit of ours, or of its template.

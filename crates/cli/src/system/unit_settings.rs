@@ -29,7 +29,7 @@ pub(crate) fn properties(instance: &Instance, transient: &str) -> anyhow::Result
         directives::for_command(directives.iter().map(Assignment::from), &unit, transient)
     };
     let mut properties =
-        given.with_context(|| format!("run a command under the rules of `{unit}`"))?;
+        given.with_context(|| format!("run a command with the settings of `{unit}`"))?;
     // It says that the drop-in is in force, which is the launcher's matter.
     let fingerprint = format!("Environment={FINGERPRINT_VARIABLE}=");
     properties.retain(|property| !property.starts_with(&fingerprint));
@@ -58,7 +58,7 @@ fn loaded(unit: &str) -> anyhow::Result<Option<Vec<Setting>>> {
         std::iter::once(found.property("FragmentPath")).chain(drop_ins.iter().map(String::as_str))
     {
         let text = unit_files::read(Path::new(path)).map_err(|reason| {
-            anyhow!("read `{path}`: {reason}\nhint: `systemctl daemon-reload` has systemd load what is there now")
+            anyhow!("read `{path}`: {reason}\nhint: run `systemctl daemon-reload`")
         })?;
         settings.extend(unit_text::parse(path, &text));
     }

@@ -110,13 +110,13 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let reference = &arguments.reference;
     let url = format!("https://{}/", arguments.host);
     if extent == Extent::Nothing {
-        eprintln!("`{reference}` is at {url} as asked for; nothing to do");
+        eprintln!("`{reference}` is already served at {url}; nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
     let who = if arguments.private {
-        "those who log in read it"
+        "readable after login"
     } else {
-        "everybody reads it"
+        "readable by everybody"
     };
     let admins: Vec<String> = arguments
         .admins
@@ -124,7 +124,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .map(|one| format!("`{one}`"))
         .collect();
     eprintln!(
-        "`{reference}` is at {url}: {who}, and {} may force and stop builds",
+        "`{reference}` is served at {url}, {who}; {} may force and stop builds",
         admins.join(", ")
     );
     Ok(ExitCode::SUCCESS)
@@ -238,7 +238,7 @@ fn refuse_taken(
     };
     if let Some(other) = settings.instances().find(is_there) {
         bail!(
-            "https://{}/ is `{}` already\nhint: give each master a name of its own",
+            "https://{}/ is already used by `{}`\nhint: use a separate host name for each master",
             arguments.host,
             other.reference
         );
@@ -258,8 +258,8 @@ fn certificate(
     }
     ensure!(
         front == Front::Caddy,
-        "{front} gets no certificate by itself\n\
-         hint: `--certificate FILE --key FILE`, such as those that certbot has made"
+        "{front} needs a certificate\n\
+         hint: use `--certificate FILE --key FILE`, for example with the files of certbot"
     );
     Ok(None)
 }
@@ -318,11 +318,11 @@ fn front(arguments: &Arguments, context: &Context) -> anyhow::Result<Front> {
         (None, []) if installed.is_empty() => {
             bail!("no web server is installed\nhint: `apt-get install nginx`")
         }
-        (None, _) => bail!("several web servers are installed\nhint: name one with `--front`"),
+        (None, _) => bail!("several web servers are installed\nhint: select one with `--front`"),
     };
     if let Some(before) = before.filter(|before| *before != front) {
         bail!(
-            "`{reference}` is served by {before}\nhint: `buildbot-conda web hide {reference}` first"
+            "`{reference}` is served by {before}\nhint: run `buildbot-conda web hide {reference}` first"
         );
     }
     ensure!(
@@ -331,7 +331,7 @@ fn front(arguments: &Arguments, context: &Context) -> anyhow::Result<Front> {
     );
     ensure!(
         !systemd::runs(context) || systemd::is_running(&front.unit())?,
-        "`{0}` does not run\nhint: `systemctl enable --now {0}`",
+        "`{0}` is not running\nhint: `systemctl enable --now {0}`",
         front.unit()
     );
     Ok(front)
@@ -341,7 +341,7 @@ fn port(arguments: &Arguments, context: &Context) -> anyhow::Result<u16> {
     let record = Record::read(&arguments.reference, context).map(|record| record.web_port);
     arguments.web_port.or(record).with_context(|| {
         format!(
-            "the port of the pages of `{}` is not known\nhint: `--web-port PORT`",
+            "the port of the web pages of `{}` is unknown\nhint: specify it with `--web-port PORT`",
             arguments.reference
         )
     })
@@ -351,7 +351,7 @@ fn ensure_running(master: &Instance, context: &Context) -> anyhow::Result<()> {
     let reference = &master.reference;
     ensure!(
         !systemd::runs(context) || naming::is_running(master, context)?,
-        "`{reference}` does not run\nhint: `systemctl start {}`",
+        "`{reference}` is not running\nhint: `systemctl start {}`",
         reference.unit_name()
     );
     Ok(())
@@ -363,8 +363,8 @@ fn login(arguments: &Arguments) -> anyhow::Result<Login> {
         let id = arguments.client_id.clone();
         id.with_context(|| {
             format!(
-                "a login of others needs the id of an application\n\
-                 hint: register one with `https://{}/auth/login` as its callback, and give `--client-id ID`",
+                "this login needs the ID of an application\n\
+                 hint: register one with `https://{}/auth/login` as its callback, and specify `--client-id ID`",
                 arguments.host
             )
         })
@@ -379,7 +379,7 @@ fn login(arguments: &Arguments) -> anyhow::Result<Login> {
     if let Some(name) = people.find(|name| !name.as_str().contains('@'))
         && matches!(login, Login::Google(_))
     {
-        bail!("Google knows people by their mail addresses, and `{name}` is none");
+        bail!("Google identifies people by mail address, and `{name}` is not one");
     }
     Ok(login)
 }
@@ -485,7 +485,7 @@ fn serve(
     if let Some((path, line)) = import {
         let name = path.display();
         let Found::File { text, mode } = files::look(&path)? else {
-            bail!("`{name}` is not a file\nhint: the package `{front}` brings one");
+            bail!("`{name}` is not a file\nhint: the package `{front}` contains one");
         };
         if let Some(directory) = site.parent() {
             plan::directory(directory, 0o755, &mut steps);

@@ -29,9 +29,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let plan = || plan(reference, context).map(super::with_extent);
     match plan::show_or_carry_out("web hide", arguments.dry_run, context, plan)? {
         None => {}
-        Some(Extent::Nothing) => eprintln!("`{reference}` is not shown to others; nothing to do"),
+        Some(Extent::Nothing) => eprintln!("`{reference}` is not exposed; nothing to do"),
         Some(Extent::Something) => {
-            eprintln!("the pages of `{reference}` are for this machine alone");
+            eprintln!("the pages of `{reference}` are now available on this machine only");
         }
     }
     Ok(ExitCode::SUCCESS)

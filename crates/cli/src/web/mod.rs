@@ -59,7 +59,7 @@ fn with_extent(plan: Plan) -> (Plan, Extent) {
 fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result<&'a Instance> {
     ensure!(
         reference.role == Role::Master,
-        "`{reference}` is a worker, and has no pages"
+        "`{reference}` is a worker and has no web pages"
     );
     Ok(settings
         .instance(reference)

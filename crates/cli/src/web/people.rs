@@ -43,8 +43,8 @@ pub(super) fn file(
     if is_given && wanted.is_empty() {
         ensure!(
             people.len() == 1,
-            "all of them have a password, so whose is given?\n\
-             hint: `htpasswd -B` of the package `apache2-utils` changes one"
+            "all of them already have a password, so the given one is ambiguous\n\
+             hint: change one with `htpasswd -B` from the package `apache2-utils`"
         );
         wanted = people.to_vec();
     }
@@ -53,7 +53,7 @@ pub(super) fn file(
     for person in people {
         let new = wanted.iter().position(|one| one == person);
         let hash = match new.map(|place| &passwords[place]) {
-            None => known(person).context("keep a password")?,
+            None => known(person).context("read the existing password")?,
             // The same once more changes nothing.
             Some(password) => match known(person) {
                 Some(old) if bcrypt::verify(password, &old).unwrap_or_default() => old,
@@ -88,7 +88,7 @@ fn passwords(wanted: &[&Person], source: &Source<'_>) -> anyhow::Result<Vec<Stri
     for password in &passwords {
         ensure!(
             password.len() <= LONGEST,
-            "a password has more than {LONGEST} bytes"
+            "a password is longer than {LONGEST} bytes"
         );
     }
     Ok(passwords)
@@ -116,7 +116,7 @@ fn lines(source: impl io::BufRead, wanted: &[&Person]) -> anyhow::Result<Vec<Str
     let mut passwords = Vec::new();
     for person in wanted {
         let Some(line) = lines.next() else {
-            bail!("there is no line for the password of `{person}`");
+            bail!("the line with the password of `{person}` is missing");
         };
         let line = line.context("read a line")?;
         let password = prompt::first_line(line.as_bytes());
@@ -151,7 +151,10 @@ mod tests {
         std::fs::write(&given, "third\n").unwrap();
         assert_ne!(file(&[&bob], &bobs, &Source::File(&given)).unwrap(), bobs);
         let whose = file(&[&alice, &bob], &both, &Source::File(&given)).unwrap_err();
-        assert!(whose.to_string().contains("whose is given?"), "{whose}");
+        assert!(
+            whose.to_string().contains("the given one is ambiguous"),
+            "{whose}"
+        );
     }
 
     #[test]

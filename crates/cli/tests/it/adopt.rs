@@ -120,15 +120,15 @@ fn a_dry_run_shows_findings_and_steps_and_changes_nothing() {
             #   hardening = "none" (as before)
             #   environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
             #   environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
-            #   holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
-            #   holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
-            #   holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
-            #   holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
-            #   holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
-            #   holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-            #   left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
-            #   answered by the package's unit: Description, WantedBy, LimitNOFILE
+            #   kept: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
+            #   kept: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+            #   kept: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+            #   kept: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+            #   kept: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
+            #   kept: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+            #   not kept: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+            #   no sandbox is added; `buildbot-conda set master hardening standard` adds one
+            #   set by the package's unit: Description, WantedBy, LimitNOFILE
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
             create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
@@ -174,15 +174,15 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
               hardening = "none" (as before)
               environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
               environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
-              holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
-              holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
-              holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
-              holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
-              holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
-              holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-              left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-              nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
-              answered by the package's unit: Description, WantedBy, LimitNOFILE
+              kept: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
+              kept: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+              kept: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+              kept: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+              kept: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
+              kept: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+              not kept: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+              no sandbox is added; `buildbot-conda set master hardening standard` adds one
+              set by the package's unit: Description, WantedBy, LimitNOFILE
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
             create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
@@ -199,7 +199,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
                 master.environment.GREETING = "good day"
                 master.environment.TZ = "CET"
             link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
-            adopted; `buildbot-conda adopt --undo` goes back
+            adopted; `buildbot-conda adopt --undo` reverts this
         "#]],
     );
     let now = files(&host);
@@ -217,7 +217,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
     );
     assert_eq!(
         now["etc/systemd/system/buildbot-master.service.d/50-adopted.conf"],
-        "0644 # What `buildbot-conda adopt` kept of the unit that was here before.\n\n\
+        "0644 # Settings that `buildbot-conda adopt` kept from the previous unit.\n\n\
          [Unit]\nAfter=postgresql.service\n\n[Service]\nRestart=always\nMemoryMax=2G\nRestartSec=3\n\
          Environment=PATH=/opt/conda/bin:/usr/bin\nUMask=0022\n"
     );
@@ -239,15 +239,15 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
             stderr:
             remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
             in `/etc/buildbot-conda/config.toml`:
-                what was there before
+                restore the previous content
             remove `/etc/systemd/system/buildbot-master.service.d/50-adopted.conf`
             move `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service` to `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
             move `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf` to `/etc/systemd/system/buildbot-master.service.d/override.conf`
             move `/var/backups/buildbot-conda/1/buildbot-master.service` to `/etc/systemd/system/buildbot-master.service`
-            remove `/var/backups/buildbot-conda/1` and all that is in it
+            remove `/var/backups/buildbot-conda/1` and its contents
             remove `/var/backups/buildbot-conda` if it is empty
             remove `/var/backups` if it is empty
-            everything is as it was before `adopt`
+            the state before `adopt` is restored
         "#]],
     );
     assert_eq!(files(&host), before);
@@ -258,7 +258,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
         status 1
         stdout:
         stderr:
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
     "#]],
     );
 }
@@ -301,14 +301,14 @@ fn a_template_is_adopted_with_its_instances() {
             #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
             #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
             #   hardening = "none" (as before)
-            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker@a hardening standard` confines it
+            #   no sandbox is added; `buildbot-conda set worker@a hardening standard` adds one
             # `worker@b` is /etc/systemd/system/buildbot-worker@.service: enabled, not running
             #   directory = "/srv/b" (/etc/systemd/system/buildbot-worker@.service:3)
             #   user = "builder" (/etc/systemd/system/buildbot-worker@.service:2)
             #   conda-root = "/opt/conda" (/etc/systemd/system/buildbot-worker@.service:3)
             #   conda-env = "ci" (/etc/systemd/system/buildbot-worker@.service:3)
             #   hardening = "none" (as before)
-            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker@b hardening standard` confines it
+            #   no sandbox is added; `buildbot-conda set worker@b hardening standard` adds one
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-worker@.service` to `/var/backups/buildbot-conda/1/buildbot-worker@.service`
             create `/var/backups/buildbot-conda/1/multi-user.target.wants`
@@ -354,7 +354,7 @@ fn an_instance_in_the_directory_of_one_that_nobody_has_set_up_takes_its_place() 
     assert!(
         refused
             .stderr
-            .contains("`/home/bb/worker` is the directory of `worker` already"),
+            .contains("`/home/bb/worker` already is the directory of `worker`"),
         "{refused}"
     );
     fs::remove_dir_all(host.path("var/lib")).unwrap();
@@ -397,13 +397,13 @@ fn what_is_not_understood_is_named_with_its_place_and_changes_nothing() {
             status 1
             stdout:
             stderr:
-            error: not everything is understood, nothing was changed
-            /home/builder/start-master.sh:2: `"$(cat /etc/env-name)"` cannot be told without running it
-            hint: `buildbot-conda adopt master --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told
+            error: some settings are not supported, nothing was changed
+            /home/builder/start-master.sh:2: the value of `"$(cat /etc/env-name)"` is known only at run time
+            hint: `buildbot-conda adopt master --conda-root ROOT --conda-env ENV --directory DIR` specifies the missing values
             /etc/systemd/system/buildbot-worker.service:1: without `User=` it runs as root
-            hint: name the account that shall run it with `--user USER`, and give it what is in the directory
+            hint: specify the account that runs it with `--user USER`, and make that account the owner of the directory and its contents
             /etc/systemd/system/buildbot-worker.service:2: read `/home/builder/start-worker.sh`: no such file
-            hint: `buildbot-conda adopt worker --conda-root ROOT --conda-env ENV --directory DIR` fills in what is not told
+            hint: `buildbot-conda adopt worker --conda-root ROOT --conda-env ENV --directory DIR` specifies the missing values
         "#]],
     );
     assert_eq!(files(&host), before);
@@ -437,8 +437,8 @@ fn options_fill_in_what_is_not_told() {
             #   conda-root = "/opt/conda" (--conda-root)
             #   conda-env = "ci" (--conda-env)
             #   hardening = "none" (as before)
-            #   left behind: `/usr/local/bin/run-worker` (/etc/systemd/system/buildbot-worker.service:2)
-            #   nothing is made read-only, private or refused that was not before; `buildbot-conda set worker hardening standard` confines it
+            #   not kept: `/usr/local/bin/run-worker` (/etc/systemd/system/buildbot-worker.service:2)
+            #   no sandbox is added; `buildbot-conda set worker hardening standard` adds one
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-worker.service` to `/var/backups/buildbot-conda/1/buildbot-worker.service`
             in `/etc/buildbot-conda/config.toml`:
@@ -464,11 +464,11 @@ fn paths_that_are_not_there_are_named() {
         status 1
         stdout:
         stderr:
-        error: not everything is understood, nothing was changed
+        error: some settings are not supported, nothing was changed
         /home/builder/start-master.sh:5: there is no `/home/builder/master/buildbot.tac`
-        hint: name it with `--directory DIR`
-        /home/builder/start-master.sh:4: `/opt/conda/envs/ci` is no Conda environment
-        hint: name it with `--conda-env ENV`
+        hint: specify it with `--directory DIR`
+        /home/builder/start-master.sh:4: `/opt/conda/envs/ci` is not a Conda environment
+        hint: specify it with `--conda-env ENV`
     "#]],
     );
 }
@@ -490,9 +490,9 @@ fn values_that_the_configuration_cannot_take_are_refused() {
             status 1
             stdout:
             stderr:
-            error: not everything is understood, nothing was changed
+            error: some settings are not supported, nothing was changed
             /etc/systemd/system/buildbot-master.service:6: `User=1000` is not the name of an account
-            hint: name the account that shall run it with `--user USER`, and give it what is in the directory
+            hint: specify the account that runs it with `--user USER`, and make that account the owner of the directory and its contents
         "#]],
     );
     assert_eq!(files(&host), before);
@@ -525,7 +525,7 @@ fn units_that_are_not_hand_made_are_left_alone() {
         stdout:
         stderr:
         nothing to adopt in `/etc/systemd/system`
-        `/etc/systemd/system/buildbot-worker@.service` is left as it is: nothing that it starts is enabled
+        `/etc/systemd/system/buildbot-worker@.service` is not changed: nothing that it starts is enabled
     "#]],
     );
     check(
@@ -535,7 +535,7 @@ fn units_that_are_not_hand_made_are_left_alone() {
         status 1
         stdout:
         stderr:
-        error: no hand-made `buildbot-worker.service` in `/etc/systemd/system`
+        error: no hand-written `buildbot-worker.service` in `/etc/systemd/system`
     "#]],
     );
 }
@@ -561,7 +561,7 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
             stdout:
             stderr:
             `buildbot-conda adopt` was interrupted, rolling it back first
-            error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+            error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
         "#]],
     );
     check(
@@ -572,7 +572,7 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
         stdout:
         stderr:
         `buildbot-conda adopt` was interrupted, rolling it back first
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` has no record of it
+        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
     "#]],
     );
     assert_eq!(files(&host), before);
@@ -605,23 +605,23 @@ fn a_step_that_fails_takes_everything_back() {
               hardening = "none" (as before)
               environment.GREETING = "good day" (/etc/systemd/system/buildbot-master.service:8)
               environment.TZ = "CET" (/etc/systemd/system/buildbot-master.service.d/override.conf:2)
-              holds on: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
-              holds on: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
-              holds on: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
-              holds on: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
-              holds on: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
-              holds on: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
-              left behind: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
-              nothing is made read-only, private or refused that was not before; `buildbot-conda set master hardening standard` confines it
-              answered by the package's unit: Description, WantedBy, LimitNOFILE
+              kept: `Restart=always` (/etc/systemd/system/buildbot-master.service:11)
+              kept: `MemoryMax=2G` (/etc/systemd/system/buildbot-master.service:12)
+              kept: `RestartSec=3` (/etc/systemd/system/buildbot-master.service.d/override.conf:3)
+              kept: `Environment=PATH=/opt/conda/bin:/usr/bin` (/home/builder/start-master.sh:2)
+              kept: `UMask=0022` (/etc/systemd/system/buildbot-master.service:1)
+              kept: `After=postgresql.service` (/etc/systemd/system/buildbot-master.service:3)
+              not kept: `ExecStartPre=/bin/rm -f master/twistd.pid` (/etc/systemd/system/buildbot-master.service:10)
+              no sandbox is added; `buildbot-conda set master hardening standard` adds one
+              set by the package's unit: Description, WantedBy, LimitNOFILE
             create `/var/backups/buildbot-conda/1`
             move `/etc/systemd/system/buildbot-master.service` to `/var/backups/buildbot-conda/1/buildbot-master.service`
             create `/var/backups/buildbot-conda/1/buildbot-master.service.d`
             move `/etc/systemd/system/buildbot-master.service.d/override.conf` to `/var/backups/buildbot-conda/1/buildbot-master.service.d/override.conf`
             create `/var/backups/buildbot-conda/1/multi-user.target.wants`
             move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`
-            that failed, rolling back what was done
-            error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); everything is as it was before
+            this step failed, rolling back
+            error: move `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/var/backups/buildbot-conda/1/multi-user.target.wants/buildbot-master.service`: Is a directory (os error 21); all changes were rolled back
         "#]],
     );
     assert_eq!(files(&host), before);
@@ -688,7 +688,7 @@ fn a_secret_that_no_file_of_variables_can_have_is_refused_with_its_place() {
     host.write("home/builder/start-master.sh", &script);
     let said = host.run(&["adopt", "--dry-run"]);
     assert_eq!(said.status, Some(1));
-    let place = "/home/builder/start-master.sh:3: `TOKEN` may be secret and has characters";
+    let place = "/home/builder/start-master.sh:3: `TOKEN` may be secret and contains characters";
     assert!(said.stderr.contains(place), "{said}");
 }
 

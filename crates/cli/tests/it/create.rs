@@ -61,14 +61,14 @@ fn the_plan_of_a_master_names_everything_that_is_made() {
         &expect![[r#"
             status 0
             stdout:
-            # `master` by `bb` in `/home/bb/master`, environment `/home/bb/anaconda3/envs/buildbot`
+            # `master` as user `bb`, directory `/home/bb/master`, environment `/home/bb/anaconda3/envs/buildbot`
             # web pages at http://localhost:8010/, workers at `/run/buildbot-conda/master/workers`
             create `/etc/buildbot-conda/credentials`
             write `/etc/buildbot-conda/credentials/web-password`, mode 0600
             write `/etc/buildbot-conda/credentials/password-of-worker`, mode 0600
             in `/etc/buildbot-conda/config.toml`:
                 master.credentials.web-password = "web-password"
-            as `bb`, set a master up in `/home/bb/master`: `buildbot.tac` and database by Buildbot, `master.cfg`, `workers.toml`, `passwords/worker`
+            as `bb`, set up a master in `/home/bb/master`: `buildbot.tac`, database, `master.cfg`, `workers.toml`, `passwords/worker`
             create `/var/lib/buildbot-conda/created`
             write `/var/lib/buildbot-conda/created/master.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
@@ -95,7 +95,7 @@ fn a_further_master_has_names_and_a_place_of_its_own() {
         &expect![[r#"
             status 0
             stdout:
-            # `master@nightly` by `ci` in `/home/ci/master-nightly`, environment `/home/bb/anaconda3/envs/buildbot`
+            # `master@nightly` as user `ci`, directory `/home/ci/master-nightly`, environment `/home/bb/anaconda3/envs/buildbot`
             # web pages at http://localhost:8010/, workers at `/run/buildbot-conda/master@nightly/workers`
             write `/etc/buildbot-conda/credentials/web-password-nightly`, mode 0600
             write `/etc/buildbot-conda/credentials/password-of-first-worker-nightly`, mode 0600
@@ -104,7 +104,7 @@ fn a_further_master_has_names_and_a_place_of_its_own() {
                 master@nightly.user = "ci"
                 master@nightly.conda-env = "/home/bb/anaconda3/envs/buildbot"
                 master@nightly.credentials.web-password = "web-password-nightly"
-            as `ci`, set a master up in `/home/ci/master-nightly`: `buildbot.tac` and database by Buildbot, `master.cfg`, `workers.toml`, `passwords/worker`
+            as `ci`, set up a master in `/home/ci/master-nightly`: `buildbot.tac`, database, `master.cfg`, `workers.toml`, `passwords/worker`
             write `/var/lib/buildbot-conda/created/master@nightly.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-master@nightly.service` to `/usr/lib/systemd/system/buildbot-master@.service`
@@ -121,14 +121,14 @@ fn a_worker_beside_a_master_shares_its_password_and_not_its_account() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
-            # `/home/bb/master/master.cfg`: no plain list `WORKERS` is seen in it; it has to name the worker, as by `worker.Worker("worker", secret("worker-password"))`
+            # `worker` as user `bb-worker`, directory `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, worker `worker` of the master at localhost:9990
+            # `/home/bb/master/master.cfg`: it contains no plain list `WORKERS`; add the worker to it, for example with `worker.Worker("worker", secret("worker-password"))`
             create the account `bb-worker`, home `/home/bb-worker`
             in `/etc/buildbot-conda/config.toml`:
                 worker.directory = "/home/bb-worker/worker"
                 worker.user = "bb-worker"
                 worker.credentials.password = "worker-password"
-            as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker`, set up a worker in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
@@ -160,13 +160,13 @@ fn a_worker_for_a_master_elsewhere_needs_a_password() {
         &expect![[r#"
         status 0
         stdout:
-        # `worker@gpu` by `bb` in `/home/bb/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu-1` of the master at ci.example.org:9989
+        # `worker@gpu` as user `bb`, directory `/home/bb/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu-1` of the master at ci.example.org:9989
         create `/etc/buildbot-conda/credentials`
         write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
         in `/etc/buildbot-conda/config.toml`:
             worker@gpu.directory = "/home/bb/worker-gpu"
             worker@gpu.credentials.password = "password-of-worker-gpu"
-        as `bb`, set a worker up in `/home/bb/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+        as `bb`, set up a worker in `/home/bb/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
         create `/var/lib/buildbot-conda/created`
         write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
         create `/etc/systemd/system/multi-user.target.wants`
@@ -181,8 +181,8 @@ fn a_worker_for_a_master_elsewhere_needs_a_password() {
         status 1
         stdout:
         stderr:
-        error: no master of this host was made by `buildbot-conda create master`
-        hint: name the master with `--master HOST` or `--master master@NAME`
+        error: no master on this host was created with `buildbot-conda create master`
+        hint: specify the master with `--master HOST` or `--master master@NAME`
     "#]],
     );
 }
@@ -198,7 +198,7 @@ fn what_is_there_already_is_not_touched() {
         stdout:
         stderr:
         error: `/home/bb/master` is not empty
-        hint: `systemctl enable --now buildbot-master.service` starts what is there
+        hint: `systemctl enable --now buildbot-master.service` starts the existing instance
     "#]],
     );
     host.write("home/bb/worker/notes", "");
@@ -210,7 +210,7 @@ fn what_is_there_already_is_not_touched() {
         stdout:
         stderr:
         error: `/home/bb/worker` is not empty
-        hint: name another one with `--directory`
+        hint: choose another one with `--directory`
     "#]],
     );
 }
@@ -228,7 +228,7 @@ fn no_web_pages_are_announced_where_nothing_listens() {
     let host = host();
     add_modules(&host, &["buildbot/__init__.py"]);
     let plan = host.run(&["create", "master", "--dry-run"]).stdout;
-    let expected = "# no web pages, since the environment has no `buildbot-www`, workers at";
+    let expected = "# no web pages, because the environment lacks `buildbot-www`, workers at";
     assert!(
         plan.contains(expected) && !plan.contains("http://"),
         "{plan}"
@@ -250,8 +250,8 @@ fn what_conda_forges_worker_does_not_bring_along_is_named_before_the_first_step(
         &["buildbot_worker/msgpack.py", "autobahn/__init__.py"],
     );
     let plan = |host: &Host| host.run(&["create", "worker", "--dry-run"]).stdout;
-    let expected = "# the environment has no `msgpack-python`, which a worker imports and conda-forge's `buildbot-worker` \
-                    does not bring along; `/home/bb/anaconda3/bin/conda install --prefix \
+    let expected = "# the environment lacks `msgpack-python`, which a worker imports and conda-forge's \
+                    `buildbot-worker` does not include; `/home/bb/anaconda3/bin/conda install --prefix \
                     /home/bb/anaconda3/envs/buildbot --channel conda-forge msgpack-python` installs it\n";
     let told = plan(&host);
     assert!(told.contains(expected), "{told}");
@@ -269,8 +269,8 @@ fn somebody_without_an_environment_is_led_to_those_that_are_there() {
         let hint = said.stderr.split("hint: ").nth(1).unwrap_or_default();
         hint.to_owned()
     };
-    let make = "make one with the package `buildbot-conda-env`: `buildbot-conda env create buildbot`; or name one with \
-                `--conda-root` and `--conda-env`\n";
+    let make = "create one with the package `buildbot-conda-env`: `buildbot-conda env create buildbot`; or \
+                specify one with `--conda-root` and `--conda-env`\n";
     assert_eq!(hint(&host), make);
     host.write("usr/libexec/buildbot-conda/env", "");
     let make = make.replace(" with the package `buildbot-conda-env`", "");
@@ -281,7 +281,7 @@ fn somebody_without_an_environment_is_led_to_those_that_are_there() {
             host.set_mode(&format!("{prefix}/{file}"), 0o755);
         }
     }
-    let there = "`--conda-env /opt/miniforge3/envs/buildbot` is there; or ";
+    let there = "`--conda-env /opt/miniforge3/envs/buildbot` uses an existing one; or ";
     assert_eq!(hint(&host), format!("{there}{make}"));
 }
 
@@ -306,7 +306,7 @@ fn an_installation_ends_with_the_step_that_comes_next() {
     assert_eq!(next(&host), format!("buildbot-conda: next: {create}"));
     std::fs::remove_dir_all(host.path("home/bb/anaconda3")).unwrap();
     let begin = "buildbot-conda: next: `sudo buildbot-conda env create buildbot` (from the package `buildbot-conda-env`), or \
-                 `sudo buildbot-conda set conda-root DIR` for a Conda that is there, then ";
+                 `sudo buildbot-conda set conda-root DIR` for an existing Conda, then ";
     assert_eq!(next(&host), format!("{begin}{create}"));
     for file in ["conda-meta/history", "bin/python"] {
         host.write(&format!("opt/conda/envs/buildbot/{file}"), "");
@@ -405,8 +405,8 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
                 status 1
                 stdout:
                 stderr:
-                error: no Conda environment `/home/bb/anaconda3/envs/none`
-                hint: make one with the package `buildbot-conda-env`: `buildbot-conda env create none`; or name one with `--conda-root` and `--conda-env`
+                error: Conda environment `/home/bb/anaconda3/envs/none` not found
+                hint: create one with the package `buildbot-conda-env`: `buildbot-conda env create none`; or specify one with `--conda-root` and `--conda-env`
             "#]],
         ),
         (
@@ -416,7 +416,7 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
             stdout:
             stderr:
             error: /etc/buildbot-conda/config.toml:11:13: worker.conda-env: the environment is neither a name nor an absolute prefix
-            hint: write a name below `conda-root/envs`, `base`, or an absolute prefix
+            hint: use a name below `conda-root/envs`, `base`, or an absolute prefix
         "#]],
         ),
         (
@@ -443,8 +443,8 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
                 status 1
                 stdout:
                 stderr:
-                error: `master@x` was not made by `buildbot-conda create master`
-                hint: name the master with `--master HOST` or `--master master@NAME`
+                error: `master@x` was not created with `buildbot-conda create master`
+                hint: specify the master with `--master HOST` or `--master master@NAME`
             "#]],
         ),
         (
@@ -458,8 +458,8 @@ fn what_cannot_work_is_refused_before_anything_is_done() {
             status 78
             stdout:
             stderr:
-            error: /etc/buildbot-conda/config.toml:9:13: worker.directory: `/home/bb/master` is the directory of `master` already
-            hint: give each instance a directory of its own
+            error: /etc/buildbot-conda/config.toml:9:13: worker.directory: `/home/bb/master` already is the directory of `master`
+            hint: use a separate directory for each instance
         "#]],
         ),
         (
@@ -486,8 +486,8 @@ fn another_root_and_unknown_instances_are_refused() {
             status 1
             stdout:
             stderr:
-            error: `create` acts on a running system, which `--root` leaves alone
-            hint: `--dry-run` shows what it would do
+            error: `create` changes a running system and cannot be used with `--root`
+            hint: `--dry-run` shows the steps
         "#]],
         ),
         (
@@ -496,8 +496,8 @@ fn another_root_and_unknown_instances_are_refused() {
             status 1
             stdout:
             stderr:
-            error: `remove` acts on a running system, which `--root` leaves alone
-            hint: `--dry-run` shows what it would do
+            error: `remove` changes a running system and cannot be used with `--root`
+            hint: `--dry-run` shows the steps
         "#]],
         ),
         (
@@ -545,8 +545,8 @@ fn a_hand_made_unit_is_for_adopt() {
         status 1
         stdout:
         stderr:
-        error: `/etc/systemd/system/buildbot-worker@.service` hides the package's unit
-        hint: `buildbot-conda adopt` takes it over
+        error: `/etc/systemd/system/buildbot-worker@.service` overrides the package's unit
+        hint: `buildbot-conda adopt` adopts it
     "#]];
     check(
         &host,
@@ -613,7 +613,7 @@ fn removing_keeps_data_unless_told_otherwise() {
             remove `/var/lib/buildbot-conda/created/master.json`
             remove `/etc/buildbot-conda/credentials/worker-password`
             as `bb`, remove `/home/bb/master`
-            remove `/var/lib/buildbot-conda/instances/master` and all that is in it
+            remove `/var/lib/buildbot-conda/instances/master` and its contents
             stderr:
         "#]],
     );

@@ -29,11 +29,7 @@ fn a_worker_has_no_database() {
         &["upgrade", "worker"],
         &["service", "prepare", "worker"],
     ] {
-        let expect = said(
-            1,
-            "",
-            "error: `worker` has no database, only masters have one\n",
-        );
+        let expect = said(1, "", "error: `worker` is a worker and has no database\n");
         assert_eq!(host.run(words), expect, "{words:?}");
     }
 }
@@ -111,7 +107,7 @@ fn what_is_no_backup_is_not_restored() {
     let Said { status, stderr, .. } = host.run(&["restore", "master"]);
     assert_eq!(
         (status, stderr.as_str()),
-        (Some(1), "error: no backup of `master`\n")
+        (Some(1), "error: `master` has no backup\n")
     );
     host.write("root/plain", "root:x:0:0::/root:/bin/sh\n");
     let plain = host.path("root/plain");
@@ -121,7 +117,7 @@ fn what_is_no_backup_is_not_restored() {
         (
             Some(1),
             "error: `/root/plain` is neither a backup nor a `SQLite` database\n\
-             hint: name a backup as `backup` makes it, or a copy of a `state.sqlite`\n"
+             hint: specify a backup of `backup`, or a copy of a `state.sqlite`\n"
         )
     );
     // One from elsewhere that is not there, and a pipe that nobody writes to.
@@ -142,8 +138,8 @@ fn what_is_no_backup_is_not_restored() {
         (
             Some(1),
             format!(
-                "error: no backup `{missing}` in `/var/lib/buildbot-conda/instances/master/backups`\n\
-                 hint: `buildbot-conda restore master --list` names those there are\n"
+                "error: backup `{missing}` not found in `/var/lib/buildbot-conda/instances/master/backups`\n\
+                 hint: `buildbot-conda restore master --list` shows all\n"
             )
         )
     );
@@ -162,7 +158,7 @@ fn a_mark_that_cannot_be_read_stops_everything() {
         let Said { status, stderr, .. } = host.run(words);
         assert_eq!(status, Some(65), "{words:?}: {stderr}");
         assert!(
-            stderr.contains("upgrade-in-progress`: it is no mark of this version\nhint: "),
+            stderr.contains("upgrade-in-progress`: unknown format\nhint: "),
             "{stderr}"
         );
     }

@@ -112,53 +112,53 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
         &examine(&host(), &["--all"]),
         &expect![[r#"
             0
-            unseen: clock: that of another machine is not looked at
-            unseen: system: that of another machine is not looked at
+            unseen: clock: not checked for another machine
+            unseen: system: not checked for another machine
             unseen: master: ownership: only root and `bb` can tell
-            unseen: master: python: the environment's Python was not run
-            unseen: master: bytecode: the environment's Python was not run
-            unseen: master: checkconfig: Buildbot was not asked
-            unseen: master: sandbox: Buildbot was not asked
-            unseen: master: database: Buildbot was not asked
-            unseen: master: ports: Buildbot was not asked
+            unseen: master: python: Python in the environment was not run
+            unseen: master: bytecode: Python in the environment was not run
+            unseen: master: checkconfig: Buildbot was not run
+            unseen: master: sandbox: Buildbot was not run
+            unseen: master: database: Buildbot was not run
+            unseen: master: ports: Buildbot was not run
             unseen: worker@gpu: ownership: only root and `builder` can tell
-            unseen: worker@gpu: python: the environment's Python was not run
-            unseen: worker@gpu: bytecode: the environment's Python was not run
+            unseen: worker@gpu: python: Python in the environment was not run
+            unseen: worker@gpu: bytecode: Python in the environment was not run
             unseen: worker@gpu: tac: `buildbot.tac` was not run
             unseen: worker@gpu: allow-shutdown: `buildbot.tac` was not run
-            unseen: worker@gpu: connection: where its master is could not be found out
-            unseen: master: unit-enabled: there is no systemd to ask
-            unseen: master: unit-state: there is no systemd to ask
-            unseen: worker@gpu: unit-enabled: there is no systemd to ask
-            unseen: worker@gpu: unit-state: there is no systemd to ask
+            unseen: worker@gpu: connection: the address of its master could not be determined
+            unseen: master: unit-enabled: systemd is not running
+            unseen: master: unit-state: systemd is not running
+            unseen: worker@gpu: unit-enabled: systemd is not running
+            unseen: worker@gpu: unit-state: systemd is not running
             ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is good
             ok: master: account: `bb` is there
             ok: worker@gpu: account: `builder` is there
-            ok: worker@gpu: shared-account: nothing else runs as `builder`
-            ok: package: its files are there
+            ok: worker@gpu: shared-account: no other instance runs as `builder`
+            ok: package: all files exist
             ok: needrestart: needrestart is not installed
-            ok: boot-target: `graphical.target`, and no desktop with it
-            ok: unfinished: nothing is unfinished
-            ok: unit-configured: every unit that starts at boot has a table in the configuration
-            ok: master: credentials: 1 configured, all for root's eyes only
-            ok: master: unit-file: `buildbot-master.service` is the package's
+            ok: boot-target: `graphical.target` without a desktop
+            ok: unfinished: no command was interrupted
+            ok: unit-configured: every unit that is enabled has a table in the configuration
+            ok: master: credentials: 1 configured, only root can read them
+            ok: master: unit-file: `buildbot-master.service` is the unit of the package
             ok: master: unit-masked: `buildbot-master.service` is not masked
-            ok: master: unit-drop-ins: there are none beside the generated one
+            ok: master: unit-drop-ins: only the generated one
             ok: master: directory: `ROOT/srv/master` is set up
-            ok: master: secrets: no file with secrets is readable by everybody
+            ok: master: secrets: no file with secrets is world-readable
             ok: master: pid-file: there is none
-            ok: master: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
-            ok: master: packages: all of 1 are as they were installed
-            ok: worker@gpu: credentials: none are configured
-            ok: worker@gpu: unit-file: `buildbot-worker@gpu.service` is the package's
+            ok: master: environment: `/opt/conda/envs/buildbot` contains Python and Buildbot
+            ok: master: packages: all 1 are unchanged
+            ok: worker@gpu: credentials: none configured
+            ok: worker@gpu: unit-file: `buildbot-worker@gpu.service` is the unit of the package
             ok: worker@gpu: unit-masked: `buildbot-worker@gpu.service` is not masked
-            ok: worker@gpu: unit-drop-ins: there are none beside the generated one
+            ok: worker@gpu: unit-drop-ins: only the generated one
             ok: worker@gpu: directory: `ROOT/srv/worker` is set up
-            ok: worker@gpu: secrets: no file with secrets is readable by everybody
+            ok: worker@gpu: secrets: no file with secrets is world-readable
             ok: worker@gpu: pid-file: there is none
-            ok: worker@gpu: environment: `/opt/conda/envs/buildbot` has Python and Buildbot
-            ok: worker@gpu: packages: all of 1 are as they were installed
-            no problems, no warnings, 28 in order, 19 not looked at
+            ok: worker@gpu: environment: `/opt/conda/envs/buildbot` contains Python and Buildbot
+            ok: worker@gpu: packages: all 1 are unchanged
+            no problems, no warnings, 28 in order, 19 not checked
         "#]],
     );
 }
@@ -200,17 +200,17 @@ fn each_fault_has_its_command_and_the_command_mends_it() {
         1
         problem: package: `ROOT/usr/libexec/buildbot-conda/launcher` has mode 0644, not 0755
             chmod 0755 ROOT/usr/libexec/buildbot-conda/launcher
-        problem: credentials: `ROOT/etc/buildbot-conda/credentials` is open to others than root (mode 0755)
+        problem: credentials: `ROOT/etc/buildbot-conda/credentials` is accessible to accounts other than root (mode 0755)
             chmod 0700 ROOT/etc/buildbot-conda/credentials
-        problem: master: credentials: `ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0640)
+        problem: master: credentials: `ROOT/etc/buildbot-conda/credentials/door` is accessible to accounts other than root (mode 0640)
             chmod 0600 ROOT/etc/buildbot-conda/credentials/door
-        problem: master: unit-masked: `buildbot-master.service` is masked, so nothing can start it
+        problem: master: unit-masked: `buildbot-master.service` is masked and cannot be started
             rm ROOT/etc/systemd/system/buildbot-master.service
-        problem: worker@gpu: unit-drop-ins: `ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf` changes `Type`, `User`, on which the service depends
+        problem: worker@gpu: unit-drop-ins: `ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf` changes `Type`, `User`, which the service needs
             mv --no-clobber 'ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf' 'ROOT/etc/systemd/system/buildbot-worker@.service.d/a b.conf.off'
         problem: worker@gpu: secrets: everybody on this host can read `ROOT/srv/worker/buildbot.tac`
             chmod o= ROOT/srv/worker/buildbot.tac
-        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which does not exist: Buildbot's own commands consider it a running Buildbot
             rm ROOT/srv/master/twistd.pid
         6 problems, 1 warning, 4 in order
     "#]],
@@ -251,11 +251,11 @@ fn what_no_command_mends_is_said_in_words() {
         &expect![[r#"
         1
         problem: worker: configuration: ROOT/etc/buildbot-conda/config.toml:12:1: worker.haste: unknown key
-            hint: correct it there; then `systemctl daemon-reload`
-        problem: master: credentials: no file `ROOT/etc/buildbot-conda/credentials/door` for the credential `door`
-            hint: write it as root: `install -m 0600 /dev/stdin ROOT/etc/buildbot-conda/credentials/door`, or take `door` out of `credentials`
+            hint: correct the configuration; then `systemctl daemon-reload`
+        problem: master: credentials: file `ROOT/etc/buildbot-conda/credentials/door` of the credential `door` not found
+            hint: create it as root: `install -m 0600 /dev/stdin ROOT/etc/buildbot-conda/credentials/door`, or remove `door` from `credentials`
         problem: worker@gpu: directory: `ROOT/srv/worker` has no `buildbot.tac`, so a start is refused (status 78)
-            hint: `runuser -u builder -- /opt/conda/envs/buildbot/bin/buildbot-worker create-worker --allow-shutdown=signal --keepalive=60 ROOT/srv/worker HOST:PORT NAME PASSWORD` makes one
+            hint: `runuser -u builder -- /opt/conda/envs/buildbot/bin/buildbot-worker create-worker --allow-shutdown=signal --keepalive=60 ROOT/srv/worker HOST:PORT NAME PASSWORD` creates one
         3 problems, no warnings, 2 in order
     "#]],
     );
@@ -281,7 +281,7 @@ fn an_environment_is_examined_as_files() {
         &examine(&host, &only),
         &expect![[r#"
             1
-            problem: master: environment: `/opt/conda/envs/buildbot` has no Python
+            problem: master: environment: `/opt/conda/envs/buildbot` contains no Python
                 chroot ROOT/ /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot buildbot-www buildbot-worker msgpack-python autobahn
             1 problem, no warnings, 0 in order
         "#]],
@@ -306,8 +306,8 @@ fn an_environment_is_examined_as_files() {
         &examine(&host, &only),
         &expect![[r#"
             1
-            problem: master: environment: `/opt/conda/envs/buildbot` has no `conda-meta`, so it is no environment
-                hint: set `conda-root` and `conda-env` to where the environment is, or move what is there out of the way
+            problem: master: environment: `/opt/conda/envs/buildbot` contains no `conda-meta`, so it is not an environment
+                hint: set `conda-root` and `conda-env` to the environment, or move the existing files away
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -317,12 +317,12 @@ fn an_environment_is_examined_as_files() {
         &examine(&host, &only),
         &expect![[r#"
             1
-            problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
+            problem: master: environment: environment `/opt/conda/envs/buildbot` not found
                 chroot ROOT/ apt-get install buildbot-conda-env
                 buildbot-conda --root ROOT/ env create buildbot
                 buildbot-conda --root ROOT/ set master conda-env /var/lib/buildbot-conda/envs/buildbot/current
                 buildbot-conda --root ROOT/ set worker@gpu conda-env /var/lib/buildbot-conda/envs/buildbot/current
-                hint: or set `conda-root` and `conda-env` to where there is one
+                hint: or set `conda-root` and `conda-env` to an existing one
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -331,9 +331,9 @@ fn an_environment_is_examined_as_files() {
         &examine(&host, &only),
         &expect![[r#"
             1
-            problem: master: environment: there is no environment `/opt/conda/envs/buildbot`
+            problem: master: environment: environment `/opt/conda/envs/buildbot` not found
                 chroot ROOT/ /opt/conda/bin/conda create --yes --prefix /opt/conda/envs/buildbot --channel conda-forge python buildbot buildbot-www buildbot-worker msgpack-python autobahn
-                hint: or set `conda-root` and `conda-env` to where it is
+                hint: or set `conda-root` and `conda-env` to its location
             1 problem, no warnings, 0 in order
         "#]],
     );
@@ -353,8 +353,8 @@ fn all_commands_for_a_host_without_an_environment_lead_to_one() {
     let only = ["--only", "environment"];
     let set = "buildbot-conda --root ROOT/ set";
     let managed = "/var/lib/buildbot-conda/envs/buildbot/current";
-    let problem = "1\nproblem: master, worker@gpu: environment: there is no environment `/opt/conda/envs/buildbot`\n";
-    let hint = "    hint: or set `conda-root` and `conda-env` to where there is one\n1 problem, no warnings, 0 in order\n";
+    let problem = "1\nproblem: master, worker@gpu: environment: environment `/opt/conda/envs/buildbot` not found\n";
+    let hint = "    hint: or set `conda-root` and `conda-env` to an existing one\n1 problem, no warnings, 0 in order\n";
     let told = examine(&host, &only);
     let make = format!(
         "    chroot ROOT/ apt-get install buildbot-conda-env\n    buildbot-conda --root ROOT/ env create buildbot\n    \
@@ -414,7 +414,8 @@ fn nothing_follows_from_a_configuration_that_cannot_be_read() {
             let said = run(&host, &words);
             assert_eq!((said.status, said.stderr.as_str()), (Some(1), ""), "{said}");
             assert!(!said.stdout.contains("systemctl disable"), "{said}");
-            let unseen = "unseen: unit-configured: which instances there are cannot be read from the configuration\n";
+            let unseen =
+                "unseen: unit-configured: the instances cannot be read from the configuration\n";
             // The table of `worker@gpu` is seen where others are not.
             assert!(
                 said.stdout.contains(unseen) || text.contains("conda_root"),
@@ -470,15 +471,15 @@ fn units_are_examined_as_files() {
             1
             problem: unit-configured: `buildbot-worker@ghost.service` starts at boot, but the configuration has no table `worker@ghost`: it fails with status 78
                 chroot ROOT/ systemctl disable buildbot-worker@ghost.service
-            problem: master: unit-file: `ROOT/etc/systemd/system/buildbot-master.service` hides the package's unit, so nothing of the configuration has an effect
+            problem: master: unit-file: `ROOT/etc/systemd/system/buildbot-master.service` overrides the package's unit, so the configuration has no effect
                 chroot ROOT/ buildbot-conda adopt master
-            warning: needrestart: needrestart is installed and `ROOT/etc/needrestart/conf.d/buildbot-conda.conf` does not keep it from workers: an upgrade of a library restarts them, with their builds
+            warning: needrestart: needrestart is installed and `ROOT/etc/needrestart/conf.d/buildbot-conda.conf` does not exclude workers: an upgrade of a library restarts them and interrupts their builds
                 sh -c 'printf '\''%s\n'\'' "$@" >"$0"' ROOT/etc/needrestart/conf.d/buildbot-conda.conf '$nrconf{override_rc}{qr(^buildbot-worker[.\@])} = 0;'
-            warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle machine to sleep
+            warning: boot-target: the machine boots to a desktop, which uses memory and may suspend an idle machine
                 chroot ROOT/ buildbot-conda headless on
-            warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` starts the launcher in the place of the package's unit, so upgrades of that have no effect
+            warning: worker@gpu: unit-file: `ROOT/etc/systemd/system/buildbot-worker@.service` replaces the package's unit, so changes of that unit in upgrades have no effect
                 mv --no-clobber ROOT/etc/systemd/system/buildbot-worker@.service ROOT/etc/systemd/system/buildbot-worker@.service.off
-                hint: what it changes belongs into a drop-in: `systemctl edit buildbot-worker@gpu.service`
+                hint: make changes in a drop-in instead: `systemctl edit buildbot-worker@gpu.service`
             2 problems, 3 warnings, 0 in order
         "#]],
     );
@@ -533,7 +534,7 @@ fn safe_commands_are_shown_and_done() {
         &format!("{}{}", done.stderr, done.stdout),
         &expect![[r#"
         chmod 0600 ROOT/etc/buildbot-conda/credentials/door
-        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+        warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which does not exist: Buildbot's own commands consider it a running Buildbot
             rm ROOT/srv/master/twistd.pid
         no problems, 1 warning, 3 in order
     "#]],
@@ -543,8 +544,8 @@ fn safe_commands_are_shown_and_done() {
     check(
         &format!("{}{}", nothing.stderr, nothing.stdout),
         &expect![[r#"
-            nothing that can be mended without a decision of yours
-            warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which is gone: upstream's own commands take it for a running Buildbot
+            no problem can be fixed automatically
+            warning: master: pid-file: `ROOT/srv/master/twistd.pid` names process 4194000, which does not exist: Buildbot's own commands consider it a running Buildbot
                 rm ROOT/srv/master/twistd.pid
             no problems, 1 warning, 3 in order
         "#]],
@@ -582,7 +583,7 @@ fn json_has_every_finding_with_its_commands() {
                     "master"
                   ],
                   "severity": "problem",
-                  "seen": "`ROOT/etc/buildbot-conda/credentials/door` is open to others than root (mode 0644)",
+                  "seen": "`ROOT/etc/buildbot-conda/credentials/door` is accessible to accounts other than root (mode 0644)",
                   "mending": {
                     "commands": [
                       "chmod 0600 ROOT/etc/buildbot-conda/credentials/door"
@@ -615,8 +616,8 @@ fn refusals_say_what_to_do() {
     check(
         &unknown.stderr,
         &expect![[r#"
-        error: no instance `worker` in `ROOT/etc/buildbot-conda/config.toml`
-        hint: `buildbot-conda list` shows those that are configured
+        error: instance `worker` not found in `ROOT/etc/buildbot-conda/config.toml`
+        hint: `buildbot-conda list` shows all instances
     "#]],
     );
     for words in [
@@ -634,7 +635,7 @@ fn refusals_say_what_to_do() {
     check(
         &missing.stdout,
         &expect![[r#"
-        problem: configuration: no configuration `ROOT/etc/buildbot-conda/config.toml`
+        problem: configuration: configuration `ROOT/etc/buildbot-conda/config.toml` not found
             install -m 0644 ROOT/usr/share/buildbot-conda/config.toml ROOT/etc/buildbot-conda/config.toml
             hint: or `dpkg-reconfigure buildbot-conda`, which asks again
         1 problem, no warnings, 0 in order
@@ -656,8 +657,8 @@ fn an_old_systemd_and_a_desktop_are_named() {
     for line in [
         "problem: system: systemd 240 is too old, the units need 247\n",
         "    hint: upgrade to Debian 12 or later\n",
-        "warning: boot-target: the machine boots to a desktop, which takes memory from builds and may send an idle \
-         machine to sleep\n    buildbot-conda headless on\n",
+        "warning: boot-target: the machine boots to a desktop, which uses memory and may \
+         suspend an idle machine\n    buildbot-conda headless on\n",
     ] {
         assert!(stdout.contains(line), "{stdout}");
     }

@@ -47,7 +47,7 @@ fn a_root_directory_is_refused() {
     let expect = said(
         1,
         "",
-        "error: `drain` acts on a running system, which `--root` leaves alone\n",
+        "error: `drain` changes a running system and cannot be used with `--root`\n",
     );
     assert_eq!(Host::empty().run(&["drain", "worker"]), expect);
 }
@@ -60,8 +60,8 @@ fn a_process_that_tells_no_state_is_refused_and_not_signalled() {
         "Id=buildbot-worker@no-such-one.service\nActiveState=active\nMainPID={pid}"
     ));
     let expect = format!(
-        "error: the process {pid} of `buildbot-worker@no-such-one.service` is not one that can be drained: \
-         it does not tell its state\n"
+        "error: the process {pid} of `buildbot-worker@no-such-one.service` cannot be drained: \
+         it does not report its state\n"
     );
     let words = ["drain", "--dry-run", "worker@no-such-one"];
     assert_eq!(run(&host, &words), said(1, "", &expect));

@@ -86,7 +86,7 @@ fn without_the_program_it_is_said_which_package_has_it() {
     assert_eq!(status, Some(1));
     assert_eq!(
         stderr,
-        "error: `/usr/libexec/buildbot-conda/env` is not installed, which makes environments\n\
+        "error: `/usr/libexec/buildbot-conda/env` is not installed, it is needed to create environments\n\
          hint: apt install buildbot-conda-env\n"
     );
     assert_eq!(done(&host, "list --json"), "[]\n");
@@ -96,7 +96,7 @@ fn without_the_program_it_is_said_which_package_has_it() {
     let Said { status, stderr, .. } = run(&host, "create ci --file first");
     assert_eq!(status, Some(1));
     assert!(
-        stderr.contains("is of another version than this program\nhint: apt install"),
+        stderr.contains("has a different version than this program\nhint: apt install"),
         "{stderr}"
     );
 }
@@ -125,7 +125,7 @@ fn a_configuration_that_cannot_be_read_does_not_say_that_nobody_uses_an_environm
         host.write("etc/buildbot-conda/config.toml", text);
         let said = run(&host, "list");
         assert_eq!(said.status, Some(0), "{said}");
-        let warning = "not every instance that uses an environment is known: ";
+        let warning = "cannot determine all instances that use an environment: ";
         assert!(
             said.stderr.contains(warning) && said.stderr.contains(reason),
             "{said}"
@@ -190,7 +190,7 @@ fn an_update_serves_and_a_rollback_goes_back() {
     assert_eq!(current(&host), FIRST);
     let Said { stderr, .. } = run(&host, "update ci --file first");
     assert!(
-        stderr.contains(&format!("`ci` is that already, generation {FIRST}")),
+        stderr.contains(&format!("`ci` is up to date, generation {FIRST}")),
         "{stderr}"
     );
 }
@@ -206,7 +206,7 @@ fn what_an_interrupted_change_has_left_goes_with_the_next_command() {
         (
             Some(0),
             format!(
-                "warning: a command that changed `ci` to generation {FIRST} was interrupted, {SECOND} serves as before\n"
+                "warning: a command that changed `ci` to generation {FIRST} was interrupted, {SECOND} is still in use\n"
             )
         )
     );
@@ -239,7 +239,7 @@ fn a_generation_that_cannot_be_made_changes_nothing() {
     assert_eq!(status, Some(1));
     assert_eq!(
         stderr,
-        "error: it is broken\nerror: the environment `ci` is as it was: no new generation was made\n"
+        "error: it is broken\nerror: the environment `ci` is unchanged: no new generation was created\n"
     );
     assert_eq!(current(&host), SECOND);
     let building = host.path("var/lib/buildbot-conda/envs/ci/.building");
@@ -312,7 +312,7 @@ fn names_that_lead_elsewhere_are_refused() {
     assert_eq!(status, Some(1));
     assert_eq!(
         stderr,
-        "error: no environment `ci`\nhint: `buildbot-conda env create ci --file FILE` makes it\n"
+        "error: environment `ci` not found\nhint: create it with `buildbot-conda env create ci --file FILE`\n"
     );
 }
 
@@ -375,7 +375,7 @@ fn records_that_somebody_else_has_written_steer_no_terminal_and_are_in_no_lock()
     assert_eq!(
         stderr,
         format!(
-            "error: no lock can name `a`: its record in `conda-meta` has the address `{good}#x {line}`\n"
+            "error: `a` cannot be locked: its record in `conda-meta` has the address `{good}#x {line}`\n"
         )
     );
 }

@@ -59,7 +59,7 @@ fn the_plan_of_an_invitation_opens_the_master_and_has_no_secret() {
         }
     }
     expect![[r##"
-        # `master` takes workers of other hosts by TLS at port 9989, as ci.example.org, localhost
+        # `master` accepts workers from other hosts with TLS at port 9989, as ci.example.org, localhost
         create `/etc/buildbot-conda/authority`
         write `/etc/buildbot-conda/authority/certificate.pem`, mode 0644
         write `/etc/buildbot-conda/authority/key.pem`, mode 0600
@@ -67,7 +67,7 @@ fn the_plan_of_an_invitation_opens_the_master_and_has_no_secret() {
         as `bb`, write `/home/bb/master/tls/UNTIL.pem`, mode 0600
         as `bb`, write `/home/bb/master/network.toml`, mode 0600
         write `/var/lib/buildbot-conda/created/master.network`, mode 0644
-        reload `buildbot-master.service`, which checks its configuration first
+        check the configuration of `buildbot-master.service`, and reload it
         as `bb`, write `/home/bb/master/passwords/gpu`, mode 0600
         as `bb`, add "gpu" to `/home/bb/master/workers.toml`
         write `/var/lib/buildbot-conda/created/invitations`, mode 0644
@@ -100,8 +100,8 @@ fn an_invitation_needs_a_name_a_time_and_a_master_that_has_workers_as_data() {
             status 1
             stdout:
             stderr:
-            error: `master` has a worker `gpu` already
-            hint: `buildbot-conda rotate gpu` gives it another password and prints a new line
+            error: `master` already has a worker `gpu`
+            hint: `buildbot-conda rotate gpu` changes its password and prints a new line
         "#]],
     );
     check(
@@ -111,7 +111,7 @@ fn an_invitation_needs_a_name_a_time_and_a_master_that_has_workers_as_data() {
             status 1
             stdout:
             stderr:
-            error: the configuration has no master `master@x`
+            error: master `master@x` is not configured
         "#]],
     );
     check(
@@ -131,8 +131,8 @@ fn an_invitation_needs_a_name_a_time_and_a_master_that_has_workers_as_data() {
             status 1
             stdout:
             stderr:
-            error: `invite` acts on a running system, which `--root` leaves alone
-            hint: `--dry-run` shows what it would do
+            error: `invite` changes a running system and cannot be used with `--root`
+            hint: `--dry-run` shows the steps
         "#]],
     );
     let record = "{\"web_port\":8010,\"worker_port\":9990,\"worker\":\"worker\"}\n";
@@ -161,7 +161,7 @@ fn a_worker_that_is_not_there_can_be_neither_revoked_nor_rotated() {
             stdout:
             stderr:
             error: `master` has no worker `new`
-            hint: `workers.toml` in `/home/bb/master` has their names
+            hint: the workers are listed in `workers.toml` in `/home/bb/master`
         "#]],
     );
     check(
@@ -172,7 +172,7 @@ fn a_worker_that_is_not_there_can_be_neither_revoked_nor_rotated() {
             stdout:
             stderr:
             error: `master` has no worker `new`
-            hint: `workers.toml` in `/home/bb/master` has their names
+            hint: the workers are listed in `workers.toml` in `/home/bb/master`
         "#]],
     );
     // One of another host, of a master that takes none.
@@ -183,7 +183,7 @@ fn a_worker_that_is_not_there_can_be_neither_revoked_nor_rotated() {
             status 1
             stdout:
             stderr:
-            error: `master` takes no workers of other hosts, and this host has none by the name `gpu` that `buildbot-conda create` made
+            error: `master` does not accept workers from other hosts, and no worker `gpu` was created on this host with `buildbot-conda create`
         "#]],
     );
     for verb in ["revoke", "rotate"] {
@@ -204,7 +204,7 @@ fn a_revoked_worker_has_no_password_even_where_its_name_has_to_stay() {
         &expect![[r#"
             status 0
             stdout:
-            # `/home/bb/master/workers.toml` still names the worker `gpu`: its builder needs one
+            # `/home/bb/master/workers.toml` still contains the worker `gpu`, because its builder needs a worker
             as `bb`, remove `/home/bb/master/passwords/gpu`
             write `/var/lib/buildbot-conda/created/invitations`, mode 0644
             stderr:
@@ -274,47 +274,47 @@ fn a_line_that_is_not_whole_or_not_ours_is_refused_without_its_password() {
     for (line, reason) in [
         (
             whole[..whole.len() - 1].to_owned(),
-            format!("{damaged}no end\n"),
+            format!("{damaged}missing end\n"),
         ),
-        (whole[..90].to_owned(), format!("{damaged}no end\n")),
+        (whole[..90].to_owned(), format!("{damaged}missing end\n")),
         (whole[..12].to_owned(), format!("{damaged}no `@`\n")),
         (
             whole.replace("abab?", "?"),
-            format!("{damaged}no SHA-256 of an authority\n"),
+            format!("{damaged}invalid SHA-256 of the authority\n"),
         ),
         (
             whole.replace("gpu", "gp\u{1b}u"),
-            format!("{damaged}no name of a worker\n"),
+            format!("{damaged}invalid worker name\n"),
         ),
         (
             whole.replace("127.0.0.1", "127.0.0.1\u{7}"),
-            format!("{damaged}no address\n"),
+            format!("{damaged}invalid address\n"),
         ),
         (
             whole.replace("0ret32", "0ret32\u{9b}"),
-            format!("{damaged}no password\n"),
+            format!("{damaged}invalid password\n"),
         ),
         (
             format!("{whole} {whole}"),
-            format!("{damaged}something is behind its end\n"),
+            format!("{damaged}unexpected text after the end\n"),
         ),
         (
             whole.replace("bbworker:", "bbworker2:"),
-            "error: the invitation was made by another version of buildbot-conda\n\
-             hint: install the version of the master's host on this one, too\n"
+            "error: the invitation was created by another version of buildbot-conda\n\
+             hint: install the version of the master's host on this host\n"
                 .to_owned(),
         ),
         (
             "hello".to_owned(),
-            "error: this is not an invitation, which begins with `bbworker://`\n".to_owned(),
+            "error: this is not an invitation: it does not begin with `bbworker://`\n".to_owned(),
         ),
         (
             String::new(),
-            "error: this is not an invitation, which begins with `bbworker://`\n".to_owned(),
+            "error: this is not an invitation: it does not begin with `bbworker://`\n".to_owned(),
         ),
         (
             format!("{whole}{}", "x".repeat(4096)),
-            "error: read `FILE`: it has more than 4096 bytes, and is not an invitation\n"
+            "error: read `FILE`: it is longer than 4096 bytes, so it is not an invitation\n"
                 .to_owned(),
         ),
     ] {
@@ -324,7 +324,7 @@ fn a_line_that_is_not_whole_or_not_ours_is_refused_without_its_password() {
     assert!(
         ended.starts_with("error: the invitation of `gpu` ended ")
             && ended.ends_with(
-                "hint: on the master's host, `buildbot-conda invite gpu` makes a new one\n"
+                "hint: on the master's host, `buildbot-conda invite gpu` creates a new one\n"
             ),
         "{ended}"
     );
@@ -352,10 +352,10 @@ fn a_line_among_the_words_of_a_command_is_refused_and_not_repeated() {
         assert_eq!((said.status, said.stdout.as_str()), (Some(2), ""));
         assert_eq!(
             said.stderr,
-            "error: the line of an invitation is a secret, and everybody on this host can see the arguments of a \
-             command\n\
-             hint: `buildbot-conda join` asks for it, and `--file` reads it; on the master's host, \
-             `buildbot-conda rotate` makes another one\n"
+            "error: the line of an invitation is a secret, but everybody on this host can see the \
+             arguments of a command\n\
+             hint: `buildbot-conda join` prompts for it, and `--file` reads it; on the master's \
+             host, `buildbot-conda rotate` creates another one\n"
         );
     }
 }
@@ -371,7 +371,7 @@ fn without_a_terminal_the_line_comes_from_standard_input() {
             status 1
             stdout:
             stderr:
-            error: this is not an invitation, which begins with `bbworker://`
+            error: this is not an invitation: it does not begin with `bbworker://`
         "#]],
     );
     let mut command = host.command();
@@ -417,7 +417,7 @@ fn a_line_can_be_had_by_ssh_and_what_keeps_it_is_shown() {
     assert!(script.contains("exec buildbot-conda invite gpu") && script.contains("sudo"));
     answer("echo 'Permission denied' >&2; exit 255");
     let said = run("ci.example.org");
-    let expect = "error: `ci.example.org` makes no invitation: Permission denied\n";
+    let expect = "error: `ci.example.org` created no invitation: Permission denied\n";
     assert_eq!((said.status, said.stderr.as_str()), (Some(1), expect));
     for place in ["ssh://", "", "-oProxyCommand=x", "ssh://-x"] {
         let said = host.run(&[
@@ -471,8 +471,8 @@ fn whoever_listens_with_another_certificate_hears_nothing_of_the_password() {
     let said = refused(&host, line(&format!("127.0.0.1:{port}")).as_bytes());
     let said = said.replace(&port.to_string(), "PORT");
     expect![[r#"
-        error: what listens at 127.0.0.1:PORT is not the master of this invitation: its certificate comes from another authority
-        hint: if the master has got a new authority, make a new invitation there
+        error: the server at 127.0.0.1:PORT is not the master of this invitation: its certificate is from another authority
+        hint: if the master has a new authority, create a new invitation there
     "#]]
     .assert_eq(&said);
     let heard = std::fs::read_to_string(host.beside("heard")).unwrap();

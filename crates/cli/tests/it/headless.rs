@@ -34,8 +34,7 @@ fn said(stdout: &str, stderr: &str) -> Said {
 const HEADLESS: &str = "/lib/systemd/system/multi-user.target";
 const ON: &str = "write `/var/lib/buildbot-conda/headless`, mode 0644\n\
     link `/etc/systemd/system/default.target` to `/lib/systemd/system/multi-user.target`\n";
-const LATER: &str =
-    "it counts from the next boot on; `systemctl isolate multi-user.target` ends the desktop now\n";
+const LATER: &str = "it takes effect at the next boot; `systemctl isolate multi-user.target` stops the desktop now\n";
 
 #[test]
 fn off_goes_back_to_what_was_before() {
@@ -50,9 +49,9 @@ fn off_goes_back_to_what_was_before() {
         assert_eq!(run(&host, &["status"]), said(&off, ""));
         assert_eq!(run(&host, &["on"]), said("", &format!("{ON}{LATER}")));
         assert_eq!(target(&host).as_deref(), Some(HEADLESS));
-        let on = format!("on: boots to multi-user.target, `off` goes back to {name}\n");
+        let on = format!("on: boots to multi-user.target, `off` restores {name}\n");
         assert_eq!(run(&host, &["status"]), said(&on, ""));
-        let already = "it boots to multi-user.target already\n";
+        let already = "it already boots to multi-user.target\n";
         assert_eq!(run(&host, &["on"]), said("", already));
         let back = match link {
             None => "remove `/etc/systemd/system/default.target`\n".to_owned(),
@@ -85,13 +84,13 @@ fn a_host_that_was_headless_before_is_left_alone() {
     );
     assert_eq!(
         run(&host, &["on"]),
-        said("", "it boots to runlevel3.target already\n")
+        said("", "it already boots to runlevel3.target\n")
     );
     assert_eq!(
         run(&host, &["off"]),
         said(
             "",
-            "`headless on` has changed nothing here; it boots to runlevel3.target\n"
+            "`headless on` was not used; the host boots to runlevel3.target\n"
         )
     );
     assert_eq!(
@@ -115,7 +114,7 @@ fn a_target_that_was_chosen_since_stays() {
         said(
             "",
             "remove `/var/lib/buildbot-conda/headless`\n\
-             it boots to kiosk.target by now, which stays\n"
+             the host now boots to kiosk.target, which is not changed\n"
         )
     );
     assert_eq!(target(&host).as_deref(), Some("/etc/kiosk.target"));
@@ -131,7 +130,7 @@ fn what_is_no_link_is_refused() {
             house::said(
                 1,
                 "",
-                "error: `/etc/systemd/system/default.target` is no link\n"
+                "error: `/etc/systemd/system/default.target` is not a link\n"
             )
         );
     }
@@ -181,7 +180,7 @@ fn json_has_the_keys_that_the_manual_names() {
     assert_eq!(run(&host, words), report(false, "null", "null"));
     assert_eq!(
         run(&host, &["status"]),
-        said("off: boots to nothing that is known\n", "")
+        said("off: boots to an unknown target\n", "")
     );
 
     let page = include_str!("../../../../docs/man/sections/buildbot-conda-headless-status.1");

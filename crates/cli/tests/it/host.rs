@@ -139,11 +139,11 @@ fn what_a_host_is_becomes_one_file() {
             preseed.cfg
             systemd/buildbot-master.service.d/nice.conf
             stderr:
-            warning: `environments/ci.txt`: credentials in addresses of channels are left out
+            warning: `environments/ci.txt`: credentials in addresses of channels are omitted
         "#]],
     );
     expect![[r##"
-        # Made by `buildbot-conda host export`; buildbot-conda-host(1) says what it means. Secrets are not in here: credentials
+        # Written by `buildbot-conda host export`; the format is described in buildbot-conda-host(1). It contains no secrets: credentials
         # are names of files in /etc/buildbot-conda/credentials.
 
         format = 1
@@ -253,8 +253,8 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         status 0
         stdout:
         stderr:
-        warning: `environments/ci.txt`: credentials in addresses of channels are left out
-        `profile` says that already
+        warning: `environments/ci.txt`: credentials in addresses of channels are omitted
+        `profile` is up to date
     "#]],
     );
     fs::remove_dir_all(host.path("etc/systemd/system/buildbot-master.service.d")).unwrap();
@@ -268,7 +268,7 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         host.toml
         systemd/buildbot-master.service.d/nice.conf
         stderr:
-        warning: `environments/ci.txt`: credentials in addresses of channels are left out
+        warning: `environments/ci.txt`: credentials in addresses of channels are omitted
     "#]],
     );
     assert!(!profile(&host).join("systemd").exists());
@@ -283,7 +283,7 @@ fn a_second_export_keeps_to_what_the_first_one_chose_and_removes_what_is_gone() 
         instances/master/buildbot.tac
         instances/master/master.cfg
         stderr:
-        warning: `environments/ci.txt`: credentials in addresses of channels are left out
+        warning: `environments/ci.txt`: credentials in addresses of channels are omitted
     "#]],
     );
     assert!(!profile(&host).join("instances").exists());
@@ -308,11 +308,11 @@ fn what_other_verbs_have_set_up_is_named_where_a_profile_does_not_have_it() {
         status 0
         stdout:
         stderr:
-        warning: `environments/ci.txt`: credentials in addresses of channels are left out
+        warning: `environments/ci.txt`: credentials in addresses of channels are omitted
         warning: the profile does not contain that nginx serves `master` at https://ci/; `buildbot-conda web expose master --host ci` with the options of before sets it up
         warning: the profile does not contain that workers on other hosts connect to `master`; `buildbot-conda invite --master master` sets it up, and each of them has to join again
         warning: the profile does not contain that `buildbot-conda-metrics.socket` is enabled; `systemctl enable --now buildbot-conda-metrics.socket` enables it
-        `profile` says that already
+        `profile` is up to date
     "#]],
     );
 }
@@ -344,8 +344,8 @@ fn a_directory_with_other_things_is_left_alone() {
         status 1
         stdout:
         stderr:
-        error: `profile` is not empty, and no profile
-        hint: name a directory of its own
+        error: `profile` is not empty and not a profile
+        hint: specify a separate directory
     "#]],
     );
     check(
@@ -355,8 +355,8 @@ fn a_directory_with_other_things_is_left_alone() {
         status 1
         stdout:
         stderr:
-        error: `profile` is no profile: it has no `host.toml`
-        hint: `buildbot-conda host export profile` makes one
+        error: `profile` is not a profile: it contains no `host.toml`
+        hint: create one with `buildbot-conda host export profile`
     "#]],
     );
 }
@@ -378,12 +378,12 @@ fn what_looks_like_a_secret_is_refused_with_its_place_and_the_ways_out() {
         status 1
         stdout:
         stderr:
-        error: export this host: a profile has no secrets, nothing was written
-        config.toml:13: `DEPLOY_TOKEN` is given literally
-        instances/master/master.cfg:3: `Worker` is given literally
-        instances/master/master.cfg:5: `worker-password` is given literally
-        systemd/buildbot-master.service.d/nice.conf:2: `API_SECRET` is given literally
-        hint: keep it in a file of `credentials`, buildbot-conda.toml(5); what is none: `--not-secret config.toml:DEPLOY_TOKEN`
+        error: export this host: a profile must not contain secrets, nothing was written
+        config.toml:13: `DEPLOY_TOKEN` is in plain text
+        instances/master/master.cfg:3: `Worker` is in plain text
+        instances/master/master.cfg:5: `worker-password` is in plain text
+        systemd/buildbot-master.service.d/nice.conf:2: `API_SECRET` is in plain text
+        hint: store it in a file of `credentials`, see buildbot-conda.toml(5); if it is not a secret, use `--not-secret config.toml:DEPLOY_TOKEN`
     "#]],
     );
     assert!(!profile(&host).exists());
@@ -407,7 +407,7 @@ fn an_exported_host_is_what_its_profile_says() {
         status 0
         stdout:
         stderr:
-        this host is what `profile` says
+        this host matches `profile`
     "#]],
     );
     check(
@@ -483,7 +483,7 @@ fn every_difference_is_named_and_would_be_removed() {
         status 0
         stdout:
         change the account `bb`: groups `video`, shell `/bin/bash`
-        make generation 111111111111 of the environment `web` again
+        create generation 111111111111 of the environment `web` again
         create `/var/lib/buildbot-conda/replaced/etc/buildbot-conda`
         write `/var/lib/buildbot-conda/replaced/etc/buildbot-conda/config.toml.replaced`, mode 0600
         write `/etc/buildbot-conda/config.toml`, mode 0644
@@ -496,14 +496,14 @@ fn every_difference_is_named_and_would_be_removed() {
         as `bb`, write `/home/bb/master/buildbot.tac`, mode 0644
         as `bb`, write `/home/bb/master/master.cfg`, mode 0644
         write `/var/lib/buildbot-conda/created/master.json`, mode 0644
-        give `/etc/buildbot-conda/credentials` to `root`, group `root`, mode 0700
+        set owner `root`, group `root` and mode 0700 of `/etc/buildbot-conda/credentials`
         link `/etc/systemd/system/multi-user.target.wants/buildbot-master.service` to `/usr/lib/systemd/system/buildbot-master.service`
         stderr:
         the credential `worker-password` is needed
-        left to you: package `buildbot-conda`: 0.2.0, not 0.1.0
+        manual change needed: package `buildbot-conda`: 0.2.0, not 0.1.0
         hint: apt-get install buildbot-conda=0.1.0
-        left to you: environment `/home/bb/anaconda3/envs/ci`: changed file
-        hint: it is Conda's: `conda install --prefix /home/bb/anaconda3/envs/ci --file environments/ci.txt`
+        manual change needed: environment `/home/bb/anaconda3/envs/ci`: changed file
+        hint: it is managed by Conda: `conda install --prefix /home/bb/anaconda3/envs/ci --file environments/ci.txt`
     "#]],
     );
 }
@@ -523,7 +523,7 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         the credential `/etc/ssl/key` is needed
         the credential `other` is needed
         the credential `worker-password` is needed
-        error: `/usr/libexec/buildbot-conda/env` is not installed, which makes environments
+        error: `/usr/libexec/buildbot-conda/env` is not installed, it is needed to create environments
         hint: apt install buildbot-conda-env
     "#]],
     );
@@ -538,8 +538,8 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         create the group `video`
         create the account `bb`, home `/home/bb`
         change the account `bb`: groups `video`, shell `/bin/bash`
-        as `root`, make the environment `/home/bb/anaconda3/envs/ci`
-        make the environment `web`
+        as `root`, create the environment `/home/bb/anaconda3/envs/ci`
+        create the environment `web`
         create `/etc/buildbot-conda`
         write `/etc/buildbot-conda/config.toml`, mode 0644
         create `/etc/systemd/system/buildbot-master.service.d`
@@ -548,7 +548,7 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         create `/etc/buildbot-conda/credentials`
         write `/etc/buildbot-conda/credentials/other`, mode 0600
         write `/etc/buildbot-conda/credentials/worker-password`, mode 0600
-        as `bb`, set a master up in `/home/bb/master`: `buildbot.tac`, `master.cfg`
+        as `bb`, set up a master in `/home/bb/master`: `buildbot.tac`, `master.cfg`
         create `/var/lib/buildbot-conda/created`
         write `/var/lib/buildbot-conda/created/master.json`, mode 0644
         create `/etc/systemd/system/multi-user.target.wants`
@@ -557,7 +557,7 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         the credential `/etc/ssl/key` is needed
         the credential `other` is needed
         the credential `worker-password` is needed
-        left to you: package `buildbot-conda`: missing
+        manual change needed: package `buildbot-conda`: missing
         hint: apt-get install buildbot-conda=0.1.0
     "#]],
     );
@@ -568,8 +568,8 @@ fn on_an_empty_host_everything_is_made_and_what_is_needed_is_said() {
         status 1
         stdout:
         stderr:
-        error: `host apply` acts on a running system, which `--root` leaves alone
-        hint: `--dry-run` shows what it would do
+        error: `host apply` changes a running system and cannot be used with `--root`
+        hint: `--dry-run` shows the steps
     "#]],
     );
 }
@@ -606,7 +606,7 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     fs::write(&stray, "").unwrap();
     refused(
         "verify",
-        "nice.conf~` is no unit of ours, nor a drop-in of one",
+        "nice.conf~` is not a unit of buildbot-conda or a drop-in of one",
     );
     fs::remove_file(stray).unwrap();
     // What root can read is not for everyone who can write a profile.
@@ -616,7 +616,7 @@ fn a_profile_that_leads_elsewhere_or_is_of_another_format_is_refused() {
     symlink("/etc/shadow", &file).unwrap();
     refused(
         "verify",
-        "master.cfg` is a link or behind one, and a profile has none",
+        "master.cfg` is a link or behind one, which a profile must not contain",
     );
     fs::remove_file(&file).unwrap();
     fs::write(&file, text).unwrap();
@@ -666,8 +666,8 @@ fn an_account_that_the_package_would_make_otherwise_is_no_answer() {
         assert_eq!(text.contains("user string bb"), is_answered, "{line}{text}");
     }
     expect![[r#"
-        # buildbot-conda/user has no answer: the package would make `bb` a system account with home `/home/bb`.
-        # Without an answer it does so as well: make the account before it is installed.
+        # buildbot-conda/user has no answer: the package would create `bb` as a system account with home `/home/bb`.
+        # This also happens without an answer: create the account before the installation.
     "#]]
     .assert_eq(&question(&host));
     let text = CONFIGURATION.replace(
@@ -677,8 +677,8 @@ fn an_account_that_the_package_would_make_otherwise_is_no_answer() {
     host.write("etc/buildbot-conda/config.toml", &text);
     host.write("etc/passwd", "ann:x:1000:101::/home/ann:/bin/bash\n");
     expect![[r#"
-        # buildbot-conda/user has no answer: the package would make `ann` a system account with home `/home/ann`.
-        # `buildbot-conda host apply` makes the account as it was.
+        # buildbot-conda/user has no answer: the package would create `ann` as a system account with home `/home/ann`.
+        # `buildbot-conda host apply` creates the account as it was.
     "#]]
     .assert_eq(&question(&host));
 }
@@ -701,9 +701,9 @@ fn variables_of_a_managed_environment_are_refused() {
         status 1
         stdout:
         stderr:
-        error: export this host: no lock brings variables of a managed environment back, nothing was written
+        error: export this host: a lock does not contain variables of a managed environment, nothing was written
         `/var/lib/buildbot-conda/envs/web/current`: `ONE`, `TWO`
-        hint: set them under `environment` in `config.toml`, and make the environment from a lock
+        hint: set them under `environment` in `config.toml`, and create the environment from a lock
     "#]],
     );
     assert!(!profile(&host).exists());

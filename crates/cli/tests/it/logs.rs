@@ -128,13 +128,13 @@ fn a_level_of_the_runner_is_a_level_of_logs() {
 fn an_instance_that_is_not_there_is_refused() {
     assert_eq!(
         refused(&host(TWO), &["worker"], 1),
-        "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` shows those that are configured\n"
+        "error: instance `worker` not found in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda list` shows all instances\n"
     );
     assert_eq!(
         refused(&host(""), &[], 1),
-        "error: no instance in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda create` makes one\n"
+        "error: no instances in `/etc/buildbot-conda/config.toml`\n\
+         hint: create one with `buildbot-conda create`\n"
     );
     refused(&host(TWO), &["worker@-x"], 2);
     refused(&host(TWO), &["-n", "many"], 2);
@@ -151,7 +151,7 @@ fn a_host_without_journalctl_is_told() {
     }
     command.args(["--root", &host.root(), "logs"]);
     let said = host.said(command.env("PATH", host.beside("programs")));
-    let expect = "error: run `journalctl`: it is not installed, and without systemd there are no services\n\
-                  hint: install the package `systemd`, or run this command where the services are\n";
+    let expect = "error: run `journalctl`: not installed, it is needed to manage services\n\
+                  hint: install the package `systemd`, or run this command on the host of the services\n";
     assert_eq!(said, house::said(1, "", expect));
 }

@@ -143,7 +143,7 @@ fn a_file_is_replaced_as_a_whole_and_by_no_link() {
     let expect = said(
         1,
         "",
-        "error: write `/linked/x.prom`: a directory on the way is a link\nhint: name the directory that is meant\n",
+        "error: write `/linked/x.prom`: a directory in the path is a link\nhint: specify the directory itself\n",
     );
     assert_eq!(refused, expect);
     let missing = host.path("missing/x.prom");

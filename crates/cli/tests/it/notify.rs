@@ -24,9 +24,9 @@ fn host(notify: &str) -> Host {
     host
 }
 
-const TEXT: &str = "no `password`:\\u{1b}[2Jä\n\nThe end of its log:\n\n\
+const TEXT: &str = "no `password`:\\u{1b}[2Jä\n\nLast lines of its log:\n\n\
                     Sun buildbot-worker.service[1]: first\nSun buildbot-worker.service[1]: \\u{1b}[31mlast\n\n\
-                    It is not started again by itself. ";
+                    It is not restarted automatically. ";
 
 #[test]
 fn mail_has_the_reason_and_the_last_lines_and_nothing_that_a_terminal_obeys() {
@@ -106,7 +106,7 @@ fn what_could_not_be_sent_is_an_error_without_the_address() {
     assert_eq!(told.status, Some(1));
     assert!(
         told.stderr
-            .contains("credentials/chat`: the address of a web hook begins with `https://`"),
+            .contains("credentials/chat`: the address of a web hook must begin with `https://`"),
         "{told}"
     );
     assert!(!told.stderr.contains("s3cret"), "{told}");

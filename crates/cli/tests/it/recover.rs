@@ -22,7 +22,7 @@ fn check(host: &Host, words: &[&str], expect: &Expect) {
 
 const CREATED: &str = r#"{"version": 1, "title": "create worker gpu", "undo": [
     {"configure": {"path": "/etc/buildbot-conda/config.toml", "before": "b", "after": "a",
-     "references": ["worker@gpu"], "lines": ["what was there before"]}},
+     "references": ["worker@gpu"], "lines": ["restore the previous content"]}},
     {"remove-account": {"name": "bb-worker", "home": "/home/bb-worker"}}]}"#;
 
 const REMOVED: &str = r#"{"version": 2, "title": "remove master", "undo": [], "remaining": [
@@ -39,9 +39,9 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
         status 0
         stdout:
         in `/etc/buildbot-conda/config.toml`:
-            what was there before
+            restore the previous content
         remove the account `bb-worker`
-        have systemd read its units again
+        reload systemd units
         stderr:
         `buildbot-conda create worker gpu` was interrupted, rolling it back:
     "#]],
@@ -53,11 +53,11 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
             status 0
             stdout:
             in `/etc/buildbot-conda/config.toml`:
-                what was there before
+                restore the previous content
             remove the account `bb-worker`
-            have systemd read its units again
+            reload systemd units
             stderr:
-            `buildbot-conda create worker gpu` was interrupted, and these steps would not be done:
+            `buildbot-conda create worker gpu` was interrupted, these steps would be discarded:
         "#]],
     );
     check(
@@ -67,8 +67,8 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
         status 1
         stdout:
         stderr:
-        error: `recover` acts on a running system, which `--root` leaves alone
-        hint: `--dry-run` shows what it would do
+        error: `recover` changes a running system and cannot be used with `--root`
+        hint: `--dry-run` shows the steps
     "#]],
     );
     check(
@@ -79,7 +79,7 @@ fn what_is_unfinished_is_shown_before_it_is_rolled_back() {
         stdout:
         problem: unfinished: `buildbot-conda create worker gpu` was interrupted
             buildbot-conda recover
-            hint: `buildbot-conda recover --dry-run` shows what that does
+            hint: `buildbot-conda recover --dry-run` shows the steps
         1 problem, no warnings, 0 in order
         stderr:
     "#]],
@@ -96,7 +96,7 @@ fn what_has_lost_its_data_is_completed() {
         status 0
         stdout:
         as `bb`, remove `/home/bb/master`
-        remove `/var/lib/buildbot-conda/instances/master` and all that is in it
+        remove `/var/lib/buildbot-conda/instances/master` and its contents
         stderr:
         `buildbot-conda remove master` was interrupted, completing it:
     "#]],
@@ -113,7 +113,7 @@ fn nothing_is_unfinished_on_a_host_in_order() {
         status 0
         stdout:
         stderr:
-        nothing is unfinished
+        no command was interrupted
     "#]],
     );
     check(
@@ -122,7 +122,7 @@ fn nothing_is_unfinished_on_a_host_in_order() {
         &expect![[r#"
             status 0
             stdout:
-            ok: unfinished: nothing is unfinished
+            ok: unfinished: no command was interrupted
             no problems, no warnings, 1 in order
             stderr:
         "#]],
@@ -139,8 +139,8 @@ fn the_journal_of_another_version_is_named_with_the_way_out() {
         status 1
         stdout:
         stderr:
-        error: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: it has the format 7, not 2
-        hint: the version that wrote it can finish what it began; `buildbot-conda recover --give-up` forgets it
+        error: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: its format is 7 instead of 2
+        hint: use the version that wrote it to complete or roll back the command, or discard it with `buildbot-conda recover --give-up`
     "#]],
     );
     check(
@@ -149,7 +149,7 @@ fn the_journal_of_another_version_is_named_with_the_way_out() {
         &expect![[r#"
         status 1
         stdout:
-        problem: unfinished: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: it has the format 7, not 2
+        problem: unfinished: `/var/lib/buildbot-conda/unfinished.json` cannot be read by this version of `buildbot-conda`: its format is 7 instead of 2
             buildbot-conda recover --give-up
         1 problem, no warnings, 0 in order
         stderr:

@@ -43,9 +43,9 @@ fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
     assert_eq!(host.run(&["check"]).status, Some(0));
     host.set_mode("home/bb", 0o777);
     let reason = "/etc/buildbot-conda/config.toml:2:23: master.credentials.key: `/etc/buildbot-conda/credentials/key` \
-                  goes through `/home/bb`, which can be written by others than root (mode 0777)";
+                  goes through `/home/bb`, which is writable by accounts other than root (mode 0777)";
     let hint =
-        "keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone";
+        "store it in `/etc/buildbot-conda/credentials`, owned by root and writable only by root";
     let expect = refusal(78, &format!("error: {reason}\nhint: {hint}\n"));
     assert_eq!(host.run(&["check"]), expect);
     // Also in a file that is to become the configuration.
@@ -59,8 +59,8 @@ fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
     let expected = refusal(
         78,
         "error: /etc/buildbot-conda/config.toml:2:23: master.credentials.key: `/home/bb/key` goes through `/home/bb`, \
-         which can be written by others than root (mode 0777)\n\
-         hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n",
+         which is writable by accounts other than root (mode 0777)\n\
+         hint: store it in `/etc/buildbot-conda/credentials`, owned by root and writable only by root\n",
     );
     let set = ["set", "master", "credentials.key", "/home/bb/key"];
     assert_eq!(host.run(&set), expected);
@@ -69,7 +69,7 @@ fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
     let examined = host.run(&["doctor"]).stdout;
     let finding = format!("problem: master: configuration: {reason}\n");
     assert!(examined.contains(&finding), "{examined}");
-    assert!(!examined.contains("for root's eyes only"), "{examined}");
+    assert!(!examined.contains("only root can read them"), "{examined}");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_configuration_that_is_not_there_stops_every_verb() {
     let host = Host::empty();
     let expect = refusal(
         78,
-        "error: no configuration `/etc/buildbot-conda/config.toml`\n\
+        "error: configuration `/etc/buildbot-conda/config.toml` not found\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     for words in READERS {
@@ -131,8 +131,8 @@ fn an_instance_that_is_not_there_is_named_by_every_verb() {
     let host = Host::configured("[master]\n");
     let unknown = refusal(
         1,
-        "error: no instance `master@x` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` shows those that are configured\n",
+        "error: instance `master@x` not found in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda list` shows all instances\n",
     );
     for words in [
         &["status", "master@x"][..],
@@ -167,12 +167,12 @@ fn an_instance_that_is_not_there_is_named_by_every_verb() {
 fn an_environment_that_is_not_there_is_named_with_the_way_to_it() {
     let host = Host::configured("[defaults]\nconda-root = \"/opt/conda\"\n[master]\n");
     let typed = host.run(&["run", "--env", "/opt/x", "--", "true"]);
-    let no_directory = "error: find no environment `/opt/x`: it has no directory `conda-meta`\n\
+    let no_directory = "error: environment `/opt/x` not found: it contains no directory `conda-meta`\n\
                         hint: create it with `conda create -p /opt/x`\n";
     assert_eq!(typed, refusal(1, no_directory));
     let missing = |prefix: &str| {
         format!(
-            "error: find no environment `{prefix}`\nhint: create it with `conda create -p {prefix}`, or correct the path\n"
+            "error: environment `{prefix}` not found\nhint: create it with `conda create -p {prefix}`, or correct the path\n"
         )
     };
     let base = host.run(&["run", "--env", "base", "--", "true"]);
@@ -201,7 +201,7 @@ fn what_acts_on_the_running_system_refuses_another_root() {
         (&["service", "stop", "master"], "`service stop`"),
     ] {
         let text =
-            format!("error: {message} acts on a running system, which `--root` leaves alone\n");
+            format!("error: {message} changes a running system and cannot be used with `--root`\n");
         assert_eq!(host.run(words), refusal(1, &text), "{words:?}");
     }
 }
@@ -309,7 +309,7 @@ fn only_root_changes_the_running_system() {
         &["drain", "worker"],
         &["env", "gc"],
     ] {
-        let message = "error: only root can do this\nhint: run it again with `sudo`\n";
+        let message = "error: only root can do this\nhint: try again with `sudo`\n";
         let expect = refusal(1, message);
         assert_eq!(as_nobody(&host, words), expect, "{words:?}");
     }
@@ -322,11 +322,15 @@ fn a_configuration_of_somebody_else_is_read_and_not_changed() {
     host.set_mode("etc/buildbot-conda", 0o555);
 
     let root = host.root();
-    let good = said(0, "/etc/buildbot-conda/config.toml: good, 1 instance\n", "");
+    let good = said(
+        0,
+        "/etc/buildbot-conda/config.toml: valid, 1 instance\n",
+        "",
+    );
     assert_eq!(as_nobody(&host, &["--root", &root, "check"]), good);
     let expect = refusal(
         1,
-        "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: run it again with `sudo`\n",
+        "error: write `/etc/buildbot-conda/config.toml`: permission denied\nhint: try again with `sudo`\n",
     );
     let words = ["--root", &root, "set", "user", "ci"];
     assert_eq!(as_nobody(&host, &words), expect);

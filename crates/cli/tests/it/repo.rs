@@ -31,7 +31,7 @@ fn a_directory_without_a_repository_is_refused() {
     ] {
         assert_eq!(
             run(&host, words),
-            refused("error: no repository in `DIR`\nhint: `repo create` makes one\n"),
+            refused("error: repository `DIR` not found\nhint: create one with `repo create`\n"),
             "{words:?}"
         );
     }
@@ -43,8 +43,8 @@ fn a_repository_is_not_made_twice() {
     let host = Host::empty();
     host.write("repository.toml", "mine\n");
     let expect = refused(
-        "error: `DIR/repository.toml` is there already\n\
-         hint: `repo add` extends the repository; its settings can be edited\n",
+        "error: `DIR/repository.toml` already exists\n\
+         hint: extend the repository with `repo add`, or edit its settings\n",
     );
     let words = ["create", "DIR", "--key", KEY, "--url", "http://apt.example"];
     assert_eq!(run(&host, &words), expect);

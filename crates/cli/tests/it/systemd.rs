@@ -70,7 +70,7 @@ fn a_systemctl_that_fails_is_an_error_for_every_verb() {
 #[test]
 fn a_standby_is_shown_as_such_and_is_not_down() {
     let host = Host::configured("[master]\nuser = \"root\"\nconda-env = \"/opt/env\"\n");
-    let message = "standby: `farm` is served by `master on hosta` (10.0.0.7)";
+    let message = "standby: `farm` is used by `master on hosta` (10.0.0.7)";
     host.add_program(
         "systemctl",
         &format!(
@@ -84,7 +84,7 @@ fn a_standby_is_shown_as_such_and_is_not_down() {
     assert_eq!(listed.status, Some(0), "{listed:?}");
     let line = listed.stdout.lines().nth(1).unwrap_or_default();
     assert!(line.starts_with("master    standby"), "{listed:?}");
-    assert!(listed.stdout.contains("is served by"), "{listed:?}");
+    assert!(listed.stdout.contains("is used by"), "{listed:?}");
     let json = live_after(&host, change, "status master --fail-if-down --json");
     assert_eq!(json.status, Some(0), "{json:?}");
     assert!(json.stdout.contains("\"state\": \"standby\""), "{json:?}");
@@ -157,8 +157,8 @@ fn a_system_without_systemctl_is_one_without_systemd() {
     let expect = said(
         1,
         "",
-        "error: run `systemctl`: it is not installed, and without systemd there are no services\n\
-         hint: install the package `systemd`, or run this command where the services are\n",
+        "error: run `systemctl`: not installed, it is needed to manage services\n\
+         hint: install the package `systemd`, or run this command on the host of the services\n",
     );
     for line in [
         "list",
@@ -199,7 +199,7 @@ fn check_refuses_the_strict_sandbox_below_systemd_250() {
         } else {
             said(
                 0,
-                "/etc/buildbot-conda/config.toml: good, 2 instances\n",
+                "/etc/buildbot-conda/config.toml: valid, 2 instances\n",
                 "",
             )
         };

@@ -37,8 +37,8 @@ fn every_verb_agrees_about_every_shape_of_a_unit_file() {
             "{name}"
         );
         let examined = said(&host, "doctor --only unit-file");
-        let hides = format!("`/{PATH}` hides the package's unit");
-        let copy = format!("`/{PATH}` starts the launcher in the place of the package's unit");
+        let hides = format!("`/{PATH}` overrides the package's unit");
+        let copy = format!("`/{PATH}` replaces the package's unit");
         assert_eq!(examined.contains(&hides), !is_ours, "{name}: {examined}");
         assert_eq!(examined.contains(&copy), is_ours, "{name}: {examined}");
         // It would delete the administrator's unit.
@@ -90,9 +90,9 @@ fn every_verb_agrees_about_a_drop_in_that_replaces_the_command() {
             )
         );
         let examined = said(&host, "doctor --only unit-drop-ins");
-        let changes = format!("`/{path}` changes `ExecStart`, on which the service depends");
+        let changes = format!("`/{path}` changes `ExecStart`, which the service needs");
         assert_eq!(examined.contains(&changes), !is_ours, "{examined}");
-        let replaces = format!("`/{path}` replaces the command of the package's unit");
+        let replaces = format!("`/{path}` changes the command of the package's unit");
         for verb in ["create master --dry-run", "remove master --dry-run"] {
             let answer = said(&host, verb);
             assert_eq!(answer.contains(&replaces), !is_ours, "{verb}: {answer}");
@@ -113,8 +113,8 @@ fn a_hand_made_unit_in_another_directory_is_no_dead_end() {
     );
     let adopted = said(&host, "adopt --dry-run");
     let note = format!(
-        "`/{path}` is not in `/etc/systemd/system`: `mv --no-clobber /{path} /etc/systemd/system/` lets `adopt` take it \
-         over"
+        "`/{path}` is not in `/etc/systemd/system`: `mv --no-clobber /{path} /etc/systemd/system/` makes it available \
+         to `adopt`"
     );
     assert!(adopted.contains(&note), "{adopted}");
     assert_eq!(

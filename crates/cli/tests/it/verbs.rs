@@ -28,7 +28,7 @@ credentials = { password = \"gpu\" }
 fn check_counts_what_is_good() {
     let expect = said(
         0,
-        "/etc/buildbot-conda/config.toml: good, 2 instances\n",
+        "/etc/buildbot-conda/config.toml: valid, 2 instances\n",
         "",
     );
     assert_eq!(Host::configured(GOOD).run(&["check"]), expect);
@@ -46,7 +46,7 @@ fn check_names_every_problem_with_its_place() {
          hint: did you mean `conda-root`?\n\
          /etc/buildbot-conda/config.toml:3:2: mastr: unknown table\n\
          hint: did you mean `[master]`?\n\
-         /etc/buildbot-conda/config.toml:4:2: worker@A: `A` is no instance name; use 1 to 31 of `a-z`, `0-9`, `_` and `-`, a letter or digit first\n\
+         /etc/buildbot-conda/config.toml:4:2: worker@A: `A` is not an instance name; use 1 to 31 of `a-z`, `0-9`, `_` and `-`, starting with a letter or digit\n\
          /etc/buildbot-conda/config.toml:6:12: worker.watchdog: expected text in quotes, found a boolean\n\
          hint: write a duration such as `2min`, or `off`\n",
     );
@@ -68,7 +68,7 @@ fn check_takes_another_file() {
     assert!(
         outcome
             .stderr
-            .ends_with("hint: a name with `@` is quoted: `[\"worker@gpu\"]`\n"),
+            .ends_with("hint: quote a name with `@`: `[\"worker@gpu\"]`\n"),
         "{}",
         outcome.stderr
     );
@@ -81,7 +81,7 @@ fn a_missing_configuration_is_named() {
     let expect = said(
         78,
         "",
-        "error: no configuration `/etc/buildbot-conda/config.toml`\n\
+        "error: configuration `/etc/buildbot-conda/config.toml` not found\n\
          hint: `dpkg-reconfigure buildbot-conda` writes a new one\n",
     );
     for verb in [
@@ -108,7 +108,7 @@ fn a_pipe_in_place_of_the_configuration_does_not_hang() {
     let outcome = host.run(&["check"]);
     assert_eq!(outcome.status, Some(78));
     assert!(
-        outcome.stderr.contains("it is no regular file"),
+        outcome.stderr.contains("it is not a regular file"),
         "{}",
         outcome.stderr
     );
@@ -175,7 +175,7 @@ fn watching_is_for_terminals_alone() {
     let expect = said(
         1,
         "",
-        "error: `--watch` is for a terminal\nhint: `--json` is for programs\n",
+        "error: `--watch` needs a terminal\nhint: programs use `--json`\n",
     );
     for words in [&["list", "--watch"][..], &["status", "master", "--watch"]] {
         assert_eq!(host.run(words), expect, "{words:?}");
@@ -270,8 +270,8 @@ fn an_instance_that_is_not_there_is_refused() {
     let expect = said(
         1,
         "",
-        "error: no instance `worker` in `/etc/buildbot-conda/config.toml`\n\
-         hint: `buildbot-conda list` shows those that are configured\n",
+        "error: instance `worker` not found in `/etc/buildbot-conda/config.toml`\n\
+         hint: `buildbot-conda list` shows all instances\n",
     );
     assert_eq!(host.run(&["status", "worker"]), expect);
     assert_eq!(host.run(&["show", "worker"]).status, Some(78));
@@ -396,11 +396,7 @@ fn a_dry_run_of_set_shows_the_lines_and_changes_none() {
     }
     assert_eq!(
         host.run(&["set", "--dry-run", "conda-root", "/opt/conda"]),
-        said(
-            0,
-            "# nothing changes in `/etc/buildbot-conda/config.toml`\n",
-            ""
-        )
+        said(0, "# no change in `/etc/buildbot-conda/config.toml`\n", "")
     );
     let refused = host.run(&["set", "--dry-run", "colour", "red"]);
     assert_eq!((refused.status, refused.stdout.as_str()), (Some(78), ""));
@@ -443,7 +439,7 @@ fn set_refuses_what_would_not_validate_and_writes_nothing() {
         ),
         (
             &["set", "conda-root", "/a\nb"],
-            "defaults.conda-root: the value has a control character",
+            "defaults.conda-root: the value contains a control character",
         ),
         (
             &["set", "conda-env", "../x"],
@@ -451,12 +447,12 @@ fn set_refuses_what_would_not_validate_and_writes_nothing() {
         ),
         (
             &["set", "worker@gpu", "user", "-x"],
-            "worker@gpu.user: `-x` is no account name",
+            "worker@gpu.user: `-x` is not an account name",
         ),
         (&["set", "colour", "red"], "defaults.colour: unknown key"),
         (
             &["set", "directory", "/srv/x"],
-            "defaults.directory: a directory belongs to one instance",
+            "defaults.directory: the directory can be set for a single instance only",
         ),
         (
             &["set", "worker@new", "user", "x"],
@@ -512,7 +508,7 @@ fn unset_brings_the_default_back() {
         host.read(CONFIGURATION),
         GOOD.replace("drain = \"90min\"\n", "")
     );
-    let nothing = "# nothing changes in `/etc/buildbot-conda/config.toml`\n";
+    let nothing = "# no change in `/etc/buildbot-conda/config.toml`\n";
     assert_eq!(host.run(&words), said(0, nothing, ""));
     let entry = host.run(&["unset", "worker@gpu", "environment.TZ"]);
     assert_eq!(entry.status, Some(0));
@@ -539,10 +535,7 @@ fn a_change_that_concerns_nobody_is_called_that() {
     let host = Host::configured("[defaults]\nuser = \"x\"\n\n[master]\nuser = \"m\"\n");
     let outcome = host.run(&["set", "user", "y"]);
     assert_eq!(outcome.status, Some(0));
-    assert_eq!(
-        outcome.stderr,
-        "no instance is concerned: each has a value of its own, or there is none\n"
-    );
+    assert_eq!(outcome.stderr, "no instance is affected\n");
 }
 
 #[test]
@@ -662,7 +655,9 @@ fn a_master_that_goes_names_the_workers_that_stay() {
     let outcome = host.run(&["remove", "master@x", "--dry-run"]);
     assert_eq!(outcome.status, Some(0), "{outcome}");
     assert!(
-        outcome.stdout.contains("`worker@y` is a worker of it"),
+        outcome
+            .stdout
+            .contains("`worker@y` is a worker of this master"),
         "{outcome}"
     );
     assert!(!outcome.stdout.contains("`worker` is"), "{outcome}");
@@ -674,7 +669,7 @@ fn service_verbs_need_a_running_system() {
     let expect = said(
         1,
         "",
-        "error: `service reload` acts on a running system, which `--root` leaves alone\n",
+        "error: `service reload` changes a running system and cannot be used with `--root`\n",
     );
     assert_eq!(host.run(&["service", "reload", "master"]), expect);
 }

@@ -58,14 +58,14 @@ fn the_plan_names_everything_that_front_and_master_get() {
         # nginx serves https://ci.example.org/ from port 8011 of this host
         create `/etc/buildbot-conda/web`
         write `/etc/buildbot-conda/web/master.htpasswd`, mode 0640
-        give `/etc/buildbot-conda/web/master.htpasswd` to `root`, group `www-data`, mode 0640
+        set owner `root`, group `www-data` and mode 0640 of `/etc/buildbot-conda/web/master.htpasswd`
         as `bb`, write `/home/bb/master/web.secret`, mode 0600
         as `bb`, write `/home/bb/master/web.toml`, mode 0600
-        reload `buildbot-master.service`, which checks its configuration first
+        check the configuration of `buildbot-master.service`, and reload it
         see that the master at port 8011 knows that it is https://ci.example.org/
-        write `/etc/nginx/sites-available/buildbot-conda-master`, and have `nginx` check and read it
+        write `/etc/nginx/sites-available/buildbot-conda-master`, check it and reload `nginx`
         write `/var/lib/buildbot-conda/created/master.web`, mode 0644
-        see pages, websocket, events and hooks of https://ci.example.org/ answer, closed to strangers
+        check pages, websocket, events and hooks of https://ci.example.org/, with a login required
         stderr:
     "#]],
     );
@@ -104,19 +104,19 @@ fn what_is_missing_is_said_before_anything_is_done() {
         status 1
         stdout:
         stderr:
-        error: the port of the pages of `master` is not known
-        hint: `--web-port PORT`
+        error: the port of the web pages of `master` is unknown
+        hint: specify it with `--web-port PORT`
 
         status 1
         stdout:
         stderr:
-        error: nginx gets no certificate by itself
-        hint: `--certificate FILE --key FILE`, such as those that certbot has made
+        error: nginx needs a certificate
+        hint: use `--certificate FILE --key FILE`, for example with the files of certbot
 
         status 1
         stdout:
         stderr:
-        error: `worker` is a worker, and has no pages
+        error: `worker` is a worker and has no web pages
 
         status 2
         stdout:
@@ -185,10 +185,10 @@ fn a_master_that_is_shown_is_hidden_by_the_reverse() {
         &expect![[r#"
         status 0
         stdout:
-        remove `/etc/nginx/sites-available/buildbot-conda-master`, and have `nginx` forget it
+        remove `/etc/nginx/sites-available/buildbot-conda-master`, and reload `nginx`
         as `bb`, remove `/home/bb/master/web.toml`
         as `bb`, remove `/home/bb/master/web.secret`
-        reload `buildbot-master.service`, which checks its configuration first
+        check the configuration of `buildbot-master.service`, and reload it
         remove `/etc/buildbot-conda/web/master.htpasswd`
         remove `/var/lib/buildbot-conda/created/master.web`
         stderr:

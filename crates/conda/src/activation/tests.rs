@@ -176,7 +176,7 @@ fn a_prefix_without_conda_meta_is_refused_or_told() {
         .expect_err("it is required");
     assert_eq!(
         refusal.to_string(),
-        "activate `/e`: it is no conda environment: it has no directory `conda-meta`"
+        "activate `/e`: not a conda environment: it contains no directory `conda-meta`"
     );
     let lenient = Options {
         require_conda_meta: false,

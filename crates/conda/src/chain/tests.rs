@@ -174,19 +174,19 @@ fn variables_set_afterwards_win_over_scripts() {
 
 /// Scripts that do not come back to their shell, the status of that, and how each is reported.
 const LOST: [(&str, i32, &str); 9] = [
-    ("exit 3", 3, "left its shell with status 3"),
+    ("exit 3", 3, "ended its shell with status 3"),
     // Success would be a lie: the command was never run.
     (
         "[ -n \"$FOO\" ] || exit 0",
         78,
-        "left its shell with status 0",
+        "ended its shell with status 0",
     ),
-    ("set -u\n: $FOO", 127, "left its shell with status 127"),
-    ("set -e\nfalse", 1, "left its shell with status 1"),
-    ("set -e", 1, "left its shell with status 1"),
-    ("f() { exit 4; }; f", 4, "left its shell with status 4"),
-    ("set -a; exit 5", 5, "left its shell with status 5"),
-    (": ${FOO:?no FOO}", 127, "left its shell with status 127"),
+    ("set -u\n: $FOO", 127, "ended its shell with status 127"),
+    ("set -e\nfalse", 1, "ended its shell with status 1"),
+    ("set -e", 1, "ended its shell with status 1"),
+    ("f() { exit 4; }; f", 4, "ended its shell with status 4"),
+    ("set -a; exit 5", 5, "ended its shell with status 5"),
+    (": ${FOO:?no FOO}", 127, "ended its shell with status 127"),
     ("kill $$; sleep 1", -15, "was stopped in `kill $$`"),
 ];
 

@@ -66,9 +66,9 @@ fn paths_that_cannot_be_in_path_are_refused() {
     for (path, reason) in [
         ("relative", "must be absolute"),
         ("", "must be absolute"),
-        ("/a:b", "must not hold `:`"),
-        ("/a\nb", "must not hold a newline"),
-        ("/a\0b", "must not hold a NUL"),
+        ("/a:b", "must not contain `:`"),
+        ("/a\nb", "must not contain a newline"),
+        ("/a\0b", "must not contain a NUL"),
     ] {
         let error = PrefixFacts::read(Path::new(path)).expect_err(path);
         assert!(

@@ -37,7 +37,7 @@ pub enum CondarcError {
         /// What the system says.
         source: io::Error,
     },
-    /// The file is not YAML, or its top level is no mapping.
+    /// The file is not YAML, or its top level is not a mapping.
     #[error("read `{}`: {reason}", shown(path))]
     NotYaml {
         /// The file.
@@ -61,7 +61,9 @@ impl CondarcError {
     /// What to do about it, for the `hint:` line.
     pub fn hint(&self) -> String {
         match self {
-            Self::Unreadable { .. } => "make it readable for the account that runs this".to_owned(),
+            Self::Unreadable { .. } => {
+                "make it readable by the account that runs this command".to_owned()
+            }
             Self::NotYaml { .. } => {
                 "correct it; `conda config --validate` checks all of them".to_owned()
             }
@@ -164,7 +166,7 @@ impl Settings {
             return Ok(());
         };
         if !document.is_mapping() {
-            return Err(not_yaml("its top level is no mapping".to_owned()));
+            return Err(not_yaml("its top level is not a mapping".to_owned()));
         }
         let source = Source {
             place: shown(file),
@@ -322,7 +324,7 @@ impl<'a, 'input> Source<'a, 'input> {
             (Some((first, _)), Some((second, _))) => Err(CondarcError::Value {
                 place: self.place.clone(),
                 key: names[0],
-                reason: format!("both `{first}` and `{second}` are there"),
+                reason: format!("both `{first}` and `{second}` exist"),
             }),
             (found, _) => Ok(found.map(|(_, value)| value)),
         }
@@ -333,7 +335,7 @@ impl<'a, 'input> Source<'a, 'input> {
             return Err(CondarcError::Value {
                 place: self.place.clone(),
                 key,
-                reason: "it is no list".to_owned(),
+                reason: "it is not a list".to_owned(),
             });
         };
         elements
@@ -356,7 +358,7 @@ impl<'a, 'input> Source<'a, 'input> {
             _ => Err(CondarcError::Value {
                 place: self.place.clone(),
                 key,
-                reason: "it is no single value".to_owned(),
+                reason: "it is not a single value".to_owned(),
             }),
         }
     }

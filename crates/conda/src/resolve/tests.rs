@@ -87,12 +87,12 @@ fn a_name_that_is_nowhere_is_refused_with_the_places() {
     let host = Host::new(&[]);
     fs::write(host.path("r/file"), "").expect("a file");
     let error = host.resolve("nope").expect_err("it is nowhere");
-    assert_eq!(error.to_string(), "find no environment `nope`");
+    assert_eq!(error.to_string(), "environment `nope` not found");
     let (root, own) = (host.path("r/envs/nope"), host.path("h/.conda/envs/nope"));
     assert_eq!(
         error.hint(),
         format!(
-            "there is no directory `{}` and no `{}`",
+            "directories searched: `{}` and no `{}`",
             root.display(),
             own.display()
         )

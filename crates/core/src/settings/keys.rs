@@ -150,7 +150,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "notify",
         Effect::Failure,
-        "whom a failure is reported to: `mail:ADDRESS`, `https://...`",
+        "where failures are reported: `mail:ADDRESS`, `https://...`",
     ),
     key(
         "start-timeout",

@@ -116,21 +116,21 @@ fn syntax_hint(line: &str) -> Option<String> {
         && !header.contains('"')
     {
         let header = header.trim_matches(['[', '\'', ' ']);
-        return Some(format!("a name with `@` is quoted: `[\"{header}\"]`"));
+        return Some(format!("quote a name with `@`: `[\"{header}\"]`"));
     }
     if let Some((key, value)) = line.split_once('=') {
         let (key, value) = (key.trim(), value.trim());
         if key.contains('@') && !key.starts_with(['"', '\'']) {
-            return Some(format!("a name with `@` is quoted: `\"{key}\"`"));
+            return Some(format!("quote a name with `@`: `\"{key}\"`"));
         }
         if value.starts_with('"') && value.contains('\\') {
             return Some(
-                "in double quotes a backslash starts an escape; use single quotes".to_owned(),
+                "a backslash in double quotes starts an escape; use single quotes".to_owned(),
             );
         }
         if value.starts_with(|first: char| first.is_alphanumeric() || "/~.-".contains(first)) {
             return Some(format!(
-                "text is quoted: `{key} = \"{}\"`",
+                "quote text: `{key} = \"{}\"`",
                 value.replace('"', "")
             ));
         }
@@ -157,7 +157,7 @@ impl Reader<'_> {
                 for (at, key) in [(&layer.directory_at, "directory"), (&layer.name_at, "name")] {
                     let Some(at) = at else { continue };
                     let error = ValueError {
-                        reason: format!("a {key} belongs to one instance"),
+                        reason: format!("the {key} can be set for a single instance only"),
                         hint: Some(
                             "move it to the table of the instance, such as `[master]`".to_owned(),
                         ),
@@ -197,7 +197,7 @@ impl Reader<'_> {
         let name: &str = key.get_ref();
         let error = if matches!(value.get_ref(), DeValue::Table(_)) {
             let hint = closest(name, &["defaults", "master", "worker"]).map_or_else(
-                || "tables are `[defaults]`, `[master]`, `[worker]`, `[\"master@NAME\"]` and `[\"worker@NAME\"]`".to_owned(),
+                || "use `[defaults]`, `[master]`, `[worker]`, `[\"master@NAME\"]` or `[\"worker@NAME\"]`".to_owned(),
                 |close| format!("did you mean `[{close}]`?"),
             );
             ValueError {
@@ -206,7 +206,7 @@ impl Reader<'_> {
             }
         } else {
             let hint = keys::names().contains(&name).then(|| {
-                format!("put `{name}` below a line `[defaults]`, or below that of one instance")
+                format!("put `{name}` into `[defaults]` or into the table of an instance")
             });
             ValueError {
                 reason: "unknown key outside of any table".to_owned(),
@@ -325,7 +325,7 @@ impl Reader<'_> {
             return Some(table);
         }
         let hint = matches!(value.get_ref(), DeValue::Array(_)).then(|| {
-            "a table has single brackets; further instances are `[\"master@NAME\"]` and `[\"worker@NAME\"]`".to_owned()
+            "use single brackets for a table; tables of further instances are `[\"master@NAME\"]` and `[\"worker@NAME\"]`".to_owned()
         });
         let reason = format!("expected a table, found {}", kind(value.get_ref()));
         self.problem(value.span(), path, affects, ValueError { reason, hint });
@@ -351,7 +351,7 @@ impl Reader<'_> {
                     .collect();
                 ValueError {
                     reason: format!("unknown value `{}`", text.escape_debug()),
-                    hint: Some(format!("write one of {}", words.join(", "))),
+                    hint: Some(format!("use one of {}", words.join(", "))),
                 }
             })
         })

@@ -254,7 +254,7 @@ fn shared_directories(text: &str, document: &Document) -> Vec<Problem> {
             None => problems.push(problem(
                 "",
                 "missing key `directory`".to_owned(),
-                "say where its `buildbot.tac` is, such as `directory = \"/srv/NAME\"`",
+                "specify the directory of its `buildbot.tac`, such as `directory = \"/srv/NAME\"`",
             )),
             Some(directory) => match taken.get(&directory) {
                 None => {
@@ -262,8 +262,8 @@ fn shared_directories(text: &str, document: &Document) -> Vec<Problem> {
                 }
                 Some(other) => problems.push(problem(
                     ".directory",
-                    format!("`{directory}` is the directory of `{other}` already"),
-                    "give each instance a directory of its own",
+                    format!("`{directory}` already is the directory of `{other}`"),
+                    "use a separate directory for each instance",
                 )),
             },
         }

@@ -24,7 +24,7 @@ fn a_syntax_error_stops_every_instance() {
         "{stderr}"
     );
     assert!(
-        stderr.contains("hint: a name with `@` is quoted"),
+        stderr.contains("hint: quote a name with `@`"),
         "{stderr}"
     );
     assert_eq!(root.instances(), [""; 0]);
@@ -58,7 +58,7 @@ fn a_fifo_does_not_block_the_boot() {
     root.fifo(CONFIG);
     refused(
         &root,
-        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
+        "read `/etc/buildbot-conda/config.toml`: it is not a regular file\n",
     );
 }
 
@@ -68,7 +68,7 @@ fn a_directory_or_device_is_no_configuration() {
     fs::create_dir(root.path(CONFIG)).unwrap();
     refused(
         &root,
-        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
+        "read `/etc/buildbot-conda/config.toml`: it is not a regular file\n",
     );
     // As far as the boot is concerned, a socket stands for every device: none of them is opened.
     let root = Root::bare();
@@ -77,7 +77,7 @@ fn a_directory_or_device_is_no_configuration() {
     root.link(CONFIG, "/dev/log");
     refused(
         &root,
-        "read `/etc/buildbot-conda/config.toml`: it is no regular file\n",
+        "read `/etc/buildbot-conda/config.toml`: it is not a regular file\n",
     );
 }
 
@@ -129,8 +129,8 @@ fn a_configuration_that_others_can_write_is_not_believed() {
         refused(
             &root,
             &format!(
-                "/etc/buildbot-conda/config.toml: can be written by others than root (mode {mode:04o})\n\
-                 hint: `chmod go-w /etc/buildbot-conda/config.toml` once you have checked it\n"
+                "/etc/buildbot-conda/config.toml: is writable by accounts other than root (mode {mode:04o})\n\
+                 hint: check it, then run `chmod go-w /etc/buildbot-conda/config.toml`\n"
             ),
         );
     }
@@ -138,9 +138,9 @@ fn a_configuration_that_others_can_write_is_not_believed() {
     root.chmod("etc/buildbot-conda", 0o1777);
     refused(
         &root,
-        "/etc/buildbot-conda/config.toml: goes through `/etc/buildbot-conda`, which can be written by others than root \
-         (mode 1777)\n\
-         hint: `chmod go-w /etc/buildbot-conda` once you have checked it\n",
+        "/etc/buildbot-conda/config.toml: goes through `/etc/buildbot-conda`, which is writable by accounts other \
+         than root (mode 1777)\n\
+         hint: check it, then run `chmod go-w /etc/buildbot-conda`\n",
     );
 }
 
@@ -161,12 +161,12 @@ fn a_configuration_of_another_owner_is_not_believed() {
         }
         std::os::unix::fs::chown(root.path(path), Some(1000), None).unwrap();
         let hint = if path == "etc" {
-            "`/etc/buildbot-conda/config.toml` must be a file whose whole way belongs to root"
+            "every directory in the path of `/etc/buildbot-conda/config.toml` must be owned by root"
                 .to_owned()
         } else {
-            format!("`chown root: /{path}` once you have checked it")
+            format!("check it, then run `chown root: /{path}`")
         };
-        let seen = format!("{seen}belongs to user 1000, not to root");
+        let seen = format!("{seen}is owned by user 1000, not by root");
         refused(
             &root,
             &format!("/etc/buildbot-conda/config.toml: {seen}\nhint: {hint}\n"),
@@ -189,9 +189,9 @@ fn a_configuration_through_a_directory_of_others_is_not_believed() {
         root.chmod("home/bb", 0o777);
         let stderr = root.run();
         let reason =
-            "goes through `/home/bb`, which can be written by others than root (mode 0777)";
+            "goes through `/home/bb`, which is writable by accounts other than root (mode 0777)";
         assert!(stderr.contains(reason), "{stderr}");
-        let hint = "hint: `/etc/buildbot-conda/config.toml` must be a file whose whole way belongs to root";
+        let hint = "hint: every directory in the path of `/etc/buildbot-conda/config.toml` must be owned by root";
         assert!(stderr.contains(hint), "{stderr}");
     }
 }
@@ -209,8 +209,8 @@ fn an_instance_with_a_credential_in_a_place_of_others_gets_no_drop_in() {
     root.chmod("home/bb", 0o775);
     let stderr = root.run();
     assert_eq!(root.instances(), ["worker@good"], "{stderr}");
-    let through = "goes through `/home/bb`, which can be written by others than root (mode 0775)\n\
-                   hint: keep it in `/etc/buildbot-conda/credentials`, owned by root and writable by root alone\n";
+    let through = "goes through `/home/bb`, which is writable by accounts other than root (mode 0775)\n\
+                   hint: store it in `/etc/buildbot-conda/credentials`, owned by root and writable only by root\n";
     for place in [
         "config.toml:2:23: defaults.credentials.all: `/home/bb/key`",
         "config.toml:5:23: worker.credentials.all: `/home/bb/secrets/key`",
@@ -232,7 +232,10 @@ fn an_instance_with_a_credential_in_a_place_of_others_gets_no_drop_in() {
     root.write("etc/buildbot-conda/credentials/a", "");
     root.chmod("etc/buildbot-conda/credentials/a", 0o602);
     let stderr = root.run();
-    assert!(stderr.contains("a` can be written by others"), "{stderr}");
+    assert!(
+        stderr.contains("a` is writable by accounts other than root"),
+        "{stderr}"
+    );
     assert_eq!(stderr.lines().count(), 2, "{stderr}");
 }
 
@@ -246,7 +249,7 @@ fn a_linked_configuration_is_judged_by_its_target() {
     root.chmod("srv/site.toml", 0o666);
     assert!(
         root.run()
-            .contains("can be written by others than root (mode 0666)")
+            .contains("is writable by accounts other than root (mode 0666)")
     );
 }
 
@@ -258,10 +261,7 @@ fn a_missing_output_directory_is_reported_once() {
         if replace {
             root.write("normal", "");
         }
-        assert_eq!(
-            root.run(),
-            "/normal: is no directory to write drop-ins to\n"
-        );
+        assert_eq!(root.run(), "/normal: not a directory\n");
     }
 }
 

@@ -81,7 +81,7 @@ fn a_bad_instance_is_reported_and_does_not_take_the_others_down() {
     );
     assert_eq!(
         root.run(),
-        "/etc/buildbot-conda/config.toml:4:9: worker@bad.drain: `soon` is no duration\n\
+        "/etc/buildbot-conda/config.toml:4:9: worker@bad.drain: `soon` is not a duration\n\
          hint: write a number and a unit, such as `90s`, `2min` or `1h 30min`\n"
     );
     assert_eq!(root.instances(), ["master", "worker@good"]);
@@ -96,10 +96,10 @@ fn a_value_that_systemd_would_mangle_is_reported_and_not_written() {
     assert_eq!(
         root.run(),
         "/etc/buildbot-conda/config.toml:1:2: master.credentials.token: \
-         `/etc/buildbot-conda/credentials/my token` has the character ` `, with which systemd 255 \
-         and later cannot find a credential\nhint: rename the file\n\
-         /etc/buildbot-conda/config.toml:6:13: worker@q.directory: `/srv/\"q\"` has the character `\"`, \
-         which systemd 255 and later cannot mount at that path\n\
+         `/etc/buildbot-conda/credentials/my token` contains the character ` `, systemd 255 \
+         and later cannot read such a credential\nhint: rename the file\n\
+         /etc/buildbot-conda/config.toml:6:13: worker@q.directory: `/srv/\"q\"` contains the character \
+         `\"`, systemd 255 and later cannot mount such a path\n\
          hint: use a path without quotes, or another `hardening`\n"
     );
     assert_eq!(root.instances(), ["worker"]);

@@ -32,7 +32,7 @@ fn a_problem_is_one_record_of_the_kernel_log() {
     let text = String::from_utf8_lossy(&text[..length]).replace("\r\n", "\n");
     let start = "<28>buildbot-conda-generator: ";
     assert!(text.starts_with(start), "{text}");
-    let end = "/etc/buildbot-conda/config.toml:2:9: master.drain: `soon` is no duration; hint: write \
+    let end = "/etc/buildbot-conda/config.toml:2:9: master.drain: `soon` is not a duration; hint: write \
                a number and a unit, such as `90s`, `2min` or `1h 30min`\n";
     assert!(text.ends_with(end), "{text}");
 }

@@ -24,7 +24,7 @@ fn a_hand_made_unit_gets_no_drop_in_wherever_it_hides_ours() {
         let root = Root::new(CONFIG);
         let unit = format!("{directory}/buildbot-master.service");
         root.write(&unit, HAND_MADE);
-        let message = format!("/{unit}: does not start the launcher and is left alone\n");
+        let message = format!("/{unit}: not changed, because it does not start the launcher\n");
         assert_eq!(root.run(), message);
         assert_eq!(
             root.instances(),
@@ -61,7 +61,7 @@ fn a_drop_in_or_a_file_over_the_packages_may_start_something_else() {
         let root = Root::new(CONFIG);
         root.write("usr/lib/systemd/system/buildbot-worker@.service", OURS);
         root.write(path, theirs);
-        let message = format!("/{path}: does not start the launcher and is left alone\n");
+        let message = format!("/{path}: not changed, because it does not start the launcher\n");
         assert_eq!(root.run(), message.repeat(2));
         assert_eq!(root.instances(), ["master", "worker"]);
     }

@@ -203,8 +203,8 @@ fn a_worker_of_one_master_is_no_worker_of_another(machine: &Machine, groups: &[G
     let words = ["create", "worker", "intruder", "--master", &other, secret];
     let taken = call(machine, &[&words[..], &[&name]].concat())?;
     let expect = format!(
-        "error: `worker@{known}` is the worker `{known}` of the master at {other} already\n\
-         hint: name another one with `--worker-name`\n"
+        "error: `worker@{known}` already is the worker `{known}` of the master at {other}\n\
+         hint: choose another name with `--worker-name`\n"
     );
     ensure!(taken.status == 1 && taken.stderr == expect, "{taken}");
     // Under a name that it knows and nobody has, with the password of the first master.
@@ -218,7 +218,7 @@ fn a_worker_of_one_master_is_no_worker_of_another(machine: &Machine, groups: &[G
         refused.status == 1
             && refused
                 .stderr
-                .contains("error: the master refuses `worker@intruder`"),
+                .contains("error: the master rejects `worker@intruder`"),
         "{refused}"
     );
     machine.run(&["mv", "/root/record", &record])?.succeeded()?;
@@ -271,12 +271,12 @@ fn what_a_builder_needs_is_not_removed(machine: &Machine, groups: &[Group]) -> O
     let reference = format!("worker@{}", group.chosen());
     let before = state(machine)?;
     let refused = call(machine, &["remove", &reference, "--yes", "--data"])?;
-    let expect = "error: `buildbot-master.service` does not take its configuration";
+    let expect = "error: `buildbot-master.service` rejects its configuration";
     ensure!(
         refused.status == 1
             && refused.stderr.contains(expect)
             && refused.stderr.contains(group.chosen())
-            && refused.stderr.contains("everything is as it was before"),
+            && refused.stderr.contains("all changes were rolled back"),
         "{refused}"
     );
     ensure_same(machine, &before, &refused)?;
@@ -292,7 +292,7 @@ fn a_removed_worker_is_forgotten(machine: &Machine, groups: &[Group]) -> Outcome
     let dry = call(machine, &["remove", &reference, "--dry-run"])?.succeeded()?;
     let steps = [
         format!("as `bb`, take \"{gone}\" out of `{file}`"),
-        "reload `buildbot-master.service`, which checks its configuration first".to_owned(),
+        "check the configuration of `buildbot-master.service`, and reload it".to_owned(),
     ];
     ensure!(dry.stdout.contains(&steps.join("\n")), "{dry}");
     call(machine, &["remove", &reference, "--yes", "--data"])?.succeeded()?;

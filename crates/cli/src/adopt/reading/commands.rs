@@ -57,7 +57,7 @@ impl Reader<'_> {
             return self.refuse(TOO_MANY);
         }
         if self.nesting >= DEEPEST_COMMAND {
-            return self.refuse("commands start each other too deeply");
+            return self.refuse("too many levels of commands that start commands");
         }
         self.nesting += 1;
         let done = if assigned.is_empty() {
@@ -179,7 +179,7 @@ impl Reader<'_> {
     ) -> Done {
         if OF_THE_SHELL.contains(&name) {
             return self.refuse(&format!(
-                "`{}` changes how scripts are read",
+                "`{}` changes how scripts are interpreted",
                 super::shown(text)
             ));
         }
@@ -206,7 +206,7 @@ impl Reader<'_> {
     fn export(&mut self, rest: &[Argument], text: &str) -> Done {
         let takes_back = rest.first().is_some_and(|word| word.raw == "-n");
         if rest.first().is_some_and(|word| word.raw.starts_with('-')) && !takes_back {
-            return self.refuse(&format!("`{}` is not understood here", super::shown(text)));
+            return self.refuse(&format!("`{}` is not supported", super::shown(text)));
         }
         let mut done = None;
         for word in rest.iter().filter(|word| word.raw != "-n") {
@@ -271,7 +271,7 @@ impl Reader<'_> {
                 }
                 done.unwrap_or_else(|| self.leave(text))
             }
-            _ => self.refuse(&format!("`{}` is not understood here", super::shown(text))),
+            _ => self.refuse(&format!("`{}` is not supported", super::shown(text))),
         }
     }
 
@@ -281,7 +281,7 @@ impl Reader<'_> {
             return self.unknown(text);
         };
         if names.iter().any(|name| name == "PATH" || name == "HOME") {
-            return self.refuse(&format!("`{}` is not understood here", super::shown(text)));
+            return self.refuse(&format!("`{}` is not supported", super::shown(text)));
         }
         self.change(text, |state| {
             for name in names.iter().filter(|name| *name != "-v") {
@@ -310,7 +310,7 @@ impl Reader<'_> {
                     .chars()
                     .any(|letter| !"aeuxvhBETbCo".contains(letter))
             {
-                return self.refuse(&format!("`{}` is not understood here", super::shown(text)));
+                return self.refuse(&format!("`{}` is not supported", super::shown(text)));
             }
             if letters.contains('a') {
                 exports_all = Some(is_on);
@@ -322,8 +322,7 @@ impl Reader<'_> {
                     ) => {}
                     Some("allexport") => exports_all = Some(is_on),
                     _ => {
-                        return self
-                            .refuse(&format!("`{}` is not understood here", super::shown(text)));
+                        return self.refuse(&format!("`{}` is not supported", super::shown(text)));
                     }
                 }
             }
@@ -350,7 +349,7 @@ impl Reader<'_> {
         if rest.iter().all(|word| known.contains(&word.known())) {
             return self.verdicts.taken(&self.place, text);
         }
-        self.refuse(&format!("`{}` is not understood here", super::shown(text)))
+        self.refuse(&format!("`{}` is not supported", super::shown(text)))
     }
 
     fn shift(&mut self, rest: &[Argument], text: &str) -> Done {
@@ -417,7 +416,7 @@ impl Reader<'_> {
             return if rest.iter().all(|word| word.raw.starts_with('-')) {
                 self.leave(text)
             } else {
-                self.refuse(&format!("`{}` is not understood here", super::shown(text)))
+                self.refuse(&format!("`{}` is not supported", super::shown(text)))
             };
         };
         let (key, factor) = match option.raw.as_str() {
@@ -432,7 +431,7 @@ impl Reader<'_> {
             "-d" => ("LimitDATA", 1024),
             "-l" => ("LimitMEMLOCK", 1024),
             "-m" => ("LimitRSS", 1024),
-            _ => return self.refuse(&format!("`{}` is not understood here", super::shown(text))),
+            _ => return self.refuse(&format!("`{}` is not supported", super::shown(text))),
         };
         let limit = match value.known() {
             "unlimited" => "infinity".to_owned(),
@@ -524,5 +523,4 @@ impl Reader<'_> {
     }
 }
 
-pub(super) const TOO_MANY: &str =
-    "the scripts are larger or call each other more often than is read here";
+pub(super) const TOO_MANY: &str = "the scripts are too large or call each other too often";

@@ -73,7 +73,7 @@ impl Reader<'_> {
             && !["base", "root"].contains(&name.as_str())
             && let Some(reason) = self.why_not_known(root.as_deref())
         {
-            let reason = format!("where `{name}` is depends on {reason}");
+            let reason = format!("the location of `{name}` depends on {reason}");
             return self.verdicts.not_known(&self.place, &reason);
         }
         let place = self.place.clone();
@@ -164,14 +164,14 @@ impl Reader<'_> {
 
     pub(super) fn source(&mut self, rest: &[Argument], text: &str) -> Done {
         let Some(file) = rest.first() else {
-            return self.refuse(&format!("`{}` is not understood here", shown(text)));
+            return self.refuse(&format!("`{}` is not supported", shown(text)));
         };
         let Some(path) = file.value.clone() else {
             return self.unknown(text);
         };
         if path == "activate" || path.ends_with("/bin/activate") {
             if rest.len() > 2 || rest.get(1).is_some_and(|word| word.raw.starts_with('-')) {
-                return self.refuse(&format!("`{}` is not understood here", shown(text)));
+                return self.refuse(&format!("`{}` is not supported", shown(text)));
             }
             let root = self.installation(&path);
             // A script in an environment's own `bin` activates that one.
@@ -335,7 +335,7 @@ impl Reader<'_> {
                     break;
                 }
                 if target.is_some() {
-                    return self.refuse(&format!("`{}` is not understood here", shown(&text)));
+                    return self.refuse(&format!("`{}` is not supported", shown(&text)));
                 }
                 target = Some(word.clone());
                 rest = behind;
@@ -357,7 +357,7 @@ impl Reader<'_> {
                 Argument::plain(value)
             } else {
                 let Some((value, behind)) = rest.split_first() else {
-                    return self.refuse(&format!("`{}` is not understood here", shown(&text)));
+                    return self.refuse(&format!("`{}` is not supported", shown(&text)));
                 };
                 rest = behind;
                 value.clone()
@@ -376,10 +376,8 @@ impl Reader<'_> {
                     root = value.value.and_then(|path| self.absolute(&path));
                 }
                 _ => {
-                    return self.refuse(&format!(
-                        "`{}` is not understood here: `{option}`",
-                        shown(&text)
-                    ));
+                    return self
+                        .refuse(&format!("`{}` is not supported: `{option}`", shown(&text)));
                 }
             }
         }

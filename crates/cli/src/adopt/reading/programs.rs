@@ -9,7 +9,7 @@ use super::start::starts_buildbot;
 use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, SYSTEM, Went, shown, told};
 
 /// How a program that is not understood is refused.
-const HIDES: &str = "changes the account or hides what is started";
+const HIDES: &str = "changes the account or hides the command that is started";
 
 impl Reader<'_> {
     /// A command that is not the shell's own.
@@ -30,7 +30,7 @@ impl Reader<'_> {
             "alias" | "unalias" | "coproc" | "enable" | "let" | "mapfile" | "readarray"
             | "read" | "getopts" | "printf" | "local" | "popd" | "dirs" | "deactivate"
             | "disown" | "suspend" | "prlimit" | "renice" => {
-                self.refuse(&format!("`{}` is not understood here", shown(&told(words))))
+                self.refuse(&format!("`{}` is not supported", shown(&told(words))))
             }
             _ => self.other(name, words),
         }
@@ -99,7 +99,7 @@ impl Reader<'_> {
     /// A login shell reads `/etc/profile` and files of the account first.
     fn login(&mut self, text: &str) -> Done {
         let reason = format!(
-            "`{}` has a profile read, which is not read here",
+            "`{}` reads a shell profile, which is not supported",
             shown(text)
         );
         self.verdicts.not_known(&self.place, &reason)
@@ -108,7 +108,7 @@ impl Reader<'_> {
     /// A script in a process of its own: it has the exported variables, and what it changes is lost.
     fn script(&mut self, file: &str, text: &str, arguments: Vec<Option<String>>) -> Done {
         if self.depth >= DEEPEST {
-            return self.refuse("scripts call each other too deeply");
+            return self.refuse("too many levels of scripts that call scripts");
         }
         self.depth += 1;
         let file = file.to_owned();
@@ -143,7 +143,7 @@ impl Reader<'_> {
     /// A script's whole path and its text; the reason when there is none.
     pub(super) fn look(&mut self, path: &str) -> Result<(String, String), String> {
         let Some(path) = self.absolute(path) else {
-            return Err(format!("`{path}` cannot be told without running it"));
+            return Err(format!("the value of `{path}` is known only at run time"));
         };
         let text = (self.files.read)(&path);
         self.count(text.as_ref().map_or(0, String::len))?;
@@ -159,11 +159,13 @@ impl Reader<'_> {
             return self.unknown(text);
         };
         let found = match self.look(path) {
-            _ if self.depth >= DEEPEST => return self.refuse("scripts call each other too deeply"),
+            _ if self.depth >= DEEPEST => {
+                return self.refuse("too many levels of scripts that call scripts");
+            }
             Ok(found) => found,
             Err(reason) => {
                 self.state.scope.has_unknown = true;
-                let reason = format!("`{}` may set anything: {reason}", shown(text));
+                let reason = format!("the effect of `{}` is unknown: {reason}", shown(text));
                 return self.verdicts.not_known(&self.place, &reason);
             }
         };
@@ -269,17 +271,14 @@ impl Reader<'_> {
                 _ => false,
             };
             if !is_known {
-                return self.refuse(&format!(
-                    "`{}` is not understood here: `{raw}`",
-                    shown(&text)
-                ));
+                return self.refuse(&format!("`{}` is not supported: `{raw}`", shown(&text)));
             }
         }
         if name == "nice" && !is_niced {
             handed.push(("Nice", "10".to_owned()));
         }
         if name == "taskset" && handed.is_empty() {
-            return self.refuse(&format!("`{}` is not understood here", shown(&text)));
+            return self.refuse(&format!("`{}` is not supported", shown(&text)));
         }
         let count = rest
             .iter()
@@ -357,10 +356,7 @@ impl Reader<'_> {
             }
             if raw.starts_with("--") || letters.chars().any(|letter| !"aeuxvhcob".contains(letter))
             {
-                return self.refuse(&format!(
-                    "`{}` is not understood here: `{raw}`",
-                    shown(text)
-                ));
+                return self.refuse(&format!("`{}` is not supported: `{raw}`", shown(text)));
             }
             exports_all |= letters.contains('a');
             if letters.contains('o') {
@@ -368,7 +364,7 @@ impl Reader<'_> {
                     behind.first().map(Argument::known),
                     Some("errexit" | "pipefail" | "nounset" | "xtrace")
                 ) {
-                    return self.refuse(&format!("`{}` is not understood here", shown(text)));
+                    return self.refuse(&format!("`{}` is not supported", shown(text)));
                 }
                 words = &behind[1..];
             }
@@ -433,7 +429,7 @@ impl Reader<'_> {
             }
             if !["-u", "-B", "-q", "-v"].contains(&option.raw.as_str()) {
                 return self.refuse(&format!(
-                    "`{}` is not understood here: `{}`",
+                    "`{}` is not supported: `{}`",
                     shown(&told(words)),
                     option.raw
                 ));

@@ -40,7 +40,7 @@ impl Reader<'_> {
                 }
                 raw if raw.starts_with('-') || directory.is_some() => {
                     let reason = format!(
-                        "`{}` is not understood here: `{}`",
+                        "`{}` is not supported: `{}`",
                         shown(&told(words)),
                         shown(raw)
                     );
@@ -117,7 +117,7 @@ impl Reader<'_> {
                 }
                 _ => {
                     return self.refuse(&format!(
-                        "`{}` is not understood here: `{}`",
+                        "`{}` is not supported: `{}`",
                         shown(&text),
                         shown(raw)
                     ));
@@ -125,7 +125,7 @@ impl Reader<'_> {
             }
         }
         let Some(tac) = tac else {
-            return self.refuse(&format!("`{}` has no `--python`", shown(&text)));
+            return self.refuse(&format!("`{}` contains no `--python`", shown(&text)));
         };
         let Some(path) = tac.value.clone() else {
             return self.unknown(&tac.raw);
@@ -186,7 +186,7 @@ impl Reader<'_> {
             return self.verdicts.not_known(&self.place, &reason);
         }
         if self.start.is_some() {
-            return self.refuse(&format!("`{}` starts another Buildbot", shown(&text)));
+            return self.refuse(&format!("`{}` starts a second Buildbot", shown(&text)));
         }
         let path = directory
             .value
@@ -203,10 +203,9 @@ impl Reader<'_> {
         let variables = &self.state.scope.variables;
         let search = variables.get("PATH").and_then(|known| known.value.clone());
         let Some(search) = search else {
-            return self.verdicts.not_known(
-                &self.place,
-                "what `PATH` is cannot be told without running it",
-            );
+            return self
+                .verdicts
+                .not_known(&self.place, "the value of `PATH` is known only at run time");
         };
         let exported = variables
             .iter()
@@ -244,12 +243,14 @@ impl Reader<'_> {
             let path = self.absolute(program).unwrap_or_default();
             let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
             if SYSTEM.contains(&directory) {
-                return Err(format!("is the system's `{path}`, of no Conda environment"));
+                return Err(format!(
+                    "is the system's `{path}`, which is not in a Conda environment"
+                ));
             }
             return match directory.strip_suffix("/bin") {
                 Some(prefix) => Ok(found(prefix)),
                 None => Err(format!(
-                    "is started from `{directory}`, which is no `bin` of an environment"
+                    "is started from `{directory}`, which is not the `bin` directory of an environment"
                 )),
             };
         }
@@ -280,7 +281,9 @@ impl Reader<'_> {
                 .filter(|prefix| (self.files.exists)(&format!("{prefix}/conda-meta")))
             {
                 Some(prefix) => Ok(found(prefix)),
-                None => Err(format!("is `{place}/{program}`, of no Conda environment")),
+                None => Err(format!(
+                    "is `{place}/{program}`, which is not in a Conda environment"
+                )),
             };
         }
         Ok(None)

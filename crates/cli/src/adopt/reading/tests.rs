@@ -190,7 +190,7 @@ fn problem(text: &str, expect: &[&str]) {
 fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
     problem(
         "\nsource activate $(cat env)\nbuildbot start m\n",
-        &["/home/bb/start.sh:2: `$(cat env)` cannot be told without running it"],
+        &["/home/bb/start.sh:2: the value of `$(cat env)` is known only at run time"],
     );
     problem(
         "conda activate a\ncase $(x) in\nstart) buildbot start m ;;\nesac\n",
@@ -202,7 +202,7 @@ fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
     );
     problem(
         "cd $(x)\nbuildbot start /m\n",
-        &["/home/bb/start.sh:1: `cd $(x)` cannot be told without running it"],
+        &["/home/bb/start.sh:1: the value of `cd $(x)` is known only at run time"],
     );
     problem(
         "buildbot start m &\n",
@@ -211,21 +211,24 @@ fn what_takes_a_shell_to_know_is_a_problem_with_its_place() {
     problem(
         "sudo -u x buildbot start m\n",
         &[
-            "/home/bb/start.sh:1: `sudo -u x buildbot start m` changes the account or hides what is started",
+            "/home/bb/start.sh:1: `sudo -u x buildbot start m` changes the account or hides the command that is started",
         ],
     );
     problem(
         "./start.sh\n",
-        &["/home/bb/start.sh:1: scripts call each other too deeply"],
+        &["/home/bb/start.sh:1: too many levels of scripts that call scripts"],
     );
-    problem("true\n", &["unit:7: it is not seen to start Buildbot"]);
+    problem(
+        "true\n",
+        &["unit:7: no command was found that starts Buildbot"],
+    );
     problem(
         "A=(x y)\nbuildbot start m\n",
-        &["/home/bb/start.sh:1: an array is not understood here"],
+        &["/home/bb/start.sh:1: an array is not supported"],
     );
     problem(
         "alias buildbot=false\nbuildbot start m\n",
-        &["/home/bb/start.sh:1: `alias buildbot=false` is not understood here"],
+        &["/home/bb/start.sh:1: `alias buildbot=false` is not supported"],
     );
     problem(
         "bash other.sh\n",
@@ -239,21 +242,21 @@ fn scripts_that_never_end_are_read_to_an_end() {
     for (text, expect) in [
         (
             "export A='sh -c \"$A\"'\nsh -c \"$A\"",
-            "start each other too deeply",
+            "too many levels of commands",
         ),
         (
             "export A='sh -c \"$A\"; sh -c \"$A\"'\nsh -c \"$A\"",
-            "more often than is read here",
+            "call each other too often",
         ),
-        (&*"nice ".repeat(50_000), "start each other too deeply"),
-        (&*"./start.sh\n".repeat(100), "more often than is read here"),
+        (&*"nice ".repeat(50_000), "too many levels of commands"),
+        (&*"./start.sh\n".repeat(100), "call each other too often"),
         (
             &*format!("A=x\n{doubled}cd \"$A\"\nbuildbot start m\n"),
-            "`cd \"$A\"` cannot be told without running it",
+            "the value of `cd \"$A\"` is known only at run time",
         ),
         (
             &*format!("{}buildbot start m\n", "{ ".repeat(50_000)),
-            "such a nesting of commands is not understood here",
+            "such deep nesting of commands is not supported",
         ),
     ] {
         let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);

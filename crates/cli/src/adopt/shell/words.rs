@@ -274,7 +274,7 @@ impl Parser<'_> {
         let word = self.word_up_to(ends_word, false)?;
         if word.raw.is_empty() {
             // Nothing was taken, and nobody may try it again.
-            return self.error("a word that is missing");
+            return self.error("a missing word");
         }
         Ok(word)
     }
@@ -324,7 +324,7 @@ impl Parser<'_> {
             }
         }
         if quote.is_some() && !in_quotes {
-            return self.error("a quote without its end");
+            return self.error("an unterminated quote");
         }
         Ok(word)
     }
@@ -441,7 +441,7 @@ impl Parser<'_> {
         parser.line = self.line;
         parser.depth = self.depth + 1;
         if parser.depth > DEEPEST_DEFAULT + super::DEEPEST {
-            return self.error("such a nesting of defaults");
+            return self.error("such deep nesting of defaults");
         }
         // Outside of quotes it has quotes of its own.
         let operand = parser.word_up_to(|_| false, is_quoted)?;
@@ -478,7 +478,7 @@ impl Parser<'_> {
                 _ => {}
             }
         }
-        self.error(&format!("a `{end}` that is missing"))
+        self.error(&format!("a missing `{end}`"))
     }
 }
 

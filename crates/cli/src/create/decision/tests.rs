@@ -158,8 +158,8 @@ fn a_master_with_a_port_is_reached_by_it() {
     check(
         &tls,
         &expect![[r#"
-        `master` takes workers of this host by a socket, which needs no TLS
-        hint: leave `--tls` out"#]],
+        `master` accepts workers of this host on a socket, which needs no TLS
+        hint: omit `--tls`"#]],
     );
 }
 
@@ -193,8 +193,8 @@ fn a_master_elsewhere_needs_a_password_from_somebody() {
         .insert("password-of-worker-gpu".to_owned());
     expect![[r#"worker@gpu by bb-worker-gpu (new) in /home/bb-worker-gpu, gpu at ci.example.org:9989, Present("password-of-worker-gpu")"#]].assert_eq(&decided(&away(), &facts));
     expect![[r#"
-        the credential `password-of-worker-gpu` is there already
-        hint: leave the password out to use it"#]]
+        the credential `password-of-worker-gpu` already exists
+        hint: omit the password to use it"#]]
     .assert_eq(&decided(&given, &facts));
 }
 
@@ -216,7 +216,7 @@ fn an_account_is_shared_only_where_somebody_asks_or_nothing_else_is_possible() {
     };
     check(
         &unknown,
-        &expect!["name who shall run it: no account `nobody-knows`"],
+        &expect!["select the account: account `nobody-knows` not found"],
     );
     let closed = Facts {
         open_environment: false,
@@ -236,8 +236,8 @@ fn masters_that_are_not_there_and_names_that_are_taken_are_refused() {
         (
             "master@none",
             expect![[r#"
-            `master@none` was not made by `buildbot-conda create master`
-            hint: name the master with `--master HOST` or `--master master@NAME`"#]],
+            `master@none` was not created with `buildbot-conda create master`
+            hint: specify the master with `--master HOST` or `--master master@NAME`"#]],
         ),
         (
             "mastr",
@@ -264,13 +264,13 @@ fn masters_that_are_not_there_and_names_that_are_taken_are_refused() {
     };
     facts.workers.push(("worker@a".parse().unwrap(), record));
     expect![[r#"
-        `worker@a` is the worker `gpu` of the master at /run/buildbot-conda/master/workers already
-        hint: name another one with `--worker-name`"#]]
+        `worker@a` already is the worker `gpu` of the master at /run/buildbot-conda/master/workers
+        hint: choose another name with `--worker-name`"#]]
     .assert_eq(&decided(&wish("gpu"), &facts));
     facts.masters.clear();
     expect![[r#"
-        no master of this host was made by `buildbot-conda create master`
-        hint: name the master with `--master HOST` or `--master master@NAME`"#]]
+        no master on this host was created with `buildbot-conda create master`
+        hint: specify the master with `--master HOST` or `--master master@NAME`"#]]
     .assert_eq(&decided(&wish("gpu"), &facts));
 }
 

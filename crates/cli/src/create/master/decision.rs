@@ -59,7 +59,7 @@ pub(in crate::create) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<De
     for port in wish.web_port.into_iter().chain(wish.worker_port) {
         if !is_free(port) {
             bail!(
-                "the port {port} is in use\nhint: name another one, or none, and a free one is taken"
+                "the port {port} is in use\nhint: choose another one, or omit it to use a free port"
             );
         }
     }
@@ -67,7 +67,7 @@ pub(in crate::create) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<De
         && web == worker
     {
         bail!(
-            "the port {web} cannot be for web pages and workers\nhint: leave `--worker-port` out, and a socket is used"
+            "the port {web} cannot be used for both web pages and workers\nhint: omit `--worker-port` to use a socket"
         );
     }
     let is_for_web = |port: &u16| is_free(*port) && wish.worker_port != Some(*port);
@@ -88,9 +88,7 @@ pub(in crate::create) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<De
     let is_there = |file: &String| facts.credentials.contains(file);
     let worker = match (wish.has_password, is_there(&worker)) {
         (true, true) => {
-            bail!(
-                "the credential `{worker}` is there already\nhint: leave the password out to use it"
-            )
+            bail!("the credential `{worker}` already exists\nhint: omit the password to use it")
         }
         (true, false) => Secret::Given(worker),
         (false, true) => Secret::Present(worker),
@@ -163,7 +161,7 @@ mod tests {
                 Some(9000),
                 Some(9000),
                 &[],
-                "the port 9000 cannot be for web pages and workers",
+                "the port 9000 cannot be used for both web pages and workers",
             ),
         ];
         for (web, worker, taken, expected) in table {
@@ -207,7 +205,7 @@ mod tests {
                 "master",
                 true,
                 &["password-of-worker"],
-                "the credential `password-of-worker` is there already",
+                "the credential `password-of-worker` already exists",
             ),
             (
                 "master@night",
@@ -219,7 +217,7 @@ mod tests {
                 "master@night",
                 true,
                 &[named],
-                "the credential `password-of-first-worker-night` is there already",
+                "the credential `password-of-first-worker-night` already exists",
             ),
         ];
         for (reference, has_password, credentials, expected) in table {

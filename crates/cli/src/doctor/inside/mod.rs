@@ -203,7 +203,7 @@ pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyho
     } else {
         heard(own(&words), limit)?
     };
-    serde_json::from_slice(&answer).map_err(|_| anyhow!("{}", last_of(&said, "no answer came")))
+    serde_json::from_slice(&answer).map_err(|_| anyhow!("{}", last_of(&said, "no answer")))
 }
 
 /// The last line that says something.

@@ -233,7 +233,7 @@ def reach(host, port, tls, protocol):
             except OSError:
                 greeting = b""
             if b"pb" not in greeting:
-                return {"step": "greeting", "reason": "what answers there is no port for workers"}
+                return {"step": "greeting", "reason": "the server there does not accept workers"}
     finally:
         connection.close()
     return {"step": "greeting", "reason": None}

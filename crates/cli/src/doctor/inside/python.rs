@@ -148,9 +148,9 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
             return anyhow!("{}", line.trim_start_matches("error: "));
         }
         let otherwise = if began.elapsed() < LIMIT {
-            "it says nothing".to_owned()
+            "no reason given".to_owned()
         } else {
-            format!("it did not end within {} s", LIMIT.as_secs())
+            format!("it did not finish within {} s", LIMIT.as_secs())
         };
         anyhow!("`{}`: {}", python.display(), last_of(&said, &otherwise))
     })

@@ -23,7 +23,7 @@ pub(super) fn account(
         let mut accounts = accounts.iter();
         accounts.find(|one| one.name == *name).cloned()
     };
-    let wanted = by_name(&wish.profile.manifest.accounts).context("find an account")?;
+    let wanted = by_name(&wish.profile.manifest.accounts).context("look up an account")?;
     let there = by_name(&wish.host.profile.manifest.accounts);
     for group in &wanted.groups {
         let words = vec!["groupadd".to_owned(), "--system".to_owned(), group.clone()];
@@ -91,7 +91,7 @@ pub(super) fn account(
         };
         let back = there.as_ref().map(|there| {
             AccountStep::Run {
-                summary: format!("change the account `{name}` back"),
+                summary: format!("restore the account `{name}`"),
                 words: words(there),
                 back: Vec::new(),
             }
@@ -114,7 +114,7 @@ pub(super) fn account(
     }
     if (&has.group, &has.home, has.system) != (&wanted.group, &wanted.home, wanted.system) {
         draft.left.push(format!(
-            "left to you: {difference}\nhint: group and home of an account are changed with `usermod` while nothing of it runs"
+            "manual change needed: {difference}\nhint: change group and home of an account with `usermod` while none of its processes are running"
         ));
     }
     Ok(())

@@ -26,7 +26,8 @@ pub(super) fn environment(
             let generation = wanted.generation.as_ref();
             if let (Some(generation), false) = (generation, is_different(prefix, wish)) {
                 let generation = generation.clone();
-                let (name, _) = managed::of_prefix(prefix).context("name an environment")?;
+                let (name, _) =
+                    managed::of_prefix(prefix).context("determine the name of an environment")?;
                 let how = How::Mend { generation };
                 push(&name, how, wanted, wish.no_restart, wish, context, draft)?;
                 draft.changed.extend(users);
@@ -42,8 +43,8 @@ pub(super) fn environment(
         (Kind::Conda, _) => {
             let lock = &wanted.lock;
             draft.left.push(format!(
-                "left to you: {difference}\n\
-                 hint: it is Conda's: `conda install --prefix {prefix} --file {lock}`"
+                "manual change needed: {difference}\n\
+                 hint: it is managed by Conda: `conda install --prefix {prefix} --file {lock}`"
             ));
         }
     }
@@ -59,7 +60,8 @@ fn make(
     context: &Context,
     draft: &mut Draft,
 ) -> anyhow::Result<()> {
-    let (name, pinned) = managed::of_prefix(prefix).context("name an environment")?;
+    let (name, pinned) =
+        managed::of_prefix(prefix).context("determine the name of an environment")?;
     let is_planned = |step: &Step| matches!(step, Step::Environment(EnvironmentStep::Make(making)) if making.name == name);
     let is_there =
         managed::names(context).contains(&name) || draft.environments.iter().any(is_planned);
@@ -107,7 +109,7 @@ fn push(
     let program = context.path(paths::ENVIRONMENT_BUILDER);
     if !program.exists() {
         bail!(
-            "`{}` is not installed, which makes environments\nhint: apt install buildbot-conda-env",
+            "`{}` is not installed, it is needed to create environments\nhint: apt install buildbot-conda-env",
             program.display()
         );
     }

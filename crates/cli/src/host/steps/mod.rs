@@ -157,6 +157,7 @@ fn starting(wish: &Wish<'_>, begun: &BTreeSet<InstanceRef>) -> Vec<InstanceRef> 
 
 fn package(name: &str, difference: &Difference, draft: &mut Draft) {
     let version = difference.wanted.as_deref().unwrap_or_default();
-    let line = format!("left to you: {difference}\nhint: apt-get install {name}={version}");
+    let line =
+        format!("manual change needed: {difference}\nhint: apt-get install {name}={version}");
     draft.left.push(line);
 }

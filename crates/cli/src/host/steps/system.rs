@@ -66,7 +66,7 @@ pub(super) fn unit_file(
     let relative = name.strip_prefix(unit_files::UNITS).unwrap_or(name);
     let relative = relative.trim_start_matches('/');
     if !relative.starts_with("buildbot-") {
-        bail!("`{name}` is no unit of ours, nor a drop-in of one");
+        bail!("`{name}` is not a unit of buildbot-conda or a drop-in of one");
     }
     if let Some(text) = wish.host.profile.unit_files.get(relative) {
         keep(&path, text, Mode::new(0o644), context, draft)?;
@@ -113,12 +113,12 @@ pub(super) fn credential(
     let path = context.path(&absolute);
     if !is_roots_place(&path, context) {
         draft.left.push(format!(
-            "left to you: {difference}\nhint: others than root can change its directory, `{}`",
+            "manual change needed: {difference}\nhint: accounts other than root can change its directory, `{}`",
             path.parent().unwrap_or(&path).display()
         ));
         return Ok(());
     }
-    let text = wish.secrets.get(name).context("have a credential")?;
+    let text = wish.secrets.get(name).context("look up a credential")?;
     let parent = path
         .parent()
         .context("find the directory of a credential")?;
@@ -126,7 +126,7 @@ pub(super) fn credential(
         directory(&path, Mode::new(0o700), draft);
     } else if !parent.is_dir() {
         bail!(
-            "no directory `{}` for the credential `{absolute}`",
+            "directory `{}` of the credential `{absolute}` not found",
             parent.display()
         );
     }
@@ -207,7 +207,7 @@ pub(super) fn mode(
         let is_his = (&found.user, &found.group) == (&wanted.user, &wanted.group);
         if !is_his || context.is_elsewhere() {
             draft.left.push(format!(
-                "left to you: {difference}\nhint: chown {}:{} {name}",
+                "manual change needed: {difference}\nhint: chown {}:{} {name}",
                 wanted.user, wanted.group
             ));
             return Ok(());
@@ -236,7 +236,7 @@ pub(super) fn mode(
     }
     if !is_roots_place(&context.path(name), context) {
         draft.left.push(format!(
-            "left to you: {difference}\nhint: others than root can change its directory"
+            "manual change needed: {difference}\nhint: accounts other than root can change its directory"
         ));
         return Ok(());
     }

@@ -91,7 +91,7 @@ fn an_interrupted_plan_is_rolled_back_and_a_completed_one_is_not() {
     let error = carried_out(steps.clone(), &host, true).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "interrupted; everything is as it was before"
+        "interrupted; all changes were rolled back"
     );
     assert!(!host.path("a").exists() && !host.unfinished());
     carried_out(steps, &host, false).unwrap();
@@ -110,7 +110,7 @@ fn after_the_first_removal_of_data_everything_else_is_done_whatever_fails() {
     let error = carried_out(steps, &host, false).unwrap_err().to_string();
     assert!(
         error.starts_with("not everything could be removed: ")
-            && error.contains("no account `no-such-account`"),
+            && error.contains("account `no-such-account` not found"),
         "{error}"
     );
     assert!(!host.path("master").exists() && !host.path("state").exists());
@@ -145,7 +145,7 @@ fn what_others_keep_from_being_rolled_back_is_reported_and_blocks_nobody() {
     assert!(!host.unfinished());
     let text = format!("{error:#}");
     assert!(
-        text.starts_with("no room; everything is as it was before, but: clear `")
+        text.starts_with("no room; all changes were rolled back, except: clear `")
             && text.ends_with("no account `no-such-account`\nhint: make some"),
         "{text}"
     );
@@ -186,7 +186,7 @@ fn what_another_version_has_left_is_refused_and_can_be_given_up() {
     fs::write(&path, "{\"version\":9}").unwrap();
     let error = format!("{:#}", recovery::begin(&host.context()).unwrap_err());
     assert!(
-        error.contains("cannot be read by this version of `buildbot-conda`: it has the format 9")
+        error.contains("cannot be read by this version of `buildbot-conda`: its format is 9")
             && error.contains("`buildbot-conda recover --give-up`"),
         "{error}"
     );

@@ -56,7 +56,7 @@ impl fmt::Display for UserStep {
                 contents,
             } => write!(
                 formatter,
-                "as `{}`, set a {} up in `{}`: {}",
+                "as `{}`, set up a {} in `{}`: {}",
                 identity.user,
                 contents.role(),
                 shown(directory),

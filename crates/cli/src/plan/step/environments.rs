@@ -76,16 +76,16 @@ impl fmt::Display for Making {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match &self.how {
-            How::Create => write!(formatter, "make the environment `{name}`"),
+            How::Create => write!(formatter, "create the environment `{name}`"),
             How::Update => write!(
                 formatter,
-                "update the environment `{name}`, and take that back when an instance does not serve"
+                "update the environment `{name}`, and roll back if an instance fails to start"
             ),
             How::Mend { generation } => write!(
                 formatter,
-                "make generation {generation} of the environment `{name}` again"
+                "create generation {generation} of the environment `{name}` again"
             ),
-            How::At { owner } => write!(formatter, "as `{owner}`, make the environment `{name}`"),
+            How::At { owner } => write!(formatter, "as `{owner}`, create the environment `{name}`"),
         }
     }
 }
@@ -148,7 +148,7 @@ fn exchange(making: &Making, generation: &str, lock: &Path, stage: &Path) -> any
     let (new, old) = (stage.join(generation), environment.join(generation));
     if !new.is_dir() {
         bail!(
-            "the lock of `{}` makes another generation than {generation}",
+            "the lock of `{}` results in another generation than {generation}",
             making.name
         );
     }

@@ -92,7 +92,7 @@ impl fmt::Display for FileStep {
                 write!(formatter, "remove `{}` if it is empty", shown(path))
             }
             Self::RemoveTree { path } => {
-                write!(formatter, "remove `{}` and all that is in it", shown(path))
+                write!(formatter, "remove `{}` and its contents", shown(path))
             }
             Self::Write { path, mode, .. } => {
                 write!(formatter, "write `{}`, mode {mode}", shown(path))
@@ -115,7 +115,7 @@ impl fmt::Display for FileStep {
                 let path = shown(path);
                 write!(
                     formatter,
-                    "give `{path}` to `{user}`, group `{group}`, mode {mode}"
+                    "set owner `{user}`, group `{group}` and mode {mode} of `{path}`"
                 )
             }
         }
@@ -150,7 +150,7 @@ impl Deed for FileStep {
                 before: after.clone(),
                 after: before.clone(),
                 references: references.clone(),
-                lines: vec!["what was there before".to_owned()],
+                lines: vec!["restore the previous content".to_owned()],
             }),
             Self::SetMode { path, .. } => match mode_now(path)? {
                 Some(step) => Undo::by(step),
@@ -266,9 +266,13 @@ fn give_directory(path: &Path, user: &AccountName) -> anyhow::Result<()> {
     create_directory(path, Mode::new(0o755))?;
     // It may have been given before a power cut.
     let found = own_place::trust(Some(&user))?.find(path)?;
-    found
-        .give_to(user.uid, user.gid)
-        .with_context(|| format!("give `{}` to `{}`", path.display(), user.name))
+    found.give_to(user.uid, user.gid).with_context(|| {
+        format!(
+            "change the owner of `{}` to `{}`",
+            path.display(),
+            user.name
+        )
+    })
 }
 
 pub(super) fn remove_directory(path: &Path) -> anyhow::Result<()> {
@@ -296,7 +300,7 @@ fn configure(
     // A link is the administrator's arrangement; what it leads to is what changes.
     let path = path
         .canonicalize()
-        .with_context(|| format!("follow `{name}`"))?;
+        .with_context(|| format!("resolve `{name}`"))?;
     let Found::File { text, mode } = files::look(&path)? else {
         bail!("`{name}` is not a file");
     };
@@ -317,7 +321,7 @@ fn configure(
 fn mode_now(path: &Path) -> anyhow::Result<Option<FileStep>> {
     match path.symlink_metadata() {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("look at `{}`", path.display())),
+        Err(error) => Err(error).with_context(|| format!("examine `{}`", path.display())),
         Ok(found) => Ok(Some(FileStep::SetMode {
             path: path.to_owned(),
             ownership: OwnershipKeys {

@@ -62,11 +62,8 @@ impl fmt::Display for FrontStep {
             } => {
                 let path = harmless(&path.display().to_string());
                 match after {
-                    Some(_) => write!(
-                        formatter,
-                        "write `{path}`, and have `{front}` check and read it"
-                    ),
-                    None => write!(formatter, "remove `{path}`, and have `{front}` forget it"),
+                    Some(_) => write!(formatter, "write `{path}`, check it and reload `{front}`"),
+                    None => write!(formatter, "remove `{path}`, and reload `{front}`"),
                 }
             }
             Self::AskMaster { host, web_port } => write!(
@@ -75,13 +72,13 @@ impl fmt::Display for FrontStep {
             ),
             Self::AskFront(Asked { host, private, .. }) => {
                 let told = if *private {
-                    "closed to strangers"
+                    "with a login required"
                 } else {
-                    "open to read"
+                    "readable without login"
                 };
                 write!(
                     formatter,
-                    "see pages, websocket, events and hooks of https://{host}/ answer, {told}"
+                    "check pages, websocket, events and hooks of https://{host}/, {told}"
                 )
             }
         }
@@ -140,7 +137,7 @@ impl Deed for FrontStep {
                 patiently(PATIENCE, || ensure_knows(host, *web_port))
             }
             Self::AskFront(asked) => patiently(asked.patience, || asked.look())
-                .with_context(|| format!("ask for https://{}/", asked.host)),
+                .with_context(|| format!("request https://{}/", asked.host)),
         }
     }
 
@@ -172,7 +169,7 @@ fn ensure_knows(host: &str, web_port: u16) -> anyhow::Result<()> {
         page.body.contains(&address(host)),
         "the pages at port {web_port} of this host do not say that they are https://{host}/: the configuration of the \
          master does not use `{WEB}`\n\
-         hint: `buildbot-conda web lines` prints the lines that are missing, and where they belong"
+         hint: `buildbot-conda web lines` prints the missing lines and where to insert them"
     );
     Ok(())
 }
@@ -203,14 +200,14 @@ impl Asked {
         let (here, there) = (hook(Way::Plain(self.web_port))?, hook(front)?);
         ensure!(
             here.status == there.status,
-            "a hook is answered by {} instead of {}",
+            "the answer to a hook is {} instead of {}",
             there.line,
             here.status
         );
         let login = get("/auth/login")?;
         ensure!(
             login.status == self.login_status,
-            "the login is answered by {} instead of {}",
+            "the answer to the login is {} instead of {}",
             login.line,
             self.login_status
         );
@@ -227,7 +224,10 @@ impl Asked {
     fn judge(&self, what: &str, answer: &Answer, open: u16) -> anyhow::Result<()> {
         let wanted = if self.private { 403 } else { open };
         if answer.status != wanted {
-            bail!("{what} is answered by {} instead of {wanted}", answer.line);
+            bail!(
+                "the answer to {what} is {} instead of {wanted}",
+                answer.line
+            );
         }
         Ok(())
     }

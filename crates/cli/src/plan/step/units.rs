@@ -42,26 +42,29 @@ impl fmt::Display for UnitStep {
                 keep_builds: true,
             } => write!(
                 formatter,
-                "stop `{unit}`; builds that run are retried after the start"
+                "stop `{unit}`; running builds are retried after the start"
             ),
             Self::StopOther { name, unit } if unit.reference().role == Role::Master => write!(
                 formatter,
-                "stop `{name}`; builds that run are retried after the start"
+                "stop `{name}`; running builds are retried after the start"
             ),
             Self::StopOther { name, .. } => write!(formatter, "stop `{name}`"),
             Self::StartOther { name, .. } => write!(formatter, "start `{name}`"),
             Self::Stop { unit, .. } => write!(formatter, "stop `{unit}`"),
             Self::StopAfterBuilds { unit } => {
-                write!(formatter, "stop `{unit}`, after its builds where it can")
+                write!(
+                    formatter,
+                    "stop `{unit}`, after running builds if it can drain"
+                )
             }
-            Self::Start { unit } => write!(formatter, "start `{unit}`, and wait until it serves"),
-            Self::ReloadSystemd => write!(formatter, "have systemd read its units again"),
+            Self::Start { unit } => write!(formatter, "start `{unit}`, and wait until it is ready"),
+            Self::ReloadSystemd => write!(formatter, "reload systemd units"),
             Self::Reload { unit, .. } => write!(
                 formatter,
-                "reload `{unit}`, which checks its configuration first"
+                "check the configuration of `{unit}`, and reload it"
             ),
             Self::AwaitConnection { unit, .. } => {
-                write!(formatter, "see `{unit}` connect to its master")
+                write!(formatter, "wait until `{unit}` is connected to its master")
             }
         }
     }

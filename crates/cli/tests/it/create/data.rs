@@ -39,13 +39,13 @@ fn the_first_worker_has_the_password_that_its_master_was_made_with() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker` by `bb-worker` in `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at /run/buildbot-conda/master/workers
+            # `worker` as user `bb-worker`, directory `/home/bb-worker/worker`, environment `/home/bb/anaconda3/envs/buildbot`, worker `worker` of the master at /run/buildbot-conda/master/workers
             create the account `bb-worker`, home `/home/bb-worker`
             in `/etc/buildbot-conda/config.toml`:
                 worker.directory = "/home/bb-worker/worker"
                 worker.user = "bb-worker"
                 worker.credentials.password = "password-of-worker"
-            as `bb-worker`, set a worker up in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker`, set up a worker in `/home/bb-worker/worker`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker.service` to `/usr/lib/systemd/system/buildbot-worker.service`
@@ -62,14 +62,14 @@ fn a_further_worker_gets_an_account_a_password_and_a_table() {
         &expect![[r#"
         status 0
         stdout:
-        # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at /run/buildbot-conda/master/workers
+        # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu` of the master at /run/buildbot-conda/master/workers
         create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
         write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
         in `/etc/buildbot-conda/config.toml`:
             worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
             worker@gpu.user = "bb-worker-gpu"
             worker@gpu.credentials.password = "password-of-worker-gpu"
-        as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+        as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
         write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
         as `bb`, write `/home/bb/master/passwords/gpu`, mode 0600
         as `bb`, add "gpu" to `/home/bb/master/workers.toml`
@@ -88,15 +88,15 @@ fn a_table_that_is_not_understood_is_left_to_its_owner() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at /run/buildbot-conda/master/workers
-            # `/home/bb/master/workers.toml`: it is not understood; the master has to name the worker `gpu`, with the password in its credential
+            # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu` of the master at /run/buildbot-conda/master/workers
+            # `/home/bb/master/workers.toml`: it cannot be read; add the worker `gpu` to the master, with the password in its credential
             create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
             write `/etc/buildbot-conda/credentials/password-of-worker-gpu`, mode 0600
             in `/etc/buildbot-conda/config.toml`:
                 worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
                 worker@gpu.user = "bb-worker-gpu"
                 worker@gpu.credentials.password = "password-of-worker-gpu"
-            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
@@ -143,7 +143,7 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
         &expect![[r#"
         status 0
         stdout:
-        # `/home/bb/master/workers.toml` still names the worker `gpu`: its builder needs one
+        # `/home/bb/master/workers.toml` still contains the worker `gpu`, because its builder needs a worker
         # `/etc/buildbot-conda/credentials/password-of-worker-gpu` is kept
         in `/etc/buildbot-conda/config.toml`:
             without ["worker@gpu"]
@@ -159,7 +159,7 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
         &expect![[r#"
         status 0
         stdout:
-        # `worker@gpu` is a worker of it, and goes on trying to connect; `buildbot-conda remove worker@gpu` removes it
+        # `worker@gpu` is a worker of this master and keeps trying to connect; `buildbot-conda remove worker@gpu` removes it
         in `/etc/buildbot-conda/config.toml`:
             without [master]
         remove `/var/lib/buildbot-conda/created/master.json`

@@ -31,14 +31,14 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
+            # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu` of the master at localhost:9990
             # the workers of `master` are in its `master.cfg`, which a later version of buildbot-conda does not change any more; `buildbot-conda convert master` moves them to `workers.toml`
             create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
             in `/etc/buildbot-conda/config.toml`:
                 worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
                 worker@gpu.user = "bb-worker-gpu"
                 worker@gpu.credentials.password = "worker-password"
-            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
             as `bb`, add "gpu" to `WORKERS` in `/home/bb/master/master.cfg`
             create `/etc/systemd/system/multi-user.target.wants`
@@ -54,13 +54,13 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `worker` of the master at localhost:9990
+            # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `worker` of the master at localhost:9990
             create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
             in `/etc/buildbot-conda/config.toml`:
                 worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
                 worker@gpu.user = "bb-worker-gpu"
                 worker@gpu.credentials.password = "worker-password"
-            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
@@ -78,14 +78,14 @@ fn a_list_that_is_none_any_more_is_left_to_its_owner() {
         &expect![[r#"
             status 0
             stdout:
-            # `worker@gpu` by `bb-worker-gpu` in `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, as `gpu` of the master at localhost:9990
-            # `/home/bb/master/master.cfg`: no plain list `WORKERS` is seen in it; it has to name the worker, as by `worker.Worker("gpu", secret("worker-password"))`
+            # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu` of the master at localhost:9990
+            # `/home/bb/master/master.cfg`: it contains no plain list `WORKERS`; add the worker to it, for example with `worker.Worker("gpu", secret("worker-password"))`
             create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
             in `/etc/buildbot-conda/config.toml`:
                 worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
                 worker@gpu.user = "bb-worker-gpu"
                 worker@gpu.credentials.password = "worker-password"
-            as `bb-worker-gpu`, set a worker up in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
+            as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
             write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
             create `/etc/systemd/system/multi-user.target.wants`
             link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
@@ -109,8 +109,8 @@ fn a_list_that_the_masters_account_may_not_change_is_refused_before_anything_is_
             status 1
             stdout:
             stderr:
-            error: `/home/bb/master/master.cfg` does not name the worker `gpu`, and `bb` may not change it
-            hint: add "gpu" to it, then `systemctl reload buildbot-master.service`
+            error: `/home/bb/master/master.cfg` does not contain the worker `gpu`, and `bb` cannot change it
+            hint: add "gpu" to it, then run `systemctl reload buildbot-master.service`
         "#]],
     );
     host.set_mode("home/bb/master", 0o700);
@@ -135,8 +135,8 @@ fn two_workers_of_one_name_are_refused() {
         status 1
         stdout:
         stderr:
-        error: `worker@old` is the worker `gpu` of the master at localhost:9990 already
-        hint: name another one with `--worker-name`
+        error: `worker@old` already is the worker `gpu` of the master at localhost:9990
+        hint: choose another name with `--worker-name`
     "#]],
     );
     let words = [
@@ -153,8 +153,8 @@ fn two_workers_of_one_name_are_refused() {
         status 1
         stdout:
         stderr:
-        error: `worker@old` is the worker `gpu` of the master at localhost:9990 already
-        hint: name another one with `--worker-name`
+        error: `worker@old` already is the worker `gpu` of the master at localhost:9990
+        hint: choose another name with `--worker-name`
     "#]],
     );
 }
@@ -193,7 +193,7 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         &expect![[r#"
         status 0
         stdout:
-        # `/home/bb/master/master.cfg` still names the worker `gpu`: its builder needs one
+        # `/home/bb/master/master.cfg` still contains the worker `gpu`, because its builder needs a worker
         in `/etc/buildbot-conda/config.toml`:
             without ["worker@gpu"]
         remove `/var/lib/buildbot-conda/created/worker@gpu.json`
@@ -208,7 +208,7 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         &expect![[r#"
         status 0
         stdout:
-        # `/home/bb/master/master.cfg` still names the worker `gpu`
+        # `/home/bb/master/master.cfg` still contains the worker `gpu`
         in `/etc/buildbot-conda/config.toml`:
             without ["worker@gpu"]
         remove `/var/lib/buildbot-conda/created/worker@gpu.json`
@@ -306,8 +306,8 @@ fn a_master_that_cannot_be_converted_is_left_alone() {
             status 1
             stdout:
             stderr:
-            error: `convert` acts on a running system, which `--root` leaves alone
-            hint: `--dry-run` shows what it would do
+            error: `convert` changes a running system and cannot be used with `--root`
+            hint: `--dry-run` shows the steps
         "#]],
     );
     host.write(
@@ -346,7 +346,7 @@ fn a_master_that_cannot_be_converted_is_left_alone() {
             status 1
             stdout:
             stderr:
-            error: the configuration has no master `master@x`
+            error: master `master@x` is not configured
         "#]],
     );
     host.write(

@@ -248,18 +248,24 @@ fn a_priority_mark_matters_only_at_our_keys() {
 fn what_cannot_be_used_is_refused_with_its_file() {
     for (text, message) in [
         ("a: [\n", ""),
-        ("- a\n", "its top level is no mapping"),
-        ("word\n", "its top level is no mapping"),
-        ("envs_dirs: /x\n", "`envs_dirs`: it is no list"),
-        ("envs_dirs: [[/x]]\n", "`envs_dirs`: it is no single value"),
-        ("env_prompt: [x]\n", "`env_prompt`: it is no single value"),
+        ("- a\n", "its top level is not a mapping"),
+        ("word\n", "its top level is not a mapping"),
+        ("envs_dirs: /x\n", "`envs_dirs`: it is not a list"),
+        (
+            "envs_dirs: [[/x]]\n",
+            "`envs_dirs`: it is not a single value",
+        ),
+        (
+            "env_prompt: [x]\n",
+            "`env_prompt`: it is not a single value",
+        ),
         (
             "envs_dirs: [/a]\nenvs_path: [/b]\n",
-            "`envs_dirs`: both `envs_dirs` and `envs_path` are there",
+            "`envs_dirs`: both `envs_dirs` and `envs_path` exist",
         ),
         (
             "root_dir: /a\nroot_prefix: /b\n",
-            "`root_prefix`: both `root_prefix` and `root_dir` are there",
+            "`root_prefix`: both `root_prefix` and `root_dir` exist",
         ),
         (
             "changeps1: no #!final\n",
