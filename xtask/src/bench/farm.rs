@@ -77,11 +77,25 @@ def memory():
                 total += next(int(line.split()[1]) for line in file if line.startswith("Pss:"))
     return total
 
+def processor():
+    """Seconds that the machine has used so far, whatever else its host does."""
+    for path in "/sys/fs/cgroup/cpu.stat", "/sys/fs/cgroup/unified/cpu.stat":
+        try:
+            with open(path) as file:
+                return int(file.readline().split()[1]) / 1e6
+        except OSError:
+            pass
+    sys.exit("the machine has no `cpu.stat`")
+
 def measured():
     attached(0)
     time.sleep(2)
+    before = processor()
+    call("buildbot-conda", "doctor", check=False)
+    used = processor() - before
     return {
         "memory": memory(),
+        "processor": used,
         "restart": [restart() for _ in range(runs)],
         "doctor": [call("buildbot-conda", "doctor", check=False) for _ in range(runs)],
         "list": [call("buildbot-conda", "list") for _ in range(runs)],
@@ -111,6 +125,8 @@ struct Measured {
 struct Seen {
     /// Kilobytes.
     memory: u64,
+    /// Seconds of all processors that `doctor` takes.
+    processor: f64,
     restart: Vec<f64>,
     doctor: Vec<f64>,
     list: Vec<f64>,
@@ -121,6 +137,14 @@ struct Report {
     times: Vec<Figures>,
     limits: Vec<Limit>,
     memory: Memory,
+    processor: Processor,
+}
+
+/// What `doctor` takes of all processors, in seconds: how busy they are with something else does not matter.
+#[derive(Serialize)]
+struct Processor {
+    slots: f64,
+    units: f64,
 }
 
 /// A time that is wanted by itself, compared with nothing.
@@ -215,6 +239,10 @@ impl Report {
                 slots: slots.memory,
                 units: units.memory,
             },
+            processor: Processor {
+                slots: slots.processor,
+                units: units.processor,
+            },
         }
     }
 
@@ -228,6 +256,11 @@ impl Report {
         {
             write!(text, "\n{name}: {seconds:.1} s (wanted: at most {wanted})")?;
         }
+        let Processor { slots, units } = self.processor;
+        write!(
+            text,
+            "\nprocessor time of doctor: slots {slots:.1} s, units {units:.1} s"
+        )?;
         let Memory { slots, units } = self.memory;
         writeln!(
             text,
