@@ -23,8 +23,8 @@ const START_MARGIN: Duration = Duration::from_secs(30);
 /// What a stop may take once running builds are finished or given up.
 const STOP_MARGIN: Duration = Duration::from_secs(90);
 
-/// install(1), of coreutils.
-const INSTALL: &str = "/usr/bin/install";
+/// install(1) of coreutils, which makes a directory for an account.
+const MAKE_DIRECTORY: [&str; 5] = ["/usr/bin/install", "-d", "-m", "0700", "-o"];
 
 /// Trees that a service with `PrivateTmp=yes` has versions of its own of.
 const PRIVATE_TREES: [&str; 2] = ["/tmp", "/var/tmp"];
@@ -74,8 +74,8 @@ pub struct DropIn {
     mounts: Vec<String>,
     notifies: bool,
     user: String,
-    /// As a word of a command line.
-    owner: String,
+    /// Of backups, as a word of a command line; a worker has none.
+    owner: Option<String>,
     group: Option<String>,
     timeout_start: String,
     timeout_stop: String,
@@ -110,7 +110,8 @@ impl DropIn {
             mounts: values.take_all(&mounts, |path| escape::word_path("", path)),
             notifies: instance.notify != Notify::Off,
             user: values.take("user", user, escape::account),
-            owner: values.take("user", user, escape::word_account),
+            owner: (instance.reference.role == Role::Master)
+                .then(|| values.take("user", user, escape::word_account)),
             group: instance
                 .group
                 .as_ref()
@@ -178,11 +179,12 @@ impl DropIn {
         list.section = "Service";
         list.add("", "User", &self.user);
         list.add_all("", "Group", self.group.as_slice());
-        if let Some(backups) = self.backups() {
+        if let Some(owner) = &self.owner {
+            let backups = paths::backup_directory(&self.reference);
             list.add(
                 "For backups of the database: nobody but root can make it, and `systemctl clean` removes what systemd makes.",
                 "ExecStartPre",
-                &format!("-+{INSTALL} -d -m 0700 -o {} {backups}", self.owner),
+                &format!("-+{} {owner} {backups}", MAKE_DIRECTORY.join(" ")),
             );
         }
         list.add(
@@ -235,7 +237,8 @@ impl DropIn {
         }
         let mut writable = self.writable.clone();
         if self.hardening != Hardening::None {
-            writable.extend(self.backups().map(|backups| format!("-{backups}")));
+            let backups = paths::backup_directory(&self.reference);
+            writable.extend(self.owner.as_ref().map(|_| format!("-{backups}")));
         }
         let opened = [
             ("ReadWritePaths", &writable),
@@ -249,12 +252,6 @@ impl DropIn {
                 comment = "";
             }
         }
-    }
-
-    /// Where its backups are; a worker has none.
-    fn backups(&self) -> Option<String> {
-        let is_master = self.reference.role == Role::Master;
-        is_master.then(|| paths::backup_directory(&self.reference))
     }
 
     /// What stands above the sandbox.
