@@ -38,7 +38,7 @@ const WITH_ENVIRONMENTS: [&str; 6] = [
 
 /// Programs of tests that no table promises for each release: every test in them runs on one of the releases, half of the
 /// tests on each, unless all or one release is asked for. Two processors have no time for more on every change.
-const IN_TURN: [&str; 21] = [
+const IN_TURN: [&str; 20] = [
     "adopt",
     "debconf_answers",
     "debconf_dialog",
@@ -48,7 +48,6 @@ const IN_TURN: [&str; 21] = [
     "doctor",
     "environments",
     "environments_interrupted",
-    "farm",
     "hosts",
     "interrupted",
     "lifecycle",

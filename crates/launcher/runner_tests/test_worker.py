@@ -232,7 +232,7 @@ def test_reload_without_a_launcher_is_a_failure(python, make):
 def test_refused_worker_says_so_and_recovers(python, make):
     master = make.master(python).start().ready()
     worker = make.worker(python, master, password="wrong").start().ready()
-    worker.wait_status("^refused by .*unauthorized login; check worker name and password$", patience=15)
+    worker.wait_status("^rejected by .*unauthorized login; check worker name and password$", patience=15)
     refused = worker.status_file()["worker"]
     assert (refused["connection"], refused["pending"]) == ("refused", False)
     text = (master.directory / "master.cfg").read_text()

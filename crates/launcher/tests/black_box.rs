@@ -538,7 +538,7 @@ fn a_directory_without_tac_is_refused() {
     );
     fs::remove_dir(host.path("srv/master")).unwrap();
     host.refuses(
-        "error: no directory `{root}/srv/master`\n\
+        "error: directory `{root}/srv/master` not found\n\
          hint: set `directory` in the configuration to the directory of `buildbot.tac`\n",
     );
 }
@@ -551,7 +551,7 @@ fn a_directory_that_has_served_is_missed() {
                 master` if it is no longer needed\n";
     fs::remove_file(host.path("srv/master/buildbot.tac")).unwrap();
     host.refuses(&format!(
-        "error: `{{root}}/srv/master` has no `buildbot.tac`, and `master` has run from it before\n{hint}"
+        "error: `{{root}}/srv/master` contains no `buildbot.tac`, and `master` has run from it before\n{hint}"
     ));
     fs::remove_dir(host.path("srv/master")).unwrap();
     host.refuses(&format!(
@@ -625,9 +625,16 @@ fn systemd_is_told_the_reason() {
     let mut buffer = [0; 4096];
     let length = listener.recv(&mut buffer).unwrap();
     let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
-    assert!(told.starts_with("STATUS=no `buildbot.tac` in `"), "{told}");
+    assert!(
+        told.starts_with("STATUS=`buildbot.tac` not found in `"),
+        "{told}"
+    );
     assert!(!told.contains('\n'));
-    assert!(output.stderr.starts_with(b"<3>error: no `buildbot.tac`"));
+    assert!(
+        output
+            .stderr
+            .starts_with(b"<3>error: `buildbot.tac` not found")
+    );
 }
 
 /// What `buildbot-conda-generator` would have put into the drop-in.

@@ -456,15 +456,23 @@ const ROWS: &[Row] = &[
         "a master needs what only a drop-in of the administrator gives it",
         "`backup`, `upgrade` and `doctor` have it as well",
     ),
-    row(
+    by_test(
         "adopted-with-builds",
-        "a master that `buildbot start` made a daemon of is adopted with a build running, and given back",
-        "the build is retried to success, and afterwards all changes were rolled back",
+        "a master that `buildbot start` made a daemon of is adopted with builds running, and given back",
+        "the builds are retried to success, and afterwards everything is as it was before",
+        (
+            "tests/machine/tests/adopt.rs",
+            "a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back",
+        ),
     ),
-    row(
+    by_test(
         "adoption-fails",
         "units are adopted, and ours do not start",
-        "the old units run, and all changes were rolled back",
+        "the old units run, and everything is as it was before",
+        (
+            "tests/machine/tests/adopt.rs",
+            "an_adoption_whose_start_fails_leaves_the_old_units_running",
+        ),
     ),
     by_test(
         "unit-in-the-packages-place",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use buildbot_conda_machine::{
     HeldBuilds, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, Rest, Unit, WORKER_UNIT,
-    fault, held_configuration, on_each_release, set_up,
+    held_configuration, on_each_release, set_up,
 };
 
 on_each_release! {
@@ -85,12 +85,6 @@ fn fragment(machine: &Machine, unit: &str) -> anyhow::Result<String> {
 fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back(
     release: Release,
 ) -> Outcome {
-    fault("adopted-with-builds", release, || {
-        adopt_and_give_back(release)
-    })
-}
-
-fn adopt_and_give_back(release: Release) -> Outcome {
     let master = format!(
         "[Unit]\nDescription=Buildbot by hand\n[Service]\nType=forking\nUser=bb\nWorkingDirectory={MASTER}\n\
          PIDFile={MASTER}/twistd.pid\nTimeoutStartSec=3min\nEnvironment=BY_HAND=yes\n\
@@ -159,12 +153,6 @@ fn adopt_and_give_back(release: Release) -> Outcome {
 }
 
 fn an_adoption_whose_start_fails_leaves_the_old_units_running(release: Release) -> Outcome {
-    fault("adoption-fails", release, || {
-        ensure_the_old_units_run_on(release)
-    })
-}
-
-fn ensure_the_old_units_run_on(release: Release) -> Outcome {
     let machine = by_hand(release)?;
     let before = settings(&machine)?;
     // The launcher refuses such an environment, which the scripts never look at.

@@ -104,7 +104,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let kept = call(&machine, &["remove", "worker@night", "--yes"])?.succeeded()?;
     ensure!(
         kept.stderr
-            .contains("`/home/bb-worker-night/worker-night` is kept"),
+            .contains("kept `/home/bb-worker-night/worker-night`"),
         "{kept}"
     );
     machine
@@ -459,7 +459,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     // Nobody else comes in between.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
-        talk.status == 1 && talk.stderr.contains("is running"),
+        talk.status == 1 && talk.stderr.contains("is changing this host"),
         "{talk}"
     );
 
@@ -531,7 +531,7 @@ fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcom
     );
     let talk = call(machine, &["recover"])?.succeeded()?;
     ensure!(
-        talk.stderr.contains("no account `no-such-account`"),
+        talk.stderr.contains("account `no-such-account` not found"),
         "{talk}"
     );
     let left = machine.shell(&format!("ls -d {journal} /srv/left; true"))?;

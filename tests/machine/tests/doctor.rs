@@ -238,12 +238,17 @@ fn host(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("rm {CONFIGURATION}"),
-        &[("configuration", "", "problem", "no configuration")],
+        &[("configuration", "", "problem", "not found")],
         &put_back,
     )?;
     patient.round(
         &format!("sed -i 's/^\\[master\\]/[master]\\nuser = \"newcomer\"/' {CONFIGURATION}"),
-        &[("account", "master", "problem", "no account `newcomer`")],
+        &[(
+            "account",
+            "master",
+            "problem",
+            "account `newcomer` not found",
+        )],
         &put_back,
     )?;
     patient.round(
@@ -374,7 +379,7 @@ fn files(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         "mv /etc/buildbot-conda/credentials/door /root",
-        &[("credentials", "master", "problem", "no file")],
+        &[("credentials", "master", "problem", "not found")],
         "mv /root/door /etc/buildbot-conda/credentials",
     )?;
     patient.round(
@@ -494,11 +499,12 @@ fn buildbot(patient: &Patient<'_>) -> Outcome {
         ],
         &format!("cp -p /home/bb/good.cfg {MASTER}/master.cfg; cp -p /root/worker.tac {WORKER}/buildbot.tac"),
     )?;
-    let inside = "from buildbot.plugins import steps as s, util as u, worker as w\n\
+    let inside = "from buildbot.plugins import schedulers as d, steps as s, util as u, worker as w\n\
                   c[\"workers\"].append(w.LocalWorker(\"inside\"))\n\
                   f = u.BuildFactory([s.MasterShellCommand(\"make\"), \
                   s.FileUpload(workersrc=\"a\", masterdest=\"/srv/artifacts/a\")])\n\
-                  c[\"builders\"].append(u.BuilderConfig(name=\"own\", workernames=[\"inside\"], factory=f))\n";
+                  c[\"builders\"].append(u.BuilderConfig(name=\"own\", workernames=[\"inside\"], factory=f))\n\
+                  c[\"schedulers\"].append(d.ForceScheduler(name=\"own\", builderNames=[\"own\"]))\n";
     patient.round(
         &format!("cat >>{MASTER}/master.cfg <<'END'\n{inside}END"),
         &[(
@@ -559,7 +565,7 @@ fn connection(patient: &Patient<'_>) -> Outcome {
             "connection",
             "worker",
             "problem",
-            "the name of its master, nowhere.invalid:9989",
+            "the host name of its master, nowhere.invalid:9989",
         )],
         &format!("cp -p /root/worker.tac {tac}"),
     )?;

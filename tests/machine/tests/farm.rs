@@ -133,14 +133,14 @@ fn refuse_strangers(a: &Machine, c: &Machine, line: &str) -> Outcome {
     let expired = line.split("until=").next().unwrap_or_default().to_owned() + "until=1000000000";
     let expired = join(c, &expired)?;
     ensure!(
-        expired.status != 0 && expired.stderr.contains(" ended "),
+        expired.status != 0 && expired.stderr.contains(" expired "),
         "{expired}"
     );
     let short = invite(a, &["late", "--ttl", "1s"])?;
     std::thread::sleep(Duration::from_secs(2));
     let late = join(c, &short)?;
     ensure!(
-        late.status != 0 && late.stderr.contains(" ended "),
+        late.status != 0 && late.stderr.contains(" expired "),
         "{late}"
     );
     call(a, &["service", "upkeep"])?.succeeded()?;
@@ -376,7 +376,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     call(&a, &["revoke", "gpu"])?.succeeded()?;
     b.wait_until("the worker is refused", SOON, || {
         let status = call(&b, &["status", "worker"])?;
-        Ok(status.stdout.contains("refuse").then_some(()))
+        Ok(status.stdout.contains("reject").then_some(()))
     })?;
     ensure!(!rest.worker_connected("gpu").unwrap_or_default());
     ensure!(rest.worker_connected("cpu")?, "the other one stays");

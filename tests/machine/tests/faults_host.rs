@@ -473,7 +473,10 @@ fn exposure_stays_below_its_limits_and_sudo_works(release: Release) -> Outcome {
     let places = || -> anyhow::Result<[String; 2]> {
         let script = "env | grep -i ^data_place=";
         let log = stage.build(script)?;
-        let of_build = log.lines().find(|line| line.ends_with("=there"));
+        let of_build = log
+            .lines()
+            .map(str::trim)
+            .find(|line| line.ends_with("=there"));
         let words = ["buildbot-conda", "run", "worker", "--", "sh", "-c", script];
         let of_run = stage.machine.run(&words)?.succeeded()?;
         Ok([of_build.unwrap_or_default(), of_run.text()].map(str::to_owned))

@@ -286,7 +286,9 @@ fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
     )?;
     ensure!(
         nobody.status == 1
-            && nobody.stderr.contains("no account `nobody-has-this`")
+            && nobody
+                .stderr
+                .contains("account `nobody-has-this` not found")
             && nobody.stderr.contains("hint: "),
         "{nobody}"
     );

@@ -122,7 +122,7 @@ mod tests {
             .words("change the password, which others may know")];
         assert_eq!(
             text(&findings, false, Some(32)),
-            "problem: credentials: `/etc/x`\n  is accessible to accounts other than root\n    \
+            "problem: credentials: `/etc/x`\n  is accessible to accounts\n  other than root\n    \
              chmod 0600 /etc/buildbot-conda/credentials/x\n    \
              hint: change the password,\n      which others may know\n\
              1 problem, no warnings, 0 in\n  order\n"

@@ -528,7 +528,7 @@ mod tests {
         // Everybody can make a name in `/tmp`.
         let refused = ensure("/tmp/chain.pem").unwrap_err().to_string();
         assert!(
-            refused.contains("`/tmp`, which can be written by others"),
+            refused.contains("`/tmp`, which is writable by accounts other than root"),
             "{refused}"
         );
         ensure("/etc/ssl/none/chain.pem").unwrap();

@@ -589,17 +589,17 @@ fn removing_keeps_data_unless_told_otherwise() {
         &host,
         &["remove", "master", "--dry-run"],
         &expect![[r#"
-        status 0
-        stdout:
-        # `/home/bb/master` is kept
-        # `/var/lib/buildbot-conda/instances/master` is kept
-        # `/etc/buildbot-conda/credentials/worker-password` is kept
-        remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
-        in `/etc/buildbot-conda/config.toml`:
-            without [master]
-        remove `/var/lib/buildbot-conda/created/master.json`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # kept `/home/bb/master`
+            # kept `/var/lib/buildbot-conda/instances/master`
+            # kept `/etc/buildbot-conda/credentials/worker-password`
+            remove `/etc/systemd/system/multi-user.target.wants/buildbot-master.service`
+            in `/etc/buildbot-conda/config.toml`:
+                without [master]
+            remove `/var/lib/buildbot-conda/created/master.json`
+            stderr:
+        "#]],
     );
     check(
         &host,

@@ -114,14 +114,14 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             0
             unseen: clock: not checked for another machine
             unseen: system: not checked for another machine
-            unseen: master: ownership: only root and `bb` can tell
+            unseen: master: ownership: only root and `bb` can check this
             unseen: master: python: Python in the environment was not run
             unseen: master: bytecode: Python in the environment was not run
             unseen: master: checkconfig: Buildbot was not run
             unseen: master: sandbox: Buildbot was not run
             unseen: master: database: Buildbot was not run
             unseen: master: ports: Buildbot was not run
-            unseen: worker@gpu: ownership: only root and `builder` can tell
+            unseen: worker@gpu: ownership: only root and `builder` can check this
             unseen: worker@gpu: python: Python in the environment was not run
             unseen: worker@gpu: bytecode: Python in the environment was not run
             unseen: worker@gpu: tac: `buildbot.tac` was not run
@@ -131,9 +131,9 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             unseen: master: unit-state: systemd is not running
             unseen: worker@gpu: unit-enabled: systemd is not running
             unseen: worker@gpu: unit-state: systemd is not running
-            ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is good
-            ok: master: account: `bb` is there
-            ok: worker@gpu: account: `builder` is there
+            ok: configuration: `ROOT/etc/buildbot-conda/config.toml` is valid
+            ok: master: account: `bb` exists
+            ok: worker@gpu: account: `builder` exists
             ok: worker@gpu: shared-account: no other instance runs as `builder`
             ok: package: all files exist
             ok: needrestart: needrestart is not installed
@@ -146,7 +146,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: master: unit-drop-ins: only the generated one
             ok: master: directory: `ROOT/srv/master` is set up
             ok: master: secrets: no file with secrets is world-readable
-            ok: master: pid-file: there is none
+            ok: master: pid-file: no PID file
             ok: master: environment: `/opt/conda/envs/buildbot` contains Python and Buildbot
             ok: master: packages: all 1 are unchanged
             ok: worker@gpu: credentials: none configured
@@ -155,7 +155,7 @@ fn a_good_host_is_said_to_be_good_and_what_was_not_looked_at_is_told() {
             ok: worker@gpu: unit-drop-ins: only the generated one
             ok: worker@gpu: directory: `ROOT/srv/worker` is set up
             ok: worker@gpu: secrets: no file with secrets is world-readable
-            ok: worker@gpu: pid-file: there is none
+            ok: worker@gpu: pid-file: no PID file
             ok: worker@gpu: environment: `/opt/conda/envs/buildbot` contains Python and Buildbot
             ok: worker@gpu: packages: all 1 are unchanged
             no problems, no warnings, 28 in order, 19 not checked
@@ -271,7 +271,7 @@ fn an_environment_is_examined_as_files() {
         &examine(&host, &only),
         &expect![[r#"
             1
-            problem: master: environment: `/opt/conda/envs/buildbot` has no `buildbot`
+            problem: master: environment: `/opt/conda/envs/buildbot` contains no `buildbot`
                 chroot ROOT/ /opt/conda/bin/conda install --yes --prefix /opt/conda/envs/buildbot --channel conda-forge buildbot buildbot-www buildbot-worker msgpack-python autobahn
             1 problem, no warnings, 0 in order
         "#]],
@@ -599,7 +599,7 @@ fn json_has_every_finding_with_its_commands() {
                     "master"
                   ],
                   "severity": "ok",
-                  "seen": "`bb` is there",
+                  "seen": "`bb` exists",
                   "mending": null
                 }
               ]

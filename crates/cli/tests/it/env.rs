@@ -167,7 +167,7 @@ fn an_update_serves_and_a_rollback_goes_back() {
         format!(
             "ENVIRONMENT  GENERATION            MADE              PACKAGES  BUILDBOT  INSTANCES  PROCESSES\n\
              ci           {FIRST}          1970-01-01 00:00  1         -                    0\n\
-             ci           {SECOND}  serves  1970-01-01 00:00  1         -                    0\n"
+             ci           {SECOND}  in use  1970-01-01 00:00  1         -                    0\n"
         )
     );
     let difference = "PACKAGE  BEFORE  AFTER\none      1 0     2 0\n";
@@ -225,7 +225,9 @@ fn what_is_not_done_is_said() {
         "{stderr}"
     );
     assert!(
-        stderr.contains(&format!("generation {FIRST} would serve, after {SECOND}")),
+        stderr.contains(&format!(
+            "generation {FIRST} would be in use instead of {SECOND}"
+        )),
         "{stderr}"
     );
     assert_eq!(current(&host), SECOND);

@@ -277,7 +277,7 @@ fn a_line_that_is_not_whole_or_not_ours_is_refused_without_its_password() {
             format!("{damaged}missing end\n"),
         ),
         (whole[..90].to_owned(), format!("{damaged}missing end\n")),
-        (whole[..12].to_owned(), format!("{damaged}no `@`\n")),
+        (whole[..12].to_owned(), format!("{damaged}missing `@`\n")),
         (
             whole.replace("abab?", "?"),
             format!("{damaged}invalid SHA-256 of the authority\n"),
@@ -322,7 +322,7 @@ fn a_line_that_is_not_whole_or_not_ours_is_refused_without_its_password() {
     }
     let ended = refused(&host, whole.replace("9999999999", "1000000000").as_bytes());
     assert!(
-        ended.starts_with("error: the invitation of `gpu` ended ")
+        ended.starts_with("error: the invitation of `gpu` expired ")
             && ended.ends_with(
                 "hint: on the master's host, `buildbot-conda invite gpu` creates a new one\n"
             ),
@@ -387,7 +387,7 @@ fn without_a_terminal_the_line_comes_from_standard_input() {
     drop(stdin);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("the invitation of `gpu` ended "), "{said}");
+    assert!(said.contains("the invitation of `gpu` expired "), "{said}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn what_could_not_be_sent_is_an_error_without_the_address() {
     };
     assert_eq!(
         live(&host, "service notify worker"),
-        expect("it answered `HTTP/1.1 403 Forbidden`")
+        expect("the answer is `HTTP/1.1 403 Forbidden`")
     );
     host.write("broken", "");
     assert_eq!(

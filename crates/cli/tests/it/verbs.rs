@@ -460,7 +460,7 @@ fn set_refuses_what_would_not_validate_and_writes_nothing() {
         ),
         (
             &["set", "master", "directory", "/srv/a b%n"],
-            "`/srv/a b%n` is the directory of",
+            "`/srv/a b%n` already is the directory of",
         ),
     ] {
         let outcome = host.run(words);

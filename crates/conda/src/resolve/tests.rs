@@ -92,7 +92,7 @@ fn a_name_that_is_nowhere_is_refused_with_the_places() {
     assert_eq!(
         error.hint(),
         format!(
-            "directories searched: `{}` and no `{}`",
+            "directories searched: `{}`, `{}`",
             root.display(),
             own.display()
         )

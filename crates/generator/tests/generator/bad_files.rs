@@ -23,10 +23,7 @@ fn a_syntax_error_stops_every_instance() {
         stderr.starts_with("/etc/buildbot-conda/config.toml:2:8: syntax error"),
         "{stderr}"
     );
-    assert!(
-        stderr.contains("hint: quote a name with `@`"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("hint: quote a name with `@`"), "{stderr}");
     assert_eq!(root.instances(), [""; 0]);
 }
 

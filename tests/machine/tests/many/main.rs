@@ -291,7 +291,7 @@ fn a_removed_worker_is_forgotten(machine: &Machine, groups: &[Group]) -> Outcome
     let (gone, reference) = (name_of(instance), format!("worker@{instance}"));
     let dry = call(machine, &["remove", &reference, "--dry-run"])?.succeeded()?;
     let steps = [
-        format!("as `bb`, take \"{gone}\" out of `{file}`"),
+        format!("as `bb`, remove \"{gone}\" from `{file}`"),
         "check the configuration of `buildbot-master.service`, and reload it".to_owned(),
     ];
     ensure!(dry.stdout.contains(&steps.join("\n")), "{dry}");
@@ -357,7 +357,7 @@ fn all_are_drained_and_removed(
     let kept: BTreeSet<&str> = talk
         .stderr
         .lines()
-        .filter_map(|line| line.strip_prefix('`')?.strip_suffix("` is kept"))
+        .filter_map(|line| line.strip_prefix("kept `")?.strip_suffix('`'))
         .collect();
     for group in &groups[1..] {
         for directory in [

@@ -242,13 +242,16 @@ fn scripts_that_never_end_are_read_to_an_end() {
     for (text, expect) in [
         (
             "export A='sh -c \"$A\"'\nsh -c \"$A\"",
-            "too many levels of commands",
+            "too many levels of commands that start commands",
         ),
         (
             "export A='sh -c \"$A\"; sh -c \"$A\"'\nsh -c \"$A\"",
             "call each other too often",
         ),
-        (&*"nice ".repeat(50_000), "too many levels of commands"),
+        (
+            &*"nice ".repeat(50_000),
+            "too many levels of commands that start commands",
+        ),
         (&*"./start.sh\n".repeat(100), "call each other too often"),
         (
             &*format!("A=x\n{doubled}cd \"$A\"\nbuildbot start m\n"),

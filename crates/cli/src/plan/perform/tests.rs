@@ -146,7 +146,7 @@ fn what_others_keep_from_being_rolled_back_is_reported_and_blocks_nobody() {
     let text = format!("{error:#}");
     assert!(
         text.starts_with("no room; all changes were rolled back, except: clear `")
-            && text.ends_with("no account `no-such-account`\nhint: make some"),
+            && text.ends_with("account `no-such-account` not found\nhint: make some"),
         "{text}"
     );
 }

@@ -125,31 +125,31 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        # `/etc/buildbot-conda/credentials/password-of-worker-gpu` is kept
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        as `bb`, take "gpu" out of `/home/bb/master/workers.toml`
-        as `bb`, remove `/home/bb/master/passwords/gpu`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # kept `/etc/buildbot-conda/credentials/password-of-worker-gpu`
+            in `/etc/buildbot-conda/config.toml`:
+                without ["worker@gpu"]
+            remove `/var/lib/buildbot-conda/created/worker@gpu.json`
+            as `bb`, remove "gpu" from `/home/bb/master/workers.toml`
+            as `bb`, remove `/home/bb/master/passwords/gpu`
+            stderr:
+        "#]],
     );
     host.write("home/bb/master/workers.toml", "[gpu]\n");
     check(
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        # `/home/bb/master/workers.toml` still contains the worker `gpu`, because its builder needs a worker
-        # `/etc/buildbot-conda/credentials/password-of-worker-gpu` is kept
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `/home/bb/master/workers.toml` still contains the worker `gpu`, because its builder needs a worker
+            # kept `/etc/buildbot-conda/credentials/password-of-worker-gpu`
+            in `/etc/buildbot-conda/config.toml`:
+                without ["worker@gpu"]
+            remove `/var/lib/buildbot-conda/created/worker@gpu.json`
+            stderr:
+        "#]],
     );
     // A password that nobody uses goes with its master.
     let words = ["remove", "master", "--data", "--dry-run"];

@@ -176,14 +176,14 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         &host,
         &words,
         &expect![[r#"
-        status 0
-        stdout:
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        as `bb`, take "gpu" out of `WORKERS` in `/home/bb/master/master.cfg`
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            in `/etc/buildbot-conda/config.toml`:
+                without ["worker@gpu"]
+            remove `/var/lib/buildbot-conda/created/worker@gpu.json`
+            as `bb`, remove "gpu" from `WORKERS` in `/home/bb/master/master.cfg`
+            stderr:
+        "#]],
     );
     // A builder without a worker is no configuration.
     write_workers(&host, "[\"gpu\"]");
