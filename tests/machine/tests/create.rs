@@ -90,7 +90,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     // One whose master is down is no failure; it is known when the master comes.
     Unit::master(&machine).succeed("stop")?;
     let later = call(&machine, &["create", "worker", "later"])?.succeeded()?;
-    ensure!(!later.stderr.contains("reload"), "{later}");
+    ensure!(!later.stderr.contains("and reload it"), "{later}");
     Unit::master(&machine).succeed("start")?;
     Rest::new(&machine).wait_for_worker("later", SOON)?;
     call(&machine, &["remove", "worker@later", "--data", "--yes"])?.succeeded()?;

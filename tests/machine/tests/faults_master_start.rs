@@ -218,7 +218,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
             ),
             (
                 "set -u\n: $FOO\n",
-                ["FOO: unbound variable", "foo.sh` left"],
+                ["FOO: unbound variable", "foo.sh` ended its shell"],
             ),
             (
                 "echo waiting\nsleep 1h\n",

@@ -35,7 +35,7 @@ fn what_is_planned_is_what_is_done() {
             1,
             format!("add /srv/apt {two} {three} --keep 1"),
             format!(
-                "add: hello 3 all\nhas already: hello 2 all\ndrop: hello 1 all\ndrop: hello 2 all\n\
+                "add: hello 3 all\nalready contains: hello 2 all\ndrop: hello 1 all\ndrop: hello 2 all\n\
                  sign: 1 package, {until} 12:00:01 UTC\n"
             ),
         ),
