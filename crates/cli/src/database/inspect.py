@@ -239,7 +239,8 @@ def own_work(config, base):
 
     found = []
     for worker in getattr(config, "workers", None) or ():
-        if "LocalWorker" in names(type(worker)):
+        # Those of Buildbot's own services, such as `__Janitor`, touch the database alone.
+        if "LocalWorker" in names(type(worker)) and not worker.workername.startswith("__"):
             found.append("the LocalWorker `%s`" % worker.workername)
     for builder in getattr(config, "builders", None) or ():
         for step in getattr(builder.factory, "steps", ()):
