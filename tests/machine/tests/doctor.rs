@@ -334,7 +334,7 @@ fn units(patient: &Patient<'_>) -> Outcome {
          printf '[Service]\\nNice=5\\n' >harmless.conf; systemctl daemon-reload",
         &[
             ("unit-drop-ins", "master", "problem", "changes `Type`"),
-            ("unit-drop-ins", "master", "warning", "`watchdog` of the configuration"),
+            ("unit-drop-ins", "master", "warning", "`watchdog` in the configuration"),
         ],
         "",
     )?;
@@ -456,7 +456,12 @@ fn environment(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("mv {PREFIX}/conda-meta /home/bb/conda-meta"),
-        &[("environment", "master", "problem", "has no `conda-meta`")],
+        &[(
+            "environment",
+            "master",
+            "problem",
+            "contains no `conda-meta`",
+        )],
         &format!("mv /home/bb/conda-meta {PREFIX}/conda-meta"),
     )?;
     // What conda-forge's packages do not bring along.
@@ -571,7 +576,7 @@ fn connection(patient: &Patient<'_>) -> Outcome {
     )?;
     patient.round(
         &format!("sed -i 's/^port = .*/port = 8010/' {tac}"),
-        &[("connection", "worker", "problem", "no port for workers")],
+        &[("connection", "worker", "problem", "does not accept workers")],
         &format!("cp -p /root/worker.tac {tac}"),
     )?;
     let port = 9989;

@@ -146,7 +146,7 @@ fn unusable_preseeds_leave_the_defaults_with_a_warning(release: Release) {
             ("user", 1),
             ("directory", 2),
         ] {
-            let warning = format!("warning: {CONFIGURATION} keeps its `{key}`");
+            let warning = format!("warning: `{key}` in {CONFIGURATION} is not changed");
             assert_eq!(talk.matches(&warning).count(), times, "{key}: {talk}");
         }
         assert!(
