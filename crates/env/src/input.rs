@@ -298,7 +298,7 @@ mod tests {
     fn what_is_for_another_machine_or_another_installer_is_refused() {
         assert!(said("# platform: win-64\n@EXPLICIT\n").contains("it is for `win-64`"));
         assert!(said("dependencies:\n- pip:\n  - a\n").contains("a list for pip"));
-        assert!(said("hello\n").contains("it is no `@EXPLICIT` list"));
+        assert!(said("hello\n").contains("it is not an `@EXPLICIT` list"));
     }
 
     #[test]

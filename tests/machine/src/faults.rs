@@ -742,14 +742,20 @@ mod tests {
     fn has_test(text: &str, name: &str) -> bool {
         let function = format!("fn {name}()");
         let method = format!("def {name}(");
-        let of_release = format!("fn {name}(release: Release)");
+        // With `release: Release` on the same line or, where the name is long, on the next one.
+        let of_release = format!("fn {name}(");
         let lines: Vec<&str> = text.lines().map(str::trim_start).collect();
         lines.iter().enumerate().any(|(number, line)| {
             let above = lines[..number].iter().rev();
             let mut attributes = above.take_while(|line| line.starts_with("#["));
             let is_rust = line.starts_with(&function) && attributes.any(|line| *line == "#[test]");
             // By `on_each_release!`, which makes tests of functions that it lists.
-            let is_rust = is_rust || (line.starts_with(&of_release) && is_listed(&lines, name));
+            let arguments = line.strip_prefix(&of_release).map(|rest| {
+                let next = lines.get(number + 1).filter(|_| rest.is_empty());
+                next.copied().unwrap_or(rest)
+            });
+            let is_of_release = arguments.is_some_and(|text| text.starts_with("release: Release"));
+            let is_rust = is_rust || (is_of_release && is_listed(&lines, name));
             is_rust || (name.starts_with("test_") && line.starts_with(&method))
         })
     }
@@ -778,12 +784,14 @@ mod tests {
 
     #[test]
     fn a_function_that_is_not_run_shows_nothing() {
-        let text = "on_each_release! {\n    listed,\n}\n#[test]\n#[cfg(unix)]\nfn shown() {}\n\nfn helper() {}\n\
-                    // fn said()\ndef test_it(tmp):\nfn listed(release: Release) {}\nfn left(release: Release) {}";
+        let text = "on_each_release! {\n    listed,\n    of_two_lines,\n}\n#[test]\n#[cfg(unix)]\nfn shown() {}\n\nfn helper() {}\n\
+                    // fn said()\ndef test_it(tmp):\nfn listed(release: Release) {}\nfn left(release: Release) {}\n\
+                    fn of_two_lines(\n    release: Release,\n) {}";
         for (name, expect) in [
             ("shown", true),
             ("test_it", true),
             ("listed", true),
+            ("of_two_lines", true),
             ("left", false),
             ("helper", false),
             ("said", false),

@@ -72,7 +72,7 @@ fn the_status_line_follows_the_way_to_the_master(release: Release) -> Outcome {
     fault("worker-password", release, || {
         stage.edit_tac("s/^passwd = .*/passwd = 'other'/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        let line = told(&["refused"])?;
+        let line = told(&["rejected"])?;
         ensure!(line.contains("check worker name and password"), "`{line}`");
         let pid = stage.main_pid(WORKER_UNIT)?;
         stage.write_master_configuration(&scripted().replace("\"secret\"", "\"other\""))?;
@@ -484,7 +484,7 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
         let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
         ensure!(restart.status != 0, "{restart}");
         let told = stage.told(WORKER_UNIT)?;
-        ensure!(told.contains("has no `buildbot.tac`, and"), "{told}");
+        ensure!(told.contains("contains no `buildbot.tac`, and"), "{told}");
         stage.wait_for_state(WORKER_UNIT, SOON, "failed")
     })
 }
@@ -537,7 +537,7 @@ fn a_tac_may_ask_for_odd_things(release: Release) -> Outcome {
         stage.wait_for_status(
             "buildbot-worker@twin.service",
             TOLD,
-            &["refused", "lost the connection", "closed the connection"],
+            &["rejected", "lost the connection", "closed the connection"],
         )?;
         stage.build("true")?;
         stage.systemctl(&["stop", "buildbot-worker@twin.service"])
