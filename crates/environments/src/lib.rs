@@ -17,6 +17,7 @@ mod name;
 mod package;
 #[cfg(test)]
 mod properties;
+pub mod sbom;
 mod store;
 mod verify;
 

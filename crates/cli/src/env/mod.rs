@@ -17,6 +17,7 @@ mod lock;
 mod recovery;
 mod remove;
 mod rollback;
+mod sbom;
 mod scene;
 mod show;
 mod table;
@@ -49,6 +50,8 @@ pub(crate) enum Verb {
     Verify(verify::Arguments),
     /// Print a lock, which recreates the same environment on any host
     Lock(lock::Arguments),
+    /// Print a software bill of materials
+    Sbom(sbom::Arguments),
     /// Remove an environment with all its generations
     Remove(remove::Arguments),
     /// Remove generations that are no longer used
@@ -66,6 +69,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Diff(arguments) => diff::run(arguments, context),
         Verb::Verify(arguments) => verify::run(arguments, context),
         Verb::Lock(arguments) => lock::run(arguments, context),
+        Verb::Sbom(arguments) => sbom::run(arguments, context),
         Verb::Remove(arguments) => remove::run(arguments, context),
         Verb::Gc(arguments) => gc::run(arguments, context),
     }

@@ -116,6 +116,19 @@ fn an_environment_without_a_file_of_its_own_is_that_of_the_package() {
 }
 
 #[test]
+fn a_bill_of_materials_names_the_environment_and_its_generation() {
+    let host = host_with_two();
+    for (environment, generation, version) in [("ci", SECOND, "2"), ("ci@1", FIRST, "1")] {
+        let text = done(&host, &format!("sbom {environment}"));
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let subject = &document["metadata"]["component"];
+        assert_eq!(subject["name"], "ci");
+        assert_eq!(subject["version"], generation);
+        assert_eq!(document["components"][0]["version"], version);
+    }
+}
+
+#[test]
 fn a_configuration_that_cannot_be_read_does_not_say_that_nobody_uses_an_environment() {
     let host = host_with_two();
     for (text, reason) in [
