@@ -9,7 +9,9 @@ mod copyright;
 mod documents;
 mod environments;
 mod libc;
+mod libraries;
 mod repack;
+mod sbom;
 mod target;
 mod templates;
 mod tools;
@@ -109,13 +111,10 @@ fn build_with(workspace: &Path, target: Target, programs: Option<&Path>) -> Resu
     write_units(&release.join("units"))?;
     let cargo_deb = beside_cargo_deb(|| compile(workspace, target, &epoch, programs))?;
     documents::write(workspace, target, &release, &epoch)?;
-    copyright::write(
-        workspace,
-        target,
-        &PACKED_CRATES,
-        &["copyright"],
-        &release.join("copyright"),
-    )?;
+    let linked = libraries::linked(workspace, target, &PACKED_CRATES)?;
+    let copyright = release.join("copyright");
+    copyright::write(workspace, &linked.libraries, &["copyright"], &copyright)?;
+    sbom::write(PROGRAMS[0], &linked, &release.join("sbom.cdx.json"))?;
     pack(workspace, target, &cargo_deb, PACKED_CRATES[0], &epoch)
 }
 

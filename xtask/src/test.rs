@@ -27,13 +27,14 @@ use programs::{Compiled, Test};
 use timings::Timings;
 
 /// Tests of machines and of the package that need the package of environments as well, by their programs.
-const WITH_ENVIRONMENTS: [&str; 6] = [
+const WITH_ENVIRONMENTS: [&str; 7] = [
     "environments",
     "environments_interrupted",
     "hosts",
     "lintian",
     "newcomer",
     "rebuild",
+    "sbom",
 ];
 
 /// Programs of tests that no table promises for each release: every test in them runs on one of the releases, half of the

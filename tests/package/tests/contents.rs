@@ -6,7 +6,7 @@ use std::process::Command;
 use buildbot_conda_package_tests::Package;
 
 /// Mode and path of every file, but for the manual pages of verbs, of which `documents.rs` knows, and [`DOCUMENTS`].
-const FILES: [(&str, &str); 79] = [
+const FILES: [(&str, &str); 80] = [
     ("-rw-r--r--", "/etc/needrestart/conf.d/buildbot-conda.conf"),
     ("-rwxr-xr-x", "/usr/bin/buildbot-conda"),
     (
@@ -217,6 +217,7 @@ const FILES: [(&str, &str); 79] = [
         "-rw-r--r--",
         "/usr/share/buildbot-conda/grafana/dashboard.json",
     ),
+    ("-rw-r--r--", "/usr/share/buildbot-conda/sbom.cdx.json"),
     (
         "-rw-r--r--",
         "/usr/share/buildbot-conda/prometheus/rules.yml",

@@ -6,14 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use serde::Deserialize;
+use anyhow::{Context as _, Result, ensure};
 
-use super::Target;
-use super::command::output;
+use super::libraries::Library;
 
 /// Licences of which a notice may be taken over, by their SPDX names and by those of Debian's format. Of alternatives
 /// only these are listed; `deny.toml` allows no others.
@@ -34,30 +31,11 @@ const LICENCES_OF_ENVIRONMENTS: [(&str, &str); 3] = [
     ("bzip2-1.0.6", "bzip2-1.0.6"),
 ];
 
-/// A library as `cargo metadata` describes it.
-#[derive(Debug, Deserialize)]
-struct Library {
-    name: String,
-    version: String,
-    license: Option<String>,
-    #[serde(default)]
-    authors: Vec<String>,
-    manifest_path: PathBuf,
-    /// Absent for our own crates.
-    source: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    packages: Vec<Library>,
-}
-
-/// Write the file for the programs of `crates`, as they are for `target`, to `path`. `heads` are files in `debian/` that come first: what they say
-/// of our own code, and the licences.
+/// Write the file for programs that link `libraries` to `path`. `heads` are files in `debian/` that come first: what they
+/// say of our own code, and the licences.
 pub(super) fn write(
     workspace: &Path,
-    target: Target,
-    crates: &[&str],
+    libraries: &[Library],
     heads: &[&str],
     path: &Path,
 ) -> Result<()> {
@@ -67,52 +45,8 @@ pub(super) fn write(
         let text = fs::read_to_string(&own).with_context(|| format!("read `{}`", own.display()))?;
         texts.push(text.trim_end().to_owned());
     }
-    let text = complete(&texts.join("\n\n"), &libraries(workspace, target, crates)?)?;
+    let text = complete(&texts.join("\n\n"), libraries)?;
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
-}
-
-/// The libraries that are linked into the programs of `crates`, by name and version. What only builds, such as
-/// procedural macros, leaves nothing in a program.
-fn libraries(workspace: &Path, target: Target, crates: &[&str]) -> Result<Vec<Library>> {
-    let mut linked = BTreeSet::new();
-    for name in crates {
-        let tree = output(
-            Command::new(super::cargo())
-                .current_dir(workspace)
-                .args(["tree", "--locked", "--edges", "normal,no-proc-macro"])
-                .args(["--prefix", "none", "--format", "{p}", "--package", name])
-                .args(target.arguments()),
-        )?;
-        // `NAME vVERSION`, and for some a remark in parentheses.
-        for line in tree.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(name), Some(version)) = (words.next(), words.next()) else {
-                bail!("`cargo tree` printed `{line}`");
-            };
-            linked.insert((name.to_owned(), version.trim_start_matches('v').to_owned()));
-        }
-    }
-    let json = output(Command::new(super::cargo()).current_dir(workspace).args([
-        "metadata",
-        "--locked",
-        "--format-version",
-        "1",
-        // What is for other systems only need not be fetched.
-        "--filter-platform",
-        &target.triple(),
-    ]))?;
-    let metadata: Metadata =
-        serde_json::from_str(&json).context("read the output of `cargo metadata`")?;
-    let mut libraries: Vec<Library> = metadata
-        .packages
-        .into_iter()
-        .filter(|library| {
-            library.source.is_some()
-                && linked.contains(&(library.name.clone(), library.version.clone()))
-        })
-        .collect();
-    libraries.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
-    Ok(libraries)
 }
 
 /// The whole file: `head`, and below it the libraries. Every licence that they name has its text in `head`.
@@ -293,14 +227,15 @@ mod tests {
 
     #[test]
     fn a_licence_without_its_text_is_refused() {
-        let library = Library {
-            name: "example".to_owned(),
-            version: "1.0.0".to_owned(),
-            license: Some("Zlib".to_owned()),
-            authors: vec!["Somebody".to_owned()],
-            manifest_path: PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")),
-            source: None,
-        };
+        let library: Library = serde_json::from_value(serde_json::json!({
+            "id": "example",
+            "name": "example",
+            "version": "1.0.0",
+            "license": "Zlib",
+            "authors": ["Somebody"],
+            "manifest_path": concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        }))
+        .expect("it is one");
         let error = complete("License: Expat\n text\n", std::slice::from_ref(&library))
             .expect_err("the text is missing");
         assert!(error.to_string().contains("`Zlib`"), "{error}");

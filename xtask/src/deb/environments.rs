@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Compiled, Target, beside_cargo_deb, build_directory, cargo_for, copyright, create_directory,
-    pack, prepare, release_directory, run_on_stderr, source_date_epoch,
+    libraries, pack, prepare, release_directory, run_on_stderr, sbom, source_date_epoch,
 };
 
 /// The crate, and what its program is called.
@@ -39,13 +39,11 @@ pub(crate) fn build_for(target: Target, workspace: &Path) -> Result<PathBuf> {
     let program = program(workspace, target);
     fs::copy(&program, release.join(CRATE))
         .with_context(|| format!("copy `{}`", program.display()))?;
-    copyright::write(
-        workspace,
-        target,
-        &[CRATE],
-        &["copyright", "copyright.env"],
-        &release.join("copyright.env"),
-    )?;
+    let linked = libraries::linked(workspace, target, &[CRATE])?;
+    let heads = ["copyright", "copyright.env"];
+    let copyright = release.join("copyright.env");
+    copyright::write(workspace, &linked.libraries, &heads, &copyright)?;
+    sbom::write(CRATE, &linked, &release.join("sbom.env.cdx.json"))?;
     let epoch = source_date_epoch(workspace)?;
     pack(workspace, target, &cargo_deb, CRATE, &epoch)
 }
