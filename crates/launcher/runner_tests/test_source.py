@@ -3,6 +3,7 @@
 import ast
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,27 @@ def test_only_the_standard_library_is_imported_at_the_top():
             assert not of_ours(tree.body) & LATE, source
     everywhere = set().union(*(imported(ast.walk(tree)) for tree in trees))
     assert everywhere - set(sys.stdlib_module_names) == FOREIGN
+
+
+def defined(tree):
+    """Names that a program defines at its top."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            yield from (name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store))
+
+
+def test_no_part_of_a_program_of_the_command_line_replaces_what_another_part_defines():
+    programs = 0
+    for source in (LAUNCHER.parent / "cli/src").rglob("*.rs"):
+        for parts in re.findall(r"concat!\((.*?)\);", source.read_text(), re.DOTALL):
+            names = []
+            for part in re.findall(r'include_str!\("(.*?)"\)', parts):
+                names.extend(defined(ast.parse((source.parent / part).read_text())))
+            assert sorted(set(names)) == sorted(names), source
+            programs += bool(names)
+    assert programs > 3
 
 
 def installed(directory):
