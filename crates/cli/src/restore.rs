@@ -17,6 +17,7 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use crate::database::backups::{self, Backup, BackupName, FileKind, LONGEST_START};
+use crate::database::drill::Contents;
 use crate::database::facts::Facts;
 use crate::database::lock::{self, Lock};
 use crate::database::mark::Mark;
@@ -51,15 +52,21 @@ pub(crate) struct Arguments {
     /// List the backups, newest first
     #[arg(long)]
     list: bool,
-    /// Print the list as JSON
-    #[arg(long, requires = "list")]
+    /// Restore the backup into a scratch place, read all of it, and show what it contains; the master may run
+    #[arg(long = "try", conflicts_with = "list")]
+    drill: bool,
+    /// Print JSON, with `--list` or `--try`
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
     /// Show what would be done, and change nothing
-    #[arg(long, conflicts_with = "list")]
+    #[arg(long, conflicts_with_all = ["list", "drill"])]
     dry_run: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    if arguments.json && !arguments.list && !arguments.drill {
+        bail!("`--json` needs `--list` or `--try`");
+    }
     let settings = context.settings()?;
     let instance = settings
         .instance(&arguments.reference)
@@ -81,6 +88,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     }
     if arguments.list {
         return list(&backups::list(&master.backups)?, arguments.json);
+    }
+    if arguments.drill {
+        return try_out(&master, foreign, arguments);
     }
     if let Some(Foreign {
         name: None,
@@ -133,6 +143,36 @@ fn restore(master: &Master<'_>, chosen: &BackupName, lock: &Lock) -> anyhow::Res
     backups::prune(&master.backups, &[chosen])?;
     eprintln!("restored `{}` from `{chosen}`", facts.place);
     Ok(ExitCode::SUCCESS)
+}
+
+/// `--try`: a copy is read, so that nothing is changed beside a backup.
+fn try_out(
+    master: &Master<'_>,
+    foreign: Option<Foreign>,
+    arguments: &Arguments,
+) -> anyhow::Result<ExitCode> {
+    let (name, file, size) = if let Some(Foreign { name, file, size }) = foreign {
+        (name, file, size)
+    } else {
+        let name = choose(wanted_name(arguments), master)?;
+        let path = master.backups.path(&name);
+        let read = || format!("read `{}`", path.display());
+        let file = File::open(&path).with_context(read)?;
+        let size = file.metadata().with_context(read)?.len();
+        (Some(name), file, size)
+    };
+    let kind = name.as_ref().map_or(FileKind::Sqlite, BackupName::kind);
+    let copy = backups::copy_plain(&file, size, &master.backups)?;
+    let contents = Contents::of(master, &copy, kind)?;
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&contents).context("write JSON")?;
+        return output::print(text + "\n");
+    }
+    let shown = name.map_or_else(
+        || "the copy".to_owned(),
+        |name| format!("the backup `{name}`"),
+    );
+    output::print(format_args!("{shown} can be restored: {contents}"))
 }
 
 /// The path of a backup that is not among the master's own.

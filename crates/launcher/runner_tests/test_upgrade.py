@@ -14,6 +14,7 @@ import time
 import pytest
 
 from instances import PATIENCE, RUNNER, Master, wait_until
+from postgresql import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 BUILDS = 3
@@ -407,7 +408,62 @@ def test_running_master_is_backed_up_and_neither_upgraded_nor_restored(host):
     (new,) = set(host.backups()) - set(before)
     assert done.stdout.strip() == str(host.shelf / new)
     assert rows(done.stdout.strip()) == host.before
+    tried = tried_out(host, new)
+    assert (tried["schema"], tried["upgraded_to"]) == ("067", None)
+    assert {name: tried["tables"][name] for name in host.before} == host.before
     assert host.stop() == 0
+
+
+def tried_out(host, *words):
+    """What `restore --try` finds in a backup, of which it leaves nothing else."""
+    before = sorted(host.shelf.iterdir())
+    done = host.cli("restore", "master", "--try", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(host.shelf.iterdir()) == before
+    return json.loads(done.stdout)
+
+
+def is_refused(host, name, status, words):
+    refused = host.cli("restore", "master", "--try", name)
+    assert refused.returncode == status and words in refused.stderr, refused
+
+
+def test_backups_that_cannot_be_restored_are_found_out(host, both_pythons):
+    done = host.cli("backup", "master")
+    assert done.returncode == 0, done.stderr
+    (name,) = host.backups()
+    assert tried_out(host)["upgraded_to"] == "067"
+    whole = (host.shelf / name).read_bytes()
+    (host.shelf / name).write_bytes(whole[: len(whole) // 2])
+    is_refused(host, name, 1, "is damaged")
+    elsewhere = host.root / "copy.sqlite"
+    elsewhere.write_bytes(whole)
+    assert tried_out(host, str(elsewhere))["schema"] == "064"
+    connection = sqlite3.connect(elsewhere)
+    connection.execute("update alembic_version set version_num = 'of-the-future'")
+    connection.commit()
+    connection.close()
+    is_refused(host, str(elsewhere), 65, "which is newer than schema 067")
+
+
+def test_postgresql_database_is_backed_up_tried_and_restored(host):
+    server = Server()
+    try:
+        host.configure(extra="c['db'] = {'db_url': %r}\n" % server.url)
+        begun = host.cli("upgrade", "master")
+        assert begun.returncode == 0, begun.stderr
+        done = host.cli("backup", "master")
+        assert done.returncode == 0, done.stderr
+        (name,) = host.backups()
+        tried = tried_out(host, name)
+        assert tried["schema"] == "067" and tried["tables"]["masters"] == 0, tried
+        restored = host.cli("restore", "master", name)
+        assert restored.returncode == 0, restored.stderr
+        whole = (host.shelf / name).read_bytes()
+        (host.shelf / name).write_bytes(whole[: len(whole) // 2])
+        is_refused(host, name, 1, "is damaged")
+    finally:
+        server.remove()
 
 
 def test_five_backups_are_kept(host):

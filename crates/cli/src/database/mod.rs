@@ -14,6 +14,7 @@
 
 pub(crate) mod backups;
 mod copy;
+pub(crate) mod drill;
 mod dump;
 pub(crate) mod facts;
 pub(crate) mod lock;
