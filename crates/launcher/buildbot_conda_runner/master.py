@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from . import answers, attachment, causes, credentials, liveness
+from . import answers, attachment, audit, causes, credentials, liveness
 from .arguments import Refusal
 from .attached import Attached
 from .door import Door
@@ -66,6 +66,8 @@ class Master(Role):
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if directory and credentials.is_needed(self.report.status["buildbot"]):
             credentials.mend(directory)
+        if hasattr(getattr(master, "data", None), "getEndpoint"):
+            audit.attach(master.data, self.runner.journal, lambda: audit.builders_of(master))
         keep_beating(getattr(master, "masterHeartbeatService", None))
         keep_beating(getattr(getattr(master, "db", None), "cleanup_timer", None))
         wrap(master, "startService", failed=self._start_ended)

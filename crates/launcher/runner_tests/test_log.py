@@ -1,5 +1,6 @@
 """Where the log goes, in which form, and that it goes there once."""
 
+import contextlib
 import os
 import signal
 
@@ -129,3 +130,18 @@ def test_stdout_without_journal_has_plain_lines(python, make):
     lines = master.log().splitlines()
     assert "BuildMaster is running" in lines
     assert not any(line.startswith(("<", "20")) for line in lines)
+
+
+def test_who_forces_and_stops_builds_is_in_the_journal(python, make):
+    master = make.master(python, command="sleep 60").start().ready()
+    worker = make.worker(python, master).start()
+    worker.attached()
+    master.force()
+    wait_until(lambda: master.build(1), master.tell)
+    number = master.build(1)["buildid"]
+    master.rest("builds/%d" % number, method="stop", reason="enough\n<3>of it")
+    master.wait_log("audit: `stop` on `builds/%d` by `anonymous`, reason `enough <3>of it`" % number)
+    assert "audit: `force` on `forceschedulers/force` for the builder `b1` by `anonymous`, reason `test`" in master.log()
+    with contextlib.suppress(OSError):
+        master.rest("forceschedulers/force", method="force", builderid="99", reason="")
+    master.wait_log("audit: `force` on `forceschedulers/force` for the builder `99` by `anonymous`: failed: ")
