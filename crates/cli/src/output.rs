@@ -1,6 +1,10 @@
 //! All that this program prints. Standard output is data, written whole; standard error is for people. A reader that
 //! goes away ends neither, and never keeps a plan from its end: who closes a pipe or loses a connection learns nothing
-//! more, that is all. On a terminal, text for people is broken between its words.
+//! more, that is all. On a terminal, text for people is broken between its words, and has colours (`style`). Steps of a
+//! plan show their results there (`steps`).
+
+mod steps;
+mod style;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
@@ -8,6 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use buildbot_conda_core::foreign_text::{ForeignText, harmless_lines};
+
+pub(crate) use self::steps::{StepLine, end_line};
 
 /// Takes the place of the standard library's macro in the whole program: that one panics when standard error is closed.
 macro_rules! eprintln {
@@ -22,8 +28,11 @@ macro_rules! eprint {
 
 /// Writes `text` to standard error, where somebody reads it.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
+    end_line();
     // Whatever error or note has foreign text in it.
-    control(&harmless_lines(&text.to_string()));
+    let text = text.to_string();
+    let text = harmless_lines(&text);
+    control(&style::with_labels(&text, style::is_wanted(&io::stderr())));
 }
 
 /// The same for what a terminal shall obey: nothing of it is anybody else's.
@@ -41,6 +50,11 @@ pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error).context("write to standard output"),
     }
+}
+
+/// The same for text with labels such as `problem:`, which are in colour on a terminal.
+pub(crate) fn print_labelled(text: &str) -> anyhow::Result<ExitCode> {
+    print(style::with_labels(text, style::is_wanted(&io::stdout())))
 }
 
 /// [`ForeignText`] for what is only ever shown.

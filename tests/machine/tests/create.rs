@@ -23,6 +23,13 @@ fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run(&[&["buildbot-conda"], words].concat())
 }
 
+/// The same on a terminal that shows UTF-8 and colours.
+fn call_on_a_terminal(machine: &Machine, line: &str) -> anyhow::Result<Output> {
+    machine.shell(&format!(
+        "TERM=xterm LC_ALL=C.UTF-8 script --quiet --return --command 'buildbot-conda {line}' /dev/null"
+    ))
+}
+
 /// Accounts, units, configuration, secrets and homes: everything that a command could leave behind. What a master notes
 /// of itself when it has served, and of its workers, comes when it comes.
 fn state(machine: &Machine) -> anyhow::Result<String> {
@@ -273,13 +280,18 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     machine
         .shell(&format!("mv {program} {program}.away"))?
         .succeeded()?;
-    let talk = call(&machine, &["create", "master"])?;
+    let talk = call_on_a_terminal(&machine, "create master")?;
+    let failed = "\u{1b}[1m\u{1b}[31m✗\u{1b}[0m\r\nthis step failed, rolling back\r\n";
+    let (done, undone) = talk.stdout.split_once(failed).unwrap_or_default();
+    let tick = " \u{1b}[32m✓\u{1b}[0m";
     ensure!(
-        talk.status == 1
-            && talk.stderr.contains("`buildbot create-master` failed: ")
-            && talk.stderr.contains("all changes were rolled back"),
+        done.contains(tick)
+            && undone.contains(tick)
+            && undone.contains("error:\u{1b}[0m `buildbot create-master` failed: ")
+            && undone.contains("all changes were rolled back"),
         "{talk}"
     );
+    ensure!(talk.status == 1, "{talk}");
     ensure_same(&machine, &before, &talk)?;
     machine
         .shell(&format!("mv {program}.away {program}"))?

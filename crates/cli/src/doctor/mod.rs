@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if arguments.json {
         output::print(report::json(&findings)?)?;
     } else {
-        output::print(report::text(&findings, arguments.all, output::width()))?;
+        output::print_labelled(&report::text(&findings, arguments.all, output::width()))?;
     }
     Ok(status(&findings))
 }

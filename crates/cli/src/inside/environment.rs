@@ -10,6 +10,7 @@ use buildbot_conda_core::paths;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::output;
 use crate::system::as_user;
 
 /// What is to be made.
@@ -81,6 +82,8 @@ pub(crate) fn builder(options: &[String], lock: &Path) -> Command {
 
 /// Runs it to its successful end.
 pub(crate) fn run(mut command: Command, told: &str) -> anyhow::Result<()> {
+    // It shows its progress there.
+    output::end_line();
     let status = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
