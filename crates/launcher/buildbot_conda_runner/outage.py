@@ -76,7 +76,7 @@ class Outage:
 
     def show(self):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        self.role.report.change(message="the database is unavailable since %s, builds are waiting: %s" % (since, self.reason))
+        self.role.report.change(message="the database has been unavailable since %s, builds are waiting: %s" % (since, self.reason))
 
     def look(self):
         def looked(_):

@@ -63,7 +63,7 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
         master.force()
         wait_until((directory / "running").exists, master.tell)
         undo, words = disturb(name, server)
-        master.wait_status("^the database is unavailable since [0-9 :-]+, builds are waiting: .*(%s)" % words, patience=30)
+        master.wait_status("^the database has been unavailable since [0-9 :-]+, builds are waiting: .*(%s)" % words, patience=30)
         assert master.status_file()["state"] == "running"
         time.sleep(3)
         undo()
@@ -80,7 +80,7 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
     last = master.rest("masters")["masters"][0]["last_active"]
     assert time.time() - last < 120
     server.stop()
-    master.wait_status("^the database is unavailable ", patience=70)
+    master.wait_status("^the database has been unavailable ", patience=70)
     begun = time.monotonic()
     assert master.stop() == 0
     assert time.monotonic() - begun < 20
