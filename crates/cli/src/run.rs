@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<PathBuf>,
 
-    /// The environment: a name (also of a managed one), a path, or an empty text for base
+    /// The environment: a name (also of a managed one), a path, or an empty string for base
     #[arg(long, value_name = "ENV")]
     env: Option<OsString>,
 

@@ -32,7 +32,7 @@ pub struct Create {
     /// The directory, which a web server can publish unchanged
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Fingerprint of an Ed25519 key of your gpg; can be repeated, so that all keys sign
+    /// Fingerprint of an Ed25519 key of your gpg; can be repeated to sign with all of them
     #[arg(long = "key", value_name = "FINGERPRINT", required = true)]
     keys: Vec<Fingerprint>,
     /// Address of the directory for clients, such as `https://apt.example/debian`

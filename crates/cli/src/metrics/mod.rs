@@ -29,7 +29,7 @@ use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Write to FILE, which is replaced as a whole, instead of standard output
+    /// Write to FILE, which is replaced atomically, instead of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Answer the HTTP request on standard input; what the socket calls

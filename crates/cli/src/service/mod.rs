@@ -30,7 +30,7 @@ use crate::system::systemd;
 pub(crate) enum Verb {
     /// Apply a changed configuration, and fail if it is not applied
     Reload(Arguments),
-    /// Wait for running builds as long as `drain` specifies, before systemd stops the rest
+    /// Wait for running builds as long as `drain` specifies, before systemd stops the service
     Stop(Arguments),
     /// Back up and upgrade the database, then start; the runner replaces itself with this command if needed
     Prepare {

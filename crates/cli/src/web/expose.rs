@@ -34,15 +34,15 @@ const PATIENCE: [u64; 2] = [20, 120];
 /// Who asks people who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Asker {
-    /// The web server, for a password
+    /// With a password, which the web server asks for
     Htpasswd,
-    /// GitHub
+    /// Through GitHub
     Github,
-    /// A GitLab
+    /// Through a GitLab server
     Gitlab,
-    /// Google
+    /// Through Google
     Google,
-    /// Another proxy, by a header
+    /// Through another proxy, which passes the name in a header
     Header,
 }
 

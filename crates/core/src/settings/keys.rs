@@ -87,7 +87,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "cpu-weight",
         Effect::Restart,
-        "share of the processors beside other services, 1 to 10000",
+        "share of the processors, 1 to 10000; the default is 100",
     ),
     table(
         "credentials",
@@ -120,7 +120,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "io-weight",
         Effect::Restart,
-        "share of the disks beside other services, 1 to 10000",
+        "share of the disks, 1 to 10000; the default is 100",
     ),
     key(
         "log",
@@ -130,12 +130,12 @@ pub const KEYS: [Key; 23] = [
     key(
         "memory-high",
         Effect::Restart,
-        "memory above which it is slowed down, such as `3G` or `40%`",
+        "memory above which the instance is slowed down, such as `3G`",
     ),
     key(
         "memory-max",
         Effect::Restart,
-        "memory that it cannot exceed, such as `4G` or `50%`",
+        "memory that the instance cannot exceed, such as `4G`, `50%`",
     ),
     key(
         "name",
@@ -160,7 +160,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "tasks-max",
         Effect::Restart,
-        "how many processes and threads, such as `4096` or `infinity`",
+        "maximum number of processes and threads, such as `4096`",
     ),
     key(
         "upgrade",
