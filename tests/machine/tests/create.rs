@@ -287,7 +287,8 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     ensure!(
         done.contains(tick)
             && undone.contains(tick)
-            && undone.contains("error:\u{1b}[0m `buildbot create-master` failed: ")
+            && undone.contains("error:\u{1b}[0m set up `")
+            && undone.contains("`buildbot create-master` failed: ")
             && undone.contains("all changes were rolled back"),
         "{talk}"
     );

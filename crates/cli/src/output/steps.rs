@@ -1,6 +1,6 @@
-//! The steps of a plan while they are carried out: on a terminal, the line of a step stays open until its result is
-//! known and gets a mark, and the seconds if it took long. Whatever else is printed meanwhile gets lines of its own;
-//! then the step is named again with its result. Elsewhere, a step is one line and nothing more.
+//! Shows the steps of a plan while they are carried out. On a terminal, the line of a step stays open until its result
+//! is known, and then gets a mark and, if the step took long, its duration. Other output in between gets its own lines,
+//! and the step is then named again with its result. Without a terminal, a step is one line and nothing more.
 
 use std::env;
 use std::io::{self, IsTerminal as _};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::style;
 
-/// A step that takes longer than this shows for how long.
+/// Steps that take longer than this show their duration.
 const LONG: Duration = Duration::from_secs(2);
 
 /// Whether the last line on standard error is that of a step without its result.

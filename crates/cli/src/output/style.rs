@@ -1,5 +1,6 @@
-//! How our words look on a terminal. The styles are those of clap, which prints help and usage errors beside them. They
-//! are used only where a person reads and wants colours: `NO_COLOR`, `CLICOLOR` and `TERM` decide as they do for clap.
+//! The styles of our words on a terminal. They are those of clap, which prints help and usage errors next to them, and
+//! are only used where a person reads and wants colours: `NO_COLOR`, `CLICOLOR` and `TERM` have the same effect as for
+//! clap.
 
 use std::borrow::Cow;
 use std::io::IsTerminal;
@@ -16,7 +17,7 @@ pub(super) const BAD: Style = *STYLES.get_error();
 pub(super) const GOOD: Style = *STYLES.get_valid();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 
-/// The first words of a line, by which a reader finds it.
+/// The first words of a line, which help to find it.
 const LABELS: [(&str, Style); 6] = [
     ("error:", BAD),
     ("problem:", BAD),

@@ -1,5 +1,5 @@
-//! `adopt` below a root directory: what it understands of hosts that were set up by hand, what it says of the rest, and
-//! that all of it can be taken back. Running units are for the booted machines.
+//! `adopt` below a root directory: what it understands of hosts that were set up by hand, what it reports about the
+//! rest, and that everything can be undone. Running units are tested on booted machines.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -545,7 +545,7 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
     let host = host_with_master();
     let before = files(&host);
     host.run(&["adopt"]);
-    // As if the power had failed after the last step: the journal is there, the record is not.
+    // As if the power had failed after the last step: the journal exists, the record does not.
     let record = host.path("var/backups/buildbot-conda/1/undo.json");
     let undo = fs::read_to_string(&record).unwrap();
     fs::remove_file(record).unwrap();
@@ -655,7 +655,7 @@ fn what_may_be_secret_does_not_become_readable() {
     assert_eq!(host.mode(path), 0o600);
     let line = format!("EnvironmentFile=/{path}\n");
     for (name, text) in files(&host) {
-        // What was put aside is root's alone.
+        // Files that were moved away are readable by root only.
         if name != path && !name.starts_with("var/backups") && !name.starts_with("home/") {
             assert!(
                 !text.contains("unit-word") && !text.contains("a \"b"),
@@ -674,7 +674,7 @@ fn what_may_be_secret_does_not_become_readable() {
     assert_eq!(host.run(&["adopt", "--undo"]).status, Some(0));
     assert_eq!(files(&host), before);
 
-    // Whatever a script exports that not everybody may read.
+    // Every exported value of a script that not everyone may read.
     host.set_mode("home/builder/start-master.sh", 0o700);
     assert_eq!(host.run(&["adopt"]).status, Some(0));
     let secrets = fs::read_to_string(host.path(path)).unwrap();

@@ -26,7 +26,8 @@ fn on_a_terminal(host: &Host, words: &str) -> (Option<i32>, String) {
     let script = format!(
         "stty columns 80; NO_COLOR=1 exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null"
     );
-    // The end of input is that of nobody typing. The root directory stays: its length counts.
+    // The end of input is as if nobody typed anything. The root directory is kept in the text, because its length
+    // matters.
     let output = host.on_a_terminal(&script).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), text.replace("\r\n", "\n"))
@@ -75,7 +76,7 @@ fn one_instance_has_all_its_words_in_80_columns() {
 #[test]
 fn doctor_breaks_no_word_and_no_command() {
     let host = host();
-    // Nothing of a desktop, and no unit is there.
+    // There is no desktop and no unit.
     let (status, text) = on_a_terminal(&host, "doctor --all");
     assert_eq!(status, Some(1), "{text}");
     let piped = in_a_pipe(&host, &["doctor", "--all"], &[]);

@@ -46,7 +46,7 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
             stderr:
         "#]],
     );
-    // Under a name that is there nothing needs to be added.
+    // A worker with an existing name does not have to be added.
     let words = [&CREATE[..], &["--worker-name=worker"]].concat();
     check(
         &host,
@@ -98,7 +98,7 @@ fn a_list_that_is_none_any_more_is_left_to_its_owner() {
 fn a_list_that_the_masters_account_may_not_change_is_refused_before_anything_is_done() {
     let host = host_with_workers("[\"worker\"]");
     let file = host.path("home/bb/master/master.cfg");
-    // Root may change any directory; what is not its own is another account's all the same.
+    // Root may change any directory; one that belongs to another account is still not its own.
     if chown(file, Some(65534), None).is_err() {
         host.set_mode("home/bb/master", 0o500);
     }
@@ -185,7 +185,7 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
             stderr:
         "#]],
     );
-    // A builder without a worker is no configuration.
+    // A builder without workers is not valid.
     write_workers(&host, "[\"gpu\"]");
     check(
         &host,
@@ -200,7 +200,7 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         stderr:
     "#]],
     );
-    // Its owner has put it elsewhere.
+    // Its owner has moved it.
     write_workers(&host, "list({\"gpu\": 2})");
     check(
         &host,
@@ -281,7 +281,7 @@ fn an_older_master_is_converted_with_a_credential_for_each_worker_that_shares_on
             stderr:
         "#]],
     );
-    // What is there already with the same password is used; what has another one stays.
+    // An existing file with the same password is used; one with another password is kept.
     let file = "etc/buildbot-conda/credentials/password-of-worker";
     host.write(file, "x\n");
     let plan = host.run(&["convert", "--dry-run"]).stdout;
