@@ -1,6 +1,8 @@
-//! The attack table: what somebody with an account on the host, or in control of a build, may try, and what holds then.
+//! The attack table: what an attacker with an account on the host, or with control over a build, may try, and the
+//! guarantee.
 //!
-//! A row is shown on booted machines with [`crate::attack`], or by the cheapest test that can see it, which it names.
+//! A row is confirmed on booted machines with [`crate::attack`], or by the cheapest test that can detect a violation,
+//! which the row names.
 
 use crate::table::{Row, Shown, Table};
 

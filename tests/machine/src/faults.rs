@@ -1,8 +1,8 @@
-//! The tables of what is promised, and whether a run has shown it. Here are the fault table, which has the events that
-//! services must survive or tell the truth about; the attack table is in `attacks.rs`, what both share in `table.rs`.
+//! The tables of guarantees, and whether a run has confirmed them. This file contains the fault table, with the events
+//! that services must survive or report correctly; the attack table is in `attacks.rs`, and shared code in `table.rs`.
 //!
-//! A test shows one or more rows with [`fault`] or [`attack`], which leaves a small file per row and release below
-//! `target/faults/`. Which tests run and how the tables are printed is `cargo xtask test`'s business.
+//! A test confirms one or more rows with [`fault`] or [`attack`], which write a small file per row and release below
+//! `target/faults/`. `cargo xtask test` decides which tests run and prints the tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const FAULTS: Table = Table {
 pub enum Verdict {
     /// Everything that is promised has been seen.
     Held,
-    /// Something else has been seen, or the test was ended before its end.
+    /// Something else was observed, or the test was terminated early.
     NotHeld,
     /// No test has reported the row.
     NotRun,
@@ -59,7 +59,7 @@ const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Ro
     }
 }
 
-/// A row that does not take a machine: the file and the name of its test.
+/// A row that does not need a machine: the file and the name of its test.
 const fn by_test(
     id: &'static str,
     event: &'static str,
@@ -620,9 +620,9 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// Reports what becomes of `show` as the verdict about row `id` of the fault table on `release`.
+/// Records the result of `show` as the verdict about row `id` of the fault table on `release`.
 ///
-/// Each row is shown by one test. Until `show` has succeeded the row is `not held`, also when the process is killed.
+/// Each row is confirmed by one test. Until `show` has succeeded, the row is `not held`, also if the process is killed.
 ///
 /// # Errors
 ///
@@ -752,7 +752,7 @@ mod tests {
             let above = lines[..number].iter().rev();
             let mut attributes = above.take_while(|line| line.starts_with("#["));
             let is_rust = line.starts_with(&function) && attributes.any(|line| *line == "#[test]");
-            // By `on_each_release!`, which makes tests of functions that it lists.
+            // With `on_each_release!`, which turns the listed functions into tests.
             let arguments = line.strip_prefix(&of_release).map(|rest| {
                 let next = lines.get(number + 1).filter(|_| rest.is_empty());
                 next.copied().unwrap_or(rest)

@@ -69,7 +69,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let owner = machine.run(&["stat", "-c", "%U", &format!("/proc/{worker}")])?;
     ensure!(owner.text() == "bb-worker", "{owner}");
 
-    // A second pair beside the first one.
+    // A second pair next to the first one.
     call(
         &machine,
         &["create", "master", "nightly", "--directory", "/srv/nightly"],
@@ -94,7 +94,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
 
     an_older_master_is_converted_or_left_as_it_was(&machine)?;
 
-    // One whose master is down is no failure; it is known when the master comes.
+    // A stopped master is not a failure; it knows the worker when it starts.
     Unit::master(&machine).succeed("stop")?;
     let later = call(&machine, &["create", "worker", "later"])?.succeeded()?;
     ensure!(!later.stderr.contains("and reload it"), "{later}");
@@ -102,7 +102,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     Rest::new(&machine).wait_for_worker("later", SOON)?;
     call(&machine, &["remove", "worker@later", "--data", "--yes"])?.succeeded()?;
 
-    // Nobody is there to be asked.
+    // There is no terminal to ask.
     let refusal = call(&machine, &["remove", "worker@night"])?;
     ensure!(
         refusal.status == 1 && refusal.stderr.contains("hint: use `--yes`"),
@@ -181,7 +181,7 @@ fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome 
     let file = "/srv/nightly/master.cfg";
     let older = machine.read_file(file)?;
 
-    // What the master does not take is taken back.
+    // A configuration that the master does not accept is rolled back.
     let strange =
         format!("{older}\nassert not os.path.exists(os.path.join(HERE, \"workers.toml\"))\n");
     machine.write_file(file, &strange, "0600", "bb")?;
@@ -208,7 +208,7 @@ fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome 
     );
     let again = call(machine, &convert)?.succeeded()?;
     ensure!(again.stderr.contains("already"), "{again}");
-    // From here on it is as one that was made today.
+    // From here on, it is like a new one.
     ensure!(night.main_pid()? == process, "nobody was restarted");
     call(machine, &["rotate", "worker", "--master", "master@nightly"])?.succeeded()?;
     rest.wait_for_worker("worker", SOON)?;
@@ -316,10 +316,10 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
-    // And systemd has read it as it was before, for the instances that nobody has touched too.
+    // And systemd has loaded the previous state, for the instances that were not changed as well.
     let doctor = call(&machine, &["doctor", "--only", "unit-reload,unfinished"])?;
     ensure!(doctor.stdout.starts_with("no problems, "), "{doctor}");
-    // Where systemd has not killed it with the unit, a new master would take the next port while it still ends.
+    // If systemd has not killed it with the unit, a new master would use the next port while it still exits.
     machine
         .shell(&format!(
             "rm {PREFIX}/etc/conda/activate.d/take.sh; pid=$(cat /var/tmp/taken); \
@@ -340,7 +340,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     );
     ensure_same_but_databases(&machine, &before, &talk)?;
 
-    // The same for a further one, which the master has got to know in between, and forgets again.
+    // The same for a further one, which the master had accepted in between, and removes again.
     let file = format!("{MASTER}/master.cfg");
     let configuration = machine.read_file(&file)?;
     let table = format!("{MASTER}/workers.toml");
@@ -367,7 +367,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     machine.write_file(&file, &configuration, "0600", "bb")?;
     Unit::master(&machine).succeed("reload")?;
 
-    // A configuration with a mistake of somebody else's: nothing of it is changed, and nothing hangs on it.
+    // A configuration with an error of its administrator: it is not changed, and nothing depends on it.
     let mistaken = format!("{configuration}raise ValueError('a mistake')\n");
     machine.write_file(&file, &mistaken, "0600", "bb")?;
     let talk = call(&machine, &["create", "worker", "gpu"])?;
@@ -383,13 +383,13 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     ensure!(machine.read_file(&file)? == mistaken, "{talk}");
     ensure_same_but_databases(&machine, &before, &talk)?;
     machine.write_file(&file, &configuration, "0600", "bb")?;
-    // Buildbot takes the password of a worker that it knows at a start, not at every reload.
+    // Buildbot reads the password of a worker that it knows at a start, not at every reload.
     Unit::master(&machine).succeed("restart")?;
 
     refuse_a_wrong_password_that_is_typed(&machine, &before)
 }
 
-/// A password that somebody types is not seen, and a wrong one leaves nothing behind; then the right one.
+/// A typed password is not shown, and a wrong one leaves nothing behind; then the right one is used.
 fn refuse_a_wrong_password_that_is_typed(machine: &Machine, before: &str) -> Outcome {
     let talk = type_password(machine, "wrong one")?;
     ensure!(
@@ -450,7 +450,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     machine.run(&[&format!("{PREFIX}/bin/python"), "-c", program, password])
 }
 
-/// A running master writes its database all the time, and later what it has imported.
+/// A running master writes to its database all the time, and later its import cache.
 fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> Outcome {
     let without = |text: &str| -> Vec<String> {
         let lines = text
@@ -469,7 +469,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
     stop_in_activation(&machine, "create master", "/var/tmp")?;
-    // Nobody else comes in between.
+    // No other process interferes.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
         talk.status == 1 && talk.stderr.contains("is changing this host"),
@@ -483,7 +483,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     })?;
     go_on(&machine, "/var/tmp")?;
 
-    // Any of the commands takes it back, even one that then refuses.
+    // Any of the commands rolls it back, even one that then refuses.
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
     ensure!(
         talk.status == 1
@@ -517,7 +517,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     what_is_interrupted_while_data_goes_is_completed(&machine)
 }
 
-/// `^C` at the end of `remove --data`: there is no way back by then, and nobody is kept from anything.
+/// `^C` at the end of `remove --data`: it cannot be rolled back by then, and no later command is blocked.
 fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcome {
     let script = "buildbot-conda remove master --data --yes 2>&1 | { while read -r line; do echo \"$line\"; \
                   case $line in 'as `bb`, remove '*) pkill -INT -x buildbot-conda;; esac; done; }";
@@ -553,8 +553,8 @@ fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcom
     Ok(())
 }
 
-/// Begins a command, and returns while it waits for an environment to be activated. Whoever activates it can write in
-/// `place`.
+/// Starts a command, and returns while it waits for an environment to be activated. The account that activates it can
+/// write in `place`.
 fn stop_in_activation(machine: &Machine, verb: &str, place: &str) -> Outcome {
     machine.write_file(
         &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),
