@@ -270,17 +270,8 @@ fn secrets_are_kept_and_nobody_else_is_the_master(machine: &Machine, release: Re
     })
 }
 
-fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
-    let machine = Machine::boot(installed(release)?)?;
-    let before = state(&machine)?;
-
-    // The environment's Buildbot has no `create-master`.
-    let program =
-        format!("{PREFIX}/lib/python3.11/site-packages/buildbot/scripts/create_master.py");
-    machine
-        .shell(&format!("mv {program} {program}.away"))?
-        .succeeded()?;
-    let talk = call_on_a_terminal(&machine, "create master")?;
+/// On a terminal, after a step that failed.
+fn steps_show_their_results(talk: &Output) -> Outcome {
     let failed = "\u{1b}[1m\u{1b}[31m✗\u{1b}[0m\r\nthis step failed, rolling back\r\n";
     let (done, undone) = talk.stdout.split_once(failed).unwrap_or_default();
     let tick = " \u{1b}[32m✓\u{1b}[0m";
@@ -293,6 +284,21 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure!(talk.status == 1, "{talk}");
+    Ok(())
+}
+
+fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
+    let machine = Machine::boot(installed(release)?)?;
+    let before = state(&machine)?;
+
+    // The environment's Buildbot has no `create-master`.
+    let program =
+        format!("{PREFIX}/lib/python3.11/site-packages/buildbot/scripts/create_master.py");
+    machine
+        .shell(&format!("mv {program} {program}.away"))?
+        .succeeded()?;
+    let talk = call_on_a_terminal(&machine, "create master")?;
+    steps_show_their_results(&talk)?;
     ensure_same(&machine, &before, &talk)?;
     machine
         .shell(&format!("mv {program}.away {program}"))?
