@@ -1,11 +1,11 @@
-"""The door to `buildbot_conda_runner`, which lies beside this file and runs one Buildbot instance.
+"""Starts `buildbot_conda_runner`, which is next to this file and runs one Buildbot instance.
 
-Usage: runner.py ROLE DIRECTORY [--reference REF] [--start-timeout SECONDS] [--log journal|both]
-                 [--upgrade auto|manual] [--drain SECONDS] [--name NAME] [--root DIR]
+Usage: runner.py ROLE DIRECTORY [--reference REF] [--start-timeout SECONDS] [--log journal|both] [--upgrade auto|manual]
+[--drain SECONDS] [--name NAME] [--root DIR]
 
-Owned here: where that package's bytecode is kept. The package serves every version of Python, so
-it comes without; compiling it anew at each start would take 20 ms and leave 4 MB of memory behind.
-It goes into the instance's state directory, which is its user's alone, as is all that it runs.
+This file decides where the bytecode of that package is kept. The package supports every version of Python, so it is
+installed without bytecode; compiling it at each start would take 20 ms and 4 MB of memory. The bytecode is in the
+instance's state directory, which belongs to the same user as everything else that the instance runs.
 """
 
 import os
@@ -17,7 +17,7 @@ PACKAGE = "buildbot_conda_runner"
 
 
 class Loader(machinery.SourceFileLoader):
-    """Imports modules of ours, with their bytecode below `cache`; None: without any."""
+    """Imports our modules, with their bytecode below `cache`; None: without bytecode."""
 
     cache = None
 
@@ -45,7 +45,7 @@ def package():
     states = os.environ.get("STATE_DIRECTORY", "").split(":")
     state = next((path for path in states if "/buildbot-conda/instances/" in path), states[0])
     Loader.cache = os.path.join(state, "bytecode") if os.path.isabs(state) else None
-    # Beside this file are other programs of ours, nothing else to import from.
+    # The directory of this file contains other programs of ours, which must not be imported.
     sys.path[:] = [path for path in sys.path if os.path.realpath(path or ".") != HERE]
     for directory in (HERE, os.path.join(HERE, PACKAGE)):
         finder = machinery.FileFinder(directory, (Loader, machinery.SOURCE_SUFFIXES))

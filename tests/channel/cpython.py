@@ -1,7 +1,7 @@
 """The `python` package (and the empty `python_abi`) from an installed CPython.
 
-The source has to be a build with a shared `libpython`, as `--enable-shared` gives, and not a distribution's own: theirs
-look for modules in places of their own.
+The source must be a build with a shared `libpython`, as created with `--enable-shared`, and not that of a distribution,
+which searches for modules in other places.
 """
 
 import shutil
@@ -17,8 +17,8 @@ PREFIX = Path(sys.base_prefix)
 VERSION = ".".join(map(str, sys.version_info[:3]))
 SERIES = ".".join(map(str, sys.version_info[:2]))
 
-# Tests, development files and graphical modules: two thirds of the size, of no use to a service. Third-party packages
-# come as packages of their own.
+# Tests, development files and graphical modules: two thirds of the size, and useless for a service. Third-party
+# packages are packaged separately.
 LEFT_OUT = shutil.ignore_patterns(
     "__pycache__", "test", "tests", "idlelib", "tkinter", "turtledemo", "turtle.py", "lib2to3", "ensurepip",
     "pydoc_data", "config-*", "*.a", "site-packages", "_tkinter.*", "_test*", "xxlimited*", "nis.*",
@@ -63,7 +63,7 @@ def python(work: Path, wheel_trees: list[Path]) -> CondaPackage:
 
 
 def python_abi(work: Path) -> CondaPackage:
-    """The empty package by which binary packages name the interpreter they were built for."""
+    """The empty package with which binary packages name the interpreter that they were built for."""
     tree = work / "python_abi"
     tree.mkdir(parents=True)
     tag = "cp" + SERIES.replace(".", "")

@@ -1,8 +1,8 @@
-"""Installs an environment from a channel into a tree that will be some machine's root.
+"""Installs an environment from a channel into a tree that will be the root of a machine.
 
 Usage: `python install.py CHANNEL REQUIREMENTS TREE PREFIX`. CHANNEL is a URL or a directory, REQUIREMENTS a file of
-`name==version` lines, PREFIX the absolute path that the environment has once TREE is a root. A Conda-compatible
-installer (rattler) does it, told to write PREFIX, not TREE/PREFIX, into what it installs.
+`name==version` lines, PREFIX the absolute path of the environment when TREE is a root. A Conda-compatible installer
+(rattler) installs it, and writes PREFIX instead of TREE/PREFIX into the files.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ async def create(channel: str, requirements: Path, tree: Path, prefix: Path) -> 
 def compile_modules(target: Path, tree: Path) -> None:
     """Write bytecode, as conda does: the service user cannot. Tracebacks name files as seen from inside the machine."""
     command = [target / "bin/python", "-m", "compileall", "-q", "-j0", "-s", tree, "-p", "/", target / "lib"]
-    # Some packages carry templates and tests that are no valid Python; conda goes on as well.
+    # Some packages contain templates and tests that are not valid Python; conda continues as well.
     subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
     channel, requirements, tree, prefix = sys.argv[1:]
-    # Whoever installs it, everyone may run it.
+    # Regardless of who installs it, everyone may run it.
     os.umask(0o022)
     if Path(channel).is_dir():
         channel = Path(channel).resolve().as_uri()

@@ -1,7 +1,7 @@
-"""Shared libraries that come along, so that an environment needs nothing but glibc from the machine it runs on.
+"""Shared libraries that are added to an environment, so that it needs nothing but glibc from its machine.
 
-`ldd` on the building machine says which file a library name stands for; copies go to `lib/` of the Python package,
-as Conda's own packages have them, and every program that needs one gets an RPATH that leads there.
+`ldd` on the building machine finds the file for each library name. Copies are in `lib/` of the Python package, as in
+Conda's own packages, and every program that needs one gets an RPATH that leads there.
 """
 
 import re
@@ -27,7 +27,7 @@ def _is_elf(path: Path) -> bool:
 def needed(programs: list[Path], tree: Path) -> dict[str, Path]:
     """Name -> file on this machine for each library that `programs` need, directly or not.
 
-    Left out are glibc and whatever lies in `tree` itself: some wheels bring libraries of their own.
+    glibc and libraries in `tree` itself are omitted: some wheels contain their own libraries.
     """
     libraries = {}
     for program in programs:
@@ -43,7 +43,7 @@ def needed(programs: list[Path], tree: Path) -> dict[str, Path]:
 
 
 def copy(libraries: dict[str, Path], lib: Path) -> None:
-    """Copy libraries under the names by which they are asked for, unless they are there already."""
+    """Copy libraries under the names by which they are requested, unless they exist already."""
     for name, source in libraries.items():
         if not (lib / name).exists():
             shutil.copy(source.resolve(), lib / name)

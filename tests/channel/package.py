@@ -20,7 +20,7 @@ PLACEHOLDER = "/opt/placeholder_" + "p" * (255 - len("/opt/placeholder_"))
 # One time stamp for every file of every package, in seconds: the same input gives the same archive.
 BUILT = 1_700_000_000
 
-# Enough for packages that live as long as a test: 19, the default, takes ten times as long.
+# Sufficient for packages that exist only during a test: 19, the default, takes ten times as long.
 COMPRESSION_LEVEL = 3
 
 

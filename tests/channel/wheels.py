@@ -44,7 +44,7 @@ def read(file: Path) -> Wheel:
 
 
 def package(wheel: Wheel, extras: dict[str, set[str]], work: Path) -> CondaPackage:
-    """Unpack a wheel in `work`. `extras` says which extras of a distribution (by name) others ask for."""
+    """Unpack a wheel in `work`. `extras` contains the extras of a distribution (by name) that others request."""
     tree = work / f"{wheel.name}-{wheel.version}"
     modules = tree / ("site-packages" if wheel.pure else f"lib/python{SERIES}/site-packages")
     programs = tree / ("python-scripts" if wheel.pure else "bin")
@@ -98,7 +98,7 @@ def _specifier(requirement: Requirement) -> str:
 
 
 def _spread(data: Path, modules: Path, programs: Path, tree: Path) -> None:
-    """Move what a wheel keeps aside in `*.data` to where an installer would put it."""
+    """Move the files in a wheel's `*.data` to where an installer would put them."""
     places = {"purelib": modules, "platlib": modules, "scripts": programs, "data": tree, "headers": tree / "include"}
     for kind in sorted(data.iterdir()):
         shutil.copytree(kind, places[kind.name], dirs_exist_ok=True)

@@ -1,9 +1,9 @@
-//! Which file uses which, read from the code of every crate, and what must hold of that: no files use each other in a
-//! circle, and inside the command line a part uses only what the map in `docs/architecture.md` says.
+//! Which file uses which, determined from the code of every crate, and the rules for that: files do not use each other
+//! in a circle, and inside the command line, a part uses only what the map in `docs/architecture.md` allows.
 //!
-//! A part is a file or folder of `crates/cli/src`. Names that a module passes on (`pub use`) lead to the file that
-//! defines them. What the files of a folder share may stand in the module that the folder is: they may use it, though it
-//! uses them. Tests may use what they like.
+//! A part is a file or folder of `crates/cli/src`. Names that a module re-exports (`pub use`) lead to the file that
+//! defines them. Code that the files of a folder share may be in the module of the folder: they may use it, although it
+//! uses them. Tests may use anything.
 
 mod modules;
 
@@ -66,7 +66,7 @@ pub(crate) fn no_files_use_each_other_in_a_circle(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// The parts of the command line use each other as the map says, and the map has nothing more.
+/// The parts of the command line use each other as the map allows, and the map contains nothing more.
 pub(crate) fn parts_use_what_the_map_says(tree: &Tree) -> Result<()> {
     let map = map(&tree.read(PAGE)?)?;
     let mut used: BTreeSet<(String, String)> = BTreeSet::new();
@@ -123,7 +123,7 @@ fn map(page: &str) -> Result<BTreeMap<String, BTreeSet<String>>> {
     Ok(map)
 }
 
-/// What stands between backquotes.
+/// The text between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -10,7 +10,7 @@ use crate::tree::Tree;
 
 /// For cargo: is everything formatted?
 pub(crate) const FORMAT: [&str; 3] = ["fmt", "--all", "--check"];
-/// For cargo: the lints of all crates but that of environments, which has a stage of its own.
+/// For cargo: the lints of all crates except the one for environments, which has a separate stage.
 const LINTS: [&str; 8] = [
     "clippy",
     "--workspace",

@@ -35,8 +35,8 @@ pub(crate) use environments::{
 pub(crate) use target::Target;
 pub(crate) use tools::{CARGO_DEB_VERSION, directory as cargo_deb_directory};
 
-/// Below the target directory: a build directory of its own, since the flags differ from a developer's builds and
-/// would otherwise make both build everything again each time.
+/// Below the target directory: a separate build directory, because its flags differ from a developer's builds, and both
+/// would otherwise rebuild everything each time.
 const BUILD_DIRECTORY: &str = "package";
 
 /// The crates whose binaries are packed, in the order of [`PROGRAMS`].
@@ -191,7 +191,7 @@ fn build_directory(workspace: &Path) -> PathBuf {
     workspace.join("target").join(BUILD_DIRECTORY)
 }
 
-/// Where the compiled programs of the package are, and beside them everything else that cargo-deb shall find.
+/// The directory with the compiled programs of the package and all other files that cargo-deb must find.
 pub(crate) fn release_directory(workspace: &Path, target: Target) -> PathBuf {
     target
         .directory(&build_directory(workspace))
@@ -223,8 +223,8 @@ fn reproducible(mut command: Command, epoch: &str) -> Command {
     command
 }
 
-/// Seconds since 1970 that stand for the build's date: the caller's `SOURCE_DATE_EPOCH`, else the date of the newest
-/// changelog entry, which a source archive without history has too.
+/// The build date in seconds since 1970: the caller's `SOURCE_DATE_EPOCH`, or else the date of the newest changelog
+/// entry, which a source archive without history contains as well.
 fn source_date_epoch(workspace: &Path) -> Result<String> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(epoch) if epoch.parse::<u64>().is_ok() => Ok(epoch),
@@ -308,8 +308,9 @@ fn cargo_for(
     Ok(command)
 }
 
-/// Takes out of cargo's environment what a developer may have set to build otherwise, so that it cannot change what
-/// ships: profiles, flags, linkers, wrappers, compilers of C. Where cargo finds its things and how many jobs it runs stays.
+/// Removes from cargo's environment everything with which a developer may have changed builds, so that it cannot change
+/// the package: profiles, flags, linkers, wrappers, C compilers. The location of cargo's files and the number of jobs
+/// are kept.
 fn without_own_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
@@ -339,9 +340,9 @@ fn without_own_settings(mut command: Command) -> Command {
     command
 }
 
-/// `--remap-path-prefix` for the places where source code lies, joined as `CARGO_ENCODED_RUSTFLAGS` wants it.
-/// Those of the project itself are relative ones. Its directory must not be here: for each clone everything would be
-/// compiled anew.
+/// `--remap-path-prefix` for the locations of source code, joined as `CARGO_ENCODED_RUSTFLAGS` expects. Those of the
+/// project itself are relative. Its directory must not be included, because everything would then be compiled again for
+/// each clone.
 fn remap_flags(workspace: &Path, compiled: &Compiled) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let sysroot = output(
@@ -371,7 +372,7 @@ fn remap_flags(workspace: &Path, compiled: &Compiled) -> Result<String> {
     Ok(flags.join("\u{1f}"))
 }
 
-/// What the compiler says of itself.
+/// The version information of the compiler.
 fn compiler(workspace: &Path) -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     output(Command::new(rustc).arg("-vV").current_dir(workspace))

@@ -73,7 +73,7 @@ fn build(workspace: &Path, stages: &Stages, release: Release) -> Result<[PathBuf
     })
 }
 
-/// cargo's files stay the user's; only booting machines takes root.
+/// cargo's files remain the user's; only booting machines needs root.
 fn again_as_root([package, environments]: &[PathBuf; 2], release: Release) -> Result<()> {
     eprintln!("calling sudo: only root can boot a machine");
     let mut command = prerequisites::as_root(&prerequisites::this_program());
@@ -138,7 +138,7 @@ fn show(stages: &Stages, release: Release, packages: &[PathBuf; 2]) -> Result<()
         .context("print what happened")
 }
 
-/// A command of ours; what it says is shown when it fails.
+/// A command of ours; its output is shown if it fails.
 fn call(machine: &Machine, words: &[&str]) -> Result<()> {
     let words = [&["buildbot-conda"], words].concat();
     machine
@@ -204,7 +204,7 @@ fn force(machine: &Machine) -> Result<Build> {
     Ok(build)
 }
 
-/// Appends the log of the build after checking what it says.
+/// Appends the log of the build after checking its content.
 fn write_build(shown: &mut String, machine: &Machine, build: &Build) -> Result<()> {
     let rest = Rest::new(machine);
     writeln!(shown, "\nbuild {}: {}", build.id, build.state)?;

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     let begun = Instant::now();
     let limit = Duration::from_secs(arguments.seconds);
-    // Of this round; the ones that follow count on.
+    // Of this round; the following ones continue counting.
     let mut seed = UNIX_EPOCH.elapsed().context("read the clock")?.as_secs();
     let mut rounds = 0;
     while rounds == 0 || begun.elapsed() < limit {

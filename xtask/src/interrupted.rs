@@ -1,5 +1,6 @@
-//! The table of interruptions: at which moments dpkg was killed in the last run of the package's tests, what that left,
-//! and what has put it right. The rows are theirs, in `target/interrupted`; here they become `docs/interrupted.md`.
+//! The table of interruptions: the moments at which dpkg was killed in the last run of the package's tests, the
+//! resulting state, and the command that completed it. The tests write the rows to `target/interrupted`; this module
+//! creates `docs/interrupted.md` from them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,7 +32,7 @@ fn rows(workspace: &Path, operation: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Prints on stdout how many moments the last run has seen; none where a test has failed.
+/// Prints on stdout how many moments the last run has covered; none if a test has failed.
 pub(crate) fn print(workspace: &Path) -> Result<()> {
     let mut text = String::from("\ninterrupted and completed:\n");
     for operation in OPERATIONS {

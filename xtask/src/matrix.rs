@@ -45,11 +45,11 @@ pub(crate) fn record(workspace: &Path) -> Result<()> {
     update(workspace)
 }
 
-/// Writes what has been tried into `docs/matrix.md`. What has not been tried here keeps the row that it has.
+/// Writes the tested combinations to `docs/matrix.md`. Others keep their existing rows.
 ///
 /// # Errors
 ///
-/// When a row cannot be read, or the page not written.
+/// If a row cannot be read, or the page cannot be written.
 pub(crate) fn update(workspace: &Path) -> Result<()> {
     let path = workspace.join("docs/matrix.md");
     let page = fs::read_to_string(&path).unwrap_or_default();

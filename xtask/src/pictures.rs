@@ -1,5 +1,5 @@
-//! `cargo xtask pictures`: the pictures of the README, made on a throwaway machine by doing what the README says. What
-//! is in them was really shown: by a terminal, by a browser.
+//! `cargo xtask pictures`: creates the pictures of the README on a temporary machine by following the README. A real
+//! terminal and a real browser have shown their content.
 
 mod browser;
 mod drawing;
@@ -58,7 +58,7 @@ pub(crate) fn run(workspace: &Path, arguments: Arguments) -> Result<()> {
     })
 }
 
-/// Who takes them, and where they go.
+/// The account that takes them, and the directory for them.
 struct Pictures {
     browser: Layers,
     directory: PathBuf,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::deb::Target;
 
-/// A Debian package, why it is needed, and how to find out that it is there.
+/// A Debian package, why it is needed, and how to check that it is installed.
 struct Prerequisite {
     package: &'static str,
     reason: &'static str,
@@ -30,7 +30,7 @@ const PYTHON: [Prerequisite; 2] = [
     },
 ];
 
-/// What the tests of the runner start, or disturb, beside Buildbot.
+/// Programs that the tests of the runner start, or disturb, in addition to Buildbot.
 const RUNNER_TESTS: [Prerequisite; 3] = [
     Prerequisite {
         package: "openssl",
@@ -200,11 +200,11 @@ pub(crate) fn for_demo() -> Result<()> {
     install(PACKAGING.iter().chain(&PYTHON).chain(&MACHINES))
 }
 
-/// Sees to what the whole suite needs, in one call: what runs beside each other shall not wait for apt-get.
+/// Installs everything that the whole suite needs, in one call, so that parallel parts do not wait for apt-get.
 ///
 /// # Errors
 ///
-/// When something is missing and cannot be installed.
+/// If something is missing and cannot be installed.
 pub(crate) fn for_tests() -> Result<()> {
     let packaging = PACKAGING.iter().chain(&REPRODUCTION);
     let tests = PYTHON.iter().chain(&RUNNER_TESTS).chain(&MACHINES);
@@ -222,12 +222,12 @@ pub(crate) fn for_arm64() -> Result<()> {
     install(packaging.chain(&PYTHON).chain(&MACHINES).chain(&EMULATION))
 }
 
-/// Whether this process is root, which booting machines takes.
+/// Whether this process runs as root, which booting machines requires.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// This program, for others to run or copy as long as it runs: cargo may have put another one in its place meanwhile.
+/// This program, for others to run or copy as long as it runs: cargo may have replaced it meanwhile.
 pub(crate) fn this_program() -> PathBuf {
     PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
@@ -237,7 +237,7 @@ pub(crate) fn as_root(program: &Path) -> Command {
     if is_root() {
         return Command::new(program);
     }
-    // sudo sets a PATH of its own, on which another Python may come first.
+    // sudo sets its own PATH, which may contain another Python.
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new("sudo");
     command

@@ -1,4 +1,4 @@
-//! `cargo xtask repo`: the same as `buildbot-conda repo`, for whoever builds the package and has not installed it.
+//! `cargo xtask repo`: the same as `buildbot-conda repo`, for those who build the package and have not installed it.
 
 use std::io::Write as _;
 

@@ -1,5 +1,5 @@
-//! `cargo xtask reproduce`: the same sources give the same bytes, whoever builds them, where, when and how. Two builds
-//! under different conditions are compared, and what somebody else needs for a third is written beside the package.
+//! `cargo xtask reproduce`: the same sources give the same bytes, regardless of account, place, time and method. Two
+//! builds under different conditions are compared, and the information for a third one is written next to the package.
 
 mod buildinfo;
 mod conditions;
@@ -69,13 +69,13 @@ pub(crate) fn run(workspace: &Path, arguments: &Arguments) -> Result<()> {
     writeln!(out, "{}\n{}", package.display(), information.display()).context("print the paths")
 }
 
-/// The part of this that every test run can afford: `package` packed again from the same sources under all the other
-/// conditions. Of the three programs only the smallest is compiled again; the linker and the compiler do to it what
-/// they do to the others.
+/// The part of this that every test run can afford: `package` is packed again from the same sources under all the other
+/// conditions. Of the three programs, only the smallest one is compiled again; compiler and linker treat it like the
+/// others.
 ///
 /// # Errors
 ///
-/// When the build fails or gives something else than `package`.
+/// If the build fails or the result differs from `package`.
 pub(crate) fn check(workspace: &Path, package: &Path) -> Result<()> {
     prerequisites::for_reproduction()?;
     let elsewhere = Elsewhere::new(workspace)?;
@@ -100,7 +100,7 @@ fn compare(expected: &Path, found: &Path) -> Result<()> {
         .stdout(std::io::stderr())
         .status()
         .context("start `diffoscope`")?;
-    // 1 is what it says of a difference.
+    // It exits with 1 if there is a difference.
     ensure!(
         status.code() == Some(1),
         "compare the packages: diffoscope ended with {status}"
@@ -117,11 +117,11 @@ fn checksum(path: &Path) -> Result<String> {
     digest("sha256sum", path)
 }
 
-/// What `program`, one of coreutils' checksum programs, says of a file.
+/// The checksum of a file from `program`, one of coreutils' checksum programs.
 fn digest(program: &str, path: &Path) -> Result<String> {
     let line = deb::output(Command::new(program).arg("--").arg(path))?;
     let digits = line.split_whitespace().next().unwrap_or_default();
-    // A name with odd characters makes it begin the line with a backslash.
+    // For a name with special characters, the line starts with a backslash.
     Ok(digits.trim_start_matches('\\').to_owned())
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// A sign of life while a stage says nothing itself.
+/// Printed regularly while a stage prints nothing itself.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The stages so far, in the order of their ends.
@@ -57,14 +57,14 @@ impl Stages {
         result
     }
 
-    /// As [`Stages::run`] where a failure shall not stop what follows: it is printed and counted.
+    /// As [`Stages::run`], but a failure does not stop what follows: it is printed and counted.
     pub(crate) fn attempt<T>(&self, name: &str, work: impl FnOnce() -> Result<T>) -> Option<T> {
         self.run(name, work)
             .inspect_err(|error| eprintln!("error: {name}: {error:#}"))
             .ok()
     }
 
-    /// Counts something that has ended as a stage.
+    /// Counts something that has finished as a stage.
     pub(crate) fn add(&self, name: &str, took: Duration, passed: bool) {
         let outcome = if passed { "done" } else { "FAILED" };
         eprintln!("      {name}: {outcome} in {:.1} s", took.as_secs_f64());
@@ -76,7 +76,7 @@ impl Stages {
         });
     }
 
-    /// Name and seconds of each that has ended.
+    /// Name and seconds of each finished stage.
     pub(crate) fn took(&self) -> Vec<(String, Duration)> {
         let finished = self.finished.lock().expect("nobody panics");
         let stages = finished.iter();

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: every check. Compilers, tests that wait and tests that compute run beside each other, and each
-//! starts when what it needs is there. A failure hides no other.
+//! `cargo xtask test`: every check. Compilers, waiting tests and computing tests run in parallel, and each starts as
+//! soon as its requirements are ready. A failure hides no other one.
 
 mod arm64;
 mod pairs;
@@ -62,7 +62,7 @@ const IN_TURN: [&str; 20] = [
     "web",
 ];
 
-/// For cargo: the examples in documents, with the features that the tests see.
+/// For cargo: the examples in documents, with the same features as the tests.
 const DOCUMENTS: [&str; 6] = [
     "test",
     "--quiet",
@@ -253,13 +253,13 @@ impl Run<'_> {
         });
     }
 
-    /// Builds the package, and where everything is asked for once more, when those who wait for it have got it.
+    /// Builds the package, and with `--every` once more, after those who wait for it have got it.
     fn build(&self, built: &Sender<PathBuf>) {
         let package = self
             .stages
             .attempt("package is built", || deb::build(self.workspace));
         if let Some(package) = package {
-            // Nobody waits for it when the tests cannot be compiled.
+            // Nothing waits for it if the tests cannot be compiled.
             let _ = built.send(package.clone());
             if self.every {
                 patiently(|| {
@@ -360,11 +360,11 @@ impl Run<'_> {
         self.releases.contains(&release) && (!is_in_turn || release == whose_turn(name))
     }
 
-    /// Adds tests of machines and of the package. They are run by root, with sudo if need be: booting takes root,
+    /// Adds tests of machines and of the package. They run as root, with sudo if necessary: booting needs root,
     /// compiling does not.
     fn add_tests(&self, tests: Vec<Test>, package: &Path, environments: Option<&Path>) {
         let package = package.to_owned();
-        // A test that is missing in the list above shall not take an old one.
+        // A test that is missing in the list above must not use an old one.
         let environments = environments
             .unwrap_or(Path::new("/not/built/yet"))
             .to_owned();
@@ -424,7 +424,7 @@ fn of_release(name: &str) -> Option<(Release, &str)> {
     Some((release, parts.last()?))
 }
 
-/// The release on which a test runs that takes turns: always the same, so that a failure comes again.
+/// The release for a test that runs on only one of them: always the same, so that a failure is reproducible.
 fn whose_turn(name: &str) -> Release {
     let sum: usize = name.bytes().map(usize::from).sum();
     Release::ALL[sum % Release::ALL.len()]
@@ -438,7 +438,7 @@ fn part(test: &Test) -> &'static str {
     }
 }
 
-/// Runs `work` with all that it starts behind whatever else wants a processor.
+/// Runs `work` and everything that it starts with the lowest priority for processors.
 fn patiently<T>(work: impl FnOnce() -> T) -> T {
     // Of this thread, and so of what it starts: setpriority(2), "C library/kernel differences". In vain nothing is lost.
     if let Err(error) = setpriority_process(None, 10) {
@@ -481,7 +481,7 @@ mod tests {
         assert_eq!(whose_turn("a"), Release::ALL[1]);
     }
 
-    /// What no table shows would else be missed there by nobody.
+    /// Otherwise, nobody would notice that a test is missing in the tables.
     #[test]
     fn what_a_table_promises_for_each_release_takes_no_turns() {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/machine/tests");
@@ -493,7 +493,7 @@ mod tests {
         }
     }
 
-    /// `matrix` calls it on the emulated machine alone, which has a command of its own.
+    /// `matrix` calls it only on the emulated machine, which has a separate command.
     #[test]
     fn a_test_that_calls_for_the_package_of_environments_waits_for_it() {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/machine/tests");

@@ -1,5 +1,5 @@
-//! What holds for the repository as a whole, and no compiler sees: `cargo xtask check` says it at
-//! once, and the same rules are ordinary tests.
+//! Rules for the repository as a whole, which no compiler checks: `cargo xtask check` applies them at once, and they
+//! are also ordinary tests.
 
 use std::path::Path;
 use std::process::Command;
@@ -97,8 +97,7 @@ fn modules_open_with_what_they_own(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// In the root manifest, each dependency of others has a comment above it; in the crates, none has
-/// a version of its own.
+/// In the root manifest, every third-party dependency has a comment above it; in the crates, none has its own version.
 fn dependencies_have_reasons(tree: &Tree) -> Result<()> {
     let root = tree.read("Cargo.toml")?;
     let mut above = "";
@@ -205,7 +204,7 @@ fn the_project_stands_alone(tree: &Tree) -> Result<()> {
     ];
     let mut found = Vec::new();
     for file in &tree.files {
-        // What is no text names no paths.
+        // A file that is not text contains no paths.
         let Ok(text) = tree.read(file) else { continue };
         for (number, line) in text.lines().enumerate() {
             if foreign.iter().any(|word| line.contains(word.as_str())) {
@@ -221,7 +220,7 @@ fn the_project_stands_alone(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-/// What the README shows is there, with words for those who do not see it, and no picture is left over.
+/// The pictures in the README exist and have an alternative text, and no picture is unused.
 fn the_readme_shows_every_picture(tree: &Tree) -> Result<()> {
     let readme = tree.read("README.md")?;
     let shown = pictures(&readme);

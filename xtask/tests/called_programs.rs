@@ -53,7 +53,7 @@ const READ: &[&str] = &[
 /// Modules that are compiled for tests alone.
 const TESTS: &[&str] = &["/tests.rs", "/properties.rs"];
 
-/// The cells of each row of the table whose header begins with `first`.
+/// The cells of each row of the table whose header starts with `first`.
 fn rows(first: &str) -> Vec<Vec<String>> {
     let header = format!("| {first} |");
     let from = PAGE.find(&header).expect("the page has the table");
@@ -141,7 +141,7 @@ fn literals(code: &str) -> Vec<String> {
     found
 }
 
-/// `--name` of `--name=VALUE`, `-n` of one letter; other words are no options.
+/// `--name` of `--name=VALUE`, `-n` of one letter; other words are not options.
 fn option(word: &str) -> Option<&str> {
     let name = word.split('=').next().unwrap_or_default();
     let (dashes, rest) = match name.strip_prefix("--") {
@@ -175,7 +175,7 @@ fn files() -> Vec<(String, String, BTreeSet<String>)> {
         }
         let code = code(&fs::read_to_string(&path).expect("it is text"));
         let words: Vec<String> = if name.starts_with("debian") {
-            // Letters alone are also what `[` takes.
+            // Single letters can also be arguments of `[`.
             let words = code
                 .split_whitespace()
                 .filter(|word| word.starts_with("--"));

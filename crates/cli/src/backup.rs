@@ -1,6 +1,6 @@
-//! `backup REF`: a copy of a master's database, made while the master may run; with `--to`, copied once more to where root
-//! keeps such things, or to standard output. The backup itself is made by the service user, and root copies what he has
-//! opened.
+//! `backup REF`: copies a master's database, also while the master runs. With `--to`, the backup is also copied to a
+//! directory of root, or to standard output. The service user makes the backup, and root copies the file that this user
+//! has opened.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, IsTerminal as _, Read as _};
@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// By whoever owns the database: what is done, or would be, is printed; gives the name of the backup.
+/// Runs as the owner of the database: prints what is done, or would be done, and returns the name of the backup.
 fn back_up(master: &Master<'_>, dry_run: bool) -> anyhow::Result<Option<BackupName>> {
     let facts = Facts::ask(master, None, false)?;
     let plan = plan::back_up(master, &facts)?;
@@ -177,7 +177,7 @@ impl Target {
     }
 }
 
-/// A directory without links in its path. Root writes where nobody else could have put anything in the way.
+/// A directory without links in its path. Root only writes where no other account could have placed anything.
 fn only_roots(path: &Path, as_root: bool) -> anyhow::Result<PathBuf> {
     let path = std::path::absolute(path).context("find the current directory")?;
     let shown = path.display();
@@ -222,7 +222,7 @@ mod tests {
         fs::write(&own, "1234").unwrap();
         copy(own.to_str().unwrap()).unwrap();
         assert_eq!(copied(), b"1234");
-        // It says that it has no bytes, and goes on for as long as somebody reads.
+        // The file reports a size of 0 bytes, and never ends.
         copy("/proc/self/status").unwrap();
         assert_eq!(copied(), b"");
     }

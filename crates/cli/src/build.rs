@@ -92,7 +92,7 @@ enum Answer {
 struct Build {
     builder: ForeignText,
     number: u64,
-    /// Buildbot's numbers; none while it runs.
+    /// Buildbot's result codes; none while the build runs.
     results: Option<u8>,
     state: ForeignText,
     /// Seconds since 1970.

@@ -22,7 +22,7 @@ enum Target {
     Zsh,
 }
 
-/// Prints the script for `grammar`, the whole command line.
+/// Prints the script for `grammar`, which is the whole command line.
 pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<ExitCode> {
     let shell = match arguments.shell {
         Target::Bash => Shell::Bash,
@@ -33,7 +33,8 @@ pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<Ex
     let name = grammar.get_name().to_owned();
     let mut script = Vec::new();
     generate(shell, &mut grammar, name, &mut script);
-    // clap_complete 4.6 takes the hyphen of our name for the beginning of a verb in half of what it writes for bash.
+    // clap_complete 4.6 interprets the hyphen of our name as the beginning of a verb in half of what it writes for
+    // bash.
     let script = String::from_utf8_lossy(&script).replace(
         "buildbot__subcmd__conda__subcmd__",
         "buildbot__conda__subcmd__",
@@ -45,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments, grammar: &Command) -> anyhow::Result<Ex
     })
 }
 
-/// Instances and the like, which only the host knows. bash breaks words at `@`; the line itself has them whole.
+/// Instances and other words that only the host knows. bash splits words at `@`; the line itself contains them unsplit.
 const BASH: &str = r#"
 _buildbot_conda_with_candidates() {
     _buildbot__conda "$@"
@@ -67,7 +68,7 @@ const FISH: &str = r#"
 complete -c buildbot-conda -a "(buildbot-conda candidates -- (commandline -opc)[2..-1] 2>/dev/null)"
 "#;
 
-/// The same: in place of the files that clap has proposed for a word of its own.
+/// The same, instead of the files that clap proposes for an arbitrary word.
 fn with_candidates(script: &str) -> String {
     let function = r#"
 _buildbot_conda_candidates() {

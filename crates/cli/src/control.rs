@@ -1,5 +1,5 @@
-//! `start`, `stop`, `restart`, `reload`, `enable` and `disable`: hidden verbs, for hands that know them from elsewhere.
-//! `systemctl` does it, and prints what it has to.
+//! `start`, `stop`, `restart`, `reload`, `enable` and `disable`: hidden verbs for users who know them from other tools.
+//! They call `systemctl`, whose output is shown.
 
 use std::process::{Command, ExitCode};
 

@@ -1,5 +1,5 @@
-//! `drain`: running builds finish, however long they take, no new one begins, and the services then
-//! stay down until they are started again.
+//! `drain`: running builds finish, however long they take, no new ones start, and the services then stay stopped until
+//! they are started again.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;

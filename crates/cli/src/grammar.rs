@@ -1,6 +1,6 @@
-//! The grammar as people meet it: what clap's derive cannot express, in one place for help, manual pages and completions.
+//! The parts of the grammar that clap's derive cannot express, in one place for help, manual pages and completions.
 //!
-//! * wherever `REF` stands, the name of a unit is as good
+//! * the name of a unit is accepted wherever `REF` is expected
 //! * the verbs are listed in groups
 
 use std::fmt::Write as _;
@@ -61,7 +61,7 @@ pub(crate) fn complete(command: Command) -> Command {
         .mut_subcommand("unset", |unset| unset.after_help(keys))
 }
 
-/// Has every `REF` understood as an administrator types it.
+/// Makes every `REF` accept what administrators type.
 fn with_references(command: Command) -> Command {
     let typed = |text: &str| InstanceRef::typed(text);
     command

@@ -44,14 +44,14 @@ pub(crate) struct Status {
 
 /// The administrator's link.
 const LINK: &str = "/etc/systemd/system/default.target";
-/// The distribution's, which counts while there is no other.
+/// The link of the distribution, which applies if there is no other.
 const DEFAULT: &str = "/usr/lib/systemd/system/default.target";
 /// Where `/usr` is merged or not, it is here.
 const HEADLESS: &str = "/lib/systemd/system/multi-user.target";
 /// One line: where [`LINK`] led before, empty when there was none. Mode 0644.
 const BEFORE: &str = "/var/lib/buildbot-conda/headless";
 
-/// Where there is no link at all, systemd looks further than this.
+/// If there is no link at all, systemd searches further than this code.
 const UNKNOWN: &str = "an unknown target";
 
 /// What the host boots to, and what it booted to before.
@@ -70,9 +70,9 @@ struct Boot {
 struct Report {
     /// Whether the next boot is without a desktop.
     headless: bool,
-    /// The unit that the next boot is for; none when there is no link that says so.
+    /// The unit that is started by the next boot; none if no link sets it.
     target: Option<String>,
-    /// The unit that `off` goes back to; none when it changes nothing.
+    /// The unit that `off` restores; none if it changes nothing.
     before: Option<String>,
 }
 
@@ -215,7 +215,7 @@ impl Boot {
         };
         let path = context.path(LINK);
         if !self.is_headless() {
-            // Somebody has decided anew since.
+            // An administrator has changed it since.
             let target = self.target();
             plan.notes.push(format!(
                 "the host now boots to {target}, which is not changed"

@@ -30,7 +30,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// ECMA-48: the cursor goes to the upper left corner, and everything after it is erased.
 const CLEAR: &str = "\x1b[H\x1b[J";
 
-/// Shows what `look` finds, as `text` tells it. `named` says that one instance was asked for.
+/// Shows the rows in the form of `text`. `named` states that a single instance was asked for.
 pub(crate) fn show(
     options: &Options,
     named: bool,
@@ -59,8 +59,7 @@ pub(crate) fn show(
     Ok(ExitCode::from(u8::from(options.fail_if_down && down)))
 }
 
-/// An instance that is not to be started at boot, or that nobody has made yet, is not missed, unless it is asked for by
-/// name.
+/// An instance that is not started at boot, or is not set up yet, is not missing unless it is asked for by name.
 fn is_down(state: &str, enabled: Option<bool>, named: bool) -> bool {
     let serves = matches!(state, "active" | "reloading" | STANDBY);
     !serves && (named || (enabled != Some(false) && state != NOT_SET_UP))

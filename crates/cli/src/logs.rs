@@ -60,7 +60,7 @@ impl Level {
     }
 }
 
-/// Entries shown when nothing says how many.
+/// Number of entries if no option sets it.
 const LINES: u64 = 100;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
@@ -114,7 +114,7 @@ fn show(mut command: Command) -> anyhow::Result<ExitCode> {
             .and_then(|()| stdout.flush())
             .is_err()
         {
-            // Whoever read it has left.
+            // The reader has closed the pipe.
             let _ = child.kill();
             break;
         }
@@ -142,8 +142,8 @@ fn without_orders(line: &str) -> String {
     shown
 }
 
-/// What `journalctl` is asked for, journalctl(1). Each line begins with its unit, since the identifier in the ordinary form
-/// is the role alone.
+/// Arguments of `journalctl`, journalctl(1). Each line starts with its unit, because the identifier in the usual format
+/// is only the role.
 fn words(arguments: &Arguments, references: &[&InstanceRef]) -> Vec<String> {
     let mut words = vec![
         "--no-pager".to_owned(),

@@ -245,8 +245,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Nothing that is started from here on inherits what the caller of this program had open beside the standard streams:
-/// much of it runs as somebody else. The lock of a start goes along, as the runner and the launcher expect.
+/// Programs that are started from here on inherit none of the caller's open files except the standard streams, because
+/// many of them run as other accounts. The lock of a start is inherited, as the runner and the launcher expect.
 fn keep_descriptors() {
     let lock = std::env::var(database::lock::VARIABLE).ok();
     let lock: Option<i32> = lock.and_then(|number| number.parse().ok());

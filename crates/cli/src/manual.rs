@@ -49,7 +49,7 @@ fn write_page(page: &Man, command: &Command, path: &Path) -> anyhow::Result<()> 
     page.render_name_section(&mut text)?;
     page.render_synopsis_section(&mut text)?;
     page.render_description_section(&mut text)?;
-    // Other commands have a `create` of their own.
+    // Other commands have their own `create`.
     let is_whole = GROUPS[0]
         .1
         .iter()
@@ -85,7 +85,7 @@ fn groups(command: &Command) -> String {
     text
 }
 
-/// What stands below the options in help: each paragraph with a heading is a section of its own, line by line.
+/// The text below the options in help: each paragraph with a heading becomes a section, line by line.
 fn sections(help: &str) -> String {
     let mut text = String::new();
     for paragraph in help.split("\n\n") {

@@ -23,7 +23,7 @@ use crate::system::requests::{self, Much, Way};
 const LOG_LINES: usize = 30;
 /// Lines of one entry behind its first.
 const FURTHER_LINES: usize = 20;
-/// For each program; none of them takes a second but over a slow network.
+/// For each program; none of them takes a second except over a slow network.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of an answer or of a log, and of a file with an address.
 const LARGEST: usize = 1 << 20;
@@ -34,7 +34,7 @@ const LARGEST_ADDRESS: u64 = 4096;
 struct Report {
     /// All of it, for people; the key that chats show.
     text: String,
-    /// In one line.
+    /// On one line.
     #[serde(skip)]
     subject: String,
     instance: String,

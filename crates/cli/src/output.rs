@@ -1,6 +1,10 @@
-//! All that this program prints. Standard output is data, written whole; standard error is for people. A reader that
-//! goes away ends neither, and never keeps a plan from its end: who closes a pipe or loses a connection learns nothing
-//! more, that is all. On a terminal, text for people is broken between its words.
+//! All output of this program. Standard output is data, written completely; standard error is for people. If a reader
+//! closes a pipe or loses the connection, the program continues, and a plan is carried out to its end. On a terminal,
+//! text for people is wrapped between words and has colours (`style`), and the steps of a plan show their results
+//! (`steps`).
+
+mod steps;
+mod style;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal as _, Write as _};
@@ -9,7 +13,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use buildbot_conda_core::foreign_text::{ForeignText, harmless_lines};
 
-/// Takes the place of the standard library's macro in the whole program: that one panics when standard error is closed.
+pub(crate) use self::steps::{StepLine, end_line};
+
+/// Replaces the standard library's macro in the whole program, because that one panics if standard error is closed.
 macro_rules! eprintln {
     () => { $crate::output::say(format_args!("\n")) };
     ($($words:tt)*) => { $crate::output::say(format_args!("{}\n", format_args!($($words)*))) };
@@ -20,15 +26,18 @@ macro_rules! eprint {
     ($($words:tt)*) => { $crate::output::say(format_args!($($words)*)) };
 }
 
-/// Writes `text` to standard error, where somebody reads it.
+/// Writes `text` to standard error.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
+    end_line();
     // Whatever error or note has foreign text in it.
-    control(&harmless_lines(&text.to_string()));
+    let text = text.to_string();
+    let text = harmless_lines(&text);
+    control(&style::with_labels(&text, style::is_wanted(&io::stderr())));
 }
 
-/// The same for what a terminal shall obey: nothing of it is anybody else's.
+/// The same for text that controls the terminal; it contains nothing from other sources.
 pub(crate) fn control(text: &str) {
-    // Whole, so that lines of several threads are not mixed. Nobody is left to report a failure to.
+    // In a single call, so that lines of several threads are not mixed. There is nowhere to report a failure.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -37,10 +46,15 @@ pub(crate) fn print(text: impl fmt::Display) -> anyhow::Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // `buildbot-conda list | head -1` is no failure.
+        // `buildbot-conda list | head -1` is not a failure.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error).context("write to standard output"),
     }
+}
+
+/// The same for text with labels such as `problem:`, which are in colour on a terminal.
+pub(crate) fn print_labelled(text: &str) -> anyhow::Result<ExitCode> {
+    print(style::with_labels(text, style::is_wanted(&io::stdout())))
 }
 
 /// [`ForeignText`] for what is only ever shown.
@@ -48,7 +62,7 @@ pub(crate) fn harmless(text: &str) -> String {
     ForeignText::new(text).into()
 }
 
-/// Columns of the terminal that standard output is; none for a file or a pipe, or when nobody has told the terminal.
+/// The width of the terminal at standard output; none for a file or a pipe, or if the terminal does not know its size.
 pub(crate) fn width() -> Option<usize> {
     let stdout = io::stdout();
     let is_terminal = stdout.is_terminal();

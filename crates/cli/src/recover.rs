@@ -1,6 +1,6 @@
-//! `recover`: what an interrupted command has left unfinished is rolled back, or completed once data is gone. The next
-//! command that changes the host does the same by itself; this one is for whoever does not want to wait for it, wants
-//! to see it first, or has to give it up.
+//! `recover`: rolls back an interrupted command, or completes it if data has already been removed. The next command
+//! that changes the host does the same automatically; this verb is for those who do not want to wait, want to see it
+//! first, or have to give it up.
 
 use std::process::ExitCode;
 

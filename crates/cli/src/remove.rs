@@ -1,5 +1,5 @@
-//! `remove`: the opposite of `create`. The instance stops, its unit is disabled and its table goes;
-//! data and secrets stay unless told otherwise, and go last, as nothing brings them back.
+//! `remove`: the opposite of `create`. It stops the instance, disables its unit and removes its table. Data and secrets
+//! are kept by default, and otherwise removed last, because this cannot be rolled back.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -220,7 +220,7 @@ fn own_credentials(instance: &Instance, settings: &Settings, context: &Context) 
         .flat_map(files)
         .collect();
     let mut own = files(instance);
-    // That of a first worker, which nobody may have made.
+    // The record of a first worker, which may never have been created.
     let record = Record::read(&instance.reference, context);
     let first = record.and_then(|record| record.worker_credential);
     own.extend(first.map(|file| format!("{}/{file}", paths::CREDENTIALS)));
@@ -252,7 +252,7 @@ fn remove_data(
             }
             .into(),
         );
-        // What root has made in a place of root's, root removes; never below a user's directory.
+        // Root removes what root has created in places of root; never anything below a user's directory.
         let parent = directory.parent().and_then(|parent| parent.metadata().ok());
         let is_roots = parent.is_some_and(|parent| parent.uid() == 0 && parent.mode() & 0o022 == 0);
         if is_roots && !context.is_elsewhere() {
@@ -264,7 +264,7 @@ fn remove_data(
     steps.extend(there.map(|path| FileStep::RemoveTree { path }.into()));
 }
 
-/// What the package has made for an instance beside its own directory.
+/// What the package has created for an instance outside its directory.
 fn own_directories(reference: &InstanceRef, context: &Context) -> [PathBuf; 2] {
     let paths = [
         paths::state_directory(reference),

@@ -1,5 +1,5 @@
-//! `restore REF [BACKUP]`: a backup takes the place of a stopped master's database, which is itself
-//! kept as a backup; `--list` shows which there are.
+//! `restore REF [BACKUP]`: replaces a stopped master's database by a backup; the replaced database is kept as a backup.
+//! `--list` lists the backups.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -27,7 +27,7 @@ use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::{inside, output, table};
 
-/// What says that a backup is on standard input.
+/// The word that means that a backup is on standard input.
 const STDIN: &str = "--from-stdin";
 
 #[derive(Debug, Args)]
@@ -129,12 +129,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     restore(&master, &chosen, &lock)
 }
 
-/// A backup of the master's own takes the place of its database.
+/// A backup of the same master replaces its database.
 fn restore(master: &Master<'_>, chosen: &BackupName, lock: &Lock) -> anyhow::Result<ExitCode> {
     let facts = Facts::ask(master, Some(lock), true)?;
     let mut plan = plan::restore(master, &facts, chosen)?;
     if Mark::read(&master.state)?.is_some() {
-        // What an interrupted upgrade has left is worth nothing beside its own backup.
+        // The remains of an interrupted upgrade are worthless next to its own backup.
         plan.steps
             .retain(|step| !matches!(step, plan::Step::BackUp(_)));
     }
@@ -198,8 +198,8 @@ impl<'a> Elsewhere<'a> {
         (!is_own).then_some(Self { path, name })
     }
 
-    /// Opens it for the service user, whose process reads it: as he can, or else by root where nobody but root can have
-    /// chosen what is there, and where it begins as a backup does.
+    /// Opens it for the service user, whose process reads it: with the user's rights, or as root if only root could
+    /// have chosen the file and it starts like a backup.
     fn open_for(&self, instance: &Instance) -> anyhow::Result<File> {
         let user = instance.user.as_str();
         let group = instance.group.as_ref().map(AccountName::as_str);
@@ -232,7 +232,7 @@ impl<'a> Elsewhere<'a> {
         Ok(file)
     }
 
-    /// Refuses a file that does not begin as its name says, or as a database does.
+    /// Refuses a file that does not start as its name requires, or as a database does.
     fn ensure_begins(&self, file: &File) -> anyhow::Result<()> {
         let mut start = [0; LONGEST_START];
         let length = file
@@ -271,7 +271,7 @@ struct Foreign {
 }
 
 impl Foreign {
-    /// Opened by this process, or by whoever has called it.
+    /// Opened by this process, or by its caller.
     fn open(found: Elsewhere<'_>, arguments: &Arguments) -> anyhow::Result<Self> {
         let path = found.path;
         let shown_path = || format!("read `{}`", path.display());
@@ -284,7 +284,7 @@ impl Foreign {
                     .with_context(shown_path)?,
             )
         } else {
-            // Without waiting for somebody at the other end of a pipe.
+            // Without waiting for a writer of a pipe.
             let opened = buildbot_conda_host::open(path).with_context(shown_path)?;
             opened
                 .with_context(|| format!("file `{}` not found", path.display()))?

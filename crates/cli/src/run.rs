@@ -1,7 +1,6 @@
-//! `run [--conda-root ROOT] [--env ENV] [REF] -- CMD...`: a command in the activated environment, in
-//! place of this process. What activation means is the `conda` crate's; this file finds out which
-//! environment is meant, and becomes the command. As root, it is run by the service user, or by whoever owns the
-//! environment.
+//! `run [--conda-root ROOT] [--env ENV] [REF] -- CMD...`: replaces this process by a command in the activated
+//! environment. The crate `conda` implements activation; this file determines the environment, and executes the
+//! command. For root, the service user or the owner of the environment runs it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -27,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<PathBuf>,
 
-    /// The environment: a name (also of a managed one), a path, or an empty text for base
+    /// The environment: a name (also of a managed one), a path, or an empty string for base
     #[arg(long, value_name = "ENV")]
     env: Option<OsString>,
 
@@ -47,14 +46,14 @@ struct Place {
     root_is_named: bool,
     target: Target,
     environment: Environment,
-    /// User and group of the configuration that it comes from, if it does.
+    /// User and group of the configuration, if the environment comes from it.
     account: Option<(String, Option<String>)>,
 }
 
 enum Target {
-    /// As `conda activate` takes it.
+    /// A name for `conda activate`.
     Typed(OsString),
-    /// As the configuration has it, without condarc, and as the service enters it.
+    /// A configured prefix, entered without condarc in the same way as by the service.
     Configured {
         prefix: PathBuf,
         name: OsString,
@@ -117,7 +116,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     Ok(ExitCode::from(status_of(&failure)))
 }
 
-/// The environment that somebody has typed, as conda finds it, and then as a managed one.
+/// The environment with the given name, as conda finds it, or else a managed one.
 fn typed(
     target: &OsStr,
     place: &Place,
@@ -130,8 +129,8 @@ fn typed(
             resolve(prefix.as_os_str(), &place.conda_root, surroundings)
         })
         .map_err(|error| with_hint(&error, &error.hint()))?;
-    // A root that somebody named counts as it is; a configured one may be missing beside an
-    // environment that another tool made, and then, as in a service, there is no conda.
+    // A given root is used unchanged; a configured one may be missing next to an environment of another tool, and then,
+    // as in a service, there is no conda.
     let root = resolved.root;
     let is_there = place.root_is_named || root.installation().join("bin/conda").exists();
     let entry = Configured {
@@ -141,7 +140,7 @@ fn typed(
     Ok((resolved.prefix, entry))
 }
 
-/// What the shells say when a command cannot be executed.
+/// The exit status of shells for a command that cannot be executed.
 fn status_of(failure: &io::Error) -> u8 {
     if failure.kind() == io::ErrorKind::NotFound {
         127

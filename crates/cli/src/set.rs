@@ -46,7 +46,7 @@ pub(crate) struct UnsetArguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    // A value may begin with a hyphen, so clap leaves everything behind the first word alone.
+    // A value may start with a hyphen, so clap does not interpret anything after the first word.
     let is_option = |word: &&String| word.as_str() == "--dry-run";
     let dry_run = arguments.dry_run || arguments.words.iter().any(|word| is_option(&word));
     let words: Vec<&String> = arguments
@@ -110,7 +110,7 @@ impl Edit<'_> {
         let file = path.to_string_lossy().into_owned();
         let before = context.text()?;
         let after = self.text(&file, &before, context)?;
-        // What only the host can say of it, such as where a credential is.
+        // Checks that only the host can do, such as the location of a credential.
         let changed = context.settings_from(&after);
         ensure_no_worse(&settings, &changed)?;
         let change = Change {
@@ -229,7 +229,7 @@ struct Change {
     after: String,
 }
 
-/// The lines that go and those that come. One key is one place: all lines before and after it stay.
+/// The removed and added lines. One key is one place: all lines before and after it are unchanged.
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.path.display();

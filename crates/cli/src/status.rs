@@ -109,8 +109,8 @@ fn detail(row: &Row, context: &Context) -> String {
     text
 }
 
-/// The unit's last lines in the journal, none of them longer than the terminal is wide; none when this user may not read
-/// it. A long entry, such as the environment of a build, keeps room for the others.
+/// The unit's last lines in the journal, none of them longer than the width of the terminal; none if this user may not
+/// read it. A long entry, such as the environment of a build, leaves room for the others.
 fn last_log_lines(unit: &str, width: Option<usize>) -> Option<String> {
     let output = Command::new("journalctl")
         .args([

@@ -16,7 +16,7 @@ pub(crate) use crate::system::status_file::STANDBY;
 use crate::system::status_file::{self, StatusFile};
 use crate::system::systemd::{self, Unit};
 
-/// The state of an instance that nobody has made yet: its unit is skipped, and that is no failure.
+/// The state of an instance that is not set up yet: its unit is skipped, which is not a failure.
 pub(crate) const NOT_SET_UP: &str = "not set up";
 
 /// One instance as seen now. `--json` prints a list of these.
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) state: String,
     /// Whether it is started at boot; none without systemd.
     pub(crate) enabled: Option<bool>,
-    /// Seconds for which the unit has been in its state.
+    /// How long the unit has been in its state, in seconds.
     pub(crate) seconds: Option<u64>,
     /// Main process.
     pub(crate) pid: Option<u32>,
@@ -38,28 +38,28 @@ pub(crate) struct Row {
     pub(crate) memory: Option<u64>,
     /// What that cannot exceed, where there is a limit.
     pub(crate) memory_max: Option<u64>,
-    /// How often systemd has restarted it by itself since somebody started it.
+    /// How often systemd has restarted it since it was last started by a person.
     pub(crate) restarts: Option<u64>,
     /// Version of Buildbot.
     pub(crate) buildbot: Option<ForeignText>,
-    /// Absolute prefix of the environment that it runs from, or that the next start enters; none when the configuration is
-    /// bad.
+    /// Absolute prefix of the environment that it runs from, or that the next start enters; none if the configuration
+    /// is not valid.
     pub(crate) environment: Option<ForeignText>,
     /// The prefix that the next start enters, where it runs from another one.
     pub(crate) next_environment: Option<ForeignText>,
-    /// Instance directory; none when the configuration is bad.
+    /// Instance directory; none if the configuration is not valid.
     pub(crate) directory: Option<String>,
     /// What it is doing, or why it failed.
     pub(crate) message: Option<ForeignText>,
-    /// What its runner says.
+    /// The report of its runner.
     pub(crate) status: Option<StatusFile>,
 }
 
-/// Looks at every instance that the configuration names.
+/// Reads the state of every instance that the configuration names.
 ///
 /// # Errors
 ///
-/// When the configuration has a problem and names none: nobody is to take that for a host where all is well.
+/// If the configuration has a problem and names no instance: this must not look like a host without problems.
 pub(crate) fn survey(settings: &Settings, context: &Context) -> anyhow::Result<Vec<Row>> {
     if settings.references().next().is_none() {
         settings.check().map_err(InvalidConfiguration::from)?;
@@ -90,7 +90,7 @@ fn row(
     let status = status_file::read(&context.path(&paths::status_file(reference)))
         .filter(|status| is_told(status, unit));
     let instance = settings.instance(reference);
-    // A status file outlives its process; only the unit says whether it is still about this one.
+    // A status file outlives its process; only the unit shows whether it is still about this one.
     let current = status
         .as_ref()
         .filter(|status| unit.main_pid() == Some(status.pid));
@@ -148,8 +148,8 @@ fn row(
     }
 }
 
-/// Whether what a status file says is about this unit's process, or about its end; one whose process was killed says that
-/// it still runs.
+/// Whether a status file is about the current process of this unit, or about its end; the file of a killed process
+/// claims that it still runs.
 fn is_told(status: &StatusFile, unit: &Unit) -> bool {
     unit.main_pid() == Some(status.pid)
         || matches!(status.state.as_str(), "failed" | "stopped")
@@ -163,8 +163,7 @@ pub(crate) fn has_served(reference: &InstanceRef, context: &Context) -> bool {
     mark.symlink_metadata().is_ok()
 }
 
-/// Whether there is something in the directory of an instance, without which its unit is skipped; none where that cannot
-/// be seen.
+/// Whether the directory of an instance is not empty; otherwise its unit is skipped. None if this cannot be determined.
 pub(crate) fn is_set_up(instance: &Instance, context: &Context) -> Option<bool> {
     match std::fs::read_dir(context.path(instance.directory.as_str())) {
         Ok(mut entries) => Some(entries.next().is_some()),
@@ -173,7 +172,7 @@ pub(crate) fn is_set_up(instance: &Instance, context: &Context) -> Option<bool> 
     }
 }
 
-/// What makes an instance, as it is typed.
+/// The command that creates an instance.
 pub(crate) fn create_command(reference: &InstanceRef) -> String {
     format!(
         "buildbot-conda create {}",
@@ -181,8 +180,8 @@ pub(crate) fn create_command(reference: &InstanceRef) -> String {
     )
 }
 
-/// The prefix that the main process runs from, or that the next start enters; and that of the next start, where it is
-/// another one. Of a managed environment, each is a generation.
+/// The prefix from which the main process runs, or that the next start enters; and the one of the next start, if it
+/// differs. For a managed environment, each is a generation.
 fn environments_of(instance: &Instance, unit: &Unit) -> (Option<ForeignText>, Option<ForeignText>) {
     let entered = buildbot_conda_host::prefix_to_enter(instance.prefix().as_str());
     let next = ForeignText::of_path(&entered);
@@ -191,7 +190,7 @@ fn environments_of(instance: &Instance, unit: &Unit) -> (Option<ForeignText>, Op
         let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
         let prefix = program.parent()?.parent()?.to_owned();
         let is_python = program.file_name()?.to_str()?.starts_with("python");
-        // A link on the way is no difference, and what cannot be followed shows none.
+        // A link in the path is not a difference, and a link that cannot be followed shows none.
         let is_other = entered.canonicalize().ok()? != prefix;
         (is_python && is_other && prefix.join("conda-meta").is_dir()).then_some(prefix)
     });
@@ -201,8 +200,8 @@ fn environments_of(instance: &Instance, unit: &Unit) -> (Option<ForeignText>, Op
     }
 }
 
-/// systemd says of its own failures what it did, and not what of the configuration it was about;
-/// statuses as in systemd.exec(5), "Process Exit Codes".
+/// For its own failures, systemd states what it was doing, but not the affected setting; statuses as in
+/// systemd.exec(5), "Process Exit Codes".
 pub(crate) fn set_up_failure(status: u32, instance: &Instance) -> String {
     let user = instance.user.as_str();
     match status {

@@ -7,9 +7,9 @@ use crate::output;
 use crate::survey::Row;
 use buildbot_conda_core::foreign_text::ForeignText;
 
-/// What stands in the table whatever its form is.
+/// The columns that are always in the table.
 const SHORT: [&str; 6] = ["INSTANCE", "STATE", "FOR", "PID", "MEMORY", "BUILDBOT"];
-/// What is long, and goes below where there is no room.
+/// The long columns, which are shown below if there is no room.
 const LONG: [&str; 2] = ["ENVIRONMENT", "DOING"];
 
 /// The rows for standard output: as wide as they are, or no wider than its terminal.
@@ -26,7 +26,7 @@ fn folded(rows: &[Row], width: Option<usize>) -> String {
     }
 }
 
-/// A line for each row, and what is long in lines of its own below it.
+/// A line for each row, and the long columns in lines below it.
 fn narrow(rows: &[Row], width: usize) -> String {
     let mut short = lines(rows, false).into_iter();
     let mut text = short.next().unwrap_or_default() + "\n";
@@ -43,7 +43,7 @@ fn narrow(rows: &[Row], width: usize) -> String {
     text
 }
 
-/// The environment that runs, and beside it the one of the next start where that is another.
+/// The running environment, and next to it the one of the next start if that differs.
 fn environment(row: &Row) -> Option<String> {
     let environment = row.environment.as_ref()?;
     Some(match &row.next_environment {

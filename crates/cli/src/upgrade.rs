@@ -1,5 +1,5 @@
-//! `upgrade REF`: a stopped master's database is backed up and upgraded to the Buildbot installed,
-//! whatever `upgrade` says in the configuration.
+//! `upgrade REF`: backs up a stopped master's database and upgrades it for the installed Buildbot, regardless of
+//! `upgrade` in the configuration.
 
 use std::process::ExitCode;
 

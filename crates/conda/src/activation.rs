@@ -79,7 +79,7 @@ pub struct Activation {
     pub unset: BTreeSet<OsString>,
     /// The `activate.d` scripts to source, in order.
     pub scripts: Vec<PathBuf>,
-    /// What somebody should be told, in order.
+    /// Warnings for the user, in order.
     pub warnings: Vec<Warning>,
     /// Of `set`, the names that must not be in bash's environment when it starts.
     pub(crate) late: Vec<OsString>,
@@ -94,7 +94,7 @@ pub enum Warning {
     Overwritten(String),
     /// Set by a package and by `conda env config vars`, which wins.
     Duplicate(String),
-    /// The variable is conda's own, and what the environment says about it is left out.
+    /// The variable belongs to conda itself; the value from the environment is ignored.
     Reserved(String),
     /// No shell can export a variable of this name, so conda's activation sets none either.
     NotExportable(String),
@@ -147,7 +147,7 @@ pub enum Refusal {
         /// The prefix.
         prefix: PathBuf,
     },
-    /// It sets a variable that says which environment is active.
+    /// The environment sets a variable that states which environment is active.
     #[error(
         "activate `{}`: it sets `{name}`, which is reserved for the active environment",
         shown(prefix)
@@ -163,7 +163,7 @@ pub enum Refusal {
     Prompt {
         /// The prefix.
         prefix: PathBuf,
-        /// As condarc has it.
+        /// As in condarc.
         template: String,
     },
 }
@@ -361,7 +361,7 @@ fn can_be_exported(name: &str) -> bool {
     is_identifier && !READ_ONLY.contains(&name)
 }
 
-/// `base`, the name where the directory above is called `envs` wherever that is, else the whole path.
+/// `base`; the name if the directory above is called `envs`, wherever it is; otherwise the whole path.
 fn default_env(facts: &PrefixFacts, root: Option<&Root>) -> OsString {
     let prefix = &facts.prefix;
     if root.is_some_and(|root| same(&root.base, prefix)) {
@@ -400,8 +400,8 @@ fn prompt_modifier(
         })
 }
 
-/// Whether both name the same directory, as far as the text goes. Both are normalised, so only the slashes in front of
-/// `//x` and `/x` differ, and conda keeps those apart.
+/// Whether both texts name the same directory. Both are normalised, so only the leading slashes of `//x` and `/x`
+/// differ, and conda distinguishes these.
 fn same(left: &std::path::Path, right: &std::path::Path) -> bool {
     left.as_os_str() == right.as_os_str()
 }

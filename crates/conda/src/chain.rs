@@ -21,7 +21,7 @@ pub struct CommandLine {
     pub program: OsString,
     /// Its arguments, without the program's own name.
     pub arguments: Vec<OsString>,
-    /// Its whole environment.
+    /// Its complete environment.
     pub environment: Environment,
 }
 
@@ -62,14 +62,14 @@ pub fn is_left(command: &str) -> bool {
     command.starts_with(SOURCING)
 }
 
-/// How the line begins that sources a script.
+/// The beginning of the line that sources a script.
 const SOURCING: &str = ". \"${__bbc_words[";
 
-/// Says what to execute so that the program runs in the activated environment, as the same process throughout.
+/// Returns the command line that runs the program in the activated environment, in the same process throughout.
 ///
-/// `afterwards` are variables that count after activation and its scripts; their names must be valid in a shell. A
-/// script that does not come back is reported to `watch`; without one, on standard error, and the process ends with the
-/// status of the script, as the shell of `conda activate` does, or with 78 where that would be success.
+/// `afterwards` contains variables that are set after activation and its scripts; their names must be valid in a shell.
+/// A script that does not return is reported to `watch`, or without one on standard error. The process then exits with
+/// the status of the script, as the shell of `conda activate` does, or with 78 if that status is 0.
 pub fn exec_chain(
     activation: &Activation,
     afterwards: &Environment,
@@ -162,13 +162,13 @@ struct Places<'a> {
 }
 
 impl Places<'_> {
-    /// The text for `bash -c`. It holds numbers only: every path and value is a word of the command line, so that none
-    /// needs quoting.
+    /// The text for `bash -c`. It contains only numbers: every path and value is a word of the command line, so that
+    /// nothing needs quoting.
     ///
     /// As in conda, all scripts are sourced by one function whose parameters are those of `conda activate`: `local` and
-    /// `declare` work in them and end with it, and a `shift` shows in the next script. There is no loop, because a
-    /// `break` in a script would end it. Nothing is checked on the way: a script that fails does not keep conda from the
-    /// next. What is kept meanwhile is kept in arrays, which a `set -a` does not export.
+    /// `declare` work in them until it returns, and a `shift` affects the next script. There is no loop, because a
+    /// `break` in a script would leave it. The results of scripts are not checked: conda also runs the next script
+    /// after a failed one. Intermediate values are stored in arrays, which `set -a` does not export.
     fn text(&self) -> String {
         let mut text = "__bbc_words=(\"$@\"); set --\n".to_owned();
         self.define_end(&mut text);
@@ -214,7 +214,7 @@ impl Places<'_> {
         text
     }
 
-    /// What the shell does at its end, as long as it is not the end of this text.
+    /// What the shell does when it exits before the end of this text.
     fn define_end(&self, text: &mut String) {
         text.push_str("__bbc_ended() {\n");
         if let Some(watch) = &self.watch {

@@ -1,10 +1,10 @@
-//! The environment that activation starts from: what conda left in it is taken out, so that activation starts at level
-//! 0, and what a non-interactive bash would change at its start is changed. The new variables are `activation`'s.
+//! The environment from which activation starts: the variables of conda are removed, so that activation starts at level
+//! 0, and the changes of a starting non-interactive bash are made. `activation` adds the new variables.
 //!
 //! conda itself would nest: number the levels, keep the old prefix in `CONDA_PREFIX_1`, and run the `deactivate.d`
 //! scripts of whatever directory `CONDA_PREFIX` names. A service has no level below its own, and code must not be run
-//! because a variable names it. `PATH` is treated as `conda deactivate` would treat it, so that the programs of an
-//! environment that somebody happened to be in are not found behind ours.
+//! because a variable names it. `PATH` is treated as `conda deactivate` would treat it, so that programs of an
+//! environment that happened to be active are not found after ours.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -45,7 +45,7 @@ const BACKUPS: &str = "__CONDA_SHLVL_";
 /// The inherited environment, cleaned.
 pub(crate) struct Inherited {
     pub(crate) environment: Environment,
-    /// The elements of `PATH`, normalised, before the new environment's directories are put in front.
+    /// The elements of `PATH`, normalised, before the directories of the new environment are prepended.
     pub(crate) path: Vec<OsString>,
 }
 
@@ -73,7 +73,7 @@ fn is_state(name: &OsStr, is_active: bool) -> bool {
         || (is_active && name.starts_with(BACKUPS.as_bytes()))
 }
 
-/// How many environments are active; what is no number counts as none.
+/// The number of active environments; 0 if the value is not a number.
 fn level(inherited: &Environment) -> u32 {
     let value = inherited
         .get(OsStr::new("CONDA_SHLVL"))
@@ -86,7 +86,7 @@ fn level(inherited: &Environment) -> u32 {
 fn search_path(inherited: &Environment, root: Option<&Root>) -> Vec<OsString> {
     let is_hooked = inherited.contains_key(OsStr::new("CONDA_SHLVL"));
     let given = inherited.get(OsStr::new("PATH"));
-    // The first part is conda.sh: where it has not been read yet, it puts condabin in front, whatever is there.
+    // The first part is conda.sh: if it has not been read yet, it prepends condabin to any `PATH`.
     let mut path = Vec::new();
     if !is_hooked {
         path.extend(root.map(|root| root.installation.join("condabin").into_os_string()));
@@ -125,8 +125,8 @@ fn elements(value: &OsStr) -> impl Iterator<Item = OsString> {
         .map(|element| python::normalise(OsStr::from_bytes(element)))
 }
 
-/// The `bin` directories that deactivating all levels would take out of `PATH`, from the top: the active one, and the
-/// one below each level that was stacked rather than put in its place.
+/// The `bin` directories that deactivating all levels would remove from `PATH`, starting at the top: the active one,
+/// and the one below each level that was stacked instead of replaced.
 fn active_directories(inherited: &Environment) -> Vec<OsString> {
     let bin = |name: &str| {
         let prefix = inherited
@@ -140,7 +140,7 @@ fn active_directories(inherited: &Environment) -> Vec<OsString> {
     if top == 0 {
         return Vec::new();
     }
-    // Nobody nests this deep; a number out of a variable must not keep us busy.
+    // Nobody nests this deep; a number from a variable must not cause a long loop.
     let stacked = (2..=top.min(64))
         .rev()
         .filter(|level| inherited.contains_key(OsStr::new(&format!("CONDA_STACKED_{level}"))));

@@ -61,5 +61,5 @@ pub use activation::{Activation, Options, Refusal, Warning, activate};
 pub use chain::{CommandLine, HINT, Notes, SEPARATOR, Watch, exec_chain, is_left};
 pub use prefix::{PrefixFacts, ReadError, Root};
 
-/// A process environment: name to value, as `environ(7)` has them.
+/// A process environment: names and values, as in `environ(7)`.
 pub type Environment = BTreeMap<OsString, OsString>;

@@ -40,21 +40,21 @@ pub enum ReadError {
         /// What a prefix must, or must not, be; completes "a prefix ...".
         reason: &'static str,
     },
-    /// Nothing is there, or no directory.
+    /// The path does not exist, or is not a directory.
     #[error("environment `{}` not found", shown(path))]
     Missing {
         /// The prefix.
         path: PathBuf,
     },
-    /// A file or directory is there but cannot be read.
+    /// A file or directory exists but cannot be read.
     #[error("read `{}`: {source}", shown(path))]
     Unreadable {
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file of variables is no text.
+    /// A file of variables is not text.
     #[error("read `{}`: it is not UTF-8", shown(path))]
     NotUtf8 {
         /// The file.
@@ -65,9 +65,9 @@ pub enum ReadError {
     Json {
         /// The file.
         path: PathBuf,
-        /// What the parser says, with line and column.
+        /// The error of the parser, with line and column.
         source: serde_json::Error,
-        /// Whether the file begins with one, which editors do not show.
+        /// Whether the file starts with a byte order mark, which editors do not show.
         byte_order_mark: bool,
     },
     /// A file of variables holds JSON, but no object, or its `env_vars` is none.
@@ -131,7 +131,7 @@ pub(crate) fn shown(path: &Path) -> String {
     text
 }
 
-/// Normalises an absolute path and makes sure that it can be an element of `PATH` and of one line of text.
+/// Normalises an absolute path, and checks that it can be an element of `PATH` and part of a line of text.
 fn usable(path: &Path) -> Result<PathBuf, ReadError> {
     let bytes = path.as_os_str().as_bytes();
     let reason = if !bytes.starts_with(b"/") {
@@ -189,19 +189,20 @@ impl Root {
 }
 
 impl PrefixFacts {
-    /// Reads what an absolute prefix says about its activation. Symbolic links stay as they are written.
+    /// Reads from an absolute prefix what its activation depends on. Symbolic links are not resolved.
     ///
-    /// A prefix without `conda-meta` is read too; whether it is accepted is a matter of
+    /// A prefix without `conda-meta` is read too; whether it is accepted depends on
     /// [`Options::require_conda_meta`](crate::Options::require_conda_meta).
     ///
     /// # Errors
     ///
-    /// [`ReadError`], which names the file at fault. Where conda overlooks something it cannot read, this does not.
+    /// [`ReadError`], which names the faulty file. conda ignores some files that it cannot read; this function does
+    /// not.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let prefix = usable(path)?;
         match fs::metadata(&prefix) {
             Ok(metadata) if metadata.is_dir() => {}
-            // Nobody knows what is there.
+            // The content is unknown.
             Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(ReadError::Unreadable {
                     path: prefix,
@@ -342,7 +343,7 @@ fn variables(
     Ok(variables)
 }
 
-/// Whether nothing is there, as `os.path.exists` sees it: a part of the path is missing or is no directory.
+/// Whether the path does not exist in the sense of `os.path.exists`: a part of it is missing or is not a directory.
 fn is_absence(error: &io::Error) -> bool {
     matches!(
         error.kind(),

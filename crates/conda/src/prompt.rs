@@ -1,6 +1,6 @@
 //! `CONDA_PROMPT_MODIFIER`: condarc's `env_prompt` filled in, as far as `str.format` is used there.
 
-/// What the fields of `env_prompt` stand for.
+/// The values of the fields of `env_prompt`.
 pub(crate) struct Fields<'a> {
     pub(crate) default_env: &'a [u8],
     pub(crate) prefix: &'a [u8],

@@ -4,9 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The path without empty and `.` components, with `..` taken back textually, as `posixpath.normpath` does it.
+/// The path without empty and `.` components, with `..` resolved textually, as `posixpath.normpath` does.
 ///
-/// An empty path is `.`; exactly two leading slashes stay, as POSIX allows them a meaning of their own.
+/// An empty path is `.`; exactly two leading slashes are kept, because POSIX allows them a special meaning.
 pub fn normalise(path: &OsStr) -> OsString {
     let bytes = path.as_bytes();
     let slashes = match bytes.iter().take_while(|&&byte| byte == b'/').count() {
@@ -48,7 +48,7 @@ pub fn join(directory: &OsStr, name: &OsStr) -> OsString {
     joined
 }
 
-/// Upper case with every mapping to several letters (`ß` becomes `SS`), as `str.upper` has it.
+/// Upper case, including characters that map to several letters (`ß` becomes `SS`), like `str.upper`.
 pub fn upper(name: &str) -> String {
     name.to_uppercase()
 }
@@ -64,10 +64,10 @@ pub fn order_key(text: &OsStr) -> Vec<u32> {
     key
 }
 
-/// What `str` makes of the number that Python's `json` reads from a JSON literal.
+/// The result of `str` for the number that Python's `json` reads from a JSON literal.
 ///
-/// It goes by the digits and not through a float, whose tables would make the launcher 15 kB larger. That is exact for
-/// up to 15 significant digits, as no two such numbers share a float, and for every literal that Python wrote itself.
+/// It works on the digits instead of a float, whose tables would make the launcher 15 kB larger. That is exact for up
+/// to 15 significant digits, as no two such numbers share a float, and for every literal that Python wrote itself.
 /// Longer ones written by hand keep digits that Python would drop, and so do exponents beyond a float's.
 pub fn number(literal: &str) -> String {
     if literal
@@ -82,7 +82,7 @@ pub fn number(literal: &str) -> String {
     }
 }
 
-/// `repr` of a float: scientific where the exponent is below -4 or from 16 on. `None` for what is no JSON number.
+/// `repr` of a float: scientific if the exponent is below -4 or at least 16. `None` if the text is not a JSON number.
 fn float(literal: &str) -> Option<String> {
     let (mantissa, exponent) = literal.split_once(['e', 'E']).unwrap_or((literal, "0"));
     let (sign, mantissa) = mantissa
@@ -95,7 +95,7 @@ fn float(literal: &str) -> Option<String> {
     if digits.is_empty() {
         return Some(format!("{sign}0.0"));
     }
-    // Of the first digit: how many places it is before the point.
+    // The position of the first digit, as places before the point.
     let places = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()? - 1;
     let exponent = exponent.parse::<i64>().ok()?.checked_add(places)?;
     let (first, rest) = digits.split_at(1);

@@ -1,7 +1,7 @@
-//! From what a person types after `conda activate` to an absolute prefix, as conda 26.7 finds it, and the settings of
-//! condarc that show in an activated environment, whoever names it: a configuration gives the prefix itself.
+//! Finds the absolute prefix for the argument of `conda activate`, as conda 26.7 does, and the settings of condarc that
+//! affect an activated environment, which also apply if the prefix is configured.
 //!
-//! `expand` knows `~` and `$NAME`, `condarc` reads the files, this module puts both together.
+//! `expand` handles `~` and `$NAME`, `condarc` reads the files, and this module combines both.
 
 mod condarc;
 mod expand;
@@ -29,9 +29,10 @@ pub struct Surroundings {
     pub home: Option<OsString>,
     /// The content of `/etc/passwd`, for `~NAME`. Accounts from elsewhere are not known here.
     pub passwd: Vec<u8>,
-    /// In front of the condarc files of the system, `/etc/conda` and `/var/lib/conda`; `/` outside of tests.
+    /// Prepended to the condarc files of the system, `/etc/conda` and `/var/lib/conda`; `/` outside of tests.
     pub system: PathBuf,
-    /// Of the home directories, the places that a service sees to which they are empty otherwise; none where all is seen.
+    /// The parts of home directories that are visible to a service for which they are otherwise empty; none if
+    /// everything is visible.
     pub shown: Option<Vec<PathBuf>>,
 }
 
@@ -43,7 +44,7 @@ impl Surroundings {
             // Without one, paths that are relative lead nowhere.
             directory: env::current_dir().unwrap_or_else(|_| "/".into()),
             home: env::home_dir().map(PathBuf::into_os_string),
-            // Only for `~NAME`; without the file there are no such names.
+            // Only for `~NAME`; without the file, no such name is known.
             passwd: fs::read("/etc/passwd").unwrap_or_default(),
             system: system.to_owned(),
             shown: None,
@@ -55,19 +56,18 @@ impl Surroundings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Configured {
-    /// The installation; none where no conda is there, as with environments of other tools. Then nothing may claim that
-    /// there is one (`CONDA_EXE`, `condabin` on `PATH`).
+    /// The installation; none without conda, as for environments of other tools. Nothing may then claim that conda
+    /// exists (`CONDA_EXE`, `condabin` in `PATH`).
     pub root: Option<Root>,
     /// condarc's part of the decision.
     pub options: Options,
 }
 
-/// Says how to enter an environment that is known by its prefix; `target` is what the activation scripts see as their
-/// argument.
+/// Returns how to enter an environment with a known prefix; `target` is the argument of the activation scripts.
 ///
 /// # Errors
 ///
-/// [`ResolveError`], of a condarc file too that says something of activation and cannot be used.
+/// [`ResolveError`], also for a condarc file that affects activation and cannot be used.
 pub fn configured(
     target: OsString,
     conda_root: &Path,
@@ -164,12 +164,12 @@ impl ResolveError {
 
 /// Finds the prefix that `conda activate TARGET` would activate; an empty target is no argument.
 ///
-/// The inherited variables must be those of the process; that of an active environment, `CONDA_PREFIX`, is not asked:
-/// activation starts from nothing.
+/// The inherited variables must be those of the process; `CONDA_PREFIX`, which names an active environment, is ignored:
+/// activation starts at level 0.
 ///
 /// # Errors
 ///
-/// [`ResolveError`]. conda overlooks a condarc file that is no YAML; here it is an error.
+/// [`ResolveError`]. conda ignores a condarc file that is not YAML; here it is an error.
 pub fn resolve(
     target: &OsStr,
     conda_root: &Path,

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::python;
 
-/// Names and values in the order of the file; `None` is JSON's `null`. Of a repeated name the last value counts, at
+/// Names and values in the order of the file; `None` is JSON's `null`. If a name is repeated, the last value is used at
 /// the first place.
 pub(crate) type Variables = Vec<(String, Option<String>)>;
 
@@ -59,7 +59,7 @@ pub(crate) fn package_variables(text: &str) -> Result<Variables, Problem> {
     variables(serde_json::from_str(text)?)?.ok_or(Problem::NotAnObject)
 }
 
-/// Reads `conda-meta/state`: an object whose `env_vars`, where it is there, is an object of variables.
+/// Reads `conda-meta/state`: an object whose optional `env_vars` is an object of variables.
 pub(crate) fn state_variables(text: &str) -> Result<Variables, Problem> {
     let state: &RawValue = serde_json::from_str(text)?;
     if !state.get().starts_with('{') {
@@ -72,7 +72,7 @@ pub(crate) fn state_variables(text: &str) -> Result<Variables, Problem> {
     }
 }
 
-/// The variables of an object; `None` when the value is no object.
+/// The variables of an object; `None` if the value is not an object.
 fn variables(value: &RawValue) -> Result<Option<Variables>, Problem> {
     if !value.get().starts_with('{') {
         return Ok(None);
@@ -90,8 +90,8 @@ fn variables(value: &RawValue) -> Result<Option<Variables>, Problem> {
     Ok(Some(variables))
 }
 
-/// The value as it ends up in the environment: as Python prints it. Inside of lists and objects, Python quotes strings
-/// and the shell takes the quotes away again, so they are left out at once.
+/// The value as it appears in the environment: as Python prints it. Inside lists and objects, Python quotes strings and
+/// the shell removes the quotes again, so they are omitted at once.
 fn printed(value: &RawValue) -> Result<String, serde_json::Error> {
     let literal = value.get();
     Ok(match literal.as_bytes().first() {

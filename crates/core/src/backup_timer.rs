@@ -3,7 +3,7 @@
 use crate::names::Role;
 use crate::settings::{BackupEvery, Instance, Word as _};
 
-/// The template that ships; the service beside it calls `buildbot-conda backup`.
+/// The template that ships; its service runs `buildbot-conda backup`.
 pub const TEMPLATE: &str = "buildbot-backup@.timer";
 
 /// The timer of one master.
@@ -16,7 +16,7 @@ pub struct BackupTimer {
 }
 
 impl BackupTimer {
-    /// None for an instance that is not backed up by itself.
+    /// None for an instance without automatic backups.
     pub fn of(instance: &Instance) -> Option<Self> {
         let is_wanted =
             instance.reference.role == Role::Master && instance.backup_every != BackupEvery::Off;

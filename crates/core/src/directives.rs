@@ -1,11 +1,11 @@
-//! Directives of a unit as data: what a drop-in is written from, and what a command is run under that shall see the host
-//! as the service does.
+//! Directives of a unit as data, for two purposes: to write a drop-in, and to run a command under the same rules as the
+//! service.
 
 use thiserror::Error;
 
 use crate::unit_text::{self, Place};
 
-/// One assignment, as it stands in a unit file.
+/// One assignment, as in a unit file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directive {
     /// Without its brackets.
@@ -14,7 +14,7 @@ pub struct Directive {
     pub key: &'static str,
     /// Behind it, escaped for systemd.
     pub value: String,
-    /// Lines of a comment in front of it; an empty line is one in the file, too.
+    /// Comment lines above it; an empty line is kept as an empty line.
     pub(crate) comment: String,
 }
 
@@ -153,12 +153,12 @@ const OF_A_PROCESS: [&str; 82] = [
     "User",
 ];
 
-/// What a command under the rules of `unit` is given, as `systemd-run --property` takes it: there `%` stands for itself.
+/// The properties that give a command the rules of `unit`, for `systemd-run --property`, in which `%` is not special.
 /// `unit` and `transient` are names of units; the command runs as the second.
 ///
 /// # Errors
 ///
-/// An assignment with a specifier that is not known here.
+/// An assignment with a specifier that this function does not know.
 pub fn for_command<'a>(
     assignments: impl IntoIterator<Item = Assignment<'a>>,
     unit: &str,
@@ -185,7 +185,7 @@ pub fn for_command<'a>(
             specifier,
         })?;
         if filled.is_empty() {
-            // It takes back what came before; of some lists it is the empty one.
+            // It resets earlier assignments; for some lists, the reset is the empty assignment.
             properties.retain(|(other, _)| *other != key);
         }
         properties.push((key, filled));

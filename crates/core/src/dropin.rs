@@ -20,13 +20,13 @@ use crate::{paths, profile};
 
 /// How much later than the runner systemd ends a start.
 const START_MARGIN: Duration = Duration::from_secs(30);
-/// What a stop may take once running builds are finished or given up.
+/// How long a stop may take once running builds are finished or given up.
 const STOP_MARGIN: Duration = Duration::from_secs(90);
 
 /// install(1) of coreutils, which makes a directory for an account.
 const MAKE_DIRECTORY: [&str; 5] = ["/usr/bin/install", "-d", "-m", "0700", "-o"];
 
-/// Trees that a service with `PrivateTmp=yes` has versions of its own of.
+/// Trees of which a service with `PrivateTmp=yes` has its own versions.
 const PRIVATE_TREES: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// `TimeoutStartSec=` for a `start-timeout`: the runner ends a failed start itself, with a reason
@@ -58,7 +58,7 @@ fn hint_line(reason: &Unwritable) -> String {
         .map_or_else(String::new, |hint| format!("\nhint: {hint}"))
 }
 
-/// The variable by which a drop-in tells the launcher that it is in force, and which one it is.
+/// The variable with which a drop-in tells the launcher that it is in effect, and which version of it.
 pub const FINGERPRINT_VARIABLE: &str = "BUILDBOT_CONDA_DROP_IN";
 
 /// What a credential holds whose file is missing. systemd.exec(5): `SetCredential=` gives the value
@@ -74,7 +74,7 @@ pub struct DropIn {
     mounts: Vec<String>,
     notifies: bool,
     user: String,
-    /// Of backups, as a word of a command line; a worker has none.
+    /// The backup directory, as a word of a command line; none for a worker.
     owner: Option<String>,
     group: Option<String>,
     timeout_start: String,
@@ -149,7 +149,7 @@ impl DropIn {
         format!("{:016x}", hasher.finish())
     }
 
-    /// Everything that it says, in the order in which it is written.
+    /// All directives, in the order in which they are written.
     pub fn directives(&self) -> Vec<Directive> {
         let mut list = List {
             section: "Unit",
@@ -204,7 +204,7 @@ impl DropIn {
                 0 => "Limits of the instance and its child processes.",
                 _ => "",
             };
-            // systemd fills in no specifiers here, so a percent sign is one.
+            // systemd expands no specifiers here, so a percent sign is literal.
             list.add(comment, limit.directive, value);
         }
         list.add_all("", "LoadCredential", &self.credentials);
@@ -254,7 +254,7 @@ impl DropIn {
         }
     }
 
-    /// What stands above the sandbox.
+    /// The part above the sandbox.
     fn heading(&self) -> String {
         match self.hardening {
             Hardening::None => "\nHardening: none, as configured.".to_owned(),
@@ -327,7 +327,7 @@ impl List {
         });
     }
 
-    /// A directive for each value; the comment is in front of the first.
+    /// A directive for each value; the comment is above the first.
     fn add_all(&mut self, comment: &str, key: &'static str, values: &[String]) {
         for (index, value) in values.iter().enumerate() {
             self.add(if index == 0 { comment } else { "" }, key, value);
@@ -335,8 +335,8 @@ impl List {
     }
 }
 
-/// Escapes values and remembers which could not be; the place of a refused one stays empty, and
-/// the whole is then thrown away.
+/// Escapes values and remembers which ones could not be escaped. The place of a refused value stays empty, and the
+/// whole drop-in is then discarded.
 struct Values<'a> {
     reference: &'a InstanceRef,
     refused: Vec<Refused>,

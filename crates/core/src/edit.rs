@@ -10,10 +10,10 @@ use crate::settings::{Problem, Refusal, Settings};
 /// Why a change was not made.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EditError {
-    /// The file is no TOML, or the change brings these problems.
+    /// The file is not TOML, or the change causes these problems.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Something that is no table stands where a table is needed.
+    /// There is a value that is not a table where a table is needed.
     #[error("{file}: `{path}` is not a table")]
     NoTable {
         /// The configuration file.
@@ -92,7 +92,7 @@ pub fn unset(
     Ok(after)
 }
 
-/// `content` without the key that `path` leads to, or as it is where there is none; nothing when it is not TOML.
+/// `content` without the key at `path`, or unchanged if there is no such key; an error if it is not TOML.
 fn without(content: &str, path: &[&str]) -> Option<String> {
     let document = Document::parse(content).ok()?;
     let (key, parents) = path.split_last()?;
@@ -149,12 +149,12 @@ fn syntax_problem(settings: &Settings) -> EditError {
         .into()
 }
 
-/// The content of `file` with the table of `reference` as it is in `source`: replaced, added, or
-/// removed where `source` has none. Comments stay, but for those right above a table that goes.
+/// The content of `file` with the table of `reference` from `source`: replaced, added, or removed if `source` does not
+/// contain it. Comments are kept, except those directly above a table that is removed.
 ///
 /// # Errors
 ///
-/// [`EditError`] as for [`set`]; both texts have to be TOML.
+/// [`EditError`] as for [`set`]; both texts must be TOML.
 pub fn take_table(
     file: &str,
     content: &str,
@@ -230,7 +230,7 @@ fn put(table: &mut dyn TableLike, key: &str, value: &str) {
             *old = new;
         }
         None => {
-            // The blank before the `}` of an inline table would stand before the comma.
+            // The space before the `}` of an inline table would end up before the comma.
             if let Some((_, Item::Value(last))) = table.iter_mut().last()
                 && last.decor().suffix().and_then(|text| text.as_str()) == Some(" ")
             {

@@ -1,11 +1,10 @@
-//! Values of the configuration as systemd reads them back from a unit file, exactly or not at all.
+//! Writes values of the configuration into a unit file so that systemd reads exactly the same value, or refuses them.
 //!
-//! systemd has no one syntax for values: each directive cuts its line in its own way, and since
-//! version 255 some values go through a second, lossy encoding on their way to the process that
-//! sets up a service. There is one function here for each way that our directives use. The rules
-//! are those of `src/core/load-fragment.c`, `src/basic/extract-word.c`, `src/shared/conf-parser.c`
-//! and `src/core/execute-serialize.c` of systemd 249 to 257. Whether a value makes sense is the
-//! business of [`crate::values`]; here a value that cannot be written is refused.
+//! systemd has no one syntax for values: each directive cuts its line in its own way, and since version 255 some values
+//! go through a second, lossy encoding on their way to the process that sets up a service. This module contains one
+//! function for each syntax that our directives use. The rules are those of `src/core/load-fragment.c`,
+//! `src/basic/extract-word.c`, `src/shared/conf-parser.c` and `src/core/execute-serialize.c` of systemd 249 to 257.
+//! [`crate::values`] decides whether a value makes sense; this module refuses values that cannot be written.
 
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ pub enum Unwritable {
     /// A unit file has lines; NUL ends a string in systemd.
     #[error("contains the control character `{}`, which a unit file cannot contain", .0.escape_default())]
     ControlCharacter(char),
-    /// `utf8_is_valid` of systemd takes fewer characters than UTF-8 has.
+    /// `utf8_is_valid` of systemd accepts fewer characters than UTF-8 contains.
     #[error("contains the character U+{:04X}, which systemd rejects", u32::from(*.0))]
     Noncharacter(char),
     /// Longer than `PATH_MAX`, or a component longer than `NAME_MAX`: `path_is_valid` of systemd.
@@ -50,10 +49,9 @@ impl Unwritable {
     }
 }
 
-/// A path that is the whole rest of a line, as in `ConditionDirectoryNotEmpty=`. Nothing is
-/// unquoted there, so quotes and backslashes stand for themselves; but blanks at the end of a line
-/// are stripped and a backslash there joins the next line, so such a path gets a `/` at its end,
-/// which systemd takes off again.
+/// A path that takes up the rest of a line, as in `ConditionDirectoryNotEmpty=`. systemd does not unquote it, so quotes
+/// and backslashes are literal. However, blanks at the end of a line are stripped, and a backslash there joins the next
+/// line. Such a path therefore gets a trailing `/`, which systemd removes.
 ///
 /// # Errors
 ///
@@ -69,9 +67,9 @@ pub fn line_path(path: &str) -> Result<String, Unwritable> {
     Ok(specifiers_doubled(path) + "/")
 }
 
-/// A path as one word of a list, as in `RequiresMountsFor=` and, with `prefix` `-` for a path that
-/// may be missing, `ReadWritePaths=`. Such lists are cut at blanks; quotes group, and a backslash
-/// takes the special meaning of the next character away.
+/// A path as one word of a list, as in `RequiresMountsFor=` and, with `prefix` `-` for a path that may be missing,
+/// `ReadWritePaths=`. Such lists are split at blanks; quotes group, and a backslash removes the special meaning of the
+/// next character.
 ///
 /// # Errors
 ///
@@ -119,8 +117,8 @@ pub fn credential(name: &str, file: &str) -> Result<String, Unwritable> {
     }
 }
 
-/// An account of `User=` or `Group=`: the whole rest of the line, `valid_user_group_name` of
-/// systemd in its relaxed form. What it refuses would make the whole unit fail to load.
+/// An account for `User=` or `Group=`, which takes up the rest of the line: `valid_user_group_name` of systemd in its
+/// relaxed form. A name that systemd refuses would make the whole unit fail to load.
 ///
 /// # Errors
 ///
@@ -151,8 +149,8 @@ pub fn word_account(name: &str) -> Result<String, Unwritable> {
     Ok(quoted_where_needed(name).replace('$', "$$"))
 }
 
-/// A time span: whole seconds as `90s`, anything finer as milliseconds, rounded up. `0s` switches
-/// the time limits and the watchdog off that it is given to.
+/// A time span: whole seconds as `90s`, anything finer as milliseconds, rounded up. `0s` disables a time limit or the
+/// watchdog.
 pub fn time_span(duration: Duration) -> String {
     if duration.subsec_nanos() == 0 {
         return format!("{}s", duration.as_secs());

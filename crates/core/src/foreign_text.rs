@@ -1,6 +1,6 @@
-//! Text that somebody other than root has written: a status file, the record of a package, the output of a program that
-//! runs as a service user. It is made harmless when it is read, and what was read is not kept, so nothing that prints it
-//! can forget to do so.
+//! Text that was not written by root: a status file, the record of a package, the output of a program that runs as a
+//! service user. It is made harmless when it is read, and what was read is not kept, so nothing that prints it can
+//! forget to do so.
 //!
 //! A terminal obeys control characters, and characters that change the direction of writing or have no width let a line
 //! look like another one. Which characters these are is known to the standard library, whose `escape_debug` keeps up
@@ -13,11 +13,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::path::Path;
 
-/// One line of text that any terminal and any log can be given.
+/// One line of text that is safe for any terminal and any log.
 ///
-/// Line breaks and tabs have become blanks, and every other character that is not visible stands there as an escape such
-/// as `\u{1b}`.
-/// Two are equal when they are shown alike.
+/// Line breaks and tabs are replaced by blanks, and every other invisible character by an escape such as `\u{1b}`. Two
+/// values are equal if they are shown in the same way.
 #[derive(Debug, Clone, Default)]
 pub struct ForeignText {
     shown: String,
@@ -53,12 +52,12 @@ impl ForeignText {
         text.lines().map(Self::new).collect()
     }
 
-    /// A path that somebody else has chosen.
+    /// A path chosen by another account.
     pub fn of_path(path: &Path) -> Self {
         Self::of_os(path.as_os_str())
     }
 
-    /// A name or a value that somebody else has chosen.
+    /// A name or a value chosen by another account.
     pub fn of_os(text: &OsStr) -> Self {
         let lossy = text.to_string_lossy();
         let is_lossy = matches!(lossy, Cow::Owned(_));
@@ -72,21 +71,22 @@ impl ForeignText {
         &self.shown
     }
 
-    /// The text as it was read, where nothing in it had to be replaced: what is to be used, and not only shown, must be
+    /// The text as it was read, if nothing in it had to be replaced. Text that is used, and not only shown, must be
     /// this.
     pub fn exact(&self) -> Option<&str> {
         (!self.is_altered).then_some(self.as_str())
     }
 }
 
-/// Whether a text is one line in which everything can be seen. What is copied into a file that others obey must be.
+/// Whether a text is a single line without invisible characters. Text that is copied into a configuration file of
+/// another program must be.
 pub fn is_plain(text: &str) -> bool {
     text.chars()
         .all(|character| kind(character) == Kind::Visible)
 }
 
-/// The same for text of several lines, such as an answer of ours that has foreign text in it: all but line breaks and
-/// tabs.
+/// The same for text of several lines, such as an answer of ours that contains foreign text: line breaks and tabs are
+/// kept.
 pub fn harmless_lines(text: &str) -> Cow<'_, str> {
     let is_kept = |character| matches!(character, '\n' | '\t') || kind(character) == Kind::Visible;
     if text.chars().all(is_kept) {

@@ -1,9 +1,9 @@
-//! The line by which a worker of another host joins a master: who it is, where the master is, and by whose certificate
-//! it is known. It is a secret, since it has the worker's password.
+//! The line with which a worker on another host joins a master. It contains the name of the worker, the address of the
+//! master, and the authority that identifies it. It is a secret, because it contains the worker's password.
 //!
-//! `bbworker://NAME:PASSWORD@HOST:PORT/AUTHORITY?slots=N&until=SECONDS`, where AUTHORITY is the SHA-256 of the certificate of the
-//! master's authority in hexadecimal, and SECONDS are those since 1970 at which the invitation ends. These have ten
-//! digits, so that a line that was cut is seen to be. `slots` may be left out.
+//! `bbworker://NAME:PASSWORD@HOST:PORT/AUTHORITY?slots=N&until=SECONDS`, where AUTHORITY is the hexadecimal SHA-256 of
+//! the certificate of the master's authority, and SECONDS is the time since 1970 at which the invitation expires. It
+//! has ten digits, so that a truncated line is detected. `slots` may be left out.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,12 +22,12 @@ const LONGEST_PASSWORD: usize = 128;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint(String);
 
-/// What the line says.
+/// The content of the line.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Invitation {
-    /// Where the master takes workers by TLS.
+    /// Where the master accepts workers with TLS.
     pub address: Address,
-    /// The name by which it knows the worker.
+    /// The worker's name at the master.
     pub worker: WorkerName,
     /// The worker's password.
     pub password: String,
@@ -39,7 +39,7 @@ pub struct Invitation {
     pub until: u64,
 }
 
-/// A line that is no invitation, without the line: it may have a password.
+/// A line that is not an invitation; the error does not contain the line, which may include a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum InvitationError {
     /// Something else.
@@ -89,7 +89,7 @@ impl fmt::Debug for Invitation {
 }
 
 impl Invitation {
-    /// The line itself. It is not `Display`, so that no message has it by mistake.
+    /// The line itself. The type does not implement `Display`, so no message contains the line by mistake.
     pub fn line(&self) -> String {
         let slots = self
             .slots

@@ -1,5 +1,5 @@
 //! Limits of an instance's resources: the keys of the configuration, the directives of systemd.resource-control(5) and
-//! systemd.exec(5) that they become, and the values that every systemd from 247 on takes of each.
+//! systemd.exec(5) that they become, and the values that every systemd from 247 on accepts for each.
 
 use crate::values::ValueError;
 
@@ -10,14 +10,14 @@ pub struct Limit {
     pub key: &'static str,
     /// The directive of `[Service]`.
     pub directive: &'static str,
-    /// The value as systemd gets it; none for what it would pass over, with a warning that nobody reads.
+    /// The value for systemd; none if systemd would ignore it with a warning that nobody reads.
     parse: fn(&str) -> Option<String>,
     /// What can be written.
     hint: &'static str,
 }
 
-/// The values of an instance as they stand in the drop-in, each at the place of its limit in [`LIMITS`]. An array and not
-/// a map, whose code the launcher would have once more for this kind of entry.
+/// The values of an instance as they are written to the drop-in, each at the index of its limit in [`LIMITS`]. This is
+/// an array instead of a map, whose code would be duplicated in the launcher for this type of entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Limits([Option<String>; LIMITS.len()]);
 

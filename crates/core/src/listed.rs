@@ -1,10 +1,10 @@
-//! The workers that a `master.cfg` names in Python, as far as that is plain, and the same file once it reads them from
+//! Reads the workers from a `master.cfg`, if it lists them in a simple form, and rewrites the file to read them from
 //! [`WORKER_TABLE`].
 //!
-//! Two forms are understood. The starter of before had a list of names (`crate::workers`) and one password:
-//! `c["workers"] = [worker.Worker(name, secret("worker-password")) for name in WORKERS]`. People write
-//! `c["workers"] = [worker.Worker("gpu", "password"), ...]`, with a password in quotes or by `secret(...)`. Everything
-//! else, such as further arguments, has a meaning that the table may not have.
+//! Two forms are understood. The earlier starter configuration has a list of names (`crate::workers`) and one password:
+//! `c["workers"] = [worker.Worker(name, secret("worker-password")) for name in WORKERS]`. People write `c["workers"] =
+//! [worker.Worker("gpu", "password"), ...]`, with a password as a literal or as `secret(...)`. Anything else, such as
+//! further arguments, may have a meaning that the table cannot express.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -19,7 +19,7 @@ use crate::workers::{self, VARIABLE};
 const KEY: &str = "workers";
 /// What the new lines define, and the old file must not use otherwise.
 const DEFINED: [&str; 4] = ["password", "table", "slots", "tagged"];
-/// The definition that it may have, because the lines of `buildbot-conda web lines` do.
+/// The definition may already exist, because the lines from `buildbot-conda web lines` contain it.
 const HERE: &str = "HERE = os.path.dirname(os.path.abspath(__file__))";
 /// Above the list of names in the starter of before.
 const OLD_COMMENT: &str = "# The names of the workers. As long as this is a plain list,";
@@ -27,9 +27,9 @@ const OLD_COMMENT: &str = "# The names of the workers. As long as this is a plai
 /// Where the password of a worker is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Secret<'a> {
-    /// In the file.
+    /// In the file itself.
     Text(&'a str),
-    /// In a credential of the master, by its name.
+    /// In a credential of the master, given by its name.
     Credential(&'a str),
 }
 
@@ -38,7 +38,7 @@ pub enum Secret<'a> {
 pub struct Listed<'a> {
     text: &'a str,
     workers: Vec<(WorkerName, Secret<'a>)>,
-    /// Of the names, and of the key; the new lines take the place of the latter.
+    /// The ranges of the list of names and of the key; the new lines replace the latter.
     statements: (Option<Range<usize>>, Range<usize>),
 }
 
@@ -56,13 +56,13 @@ pub enum ListedError {
          `worker.Worker(\"gpu\", \"password\")` or `worker.Worker(\"gpu\", secret(\"name-of-a-credential\"))`"
     )]
     Unknown,
-    /// Nobody is in it.
+    /// The list is empty.
     #[error("`c[\"{KEY}\"]` is empty")]
     Nobody,
     /// Two have one name.
     #[error("`c[\"{KEY}\"]` has two workers `{0}`")]
     Twice(String),
-    /// A name that is no table's.
+    /// A name that cannot be the name of a table.
     #[error(transparent)]
     Name(#[from] StartError),
     /// A name that the new lines define.
@@ -164,7 +164,8 @@ impl Listed<'_> {
         format!("{above}{between}{needs}{lines}\n{below}")
     }
 
-    /// What stands above both statements, between them and below; the one of the names goes with its comment.
+    /// The parts above both statements, between them and below them; the comment of the list of names is removed with
+    /// it.
     fn rest(&self) -> [&str; 3] {
         let (names, key) = &self.statements;
         let below = &self.text[key.end..];
@@ -179,7 +180,7 @@ impl Listed<'_> {
     }
 }
 
-/// From the beginning of each `c["workers"] =` to behind its `=`, comments aside.
+/// The range of each `c["workers"] =`, up to and including its `=`; comments are skipped.
 fn statements(text: &str) -> impl Iterator<Item = Range<usize>> {
     let code = text.split_inclusive('\n').scan(0, |start, line| {
         let this = *start;
@@ -203,7 +204,7 @@ fn statements(text: &str) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// What stands above a list of names, without the comment that explains it.
+/// The text above a list of names, without the comment that explains the list.
 fn without_old_comment(above: &str) -> &str {
     let mut start = above.len();
     for line in above.split_inclusive('\n').rev() {
@@ -358,7 +359,7 @@ impl<'a> Scan<'a> {
         self.take(")")
     }
 
-    /// Behind the end of the line, on which only a comment stands.
+    /// The position after the end of the line, of which the rest may only be a comment.
     fn end_of_line(&mut self) -> Option<usize> {
         let rest = self.rest();
         let line = rest.split_inclusive('\n').next().unwrap_or_default();

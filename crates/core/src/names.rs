@@ -1,7 +1,7 @@
-//! How instances are named: roles, instance names, references and the units they stand for.
+//! The names of instances: roles, instance names, references and the corresponding units.
 //!
-//! A *reference* is what an administrator types and writes in the configuration: `master`,
-//! `worker`, `master@NAME`, `worker@NAME`. The unit is the reference with `buildbot-` in front.
+//! A *reference* is what an administrator types and writes in the configuration: `master`, `worker`, `master@NAME`,
+//! `worker@NAME`. The name of the unit is the reference with the prefix `buildbot-`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -204,7 +204,7 @@ impl FromStr for InstanceRef {
 pub struct Unit(InstanceRef);
 
 impl Unit {
-    /// The instance that it runs.
+    /// The instance that the unit runs.
     pub fn reference(&self) -> &InstanceRef {
         &self.0
     }

@@ -9,13 +9,13 @@ use crate::values::{self, AbsolutePath, ValueError};
 /// The destination of reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notify {
-    /// Nobody.
+    /// No reports.
     Off,
-    /// An address of mail, without anything that a mail program could take for an option.
+    /// A mail address, without anything that a mail program could interpret as an option.
     Mail(String),
-    /// A web hook that is no secret.
+    /// A web hook whose address is not secret.
     Hook(Hook),
-    /// The file of a web hook's address; it is a secret as soon as whoever knows it may post.
+    /// The file with the address of a web hook; the address is secret if everyone who knows it can post.
     HookFile(AbsolutePath),
 }
 
@@ -26,7 +26,7 @@ pub struct Hook {
     pub host: String,
     /// 443 unless the address names another.
     pub port: u16,
-    /// Path and query, as they stand in a request.
+    /// Path and query, as in a request.
     pub target: String,
 }
 

@@ -1,4 +1,4 @@
-//! Every path of ours, declared once. `--root DIR` of the programs is put in front by them.
+//! Every path of the package, declared once. The programs prepend `--root DIR`.
 
 use crate::names::InstanceRef;
 
@@ -25,7 +25,7 @@ pub const ENVIRONMENTS: &str = "/var/lib/buildbot-conda/envs";
 pub const PACKAGE_CACHE: &str = "/var/cache/buildbot-conda";
 /// What makes managed environments; of the package `buildbot-conda-env`.
 pub const ENVIRONMENT_BUILDER: &str = "/usr/libexec/buildbot-conda/env";
-/// What an environment has that somebody makes without saying what is to be in it.
+/// The file with the default packages of an environment.
 pub const ENVIRONMENT_FILE: &str = "/usr/share/buildbot-conda/environment.yml";
 /// Where the package's unit files are.
 pub const UNITS: &str = "/usr/lib/systemd/system";
@@ -74,8 +74,8 @@ pub fn reload_mark(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/reload")
 }
 
-/// `/run/buildbot-conda/REFERENCE/workers`: where a master listens for workers of this host. Nobody but its account can
-/// make anything there.
+/// `/run/buildbot-conda/REFERENCE/workers`: where a master listens for workers on this host. Only the account of the
+/// master can create anything there.
 pub fn worker_socket(reference: &InstanceRef) -> String {
     format!("{RUN}/{reference}/workers")
 }

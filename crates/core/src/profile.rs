@@ -7,7 +7,7 @@
 use crate::names::Role;
 use crate::settings::Hardening;
 
-/// The comment in front of a directive, empty where it needs none, its key and its value.
+/// The comment above a directive, which may be empty, its key and its value.
 type Row = (&'static str, &'static str, &'static str);
 
 /// The profile, in the order in which it is written.
@@ -108,7 +108,7 @@ const WORKER: &[Row] = &[
 mod tests {
     use super::*;
 
-    /// What `docs/tasks.md` says of each profile is what the profiles have.
+    /// The table of profiles in `docs/tasks.md` matches the profiles.
     #[test]
     fn the_table_in_the_documentation_is_that_of_the_profiles() {
         let text = include_str!("../../../docs/tasks.md");

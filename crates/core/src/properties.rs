@@ -1,6 +1,6 @@
-//! What holds for every text that is read or written here, tried with texts that nobody thought of.
+//! Properties that hold for every text that this crate reads or writes, tested with random texts.
 //!
-//! `cargo xtask fuzz` tries many more of them. A text that was found becomes a row in the tests of the module.
+//! `cargo xtask fuzz` tries many more of them. A text that violates one becomes a row in the tests of its module.
 
 use proptest::prelude::*;
 
@@ -54,7 +54,7 @@ fn specifiers_filled(text: &str) -> String {
     unit_text::specifiers(text, "buildbot-master.service", "/root").unwrap()
 }
 
-/// The only word of a value.
+/// A value that is a single word.
 fn only_word(value: &str) -> String {
     let words = unit_text::words(&read_back(value)).unwrap();
     let [word] = &words[..] else {
@@ -242,7 +242,7 @@ proptest! {
     }
 }
 
-/// As TOML has it.
+/// As a TOML string.
 fn quoted(text: &str) -> String {
     let characters = text.chars().map(|character| match character {
         '"' | '\\' => format!("\\{character}"),
@@ -284,7 +284,7 @@ fn comments(text: &str) -> usize {
     text.matches('#').count()
 }
 
-/// The list has these names in this order, as Python reads them, and what is around it is as it was.
+/// The list contains these names in this order, as Python reads it, and the rest of the file is unchanged.
 fn check_list(
     text: &str,
     begin: &str,

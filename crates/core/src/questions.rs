@@ -1,5 +1,5 @@
-//! The questions that debconf asks about the configuration: where an answer stands in the file, what it has to be, and
-//! which one counts: debconf's memory or what is in force.
+//! The questions that debconf asks about the configuration: where the answer is stored in the file, which answers are
+//! valid, and which value takes precedence: the one that debconf remembers or the one in effect.
 
 use std::str::FromStr;
 
@@ -87,7 +87,7 @@ impl Question {
         }
     }
 
-    /// What the text of a configuration says; empty when it says nothing that an answer can be.
+    /// The value in the text of a configuration; empty if the text contains no value that can be an answer.
     pub fn text_in(self, content: &str) -> String {
         let (Some((reference, key)), Ok(document)) = (self.place(), DeTable::parse(content)) else {
             return String::new();
@@ -105,8 +105,8 @@ impl Question {
         }
     }
 
-    /// Refuses an answer that the configuration would refuse. An empty one changes nothing. `master` is the answer about
-    /// the master's directory.
+    /// Refuses an answer that the configuration would refuse. An empty answer changes nothing. `master` is the answer
+    /// about the master's directory.
     ///
     /// # Errors
     ///
@@ -211,7 +211,7 @@ mod tests {
         ] {
             assert_eq!(Question::User.text_in(content), text, "{content}");
         }
-        // Nobody's directory.
+        // A directory that no instance uses.
         assert_eq!(Question::WorkerDirectory.text_in("[master]\n"), "");
     }
 

@@ -1,5 +1,5 @@
-//! What new instances begin with: the worker's tac and info files, the master's configuration. The
-//! master's tac and database are made by its own Buildbot.
+//! The initial content of new instances: the worker's tac and info files, and the master's configuration. The master's
+//! tac and database are created by its own Buildbot.
 
 use std::fmt::Write as _;
 
@@ -14,24 +14,24 @@ const WORKER: &str = include_str!("../templates/worker.tac.tera");
 const MASTER: &str = include_str!("../templates/master.cfg.tera");
 const WORKERS: &str = include_str!("../templates/workers.cfg.tera");
 
-/// Name of the credential by which a worker gets its password.
+/// Name of the credential with a worker's password.
 pub const WORKER_CREDENTIAL: &str = "password";
-/// Name of the credential by which a master of an older starter knows the one password of its workers.
+/// Name of the credential with the single password of all workers, for a master with an older starter configuration.
 pub const MASTER_CREDENTIAL: &str = "worker-password";
-/// Name of the credential by which a master knows the password of [`LOGIN`].
+/// Name of the credential with the password of [`LOGIN`], for a master.
 pub const LOGIN_CREDENTIAL: &str = "web-password";
 /// Who may force and stop builds on a master's web pages.
 pub const LOGIN: &str = "admin";
 /// The table of workers in a master's directory, see [`crate::workers`].
 pub const WORKER_TABLE: &str = "workers.toml";
-/// The directory, beside the table, with the password of each worker in a file of its name.
+/// The directory next to the table that contains the password of each worker, in a file with its name.
 pub const PASSWORDS: &str = "passwords";
 
-/// The directory, beside a worker's tac, with the certificate of its master's authority.
+/// The directory next to a worker's tac that contains the certificate of its master's authority.
 pub const TRUST: &str = "trust";
 /// The port for workers of other hosts, and its certificate, in a master's directory; the runner reads it.
 pub const NETWORK: &str = "network.toml";
-/// The directory beside it with certificate and key.
+/// The directory next to it that contains certificate and key.
 pub const TLS: &str = "tls";
 
 /// Where a worker finds its master, and as whom.
@@ -39,7 +39,7 @@ pub const TLS: &str = "tls";
 pub struct WorkerStart {
     /// Which instance.
     pub reference: InstanceRef,
-    /// The name by which the master knows it.
+    /// The worker's name at the master.
     pub name: WorkerName,
     /// How it gets there.
     pub way: Way,
@@ -47,14 +47,14 @@ pub struct WorkerStart {
     pub slots: Option<u32>,
 }
 
-/// What a master knows of a worker beside its name.
+/// What a master knows about a worker in addition to its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Details {
     /// As in [`WorkerStart`].
     #[cfg_attr(feature = "serde", serde(default))]
     pub slots: Option<u32>,
-    /// By which builders choose it.
+    /// Tags by which builders choose the worker.
     #[cfg_attr(feature = "serde", serde(default))]
     pub tags: Vec<Tag>,
 }
@@ -135,8 +135,8 @@ pub enum StartError {
 }
 
 impl WorkerName {
-    /// The name of the worker of an instance: its own, behind a word where it begins with a digit,
-    /// which a worker's does not.
+    /// The name of the worker of an instance: the name of the instance, with a prefix if that starts with a digit,
+    /// which Buildbot does not allow.
     pub fn of(instance: &InstanceName) -> Self {
         let name = instance.as_str();
         name.parse()
@@ -154,11 +154,11 @@ impl WorkerName {
         std::iter::once(self.0.clone()).chain(further)
     }
 
-    /// Whether all of these are names that Buildbot takes.
+    /// Checks that Buildbot accepts all of these names.
     ///
     /// # Errors
     ///
-    /// [`StartError::Slots`] when the last one is too long.
+    /// [`StartError::Slots`] if the last one is too long.
     pub fn check_slots(&self, slots: Option<u32>) -> Result<(), StartError> {
         match self.slots(slots).last() {
             Some(last) if last.len() > LONGEST => {
@@ -329,8 +329,8 @@ pub fn worker_lines(worker: &WorkerName, details: &Details) -> String {
     [Some(name), slots, tags].into_iter().flatten().collect()
 }
 
-/// `network.toml` of a master that takes workers of other hosts. `until` names the files of certificate and key: when
-/// that ends, in seconds since 1970.
+/// `network.toml` of a master that accepts workers from other hosts. `until` is part of the names of the certificate
+/// and key files: when the certificate expires, in seconds since 1970.
 pub fn network(port: u16, until: u64) -> String {
     format!(
         "# The port for workers on other hosts, with TLS. Read at every start and reload.\n\

@@ -1,7 +1,7 @@
 //! The four unit files of the package, one template for each role.
 //!
-//! They are static: what the configuration changes is in the drop-in, see [`crate::dropin`].
-//! Without one, a unit still starts the launcher, which then says what is missing.
+//! They are static: settings of the configuration are in the drop-in, see [`crate::dropin`]. Without a drop-in, a unit
+//! still starts the launcher, which then reports what is missing.
 
 use std::time::Duration;
 

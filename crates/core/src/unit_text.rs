@@ -10,11 +10,11 @@ use crate::paths;
 pub struct Setting {
     /// Without its brackets.
     pub section: String,
-    /// Before the first `=`.
+    /// The part before the first `=`.
     pub key: String,
     /// Behind it, without the blanks around it.
     pub value: String,
-    /// The file as shown to people, and the line its value begins on.
+    /// The file as it is shown to people, and the line on which its value starts.
     pub place: Place,
 }
 
@@ -33,11 +33,12 @@ impl std::fmt::Display for Place {
     }
 }
 
-/// What systemd takes for blanks between and around words.
+/// Characters that systemd treats as blanks between and around words.
 const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
 
-/// Lines without comments and the blanks around them, each with the number of the line it begins on. One that ends in a
-/// backslash goes on in the next that is no comment, systemd.syntax(7); an escaped backslash is none.
+/// Lines without comments and surrounding blanks, each with the number of the line on which it starts. A line that ends
+/// with a backslash continues on the next line that is not a comment, systemd.syntax(7); an escaped backslash does not
+/// continue a line.
 pub fn logical_lines(text: &str) -> Vec<(usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut lines = Vec::new();
@@ -81,8 +82,8 @@ fn physical_lines(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The settings of one file, as systemd's `config_parse()` reads it. A line that says nothing is passed over. After a
-/// header without its closing bracket systemd reads no further and refuses the unit, and so nothing follows it here.
+/// The settings of one file, as systemd's `config_parse()` reads it. A line that is not an assignment is skipped. After
+/// a header without its closing bracket, systemd stops reading and refuses the unit, so this function stops there too.
 pub fn parse(file: &str, text: &str) -> Vec<Setting> {
     let mut settings = Vec::new();
     let mut section = String::new();
@@ -109,7 +110,7 @@ pub fn parse(file: &str, text: &str) -> Vec<Setting> {
     settings
 }
 
-/// The assignments of a list such as `ExecStart=` that are in force: an empty one takes back those before it.
+/// The effective assignments of a list such as `ExecStart=`: an empty assignment removes those before it.
 pub fn in_force<'a>(settings: &'a [Setting], section: &str, key: &str) -> Vec<&'a Setting> {
     let mut found = Vec::new();
     for setting in settings {
@@ -125,14 +126,14 @@ pub fn in_force<'a>(settings: &'a [Setting], section: &str, key: &str) -> Vec<&'
     found
 }
 
-/// Whether a command line starts our launcher: itself, or as a word of a wrapper such as `nice` or `sh -c`. A name that
-/// only begins like it is another program.
+/// Whether a command line starts our launcher, directly or as a word of a wrapper such as `nice` or `sh -c`. A name
+/// that only has it as a prefix is another program.
 pub fn starts_launcher(command: &str) -> bool {
     let Some(words) = words(command) else {
         return false;
     };
     let mut words = words.iter().map(String::as_str);
-    // `-`, `@`, `:`, `+`, `!` and `|` in front say how to run it (systemd.service(5)).
+    // `-`, `@`, `:`, `+`, `!` and `|` are prefixes that specify how to run it (systemd.service(5)).
     let first = words.next().unwrap_or_default();
     let first = first.trim_start_matches(['-', '@', ':', '+', '!', '|']);
     std::iter::once(first)
@@ -146,15 +147,15 @@ fn is_of_path(character: char) -> bool {
     !character.is_whitespace() && !"'\"`$;&|()<>=".contains(character)
 }
 
-/// Without what makes no difference to a path, as systemd's `path_simplify()` has it.
+/// A path in its simplest form, as systemd's `path_simplify()` returns it.
 fn simplified(path: &str) -> String {
     let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
     let root = if path.starts_with('/') { "/" } else { "" };
     root.to_owned() + &parts.collect::<Vec<_>>().join("/")
 }
 
-/// Words of a value: split at blanks, quotes and backslashes taken away. `None` when a quote does
-/// not end, upon which systemd ignores the line.
+/// Words of a value, split at blanks, with quotes and backslashes removed. `None` if a quote is not closed; systemd
+/// ignores such a line.
 pub fn words(value: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -197,8 +198,8 @@ fn byte(digits: &str) -> Option<u8> {
     is_byte.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
-/// What stands behind `%` in an instance's unit, systemd.unit(5). `Err` has the specifier that is
-/// not known here.
+/// The meanings of `%` specifiers in an instance's unit, systemd.unit(5). `Err` contains a specifier that this function
+/// does not know.
 pub fn specifiers(text: &str, unit: &str, home: &str) -> Result<String, String> {
     fill(text, |character| specifier(character, unit, home))
 }
@@ -224,7 +225,7 @@ pub(crate) fn fill(text: &str, resolve: impl Fn(char) -> Option<String>) -> Resu
     Ok(result)
 }
 
-/// What one specifier stands for in a unit of the system manager.
+/// The value of one specifier in a unit of the system manager.
 pub(crate) fn specifier(character: char, unit: &str, home: &str) -> Option<String> {
     let stem = unit.strip_suffix(".service").unwrap_or(unit);
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
@@ -253,7 +254,7 @@ pub(crate) fn specifier(character: char, unit: &str, home: &str) -> Option<Strin
     })
 }
 
-/// As `systemd-escape --unescape` has it: `-` stands for a slash, `\xNN` for a byte.
+/// As `systemd-escape --unescape` does: `-` becomes a slash, `\xNN` a byte.
 fn unescaped_name(name: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = name;
@@ -272,8 +273,8 @@ fn unescaped_name(name: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `$NAME` as a word of its own and `${NAME}` anywhere, as systemd fills them in (systemd.service(5),
-/// "Command lines"); a variable that is not set is empty.
+/// Expands `$NAME` as a separate word and `${NAME}` anywhere, as systemd does (systemd.service(5), "Command lines"); an
+/// unset variable is empty.
 pub fn variables(words: &[String], values: &BTreeMap<String, String>) -> Vec<String> {
     let mut result = Vec::new();
     for word in words {

@@ -105,7 +105,7 @@ impl FromStr for AbsolutePath {
     }
 }
 
-/// Root of a Conda installation. It is put on `PATH`, so it has no `:`.
+/// Root of a Conda installation. It becomes part of `PATH`, so it must not contain `:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CondaRoot(AbsolutePath);
 
@@ -129,7 +129,7 @@ impl FromStr for CondaRoot {
 /// Which environment: `base`, a name below `conda-root/envs`, or an absolute prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CondaEnv {
-    /// The environment of the installation itself; also written `root`, as conda takes it.
+    /// The environment of the installation itself; `root` is accepted too, as by conda.
     Base,
     /// A directory below `conda-root/envs`.
     Name(String),
@@ -196,10 +196,10 @@ impl FromStr for CondaEnv {
     }
 }
 
-/// Name of a user or group, a safe part of what `User=` takes (`valid_user_group_name` of systemd,
-/// relaxed): letters, digits, `_`, `-` and `.`, a letter or `_` first, at most 31 bytes; those of a directory service may be
-/// longer and have a domain, as in `CORP\svc` and `svc@corp.example`. Numeric ids are refused: a typo there would be
-/// somebody else's account.
+/// Name of a user or group, a safe subset of what `User=` accepts (`valid_user_group_name` of systemd, relaxed):
+/// letters, digits, `_`, `-` and `.`, starting with a letter or `_`, at most 31 bytes. Names from a directory service
+/// may be longer and contain a domain, as in `CORP\svc` and `svc@corp.example`. Numeric ids are refused, because a
+/// typing error could select another account.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AccountName(String);
 
@@ -232,7 +232,7 @@ impl FromStr for AccountName {
             .next()
             .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
         let is_of_domain = text.contains(['@', '\\']);
-        // A backslash at the end would go on with the next line of a unit file.
+        // A backslash at the end would continue the line in a unit file.
         let mut parts = text.split(['@', '\\']);
         let all = parts.all(|part| {
             // Groups of a domain have blanks in their names, and accounts of services a dollar at the end.
@@ -260,8 +260,8 @@ impl FromStr for AccountName {
     }
 }
 
-/// Name of a credential as `LoadCredential=` takes it, and as it appears as a file name: letters,
-/// digits, `_`, `-` and `.`, not starting with a dot, at most 255 bytes.
+/// Name of a credential, valid for `LoadCredential=` and as a file name: letters, digits, `_`, `-` and `.`, not
+/// starting with a dot, at most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CredentialName(String);
 
@@ -337,12 +337,12 @@ pub(crate) fn credential_file(directory: &str, text: &str) -> Result<AbsolutePat
     format!("{directory}/{text}").parse()
 }
 
-/// Name of an environment variable that an instance may set: letters, digits and `_`, no digit
-/// first, and none by which systemd and the runner talk to each other.
+/// Name of an environment variable that an instance may set: letters, digits and `_`, not starting with a digit, except
+/// the names that systemd and the runner use to communicate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VariableName(String);
 
-/// What systemd tells a service about itself; a value of the administrator's would break it.
+/// Variables that systemd sets for a service; a value from the administrator would break them.
 const SERVICE_MANAGER_VARIABLES: [&str; 8] = [
     "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",

@@ -1,4 +1,5 @@
-//! The pages of a master, shown to others by a web server in front of it: the site files, and what the master reads of it.
+//! Publishing the pages of a master through a web server (the *front*): the site files, and the settings that the
+//! master reads.
 
 use tera::Context;
 use thiserror::Error;
@@ -14,9 +15,9 @@ const NGINX: &str = include_str!("../templates/nginx.site.tera");
 pub const WEB: &str = "web.toml";
 /// Beside it: what the front and the master alone know, or what the master and the login's provider alone know.
 pub const WEB_SECRET: &str = "web.secret";
-/// The header by which the front says who it is.
+/// The header with the user name from the front.
 pub(crate) const USER_HEADER: &str = "X-Buildbot-User";
-/// The header by which it shows that it is the front.
+/// The header that proves that a request comes from the front.
 pub(crate) const KEY_HEADER: &str = "X-Buildbot-Key";
 
 /// User agents of what follows every link. Buildbot's own name ends like theirs.
@@ -48,13 +49,13 @@ pub enum NameError {
     /// No address of a server.
     #[error("`{}` is not an address, such as `https://gitlab.example.org`", .0.escape_debug())]
     Server(String),
-    /// No path that stands in a site file as it is.
+    /// The path cannot be written to a site file unchanged.
     #[error(
         "`{}` is not a valid path for a site file; use an absolute path of letters, digits and `/`, `.`, `_`, `-`",
         .0.escape_debug()
     )]
     File(String),
-    /// Nothing that a site file can have as it is. It is a secret, and not repeated.
+    /// The value cannot be written to a site file unchanged. It is a secret, so it is not repeated.
     #[error("the key of the web server is not made of letters and digits")]
     Key,
 }
@@ -63,11 +64,11 @@ pub enum NameError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostName(String);
 
-/// The name of somebody who logs in.
+/// The name of a user who logs in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Person(String);
 
-/// The id by which a provider of logins knows a master.
+/// The id of the master at a login provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientId(String);
 
@@ -79,8 +80,8 @@ pub struct HeaderName(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server(String);
 
-/// What shows to a master that a request comes from the front. The master's account can write the file that has it, and
-/// the front's site file gets it as it is: there are only letters and digits in it.
+/// The key that proves to a master that a request comes from the front. The master's account can write the file that
+/// contains it, and the front's site file gets a copy, so it consists of letters and digits only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrontKey(String);
 
@@ -219,13 +220,13 @@ pub struct Site {
     pub host: HostName,
     /// The master's own port, on the loopback interface.
     pub port: u16,
-    /// Nobody reads without a login.
+    /// Reading requires a login.
     pub private: bool,
-    /// Where the front says who somebody is.
+    /// Where the front authenticates users.
     pub key: Option<FrontKey>,
 }
 
-/// Who says who somebody is.
+/// How users are authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Login {
     /// The front, which has asked for a password.
@@ -245,7 +246,7 @@ pub struct Exposure {
     pub host: HostName,
     /// How people log in.
     pub login: Login,
-    /// Nobody reads without a login.
+    /// Reading requires a login.
     pub private: bool,
     /// Who may force and stop builds.
     pub admins: Vec<Person>,
@@ -290,7 +291,7 @@ pub fn web_toml(exposure: &Exposure) -> String {
     )
 }
 
-/// The lines by which the starter's `master.cfg` reads that.
+/// The lines with which the starter's `master.cfg` reads this.
 pub(crate) fn exposure() -> String {
     let mut context = Context::new();
     context.insert("file", WEB);
@@ -300,7 +301,7 @@ pub(crate) fn exposure() -> String {
     render(EXPOSURE, &context)
 }
 
-/// The same for a `master.cfg` that has none like them, with what stands before and after them.
+/// The same for a `master.cfg` without such lines, with instructions where to insert them.
 pub fn lines() -> String {
     format!(
         "# Before `c = BuildmasterConfig = {{}}`:\nimport os\nimport secrets\n\ntry:\n    import tomllib\n\
@@ -312,7 +313,7 @@ pub fn lines() -> String {
     )
 }
 
-/// The site file for Caddy, which gets a certificate by itself where none is given.
+/// The site file for Caddy, which obtains a certificate itself if none is given.
 pub fn caddy_site(site: &Site, tls: Option<&Tls>, people: &People<'_>) -> String {
     let mut context = common(site);
     context.insert("master", &format!("127.0.0.1:{}", site.port));
@@ -351,19 +352,19 @@ fn common(site: &Site) -> Context {
     context
 }
 
-/// How a front knows who somebody is.
+/// How a front authenticates users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum People<'a> {
     /// It does not: the master asks others.
     Unknown,
-    /// By passwords, whose file has these lines at this absolute path.
+    /// With passwords, from a file with these lines at this absolute path.
     File {
         /// The path.
         path: &'a str,
         /// The lines.
         text: &'a str,
     },
-    /// By a header of another proxy, which comes from this address.
+    /// With a header from another proxy at this address.
     Header(&'a HeaderName, std::net::IpAddr),
 }
 

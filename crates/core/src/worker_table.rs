@@ -1,5 +1,5 @@
-//! The table of workers beside a starter `master.cfg`: `workers.toml`, in which every worker has a table of its name.
-//! Names go in and out of it, and everything else stays. The passwords are not in it.
+//! The table of workers next to a starter `master.cfg`: `workers.toml`, which contains one table for each worker.
+//! Workers are added and removed; everything else is kept. The file contains no passwords.
 
 use toml_edit::{Array, DocumentMut, Item, value};
 
@@ -13,7 +13,7 @@ pub struct WorkerTable<'a> {
     document: DocumentMut,
 }
 
-/// Reads a `workers.toml`; none where it is not one, which is for its owner to mend.
+/// Reads a `workers.toml`; none if it is not valid, which its owner has to fix.
 pub fn read(text: &str) -> Option<WorkerTable<'_>> {
     let document: DocumentMut = text.parse().ok()?;
     let are_tables = document.iter().all(|(_, item)| item.is_table_like());
@@ -26,7 +26,7 @@ impl WorkerTable<'_> {
         self.document.contains_key(name)
     }
 
-    /// The table whose workers one with these details would take a name from, or give one to.
+    /// The table of the worker whose names would collide with those of a worker with these details.
     pub fn namesake(&self, name: &WorkerName, details: &Details) -> Option<&str> {
         let wanted: Vec<String> = name.slots(details.slots).collect();
         self.document.iter().map(|(other, _)| other).find(|other| {
@@ -37,7 +37,7 @@ impl WorkerTable<'_> {
         })
     }
 
-    /// What a table says, as far as it is understood; nothing where there is none.
+    /// The content of a table as far as it is understood; empty if there is none.
     pub fn details(&self, name: &str) -> Details {
         let table = self.document.get(name);
         let slots = table.and_then(|table| table.get("slots")?.as_integer());
@@ -49,7 +49,7 @@ impl WorkerTable<'_> {
         }
     }
 
-    /// The text with one more worker, at the end, or with other details of one that is there.
+    /// The text with an additional worker at the end, or with other details for an existing one.
     pub fn with(&self, name: &WorkerName, details: &Details) -> String {
         let mut document = self.document.clone();
         if let Some(table) = document.get_mut(name.as_str()) {
@@ -71,8 +71,8 @@ impl WorkerTable<'_> {
         format!("{}{line}{table}", self.text)
     }
 
-    /// The text without a worker; none where it is not there, or is the only one: Buildbot takes no builder without a
-    /// worker.
+    /// The text without a worker; none if it is not listed or is the only one, because Buildbot accepts no builder
+    /// without workers.
     pub fn without(&self, name: &str) -> Option<String> {
         if self.document.len() == 1 || !self.contains(name) {
             return None;

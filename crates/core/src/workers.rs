@@ -1,10 +1,10 @@
-//! The list of workers in a starter `master.cfg`, as far as it is still one: `WORKERS = [...]` of
-//! plain string literals, assigned once and changed nowhere else. Names go in and out of it, and
-//! every other byte stays. Anything cleverer is the administrator's own and not understood here.
+//! The list of workers in a starter `master.cfg`, as long as it is still `WORKERS = [...]` with plain string literals,
+//! assigned once and changed nowhere else. Names are added and removed, and every other byte is kept. Anything more
+//! complex is the administrator's own code and is not understood.
 //!
-//! The form is Python's (The Python Language Reference, "List displays", "String and Bytes
-//! literals"), less than all of it: no escapes, prefixes, triple quotes or literals side by side, and every comma on the
-//! line of the name before it.
+//! The form is Python's (The Python Language Reference, "List displays", "String and Bytes literals"), with
+//! restrictions: no escapes, prefixes, triple quotes or adjacent literals, and every comma on the line of the name
+//! before it.
 
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ fn read(text: &str, start: usize) -> Option<WorkerList<'_>> {
     }
 }
 
-/// What stands before a name on its line, and what after it, wherever it is mentioned outside of lines that are comments.
+/// The text before and after each mention of a name on its line, except in comments.
 pub(crate) fn mentions<'a>(
     text: &'a str,
     name: &'a str,
@@ -116,7 +116,7 @@ pub(crate) fn mentions<'a>(
     })
 }
 
-/// Whether a mention may give the variable another value, or take a part of it.
+/// Whether a mention may assign the variable or change a part of its value.
 fn changes((before, after): (&str, &str)) -> bool {
     let after = after.trim_start();
     let is_comparison = after.starts_with("==");
@@ -133,7 +133,7 @@ impl<'a> WorkerList<'a> {
         self.literals.iter().map(bare)
     }
 
-    /// From the variable's name to behind the end of the line of `]`.
+    /// The range from the variable's name to the end of the line with `]`.
     pub(crate) fn statement(&self) -> Range<usize> {
         let above = &self.text[..self.brackets.start];
         let start = above.rfind('\n').map_or(0, |found| found + 1);
@@ -142,7 +142,7 @@ impl<'a> WorkerList<'a> {
         start..self.brackets.end + length
     }
 
-    /// Whether a name is there.
+    /// Whether the list contains a name.
     pub fn contains(&self, name: &str) -> bool {
         self.names().any(|other| other == name)
     }
@@ -207,8 +207,8 @@ impl<'a> WorkerList<'a> {
         Some(self.replaced(self.brackets.clone(), &lines))
     }
 
-    /// The text without a name; none where it is not there, or is the only one: Buildbot takes no
-    /// builder without a worker.
+    /// The text without a name; none if it is not listed or is the only one, because Buildbot accepts no builder
+    /// without workers.
     pub fn without(&self, name: &str) -> Option<String> {
         let place = self.names().position(|other| other == name)?;
         if self.literals.len() == 1 {
@@ -403,7 +403,7 @@ mod tests {
             assert_eq!(find(&format!("{list}{USE}{more}")), None, "{more}");
             assert_eq!(find(&format!("{more}{list}{USE}")), None, "{more}");
         }
-        // Nobody uses it.
+        // The variable is not used.
         assert_eq!(find(list), None);
         assert_eq!(find(&format!("  {list}{USE}")), None);
         assert_eq!(find(USE), None);

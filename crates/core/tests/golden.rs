@@ -1,10 +1,9 @@
-//! Whole configurations to whole trees of units and drop-ins, and bad ones to their exact
-//! messages.
+//! Complete configurations and the resulting units and drop-ins, and invalid configurations and their exact messages.
 //!
-//! Each directory `golden/NN-behaviour/` holds `config.toml` and what must come of it:
-//! `UNIT.service.d/10-buildbot-conda.conf` for every good instance, and `problems` for the
-//! messages, when there are any. `golden/00-units/` holds the unit files that ship. With
-//! `UPDATE=1` in the environment the expectations are rewritten.
+//! Each directory `golden/NN-behaviour/` contains `config.toml` and the expected result:
+//! `UNIT.service.d/10-buildbot-conda.conf` for every valid instance, and `problems` for the messages, if any.
+//! `golden/00-units/` contains the unit files of the package. With `UPDATE=1` in the environment the expectations are
+//! rewritten.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,9 +1,9 @@
-//! What the installed systemd makes of our units and drop-ins: it reads every value back as it was
-//! written, has no complaint, and rates the sandbox as promised.
+//! How the installed systemd reads our units and drop-ins: every value exactly as it was written, without warnings, and
+//! with the promised rating of the sandbox.
 //!
-//! Nothing is started. `systemd --test` loads units and prints them, as a user who is nobody, since
-//! it refuses to do so as root. Without systemd on the machine these tests say so and do nothing;
-//! the tests on booted machines then remain.
+//! Nothing is started. `systemd --test` loads units and prints them, as the user `nobody`, because it refuses to do so
+//! as root. Without systemd on the machine, these tests report this and do nothing; the tests on booted machines cover
+//! this.
 
 #![expect(
     clippy::disallowed_methods,
@@ -45,7 +45,7 @@ struct Root(TempDir);
 impl Root {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a scratch directory");
-        // The nobody of `systemd --test` reads it too.
+        // The user `nobody` of `systemd --test` reads it too.
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).expect("it is ours");
         let root = Self(directory);
         for program in [paths::LAUNCHER, paths::CLI] {
@@ -129,7 +129,7 @@ fn systemd() -> Option<u32> {
     version.parse().ok()
 }
 
-/// The units as systemd has loaded them, in the format of its own dump.
+/// The units as systemd has loaded them, in the format of its dump.
 fn loaded(root: &Root, unit: &str) -> String {
     let am_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
     let mut command = if am_root {

@@ -103,7 +103,7 @@ async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::R
     download(&wanted, &part, client).await?;
     let checked = verified(wanted, identifier, part.clone()).await;
     if checked.is_err() {
-        // Whatever it is, nothing shall be added to it.
+        // Whatever the file is, nothing must be appended to it.
         let _ = fs::remove_file(&part);
     }
     let archive = checked?;
@@ -125,7 +125,7 @@ pub(crate) fn hex(sum: &[u8]) -> String {
     digits
 }
 
-/// Downloads to `part`, adding to what is there already.
+/// Downloads to `part`, continuing an existing file.
 async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::Result<()> {
     let told = wanted.shown();
     let mut attempt = 1;
@@ -147,9 +147,9 @@ async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::
     }
 }
 
-/// Why a download has ended early.
+/// Why a download has failed.
 enum Stopped {
-    /// It may go on where it is.
+    /// It can continue at the current position.
     Broken(anyhow::Error),
     ForGood(anyhow::Error),
 }
@@ -175,7 +175,7 @@ async fn rest(wanted: &Wanted, part: &Path, client: &LazyClient) -> Result<(), S
     })?;
     match response.status() {
         StatusCode::PARTIAL_CONTENT => {}
-        // All of it is there already, or something else is: its checksum tells.
+        // Either everything is there already, or something else is: the checksum decides.
         StatusCode::RANGE_NOT_SATISFIABLE => return Ok(()),
         status if status.is_success() => file.set_len(0).map_err(for_good)?,
         status if status.is_server_error() => {

@@ -36,10 +36,10 @@ const RECIPE: &str = "2";
 pub(crate) struct Answer {
     /// The name of the generation.
     generation: String,
-    /// Whether it was made just now; one with the same packages is used as it is.
+    /// Whether it was created now; an existing one with the same packages is used unchanged.
     made: bool,
     packages: Vec<Package>,
-    /// What is not done and somebody may miss.
+    /// What was not done although users may expect it.
     warnings: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
     let progress = Arc::new(Progress::new());
     DirBuilder::new()
         .recursive(true)
-        // Packages may bring files that all can write: nobody gets there.
+        // Packages may contain files that everyone can write, so nobody may enter the directory.
         .mode(0o700)
         .create(&arguments.cache)
         .with_context(|| format!("create `{}`", arguments.cache.display()))?;
@@ -86,7 +86,7 @@ pub(crate) async fn run(arguments: &Arguments) -> anyhow::Result<Answer> {
 
     let mut unpacked = unpack(&archives, arguments, ValidationMode::Fast, &progress).await?;
     if !unpacked.iter().all(safety::is_whole) {
-        // Every file is compared, and what is not as it was is unpacked again.
+        // Every file is compared, and files that have changed are unpacked again.
         unpacked = unpack(&archives, arguments, ValidationMode::Full, &progress).await?;
     }
     answer.warnings = safety::check(&unpacked)?;
@@ -182,7 +182,7 @@ async fn resolve(
     }
 }
 
-/// The answer where nothing has to be read for it: every checksum is known, and the generation is there, or only asked
+/// The answer if nothing has to be read for it: every checksum is known, and the generation exists, or is only asked
 /// about.
 fn known(
     arguments: &Arguments,
@@ -231,7 +231,7 @@ fn make(
 ) -> anyhow::Result<Fresh> {
     let building = &place.building;
     DirBuilder::new()
-        // As long as not all is as it shall be.
+        // Until everything is in place.
         .mode(0o700)
         .create(building)
         .with_context(|| format!("create `{}`", building.display()))?;
@@ -246,7 +246,7 @@ fn make(
     let lock = lock_text(packages)?;
     write(&building.join(LOCK_FILE), &lock)?;
     for_everybody(building)?;
-    // From here on it is as it will be, and a Python in it may be run by an account without rights.
+    // From here on it is in its final state, and its Python may be run by an account without privileges.
     fs::set_permissions(building, Permissions::from_mode(0o755))
         .with_context(|| format!("set the mode of `{}`", building.display()))?;
     let Some((python, info)) = &python else {
@@ -255,7 +255,7 @@ fn make(
     progress.begin("compiling modules", 1);
     let opened = File::open(building).context("open the new generation")?;
     thread::scope(|scope| {
-        // What is there already goes to the disk while processors are busy. What fails is said in the end.
+        // Existing files are written to disk while the processors are busy. An error is reported at the end.
         scope.spawn(|| syncfs(&opened));
         bytecode::provide(unpacked, (python, info), place)
     })

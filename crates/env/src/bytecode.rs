@@ -1,16 +1,15 @@
-//! Bytecode for the modules of a generation, which the accounts that use it cannot write, kept beside the unpacked
-//! packages and linked from there as their files are.
+//! Bytecode for the modules of a generation, which the accounts that use it cannot write. It is kept next to the
+//! unpacked packages and linked from there like their files.
 //!
 //! The bytecode of a package depends on its archive and on that of the interpreter, whose checksums name its directory
-//! in the cache, and on nothing else: an import mends the name of the file that it has, and the interpreter is run from
-//! its own package, where no other package can have put a library or a module that it loads. One that needs others to
-//! run compiles for its own environment alone. Modules of which this is not so,
-//! because the prefix is written into them, two packages bring them or they are links, are compiled for each
-//! generation. What a package brings itself is left as it is.
+//! in the cache, and on nothing else: an import corrects the file name in it, and the interpreter runs from its own
+//! package, so no other package can add a library or a module that it loads. An interpreter that needs other packages
+//! to run compiles only for its own environment. Modules that contain the prefix, belong to two packages or are links
+//! are compiled for each generation. Bytecode that a package contains is left unchanged.
 //!
-//! A directory gets its name when everything in it is on disk, so none is half written. Before anything is taken from
-//! it each file must have its size and the time stamp that it was given: generations share these files, and one that
-//! root has written to is compiled anew.
+//! A directory gets its name when everything in it is on disk, so none is incomplete. Before a directory is used, each
+//! file must have its recorded size and time stamp: generations share these files, and one that root has written to is
+//! compiled again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File};
@@ -35,7 +34,7 @@ use crate::place::{Kind, Place};
 const RECIPE: &str = "1";
 /// What is in a directory of the cache.
 const INDEX: &str = "index";
-/// Directories of the cache that have no name yet begin like this.
+/// The prefix of directories of the cache that have no name yet.
 const NEW: &str = ".new-";
 
 /// The modules of one package whose bytecode is kept.
@@ -46,12 +45,12 @@ struct Kept {
     sources: BTreeSet<String>,
 }
 
-/// What a directory of the cache tells of its files.
+/// The index of a directory of the cache.
 #[derive(Debug, Serialize, Deserialize)]
 struct Index {
-    /// Of the interpreter.
+    /// Checksum of the interpreter.
     tag: String,
-    /// Sources below the prefix, each with the number of its file and the size of that; none for what is no valid
+    /// Sources below the prefix, each with the number of its file and its size; none for a file that is not valid
     /// Python.
     modules: BTreeMap<String, Option<(usize, u64)>>,
 }
@@ -59,7 +58,7 @@ struct Index {
 /// Directories that are complete, and get their names when they are on disk.
 #[derive(Debug, Default)]
 pub(crate) struct Fresh {
-    /// Where they are; locked, so that nobody takes them for leftovers.
+    /// The directories, locked so that no process removes them as leftovers.
     directory: Option<(PathBuf, File)>,
     keys: Vec<String>,
     cache: PathBuf,
@@ -67,11 +66,11 @@ pub(crate) struct Fresh {
     pub(crate) warning: Option<String>,
 }
 
-/// Gives every module of a linked environment its bytecode.
+/// Adds the bytecode to every module of a linked environment.
 ///
 /// # Errors
 ///
-/// When Python cannot be run or a file not be made.
+/// If Python cannot be run or a file cannot be created.
 pub(crate) fn provide(
     packages: &[Contents],
     python: (&Contents, &PythonInfo),
@@ -192,7 +191,7 @@ fn bytecode_of(source: &str, tag: &str) -> String {
     format!("{directory}/__pycache__/{stem}.{tag}.pyc")
 }
 
-/// What is in a directory of the cache, if all of it is there and as it was written.
+/// The content of a directory of the cache, if it is complete and unchanged.
 fn believed(directory: &Path, kept: &Kept) -> Option<Index> {
     let text = fs::read(directory.join(INDEX)).ok()?;
     let mut index: Index = serde_json::from_slice(&text).ok()?;
@@ -223,7 +222,7 @@ fn pairs(directory: &Path, index: &Index, building: &Path) -> Vec<(PathBuf, Path
     modules.collect()
 }
 
-/// Links each file, and copies where that cannot be done or shall not be.
+/// Links each file, and copies it if it cannot or must not be linked.
 fn put(pairs: &[(PathBuf, PathBuf)], kind: Kind) -> anyhow::Result<()> {
     let directories: BTreeSet<&Path> = pairs.iter().filter_map(|(_, to)| to.parent()).collect();
     for directory in directories {
@@ -263,7 +262,7 @@ fn put(pairs: &[(PathBuf, PathBuf)], kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// With its time, as a link would have it.
+/// With its time stamp, as a link would have it.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::copy(from, to)?;
     let time = fs::metadata(from)?.modified()?;
@@ -372,7 +371,7 @@ impl Fresh {
         self.directory.as_ref().map(|(_, directory)| directory)
     }
 
-    /// Gives the directories their names, for the generations to come: nothing depends on it.
+    /// Gives the directories their names, for later generations: nothing depends on it.
     pub(crate) fn keep(self) {
         let Some((directory, _)) = &self.directory else {
             return;
@@ -390,7 +389,7 @@ impl Fresh {
 impl Drop for Fresh {
     fn drop(&mut self) {
         if let Some((directory, _)) = &self.directory {
-            // What has no name by now is wanted by nobody.
+            // Directories without a name are not needed any more.
             let _ = fs::remove_dir_all(directory);
         }
     }

@@ -25,8 +25,8 @@ impl Network {
         client(&self.mirrors, self.offline)
     }
 
-    /// The same for where one must be given: set up when it is used. Where it will be used, [`Network::client`] comes
-    /// first and says why it cannot be.
+    /// A client for libraries that require one: it is set up when it is used. Before that, [`Network::client`] is
+    /// called and reports errors.
     pub(crate) fn lazy(&self) -> LazyClient {
         let network = self.clone();
         LazyClient::new(move || {

@@ -1,12 +1,12 @@
-"""Compiles modules for generations: the same source gives the same bytes in every process, wherever its file lies.
+"""Compiles modules for generations: the same source gives the same bytes in every process, wherever its file is.
 
-Standard input has for each module the lengths of its name and of its text, 16 digits each, then both; the name is the
-one that tracebacks have until an import knows better. Standard output has a line with the tag of this interpreter's
-bytecode, and then for each module that was compiled a line with its number and the length of its bytecode, and that.
-Modules that are no valid Python, such as templates, are passed over.
+Standard input contains for each module the lengths of its name and of its text, 16 digits each, then both; tracebacks
+show this name until an import corrects it. Standard output contains a line with the tag of this interpreter's bytecode,
+and then for each compiled module a line with its number and the length of its bytecode, and the bytecode. Files that
+are not valid Python, such as templates, are skipped.
 
-Arguments are the field "flags" of bytecode and the number of modules. It is run on an interpreter whose own modules have
-no bytecode yet, and imports nothing that is not built in.
+Arguments are the field "flags" of bytecode and the number of modules. The modules of the interpreter have no bytecode
+yet, so this program imports only built-in modules.
 """
 
 import _frozen_importlib_external as external
@@ -31,13 +31,13 @@ def tell(text):
     posix.write(1, text)
 
 
-# Strings of one character live as long as the process. Once a module has one as a name, which is marked, those after
-# it would have the mark as well: all of them have it from the beginning.
+# Strings of one character live as long as the process. Once a module uses one as a name, it is marked, and later
+# modules would contain the mark as well: therefore all of them are marked from the beginning.
 for number in range(256):
     sys.intern(chr(number))
 
-# Names of this program live as long as it does and are marked, too. Each name more or less would change the bytecode of
-# modules that have it: these are no longer in use.
+# Names of this program live as long as it does and are marked, too. Each additional name would change the bytecode of
+# modules that use it: these are no longer in use.
 source = ("TIME", "encode", "open", "rb", "split", "str", "target", "utime", "wb")
 
 tell(b"%s\n" % (sys.implementation.cache_tag or "").encode())

@@ -1,6 +1,5 @@
-//! Modules compiled by the Python of a package, as many processes as there are processors. It is somebody else's program:
-//! it gets the text of modules, and what comes back is written here, to a limit. What becomes of the bytecode is
-//! [`crate::bytecode`]'s business.
+//! Runs the Python of a package to compile modules, with as many processes as there are processors. It is untrusted: it
+//! receives the text of modules, and its output is written here, up to a limit. [`crate::bytecode`] uses the bytecode.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -17,7 +16,7 @@ use buildbot_conda_core::foreign_text::ForeignText;
 use crate::place::Kind;
 use crate::sandbox::Sandbox;
 
-/// What Python is told to do.
+/// The program for Python.
 const PROGRAM: &str = include_str!("compile.py");
 /// So many modules are worth the start of one more Python.
 const WORTH: usize = 64;
@@ -25,7 +24,8 @@ const WORTH: usize = 64;
 const LIMIT: Duration = Duration::from_mins(30);
 /// How often the end of a process is looked for.
 const LOOK: Duration = Duration::from_millis(2);
-/// Bytes of bytecode that a module may have whatever its size, and for each byte of its source. Usual is one.
+/// Maximum size of the bytecode of a module: a constant part, and a multiple of the size of its source. The usual
+/// factor is one.
 const ALLOWED: (u64, u64) = (1 << 20, 64);
 /// Bytes of standard error that are kept.
 const MOST_SAID: u64 = 1 << 16;
@@ -41,7 +41,7 @@ pub(crate) struct Module {
     pub(crate) size: u64,
     /// The file to write, which is not there yet.
     pub(crate) target: PathBuf,
-    /// The source below the prefix: what the bytecode calls it until an import puts the whole path in its place.
+    /// The source below the prefix: the name in the bytecode, until an import replaces it by the full path.
     pub(crate) name: String,
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Compiled {
     /// The part of the names of bytecode files that the interpreter knows as its own, such as `cpython-311`.
     pub(crate) tag: String,
-    /// For each module whether it has bytecode now; what is no valid Python has none.
+    /// For each module, whether it has bytecode now; a file that is not valid Python has none.
     pub(crate) succeeded: Vec<bool>,
     /// What could not be done as it should.
     pub(crate) warning: Option<String>,
@@ -77,7 +77,7 @@ pub(crate) fn compile(directory: &Path, kind: Kind, modules: &[Module]) -> anyho
     };
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let shares = shares(modules, processors.min(modules.len().div_ceil(WORTH)));
-    // An account for each: what one has left is ended by its account.
+    // A separate account for each: remaining processes are terminated by their account.
     let sandboxes = shares.iter().map(|_| Sandbox::new());
     let sandboxes: Vec<Sandbox> = sandboxes.collect::<anyhow::Result<_>>()?;
     compiled.warning = sandboxes.iter().find_map(|one| one.warning.clone());
@@ -152,9 +152,9 @@ fn ask(
         Kind::Open => "3",
     };
     let count = share.len().to_string();
-    // Without what packages have Python run at its start. `-I` would ignore PYTHONHASHSEED, without which the same source
-    // gives other bytes each time; there are no other variables, and nothing is imported from a directory. A warning that
-    // is shown would have more modules loaded.
+    // Without settings with which packages could make Python run code at its start. `-I` would ignore PYTHONHASHSEED,
+    // without which the same source gives different bytes each time; there are no other variables, and nothing is
+    // imported from a directory. A visible warning would load more modules.
     let words = [
         "-s", "-S", "-B", "-W", "ignore", "-c", PROGRAM, flags, &count,
     ];
@@ -201,7 +201,7 @@ fn ask(
         if tag.is_some() && !status.success() {
             bail!("Python failed, {status}: {said}");
         }
-        // One that ends early says itself why, and what is wrong with a source counts only else.
+        // A process that exits early reports the reason itself; an error in a source only counts otherwise.
         match sources.join() {
             Ok(outcome) if status.success() => outcome?,
             _ => {}
@@ -215,7 +215,7 @@ fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
 }
 
 fn stop(child: &Mutex<Child>, sandbox: &Sandbox) {
-    // It may have ended by itself.
+    // It may have exited by itself.
     let _ = locked(child).kill();
     sandbox.end();
 }
@@ -230,7 +230,7 @@ fn wait(child: &Mutex<Child>) -> std::io::Result<ExitStatus> {
     }
 }
 
-/// For each module the lengths of its name and its text, 16 digits each, and both.
+/// For each module the lengths of its name and its text, 16 digits each, and then both.
 fn give(mut input: impl Write, modules: &[Module], share: &[usize]) -> anyhow::Result<()> {
     for index in share {
         let module = &modules[*index];
@@ -241,7 +241,7 @@ fn give(mut input: impl Write, modules: &[Module], share: &[usize]) -> anyhow::R
             .write_all(head.as_bytes())
             .and_then(|()| input.write_all(&text));
         if written.is_err() {
-            // It reads no more: its status says more than this.
+            // It reads no more: its exit status is more informative.
             return Ok(());
         }
     }
@@ -252,7 +252,7 @@ fn last_line(error: impl Read) -> ForeignText {
     let mut said = Vec::new();
     let mut error = error.take(MOST_SAID);
     let _ = error.read_to_end(&mut said);
-    // Whatever it has to say besides is read, so that it does not wait.
+    // The rest of its output is read, so that it does not block.
     let _ = std::io::copy(&mut error.into_inner(), &mut std::io::sink());
     let lines = ForeignText::lines_of(&said);
     let last = lines.into_iter().rfind(|line| !line.trim().is_empty());

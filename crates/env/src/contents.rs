@@ -1,4 +1,4 @@
-//! Archives unpacked once for all environments, and what their own descriptions say is in them.
+//! Archives, unpacked once for all environments, and their own descriptions of their content.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ pub(crate) struct Contents {
     pub(crate) directory: PathBuf,
 }
 
-/// Unpacks an archive, unless it is unpacked already. The record is made of what is in the archive, never of what a
-/// channel says of it, so that the same archives always make the same environment.
+/// Unpacks an archive, unless it is unpacked already. The record is created from the content of the archive, never from
+/// the data of a channel, so that the same archives always result in the same environment.
 pub(crate) async fn unpack(
     archive: &Archive,
     cache: &PackageCache,
@@ -40,7 +40,7 @@ pub(crate) async fn unpack(
         index,
         Some(archive.size),
         Some(archive.sha256),
-        // Whoever asked for it by md5 gets the same record as those who did not.
+        // Callers that know only the md5 get the same record as all others.
         None,
     )
     .with_context(told)?;

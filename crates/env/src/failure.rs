@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::anyhow;
 
-/// Runs `act`. When it panics, or one of the threads that it waits for, the first panic of all is the error.
+/// Runs `act`. If it panics, or one of the threads that it waits for does, the first panic is the error.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The file that says what is in an environment, in each of its formats: from text to wanted archives, or to what
-//! has to be solved first.
+//! The file that lists the packages of an environment, in each of its formats: from text to archives, or to
+//! specifications that have to be solved first.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +46,7 @@ impl Wanted {
     }
 }
 
-/// Bytes of an address: more than servers take, and less than libraries have room for.
+/// Maximum length of an address in bytes: more than servers accept, and less than libraries support.
 const LONGEST_ADDRESS: usize = 8192;
 
 /// Refuses what no channel and no package has as its address.

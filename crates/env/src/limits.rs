@@ -1,7 +1,8 @@
-//! What an archive may become when it is unpacked: its members are counted before any of them is on disk. A small archive
-//! can have as many bytes and files as a disk takes, and a checksum says only that it is the one that was asked for.
+//! Limits for the unpacked content of an archive: its members are counted before any of them is written to disk. A
+//! small archive can expand until the disk is full, and a checksum only proves that it is the requested one.
 //!
-//! All of an archive is looked at as rattler unpacks it: every `*.tar.zst` in a `.conda`, in the order of the stream.
+//! The whole archive is read in the way in which rattler unpacks it: every `*.tar.zst` in a `.conda`, in the order of
+//! the stream.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -14,7 +15,7 @@ use rattler_conda_types::package::{CondaArchiveType, IndexJson, PackageFile as _
 use rattler_package_streaming::read::stream_tar_bz2;
 use tar::{Archive, Entry, EntryType};
 
-/// Bytes of a path, and of each part of one: what Linux takes, with room for the prefix.
+/// Maximum length of a path, and of each part of one, in bytes: the limits of Linux, with room for the prefix.
 const LONGEST: (usize, usize) = (3072, 255);
 /// Bytes of a package's description of itself.
 const LARGEST_INDEX: u64 = 16 << 20;
@@ -23,7 +24,7 @@ const UNSUSPICIOUS: (u64, u64) = (64 << 20, 10_000);
 /// How many times the size of its archive a package has at most: text that is mostly the same becomes a hundred times
 /// smaller.
 const USUAL_RATIO: u64 = 250;
-/// Bytes of an archive for each file in it: checksum and name of a file alone take more.
+/// Minimum size of an archive for each file in it, in bytes: the checksum and the name of a file alone need more.
 const LEAST_FOR_A_FILE: u64 = 16;
 
 /// How much the packages of an environment may bring.
@@ -62,11 +63,11 @@ impl Budget {
         }
     }
 
-    /// Counts what the archive at `path` has.
+    /// Counts the content of the archive at `path`.
     ///
     /// # Errors
     ///
-    /// With what is too much, and when it is no archive.
+    /// If a limit is exceeded, with the limit, and if it is not an archive.
     pub(crate) fn check(&self, path: &Path) -> anyhow::Result<()> {
         let file = File::open(path).context("open the archive")?;
         let size = file.metadata().context("open the archive")?.len();
@@ -169,7 +170,7 @@ impl Count<'_> {
             self.files
         );
         let add = |total: &AtomicU64, more: u64| {
-            // More than there are bytes in the world is too much all the same.
+            // Larger numbers than any real size are too large as well.
             let before = total
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                     Some(before.saturating_add(more))
@@ -190,11 +191,11 @@ impl Count<'_> {
     }
 }
 
-/// What an archive says of itself; of the members in front of it no more is read than of any archive.
+/// The description inside an archive; the members before it are subject to the same limits.
 ///
 /// # Errors
 ///
-/// When there is none, or it is too large.
+/// If there is none, or it is too large.
 pub(crate) fn index(path: &Path) -> anyhow::Result<IndexJson> {
     let file = File::open(path).context("open the archive")?;
     let size = file.metadata().context("open the archive")?.len();

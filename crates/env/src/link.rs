@@ -1,6 +1,6 @@
-//! Unpacked packages put into a prefix, with rattler's own means, and their records in `conda-meta`. Its `Installer`
-//! does the same for environments in use: it has every record on disk before the next, which here is done once for
-//! everything, and reads all of them again.
+//! Links unpacked packages into a prefix, with rattler's functions, and writes their records to `conda-meta`. rattler's
+//! `Installer` does the same for environments in use: it syncs every record before the next one, which is done once
+//! here, and reads all of them again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::contents::Contents;
 use crate::place::{Kind, Place};
 use crate::{input, parallel};
 
-/// The Python of a set of packages; none where there is none.
+/// The Python among the packages, if there is one.
 pub(crate) fn python_of(packages: &[Contents]) -> anyhow::Result<Option<(&Contents, PythonInfo)>> {
     let is_python =
         |contents: &&Contents| contents.record.package_record.name.as_normalized() == "python";
@@ -49,7 +49,7 @@ pub(crate) fn link(
     let records = parallel::map(packages, |contents| {
         let options = InstallOptions {
             target_prefix: Some(place.used_as.clone()),
-            // Whoever owns it may write to its files, which must be nobody else's then.
+            // The owner may write to the files, so they must not be shared.
             allow_hard_links: is_open.then_some(false),
             paths_json: Some(contents.paths.clone()),
             link_json: Some(contents.link.clone()),

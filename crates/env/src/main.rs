@@ -1,8 +1,8 @@
-//! `buildbot-conda-env`: makes a generation of a managed environment from a file that says what is in it.
+//! `buildbot-conda-env`: creates a generation of a managed environment from a file that lists its packages.
 //!
-//! `buildbot-conda env create` and `env update` call it, as it has what is large: reading lock files, solving,
-//! downloading, installing. It makes `DIRECTORY/.building` and renames it; which generation serves is not its business,
-//! nor are services. What it has done is one JSON object on stdout.
+//! `buildbot-conda env create` and `env update` call it, because it contains the large libraries: for reading lock
+//! files, solving, downloading and installing. It creates `DIRECTORY/.building` and renames it; it neither changes the
+//! current generation nor knows about services. Its result is one JSON object on stdout.
 
 #![warn(
     clippy::print_stderr,
@@ -36,7 +36,7 @@ use clap::Parser as _;
 use crate::arguments::Arguments;
 
 fn main() -> ExitCode {
-    // Whoever installs it, everyone may use it, and nobody else may change it.
+    // Regardless of who installs it, everyone may use it, and nobody else may change it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     let arguments = Arguments::parse();
     match failure::caught(|| run(&arguments)) {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    // Installed once, and by nobody else before: the crates choose none themselves.
+    // Installed only here: the libraries choose none themselves.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

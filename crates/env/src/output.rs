@@ -1,5 +1,5 @@
-//! All that this program prints: what it has done on stdout, and on stderr what people want to know. A reader of that who
-//! goes keeps nothing from being made: the standard library's `eprintln!` would panic.
+//! All output of this program: its result on stdout, and messages on stderr. If the reader of stderr closes it, the
+//! program continues; the standard library's `eprintln!` would panic.
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -9,7 +9,7 @@ use buildbot_conda_core::foreign_text::harmless_lines;
 
 /// A line, or several, for people: some of it is text of packages and servers.
 pub(crate) fn say(text: &str) {
-    // Nobody is left to report a failure to.
+    // There is nowhere to report a failure.
     let _ = writeln!(io::stderr(), "{}", harmless_lines(text));
 }
 

@@ -17,7 +17,7 @@ pub(crate) fn map<T: Sync, R: Send>(
             items.get(index).map(|item| (index, item))
         } {
             let result = act(item).inspect_err(|_| {
-                // Nobody begins with another one.
+                // No further item is started.
                 next.store(items.len(), Ordering::Relaxed);
             });
             done.push((index, result?));

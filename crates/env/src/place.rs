@@ -1,4 +1,4 @@
-//! Where an environment is made, and what becomes of it then.
+//! Where an environment is created, and how it is used then.
 
 use std::path::PathBuf;
 
@@ -16,6 +16,6 @@ pub(crate) struct Place {
 pub(crate) enum Kind {
     /// Nothing in it ever changes: its files are those of the cache, and bytecode holds for ever.
     Generation,
-    /// Others go on with it: it has files of its own, and bytecode holds as long as its source.
+    /// Others change it later: it has its own files, and bytecode is valid as long as its source.
     Open,
 }

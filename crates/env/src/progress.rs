@@ -1,4 +1,4 @@
-//! What is said while it takes its time: bars on a terminal, a line for each stage elsewhere. All of it goes to stderr.
+//! Progress of long work: bars on a terminal, otherwise a line for each stage. Everything is written to stderr.
 
 use std::io::IsTerminal as _;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use crate::output;
 /// One stage after another.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// None where nobody watches.
+    /// None without a terminal.
     bar: Option<ProgressBar>,
     stage: Mutex<String>,
 }
@@ -32,7 +32,7 @@ impl Progress {
         }
     }
 
-    /// A stage of `steps` begins, and the one before has ended.
+    /// A stage with `steps` steps starts, and the previous one has finished.
     pub(crate) fn begin(&self, stage: &str, steps: usize) {
         self.end();
         stage.clone_into(&mut self.stage.lock().expect("nobody panics with it"));

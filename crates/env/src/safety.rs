@@ -135,7 +135,7 @@ fn name(package: &Contents) -> &str {
     package.record.package_record.name.as_normalized()
 }
 
-/// Whether a path stays below the directory that it is put behind.
+/// Whether a path stays below the directory to which it is appended.
 fn is_inside(path: &Path) -> bool {
     path.components().next().is_some()
         && path
@@ -178,7 +178,7 @@ fn check_link(package: &Contents, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Scripts that other installers run after a package is installed, as whoever installs it.
+/// Scripts that other installers run after the installation of a package, with the installer's account.
 fn script_warning(package: &Contents) -> Option<String> {
     let name = name(package);
     let script = format!("bin/.{name}-post-link.sh");

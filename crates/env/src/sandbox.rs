@@ -1,7 +1,8 @@
-//! Programs that came with packages, run by nobody: an account that nothing else on the host has, without rights, network
-//! or terminal, that can write no file and of which nothing is left. Root's part is what goes in and what comes out.
+//! Runs programs from packages without privileges: as an account that nothing else on the host uses, without network or
+//! terminal, without write access to any file, and without remaining processes. Root only writes their input and reads
+//! their output.
 //!
-//! Where this program is not root's, the account stays, as what it runs is its own.
+//! If this program does not run as root, the account is not changed, because the packages belong to it.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirEntry};
@@ -15,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal};
 
-/// Those that systemd gives to services for as long as they run, and nobody else to anybody.
+/// The range from which systemd assigns accounts to running services, and which nothing else uses.
 const ACCOUNTS: std::ops::RangeInclusive<u32> = 61184..=65519;
 /// Bytes of address space: more than a compiler of Python needs for the largest module.
 const MEMORY: &str = "--as=17179869184";
@@ -23,7 +24,7 @@ const MEMORY: &str = "--as=17179869184";
 const COUNTS: [&str; 2] = ["--nofile=256", "--nproc=256"];
 /// A network without interfaces, and processes that all end with the first one.
 const NAMESPACES: [&str; 4] = ["--net", "--ipc", "--pid", "--fork"];
-/// How often it is seen whether processes have ended.
+/// How often to check whether processes have exited.
 const LOOK: Duration = Duration::from_millis(2);
 /// The current directory, however deep it is in directories that the account cannot enter.
 const HERE: &str = "/proc/self/cwd";
@@ -31,7 +32,7 @@ const HERE: &str = "/proc/self/cwd";
 /// How such programs are run on this host.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
-    /// The account; none where this process is not root's.
+    /// The account; none if this process does not run as root.
     account: Option<u32>,
     has_namespaces: bool,
     /// What cannot be had here, for people.
@@ -39,11 +40,11 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Finds out what there is.
+    /// Determines what is available.
     ///
     /// # Errors
     ///
-    /// When there is no account to use.
+    /// If there is no usable account.
     pub(crate) fn new() -> anyhow::Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self {
@@ -78,7 +79,7 @@ impl Sandbox {
         variables: &[&str],
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> Command {
-        // A session of its own has no terminal to type into.
+        // With its own session, it has no terminal to type into.
         let mut command = plain("setsid");
         command.args(["setpriv", "--pdeathsig=KILL", "--"]);
         command.args(["prlimit", "--core=0", "--fsize=0", MEMORY]);
@@ -94,7 +95,7 @@ impl Sandbox {
                 .arg(format!("--regid={account}"))
                 .args(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
         }
-        // Set for this program alone: those in front of it are the host's, and run by root.
+        // Set for this program only: the programs before it belong to the host and run as root.
         command.args(["--", "env", "--ignore-environment"]);
         command.arg(format!("LD_LIBRARY_PATH={HERE}/lib"));
         command.args(variables).arg(format!("{HERE}/{program}"));
@@ -139,7 +140,7 @@ fn refusal(output: &Output) -> Option<String> {
     (!output.status.success()).then(|| said.trim().to_owned())
 }
 
-/// An account of which nobody on this host knows, and that has no processes. Two commands at a time get different ones.
+/// An account that is unknown on this host and has no processes. Two simultaneous commands get different ones.
 fn unused_account() -> anyhow::Result<u32> {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     let count = ACCOUNTS.end() - ACCOUNTS.start() + 1;
@@ -163,7 +164,7 @@ fn unused_account() -> anyhow::Result<u32> {
     bail!("all accounts for unprivileged processes are in use")
 }
 
-/// Those that have not ended, whether or not somebody knows of their end.
+/// Those that have not exited, whether they were waited for or not.
 fn processes_of(account: u32) -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_alive = |entry: &DirEntry| {

@@ -12,10 +12,10 @@ use rattler_virtual_packages::{VirtualPackage, VirtualPackageOverrides};
 use crate::client::Network;
 use crate::input::{self, Wanted};
 
-/// Used when nobody names one.
+/// The default channel.
 const DEFAULT_CHANNEL: &str = "conda-forge";
 
-/// Solves `specs`; `channels` are names, URLs or directories (relative ones to `beside`), the first with priority.
+/// Solves `specs`; `channels` are names, URLs or directories (relative ones start at `beside`); the first has priority.
 pub(crate) async fn solve(
     specs: Vec<MatchSpec>,
     channels: &[String],

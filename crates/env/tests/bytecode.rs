@@ -25,7 +25,7 @@ fn python(version: &'static str) -> (&'static str, &'static str, Vec<Value>) {
     ("python", version, vec![file("bin/python", &script, 0o755)])
 }
 
-/// The same, with a library that it would load from where it is installed.
+/// The same, with a library that it would load from its directory.
 fn linked_python(library: &str) -> (&'static str, &'static str, Vec<Value>) {
     let script = format!(
         "#!/bin/sh\nif test -e \"${{0%/*}}/../{library}\"; then PYTHONHASHSEED=1 exec /usr/bin/python3 -OO \"$@\"; fi\n\
@@ -97,7 +97,7 @@ fn bytecode_is_compiled_once_and_the_same_everywhere() {
         bytecode(&host.prefix(&said)).len() == 2,
         "links have some, too"
     );
-    // What it is called is mended by an import.
+    // Its name is corrected by an import.
     let name = format!("{SITE}/one.py");
     assert!(
         first

@@ -44,7 +44,7 @@ fn a_generation_is_complete_and_the_same_packages_have_the_same_one() {
     let prefix = host.prefix(&said);
     assert_eq!(said.answer["made"], true);
     assert_eq!(fs::read_to_string(prefix.join("lib/two")).unwrap(), "2");
-    // Read by all, written by root, and no program of somebody else.
+    // Readable by everyone, written by root, and without programs of other accounts.
     assert_eq!(mode(&prefix), 0o755);
     assert_eq!(mode(&prefix.join("bin/one")), 0o755);
     assert_eq!(mode(&prefix.join("share/one")), 0o644);
@@ -56,7 +56,7 @@ fn a_generation_is_complete_and_the_same_packages_have_the_same_one() {
     assert_eq!(host.made().len(), 1);
 }
 
-/// Whoever called has closed a pipe, or lost a connection.
+/// The caller has closed a pipe, or lost a connection.
 #[test]
 fn a_reader_of_stderr_that_goes_keeps_nothing_from_being_made() {
     let host = good();
@@ -111,7 +111,8 @@ fn every_format_names_the_same_packages() {
     assert_eq!(host.made().len(), 0);
 }
 
-/// The names are those of conda-forge, which a test cannot ask: a channel that has them and nothing else solves the file.
+/// The names are those of conda-forge, which a test cannot access: a channel that contains only these names solves the
+/// file.
 #[test]
 fn the_file_that_the_package_ships_is_solved_by_packages_of_its_names() {
     let shipped = include_str!("../../../debian/environment.yml");
@@ -232,7 +233,7 @@ fn nothing_leads_out_of_the_environment() {
             assert!(!host.path(place).exists(), "{way}: {place}");
         }
     }
-    // Of two packages, one brings the link and the other the file below it.
+    // Of two packages, one contains the link and the other the file below it.
     let host = Host::with(&[
         ("evil", "1", vec![link("share", "lib")]),
         ("other", "1", vec![file("share/file", "evil", 0o644)]),
@@ -322,7 +323,7 @@ fn a_download_that_breaks_is_resumed_and_kept() {
     let said = host.make(&lock);
     let resumed = server.join().unwrap();
     assert_eq!(resumed, 2, "{}", said.stderr);
-    // Kept: nobody listens any more, nor is anybody asked.
+    // Cached: nothing listens any more, and nothing is requested.
     let again = host.run(&lock, &["--offline"]);
     assert_eq!(
         again.answer["generation"], said.answer["generation"],
@@ -417,7 +418,7 @@ fn guarded(listener: &TcpListener, directory: &Path, count: usize) {
             content.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
-        // It may have gone away.
+        // It may have disappeared.
         let _ = stream.write_all(&content);
     }
 }
@@ -456,7 +457,7 @@ fn a_password_comes_from_where_others_have_it_and_is_never_told() {
         }
         let directory = directory.clone();
         let count = if place == "nowhere" { usize::MAX } else { 2 };
-        // Where nobody knows the password it refuses until the test ends.
+        // If nobody knows the password, it refuses until the test ends.
         let server = thread::spawn(move || guarded(&listener, &directory, count));
         let variables: Vec<(&str, &str)> = with
             .iter()

@@ -1,8 +1,8 @@
-//! The note `.changing` of an environment: another generation is being tried by the instances, and the link still names
-//! the one that serves.
+//! The file `.changing` of an environment: instances are trying another generation, while the link still points to the
+//! current one.
 //!
-//! It is in force as long as its writer holds it locked. Locks end with their process, however that ends, so nothing
-//! enters the new generation any more from that moment. Who asks is in the crate `host`, which reads the second line.
+//! It is in effect as long as its writer holds a lock on it. A lock is released when its process exits for any reason;
+//! from then on, nothing enters the new generation. The crate `host` reads the second line.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
@@ -13,32 +13,33 @@ use rustix::fs::FlockOperation;
 
 use crate::{Error, GenerationId};
 
-/// Its name beside the generations.
+/// Its name, next to the generations.
 pub(crate) const CHANGING: &str = ".changing";
 
 /// What is being changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The generation that serves, and goes on serving if this comes to no good end.
+    /// The generation that serves, and continues to serve if the change fails.
     pub from: GenerationId,
     /// The generation that is tried.
     pub to: GenerationId,
-    /// Which boot it was begun in, as the kernel calls it: what ran then is brought back in that boot alone.
+    /// The boot in which the change began, as identified by the kernel: instances are only returned to the old
+    /// generation in the same boot.
     pub boot: String,
     /// The instances that ran before.
     pub running: Vec<String>,
 }
 
-/// A change in force. There must be only one in a process, and nobody in it may open the note: POSIX locks are a
-/// process's, and go with the first descriptor that it closes, fcntl(2). In return, only who can write the file can
-/// hold one, so that no service user keeps a change in force.
+/// A change in effect. A process may have only one, and must not open the file otherwise: POSIX locks belong to a
+/// process and are released with the first descriptor that it closes, fcntl(2). In return, only those who can write to
+/// the file can hold one, so no service user can keep a change in effect.
 #[derive(Debug)]
 pub struct InForce {
     _file: File,
 }
 
 impl Change {
-    /// The note, where there is one that can be understood.
+    /// The content of the file, if it exists and can be read.
     ///
     /// # Errors
     ///
@@ -75,7 +76,7 @@ impl InForce {
     /// Writes the note to a path of no meaning yet, locked and on disk.
     pub(crate) fn write(change: &Change, path: &Path) -> Result<Self, Error> {
         let write = || {
-            // Whoever can open it could hold a lock for reading: nobody can before it is locked.
+            // Everyone who can open the file could hold a read lock; nobody can before it is locked.
             let mut options = File::options();
             let mut file = options
                 .write(true)

@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Why something about a managed environment cannot be done.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A name that cannot be a directory of its own, or would need quoting somewhere.
+    /// A name that cannot be the name of a directory, or would need quoting somewhere.
     #[error(
         "`{0}` is not a valid name for an environment\n\
          hint: use 1 to 64 letters, digits, `_`, `-` and `.`, starting with a letter or digit"
@@ -19,14 +19,14 @@ pub enum Error {
     #[error("`{0}` is not a generation\nhint: `buildbot-conda env list` shows all")]
     Generation(String),
     /// The system refused.
-    // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
+    // The field is not called `source`: the message contains it, and a chain of causes would repeat it.
     #[error("{doing} `{}`: {cause}", ForeignText::of_path(path))]
     Io {
         /// What was attempted, such as `read`.
         doing: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
     /// Another command is at work on the same environment.
@@ -47,7 +47,7 @@ pub enum Error {
 /// Why a package cannot be named in a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LockError {
-    /// Nothing could tell the archive from another one.
+    /// The archive could not be distinguished from another one.
     #[error("`{0}` was installed without a checksum and cannot be locked\nhint: install it again")]
     NoChecksum(ForeignText),
     /// Conda writes no such record.
@@ -57,7 +57,7 @@ pub enum LockError {
         package: ForeignText,
         /// `address` or `checksum`.
         what: &'static str,
-        /// What stands there.
+        /// The actual content.
         value: ForeignText,
     },
 }

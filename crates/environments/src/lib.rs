@@ -1,10 +1,11 @@
-//! Managed Conda environments as they lie on disk: what an environment is called, where its generations are, which of
-//! them serves, what is in one, and whether it is still what was installed.
+//! Managed Conda environments on disk: the name of an environment, the location of its generations, which of them is
+//! current, what each contains, and whether it is unchanged since its installation.
 //!
-//! An environment NAME is the directory `NAME/` below the store. In it is a directory for each generation, the link
-//! `current` to the one that serves, `history`, while one is being made `.building`, and while one is tried `.changing`. A generation is complete
-//! when it has its name: it is made as `.building` and renamed. Nothing here resolves, downloads or installs packages:
-//! that is the program of the package buildbot-conda-env. Nothing here knows of services: that is the command line.
+//! An environment NAME is the directory `NAME/` below the store. It contains a directory for each generation, the link
+//! `current` to one of them, `history`, `.building` while a generation is created, and `.changing` while one is tried.
+//! A generation is created as `.building` and renamed when it is complete. This crate does not resolve, download or
+//! install packages, which is the task of the package buildbot-conda-env, and knows nothing about services, which are
+//! the task of the command line.
 
 #![warn(
     clippy::print_stderr,

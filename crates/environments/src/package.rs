@@ -18,7 +18,7 @@ pub const PLATFORM: &str = "linux-64";
 /// Bytes; the record of a package with 100,000 files has a third of this.
 const LARGEST_RECORD: u64 = 128 << 20;
 
-/// One package, in the words of its record in `conda-meta`, which whoever owns the environment can write.
+/// One package, as described by its record in `conda-meta`, which the owner of the environment can write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Package {
     /// Such as `buildbot`.
@@ -31,16 +31,16 @@ pub struct Package {
     pub subdir: ForeignText,
     /// Where the archive came from.
     pub url: ForeignText,
-    /// Of the archive, 64 hexadecimal digits.
+    /// Checksum of the archive, 64 hexadecimal digits.
     #[serde(default)]
     pub sha256: Option<ForeignText>,
-    /// Of the archive, 32 hexadecimal digits.
+    /// Checksum of the archive, 32 hexadecimal digits.
     #[serde(default)]
     pub md5: Option<ForeignText>,
 }
 
 impl Package {
-    /// What tells an archive from every other: the last part of its URL, without what follows `#`.
+    /// The part that identifies an archive: the last part of its URL, without a fragment after `#`.
     fn file_name(&self) -> &str {
         let url = self.url.split('#').next().unwrap_or_default();
         url.rsplit('/').next().unwrap_or_default()
@@ -88,8 +88,8 @@ pub(crate) fn record<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Err
     serde_json::from_slice(&text).map_err(|error| refused(&error.to_string()))
 }
 
-/// The name that a generation with these packages and variables has everywhere. `recipe` stands for how it is made:
-/// whatever changes files of a generation besides its packages changes it.
+/// The name of a generation with these packages and variables, which is the same on every host. `recipe` stands for how
+/// it is created: it changes whenever files of a generation change for other reasons than its packages.
 pub fn generation_id(
     packages: &[Package],
     variables: &BTreeMap<String, String>,
@@ -125,8 +125,8 @@ pub fn generation_id(
 ///
 /// # Errors
 ///
-/// When a package has no checksum, or its record has something that cannot stand in a lock: whoever reads the lock
-/// would take it for something else.
+/// If a package has no checksum, or its record contains something that is not allowed in a lock because a reader would
+/// misinterpret it.
 pub fn lock_text(packages: &[Package]) -> Result<String, LockError> {
     let mut text = format!("# platform: {PLATFORM}\n@EXPLICIT\n");
     let mut lines = Vec::new();
@@ -148,7 +148,7 @@ pub fn lock_text(packages: &[Package]) -> Result<String, LockError> {
         };
         lines.push(format!("{url}#{sum}\n"));
     }
-    // By file name, as the order means nothing and shall not depend on where the packages come from.
+    // Sorted by file name: the order has no meaning and must not depend on the source of the packages.
     lines.sort_by(|one, other| one.rsplit('/').next().cmp(&other.rsplit('/').next()));
     text.extend(lines);
     Ok(text)
@@ -182,9 +182,9 @@ fn is_hex(text: &str, length: usize) -> bool {
 pub struct Difference {
     /// Such as `buildbot`.
     pub name: ForeignText,
-    /// Version and build before; none where it is new.
+    /// Previous version and build; none if the package is new.
     pub before: Option<ForeignText>,
-    /// Version and build after; none where it is gone.
+    /// New version and build; none if the package was removed.
     pub after: Option<ForeignText>,
 }
 

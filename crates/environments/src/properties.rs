@@ -1,12 +1,11 @@
-//! What holds for every record of a package, tried with records that nobody thought of. `cargo xtask fuzz` tries many
-//! more.
+//! Properties that hold for every record of a package, tested with random records. `cargo xtask fuzz` tries many more.
 
 use buildbot_conda_core::foreign_text::is_plain;
 use proptest::prelude::*;
 
 use crate::{Package, difference, generation_id, lock_text};
 
-/// As the record of a package has it, or a forged one.
+/// A genuine or forged record of a package.
 fn package() -> impl Strategy<Value = Package> {
     let text = || prop_oneof!["[a-z0-9.]{1,5}", any::<String>()];
     let url = prop_oneof![

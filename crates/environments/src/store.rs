@@ -1,6 +1,6 @@
-//! Environments and generations on disk. Whatever is changed is changed by one rename, and on disk before the next
-//! step begins, so that an interruption leaves what was, or what shall be. A change of what serves ends with the switch
-//! of the link; what stands in `.changing` until then is in [`crate::change`].
+//! Environments and generations on disk. Every change is a single rename, and is written to disk before the next step
+//! starts, so an interruption leaves either the old or the new state. A change of the current generation ends when the
+//! link is replaced; [`crate::change`] describes `.changing`, which exists until then.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::ErrorKind;
@@ -19,9 +19,9 @@ pub const CURRENT: &str = "current";
 /// The lock of a generation, in its `conda-meta`: an `@EXPLICIT` list with sha256.
 pub const LOCK_FILE: &str = "conda-meta/buildbot-conda.lock";
 
-/// Where a generation goes on its way out.
+/// The name of a generation while it is removed.
 const REMOVING: &str = ".removing";
-/// A new link before it takes its place.
+/// The name of a new link before it replaces the old one.
 const NEXT: &str = ".next";
 /// One line for each switch, the newest last: the generation that served from then on.
 const HISTORY: &str = "history";
@@ -39,7 +39,7 @@ pub struct Environment {
     directory: PathBuf,
 }
 
-/// As long as it lives, and in every child that inherits it, nobody else changes the environment.
+/// While this value or a copy in a child process exists, no other process changes the environment.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -162,7 +162,7 @@ impl Environment {
         self.lock_by(FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// As [`Environment::lock`], once nobody else holds it any more.
+    /// As [`Environment::lock`], but waits until no other process holds the lock.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Environment {
         Ok(lock)
     }
 
-    /// Removes what is no generation yet or any more.
+    /// Removes incomplete and partly removed generations.
     ///
     /// # Errors
     ///
@@ -226,7 +226,7 @@ impl Environment {
         self.begin_change(change, lock).map(drop)
     }
 
-    /// Whatever serves now is what shall.
+    /// Confirms the generation that is current now.
     ///
     /// # Errors
     ///
@@ -249,11 +249,11 @@ impl Environment {
         }
     }
 
-    /// Lets a complete generation serve from now on, and notes it in the history.
+    /// Makes a complete generation current, and records it in the history.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]; then the one before still serves, or the new one does already.
+    /// [`Error::Io`]; then either the previous or the new generation is current.
     pub fn switch(&self, generation: &GenerationId, _lock: &Lock) -> Result<(), Error> {
         let prefix = self.prefix(generation);
         fs::metadata(prefix.join(LOCK_FILE)).map_err(Error::io("look at", &prefix))?;
@@ -277,14 +277,14 @@ impl Environment {
         self.take_place(&next, HISTORY)
     }
 
-    /// Renames a file of ours and has it on disk.
+    /// Renames a file of ours and syncs it to disk.
     fn take_place(&self, file: &Path, name: &str) -> Result<(), Error> {
         let place = self.directory.join(name);
         fs::rename(file, &place).map_err(Error::io("write", &place))?;
         self.sync()
     }
 
-    /// Has the names in the directory on disk.
+    /// Syncs the names in the directory to disk.
     ///
     /// # Errors
     ///
@@ -324,18 +324,18 @@ impl Environment {
 }
 
 impl Lock {
-    /// What the command before has begun and not brought to its end.
+    /// Changes that an earlier command has started and not completed.
     pub fn unfinished(&self) -> Option<&Change> {
         self.unfinished.as_ref()
     }
 
-    /// The open file, for a child that shall hold the lock too.
+    /// The open file, for a child process that must hold the lock too.
     pub fn file(&self) -> &File {
         &self.file
     }
 }
 
-/// Makes a directory and those above it. Whatever the umask, services enter them as accounts of their own.
+/// Creates a directory and its parents, accessible to service accounts regardless of the umask.
 fn make_directories(directory: &Path) -> Result<(), Error> {
     let missing: Vec<&Path> = directory
         .ancestors()
@@ -351,7 +351,7 @@ fn make_directories(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Names in a directory; none where there is no directory.
+/// Names in a directory; none if it does not exist.
 fn entries(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

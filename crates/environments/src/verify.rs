@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::Error;
 use crate::package::record;
 
-/// One file that is not as it was installed.
+/// One file that has changed since its installation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     /// Below the prefix.
@@ -47,20 +47,20 @@ struct Entry {
     path: PathBuf,
     #[serde(default)]
     path_type: String,
-    /// Of the file in the package.
+    /// Checksum of the file in the package.
     sha256: Option<String>,
-    /// Of the file with the prefix written into it.
+    /// Checksum of the file with the prefix written into it.
     sha256_in_prefix: Option<String>,
     size_in_bytes: Option<u64>,
     prefix_placeholder: Option<String>,
 }
 
-/// Looks at every file of the environment at `prefix`; what it finds is in the order of the paths, and nothing when
-/// all is as it was. Bytecode and `conda-meta` itself belong to no package and are passed over.
+/// Compares every file of the environment at `prefix` with its package. The differences are sorted by path. Bytecode
+/// and `conda-meta` belong to no package and are skipped.
 ///
 /// # Errors
 ///
-/// [`Error`] when a record cannot be read or a directory not listed.
+/// [`Error`] if a record cannot be read or a directory cannot be listed.
 pub fn verify(prefix: &Path) -> Result<Vec<Finding>, Error> {
     let directory = prefix.join("conda-meta");
     let mut known = BTreeSet::new();
@@ -97,7 +97,7 @@ fn wrong(prefix: &Path, entry: &Entry) -> Option<&'static str> {
         Err(_) => return Some("unreadable"),
     };
     match entry.path_type.as_str() {
-        // Its checksum is that of where it leads, which is a file of its own in the list.
+        // Its checksum is that of its target, which is listed as a separate file.
         "softlink" => return (!metadata.is_symlink()).then_some("changed"),
         "directory" => return (!metadata.is_dir()).then_some("changed"),
         _ if !metadata.is_file() => return Some("changed"),
@@ -106,7 +106,7 @@ fn wrong(prefix: &Path, entry: &Entry) -> Option<&'static str> {
     let is_rewritten = entry.prefix_placeholder.is_some();
     let expected = match (&entry.sha256_in_prefix, is_rewritten) {
         (Some(sum), _) => Some(sum),
-        // Without its own sum a rewritten file cannot be told from a changed one.
+        // Without its own checksum, a rewritten file cannot be distinguished from a changed one.
         (None, true) => None,
         (None, false) => entry.sha256.as_ref(),
     };
@@ -117,7 +117,7 @@ fn wrong(prefix: &Path, entry: &Entry) -> Option<&'static str> {
     {
         return Some("changed");
     }
-    // Looked at once more when it is open: whoever owns it may have put a pipe there meanwhile.
+    // Checked again after it is opened: the owner may have replaced it by a pipe.
     let file = match buildbot_conda_host::open(&path) {
         Ok(Some((file, opened))) if opened.is_file() => file,
         Ok(_) => return Some("changed"),

@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 pub(crate) struct Usage;
 
 impl Arguments {
-    /// Takes the arguments without the program's name.
+    /// Reads the arguments, without the program's name.
     pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Self, Usage> {
         let mut arguments: Vec<OsString> = arguments.collect();
         let mut root = None;
@@ -42,7 +42,7 @@ impl Arguments {
         }
     }
 
-    /// The directory that stands for `/`, in tests.
+    /// The directory that is used as `/`, in tests.
     pub(crate) fn root(&self) -> Option<&Path> {
         self.root.as_deref()
     }

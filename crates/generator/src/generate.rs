@@ -17,8 +17,8 @@ use buildbot_conda_host::unit_files::{Runs, UnitFiles};
 use crate::arguments::Arguments;
 use crate::report::{self, Report};
 
-/// Writes a drop-in for every good instance. Every problem goes to `report`; none is returned,
-/// because nobody could act on it.
+/// Writes a drop-in for every valid instance. Every problem is reported to `report`; none is returned, because the
+/// caller could not act on it.
 pub(crate) fn generate(arguments: &Arguments, report: &Report) {
     let settings = match buildbot_conda_host::settings(arguments.root()) {
         Ok(settings) => settings,
@@ -96,7 +96,7 @@ fn write_or_report(drop_in: &DropIn, normal: &Path, report: &Report) {
     }
 }
 
-/// Its drop-in, and the link that has it start with the machine.
+/// Its drop-in, and the link that starts it at boot.
 fn write_timer(timer: &BackupTimer, normal: &Path) -> io::Result<()> {
     let directory = normal.join(format!("{}.d", timer.unit));
     write(&directory, &directory.join(paths::DROP_IN), &timer.text)?;

@@ -1,9 +1,9 @@
-//! `buildbot-conda-generator [--root DIR] NORMAL EARLY LATE`: writes one drop-in for each instance
-//! of the configuration, at boot and at every `daemon-reload`.
+//! `buildbot-conda-generator [--root DIR] NORMAL EARLY LATE`: writes one drop-in for each instance of the
+//! configuration, at boot and at every `daemon-reload`.
 //!
-//! systemd waits for its generators before it starts anything, so nothing here may block, take
-//! long or fail: what is good is written, the rest is reported, and the exit status is 0 whatever
-//! happened. An instance without its drop-in is refused by the launcher, with the reason.
+//! systemd waits for its generators before it starts anything, so nothing here may block, take long or fail: drop-ins
+//! of valid instances are written, problems are reported, and the exit status is always 0. The launcher refuses an
+//! instance without a drop-in, with the reason.
 
 #![warn(
     clippy::print_stderr,
@@ -20,7 +20,7 @@ use crate::arguments::Arguments;
 use crate::report::Report;
 
 fn main() {
-    // With `panic = "abort"` a mistake of ours would otherwise be a signal in the boot messages.
+    // With `panic = "abort"`, a bug would otherwise appear as a signal in the boot messages.
     std::panic::set_hook(Box::new(|panic| {
         Report::new(None).problem(&format!("internal error: {panic}"));
         process::exit(0);

@@ -1,4 +1,4 @@
-//! What went wrong, told to whoever can hear it so early: the kernel log, and stderr.
+//! Reports problems where they can be seen at this early stage: in the kernel log and on standard error.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,22 +10,22 @@ use rustix::fs::{Mode, OFlags};
 
 use buildbot_conda_host::below;
 
-/// A record of the kernel log has less than 1,024 bytes; a longer one is refused as a whole.
+/// A record of the kernel log must be shorter than 1,024 bytes; a longer one is refused completely.
 const RECORD_BYTES: usize = 900;
 /// The kernel log is for a few lines; stderr gets them all.
 const RECORDS: usize = 20;
-/// Facility daemon, level warning, as syslog(2) puts it in front of a message.
+/// Facility daemon, level warning, as syslog(2) expects at the beginning of a message.
 const WARNING: &str = "<28>";
 
 /// Where problems go.
 pub(crate) struct Report {
-    /// The kernel log, where there is one: in a container there is none.
+    /// The kernel log, if there is one: containers do not have one.
     kernel: Option<File>,
     told: AtomicUsize,
 }
 
 impl Report {
-    /// Opens the kernel log below `root`, if it is there, without ever creating anything.
+    /// Opens the kernel log below `root` if it exists; never creates anything.
     pub(crate) fn new(root: Option<&Path>) -> Self {
         Self {
             kernel: open_kernel_log(&below(root, "/dev/kmsg")),
@@ -33,7 +33,7 @@ impl Report {
         }
     }
 
-    /// A problem: `FILE:LINE:COLUMN: KEY: REASON`, then `hint:` on a line of its own.
+    /// A problem: `FILE:LINE:COLUMN: KEY: REASON`, then `hint:` on a separate line.
     pub(crate) fn problem(&self, text: &str) {
         talk(text);
         let Some(mut kernel) = self.kernel.as_ref() else {
@@ -44,14 +44,14 @@ impl Report {
             RECORDS => record("more problems: run `buildbot-conda check`"),
             _ => return,
         };
-        // One write is one record. A log that takes none has nobody to be told.
+        // One write is one record. If the log accepts no records, there is nowhere else to report this.
         let _ = kernel.write_all(record.as_bytes());
     }
 }
 
 /// A message on stderr alone.
 pub(crate) fn talk(text: &str) {
-    // Nobody may be reading, and that must not stop the work.
+    // Standard error may be closed, which must not stop the work.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
@@ -62,7 +62,7 @@ fn open_kernel_log(path: &Path) -> Option<File> {
     is_device.then_some(file)
 }
 
-/// One line, short enough, and without what a terminal would take for more than text.
+/// One line, short enough, and without characters that control a terminal.
 fn record(text: &str) -> String {
     let text: String = text
         .replace('\n', "; ")

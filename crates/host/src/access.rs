@@ -1,6 +1,6 @@
-//! Which part of a path an account cannot pass. A program that is refused says only that it is; who reads that needs the
-//! directory to open, or to go round. Asked by a process of the account itself, so that groups and access control lists
-//! count as they do for everything that it opens.
+//! Finds the part of a path that an account cannot pass. A failed program only reports that access was denied; an
+//! administrator needs to know which directory to open or to avoid. A process of the account itself calls this, so
+//! groups and access control lists apply as they do for everything that it opens.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -18,11 +18,11 @@ const MOST_LINKS: usize = 40;
 /// What keeps an account from a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
-    /// The directory that it may not enter, or the file or directory at the end that it may not use.
+    /// The directory that the account cannot enter, or the file or directory at the end that it cannot use.
     pub at: PathBuf,
     /// Its permission bits.
     pub mode: u32,
-    /// Numeric id of its owner.
+    /// Numeric user id of its owner.
     pub owner: u32,
 }
 

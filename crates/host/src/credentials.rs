@@ -1,5 +1,5 @@
-//! Where credentials may be: in places of root's alone. systemd reads them as root for the service, so a file that a
-//! user could replace by a link would show him any file of the host.
+//! Where credentials may be stored: only in places that root alone can write. systemd reads them as root for the
+//! service, so a file that a user could replace by a link would give the user access to any file of the host.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ impl<'a> Credentials<'a> {
         }
     }
 
-    /// Whether root alone could have put the file there. One that is missing is for the start to report, and what
-    /// this process cannot see, the generator, which is root, has judged.
+    /// Whether root alone could have put the file there. A missing file is reported by the start; what this process
+    /// cannot see has been checked by the generator, which runs as root.
     pub(crate) fn judge(&mut self, file: &Path) -> Result<(), ValueError> {
         let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else {
             return Ok(());

@@ -35,7 +35,7 @@ use crate::trusted::{Reason, Trust, Untrusted};
 /// Size in bytes up to which a configuration is read; one of 1,000 instances has about 0.1 MB.
 const LARGEST_CONFIGURATION: u64 = 8 << 20;
 
-/// Why there is no configuration to use.
+/// Why there is no usable configuration.
 #[derive(Debug, Error)]
 pub enum Unusable {
     /// There is none.
@@ -44,13 +44,13 @@ pub enum Unusable {
         .0.display()
     )]
     Missing(PathBuf),
-    /// It is there but cannot be read.
-    // The cause is not called `source`: the message has it, and a chain of causes would repeat it.
+    /// It exists but cannot be read.
+    // The field is not called `source`: the message contains it, and a chain of causes would repeat it.
     #[error("read `{}`: {cause}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
     /// A pipe would block the boot, a device might do anything.
@@ -59,8 +59,8 @@ pub enum Unusable {
     /// More than a configuration has.
     #[error("read `{}`: it is larger than {LARGEST_CONFIGURATION} bytes", .0.display())]
     TooLarge(PathBuf),
-    /// Others than root decide what it says: the file, a directory or a link on its way is theirs. Generator and
-    /// launcher would run Buildbot as whom they like.
+    /// Accounts other than root control its content: the file, or a directory or link in its path, belongs to them.
+    /// Generator and launcher would run Buildbot as any user of their choice.
     #[error("{untrusted}\nhint: {}", hint(.untrusted))]
     Distrusted {
         /// What was met.
@@ -89,7 +89,7 @@ fn hint(untrusted: &Untrusted) -> String {
 /// Bytes of a note of a change: a line for each instance of the host.
 const LARGEST_NOTE: u64 = 1 << 20;
 
-/// The absolute `path` below `root`, where there is one.
+/// The absolute `path` below `root`, if there is a root.
 pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     match root {
@@ -98,9 +98,9 @@ pub fn below(root: Option<&Path>, path: impl AsRef<Path>) -> PathBuf {
     }
 }
 
-/// The prefix to enter for a configured one. For a managed environment that is a generation: the one that is being tried
-/// while a command tries it, and else the one that the link names. Entered by its own name, it stays the same when another
-/// one serves. Every other prefix is entered as it is written.
+/// The prefix to enter for a configured one. For a managed environment, this is a generation: the one that is being
+/// tried, while a command tries it, and otherwise the one to which the link points. It is entered by its own name, so
+/// it stays the same when another generation becomes current. Every other prefix is entered as it is written.
 pub fn prefix_to_enter(configured: &str) -> PathBuf {
     let path = PathBuf::from(configured);
     let Some(environment) = managed(&path) else {
@@ -110,7 +110,7 @@ pub fn prefix_to_enter(configured: &str) -> PathBuf {
         return tried;
     }
     match fs::read_link(&path) {
-        // A link of ours has the bare name of its neighbour.
+        // A link of ours contains only the name of a directory next to it.
         Ok(target) if target.components().count() == 1 => environment.join(target),
         _ => path,
     }
@@ -134,8 +134,8 @@ fn managed(configured: &Path) -> Option<&Path> {
     is_managed.then_some(environment)
 }
 
-/// The prefix of the generation that is tried, and whether a command is at it: then it holds its note locked, which only
-/// root can. Asking for the lock takes nothing and disturbs nobody.
+/// The prefix of the generation that is being tried, and whether a command is trying it: such a command holds a lock on
+/// the file, which only root can do. Asking for the lock does not take it and disturbs nothing.
 fn change_of(environment: &Path) -> Option<(PathBuf, bool)> {
     let file = File::open(environment.join(".changing")).ok()?;
     let text = read_at_most(&file, LARGEST_NOTE).ok()??;
@@ -147,17 +147,17 @@ fn change_of(environment: &Path) -> Option<(PathBuf, bool)> {
     is_name.then(|| (environment.join(name), is_held))
 }
 
-/// The settings of this host, good or bad; those below `root`, where there is one.
+/// The settings of this host, valid or not; those below `root`, if there is a root.
 ///
 /// # Errors
 ///
-/// [`Unusable`], when there is no text to speak of.
+/// [`Unusable`], if there is no usable text.
 pub fn settings(root: Option<&Path>) -> Result<Settings, Unusable> {
     let path = below(root, paths::CONFIGURATION);
     Ok(parsed(&path, &text(root)?, &Trust::of_root(root)))
 }
 
-/// The text of this host's configuration, or what it has in the place of text.
+/// The text of this host's configuration, or the problem with it.
 ///
 /// # Errors
 ///
@@ -182,11 +182,11 @@ pub fn settings_from(root: Option<&Path>, text: &str) -> Settings {
     parsed(&path, text.as_bytes(), &Trust::of_root(root))
 }
 
-/// The settings of any file, for instance of one that is to become the configuration.
+/// The settings of any file, such as one that will become the configuration.
 ///
 /// # Errors
 ///
-/// As [`settings`], whoever owns the file.
+/// As [`settings`], regardless of the owner of the file.
 pub fn settings_of(path: &Path, root: Option<&Path>) -> Result<Settings, Unusable> {
     let opened = open(path).map_err(|cause| Unusable::Unreadable {
         path: path.to_owned(),
@@ -221,12 +221,11 @@ fn parsed(path: &Path, content: &[u8], trust: &Trust) -> Settings {
     })
 }
 
-/// Opens a file without waiting for anything; what it turned out to be is in its metadata. `None`
-/// where nothing is.
+/// Opens a file without blocking; its type is in the metadata. `None` if it does not exist.
 ///
 /// # Errors
 ///
-/// What the system says, other than that nothing is there.
+/// The error of the system, except that the file does not exist.
 pub fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -238,11 +237,11 @@ pub fn open(path: &Path) -> io::Result<Option<(File, Metadata)>> {
     Ok(Some((file, metadata)))
 }
 
-/// The content of a file, or `None` where it is larger than `limit` bytes.
+/// The content of a file, or `None` if it is larger than `limit` bytes.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The error of the system.
 pub fn read_at_most(file: &File, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     let length = file.take(limit + 1).read_to_end(&mut content)?;

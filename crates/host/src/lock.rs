@@ -1,7 +1,7 @@
-//! Lock files: `flock(2)` on a file that its owner alone can open.
+//! Lock files: `flock(2)` on a file that only its owner can open.
 //!
-//! Whoever can open a file can hold its lock, for reading too. A lock file that others can open is therefore not used:
-//! a new one takes its place, and who holds the old one holds nothing that counts.
+//! Any process that can open a file can hold its lock, even if it can only read it. A lock file that others can open is
+//! therefore not used: a new one replaces it, and a lock on the old one has no effect.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -16,13 +16,13 @@ const FLAGS: OFlags = OFlags::NOFOLLOW
     .union(OFlags::NONBLOCK)
     .union(OFlags::CLOEXEC);
 
-/// Locks the file at `path`, which is made where there is none. The lock lives as long as the file that is returned,
-/// and every copy of it in another process.
+/// Locks the file at `path`, which is created if it does not exist. The lock is held as long as the returned file, or a
+/// copy of it in another process, is open.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::WouldBlock`] when another process holds the lock and `operation` does not wait, and whatever keeps
-/// the file from being opened.
+/// [`io::ErrorKind::WouldBlock`] if another process holds the lock and `operation` does not wait, and any error of
+/// opening the file.
 pub fn take(path: &Path, operation: FlockOperation) -> io::Result<File> {
     loop {
         let file = open_or_create(path)?;
@@ -33,19 +33,18 @@ pub fn take(path: &Path, operation: FlockOperation) -> io::Result<File> {
             }
         }
         rustix::fs::flock(&file, operation)?;
-        // Another process may have put a new file there while this one waited.
+        // Another process may have replaced the file while this one waited.
         if leads_to(path, &file)? {
             return Ok(file);
         }
     }
 }
 
-/// Waits until nobody writes who holds the lock at `path`, where this process can tell: none where there is no lock, and
-/// where it is not for this account.
+/// Waits until no writer holds the lock at `path`; none if there is no lock file, or if this account cannot open it.
 ///
 /// # Errors
 ///
-/// When the file cannot be looked at.
+/// If the file cannot be examined.
 pub fn take_to_read(path: &Path) -> io::Result<Option<File>> {
     let file = match rustix::fs::open(path, FLAGS | OFlags::RDONLY, Mode::empty()) {
         Ok(file) => File::from(file),
@@ -70,7 +69,8 @@ pub fn is_held(path: &Path) -> bool {
         && rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Never a link's target, and without waiting for a pipe. What root makes in somebody else's directory is that one's.
+/// Never opens the target of a link, and never waits for a pipe. A file that root creates in a directory of another
+/// account is given to that account.
 fn open_or_create(path: &Path) -> io::Result<File> {
     let (flags, mode) = (FLAGS | OFlags::RDWR, Mode::RUSR | Mode::WUSR);
     loop {
@@ -95,7 +95,7 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Whether nobody can open it but this account, or the one that could put any other file there, and root.
+/// Whether only this account, root, and an account that could replace the file anyway can open it.
 fn is_private(file: &Metadata, path: &Path) -> io::Result<bool> {
     let owner = file.uid();
     let is_owned =
@@ -104,8 +104,8 @@ fn is_private(file: &Metadata, path: &Path) -> io::Result<bool> {
     Ok(file.is_file() && is_owned && !is_for_others)
 }
 
-/// Puts a new file in the place of one that others can open, and returns it with the lock held; none where another
-/// process has done that. The new file is locked before it has its name, so that only one process can be the first.
+/// Replaces a file that others can open by a new one, and returns it with the lock held; none if another process has
+/// already done so. The new file is locked before it gets its name, so that only one process can be the first.
 fn replace(path: &Path, operation: FlockOperation) -> io::Result<Option<File>> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
@@ -170,7 +170,7 @@ mod tests {
 
     const TRY: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
-    /// A lock file with this mode, held by somebody who could open it.
+    /// A lock file with this mode, whose lock is held by an account that could open it.
     fn held(directory: &Path, mode: u32) -> (PathBuf, File) {
         let path = directory.join("lock");
         fs::write(&path, "").unwrap();

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 /// Longest status line in bytes; `systemctl status` shows one line.
 const STATUS_LENGTH: usize = 1000;
-/// How long systemd may take to read.
+/// How long systemd may take to read a message.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Sends the status line of a unit to the socket of `NOTIFY_SOCKET`, in front of it `first`: other assignments, each with
-/// its line break.
+/// Sends the status line of a unit to the socket of `NOTIFY_SOCKET`, after `first`: other assignments, each with its
+/// line break.
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The error of the system.
 pub fn status(socket: &OsStr, first: &str, line: &str) -> io::Result<()> {
     let address = match socket.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,

@@ -1,4 +1,4 @@
-//! What holds for every unit file, tried with texts that nobody thought of. `cargo xtask fuzz` tries many more.
+//! Properties that hold for every unit file, tested with random texts. `cargo xtask fuzz` tries many more.
 
 use std::fs;
 

@@ -1,11 +1,13 @@
-//! Which systemd a host has, by its files: in a generator and in a sandbox there is nobody to ask.
+//! The version of systemd on a host, determined from its files: in a generator and in a sandbox, systemd cannot be
+//! asked.
 
 use std::fs;
 use std::path::Path;
 
 use crate::below;
 
-/// With an earlier one `hardening = "strict"` hides home directories by directories that nobody can enter.
+/// Earlier versions implement `hardening = "strict"` by hiding home directories behind directories that nobody can
+/// enter.
 pub const STRICT_SYSTEMD: u32 = 250;
 
 /// The version of systemd below a root directory, from the name of its own library, `libsystemd-shared-252.so`.
@@ -28,7 +30,7 @@ pub fn version(root: Option<&Path>) -> Option<u32> {
         .max()
 }
 
-/// The version of a systemd that is too old for `hardening = "strict"`; none when it is new enough or unknown.
+/// The version of a systemd that is too old for `hardening = "strict"`; none if it is new enough or unknown.
 pub fn too_old_for_strict(root: Option<&Path>) -> Option<u32> {
     version(root).filter(|version| *version < STRICT_SYSTEMD)
 }

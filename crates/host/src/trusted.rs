@@ -1,10 +1,10 @@
-//! Paths that root may believe: looked up one component at a time, every directory and every link's whole way
-//! included, so that nobody else can have chosen what is found.
+//! Paths that root may trust: they are resolved one component at a time, including every directory and the full path of
+//! every link, so that no other account can have chosen the result.
 //!
-//! The rule is that of the whole project: root opens, believes and changes only what root alone could have put there.
-//! A path is a promise of others as soon as one directory on it belongs to somebody else: what was looked at a moment
-//! ago may be another file now. [`Trusted`] is the proof that it is not. It holds the file itself, so whatever is done
-//! with it concerns the file that was judged, whatever happens to its name.
+//! The rule applies to the whole project: root opens, believes and changes only what root alone could have put there.
+//! As soon as one directory of a path belongs to another account, that account can replace the file between a check and
+//! its use. [`Trusted`] proves that this is not possible. It contains the open file, so every operation concerns the
+//! file that was checked, even if its name is changed.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -20,17 +20,17 @@ use rustix::io::Errno;
 
 use crate::read_at_most;
 
-/// The bits of a mode with which others than the owner can write: the group's, and everybody's.
+/// The mode bits with which accounts other than the owner can write.
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
-/// The bit with which everybody can read.
+/// The mode bit with which everyone can read.
 const OTHERS_READ: u32 = 0o004;
-/// In a directory with this bit, names are changed by the owners of what they name alone.
+/// In a directory with this bit, only the owner of a file can change its name.
 const STICKY: u32 = 0o1000;
 /// As many links as Linux itself follows, `path_resolution(7)`.
 const LINKS: usize = 40;
 
-/// Whose files and directories are believed, and where paths begin.
+/// The trusted owners, and the directory where paths start.
 #[derive(Debug, Clone)]
 pub struct Trust {
     root: PathBuf,
@@ -39,7 +39,7 @@ pub struct Trust {
     allows_sticky: bool,
 }
 
-/// A file or directory that nobody could have chosen but those who are trusted.
+/// A file or directory that only trusted accounts could have chosen.
 #[derive(Debug)]
 pub struct Trusted {
     /// Opened as a place alone (`O_PATH`): nothing was read, and nothing can block.
@@ -74,8 +74,8 @@ pub enum Reason {
 }
 
 impl Trust {
-    /// What root alone can write. Below a `root` directory, as in tests and images, paths and links begin there, and
-    /// whoever runs this plays root.
+    /// Accepts only what root alone can write. Below a `root` directory, as in tests and images, paths and links start
+    /// there, and the caller is treated as root.
     pub fn of_root(root: Option<&Path>) -> Self {
         let mut owners = vec![0];
         if root.is_some() {
@@ -89,8 +89,9 @@ impl Trust {
         }
     }
 
-    /// What root and one account can write, and a group that is the account's alone, if it has one. A directory such as
-    /// `/tmp`, where everybody makes names and changes only their own, is good enough for what is the account's anyway.
+    /// Accepts what root and one account can write, and a group that belongs to that account only, if it has one. A
+    /// directory such as `/tmp`, where everyone can create names but change only their own, is acceptable for files of
+    /// the account.
     #[must_use]
     pub fn and_account(mut self, uid: u32, own_group: Option<u32>) -> Self {
         self.owners.push(uid);
@@ -147,7 +148,7 @@ impl Trust {
         if !self.owners.contains(&found.uid()) {
             return Err(Reason::Owner(found.uid()));
         }
-        // The mode of a link says nothing.
+        // The mode of a link has no meaning.
         if found.is_symlink() {
             return Ok(());
         }
@@ -161,11 +162,11 @@ impl Trust {
     }
 }
 
-/// The text of a file that somebody named to root, up to a limit; whose it may be is the rule of [`open_given`].
+/// The text of a file that the caller has named to root, up to a limit; [`open_given`] decides whose it may be.
 ///
 /// # Errors
 ///
-/// As [`open_given`], and for what is larger or is not UTF-8.
+/// As [`open_given`], and if the file is larger or is not UTF-8.
 pub fn read_given(path: &Path, limit: u64) -> io::Result<String> {
     let content = read_at_most(&open_given(path)?, limit)?;
     let content =
@@ -173,12 +174,12 @@ pub fn read_given(path: &Path, limit: u64) -> io::Result<String> {
     String::from_utf8(content).map_err(|_| io::Error::other("it is not UTF-8"))
 }
 
-/// Opens a file by a path that somebody gave to root, for its text to go where others read it. Where others could have
-/// chosen what is there, it must be one that they could read themselves: their own, or one that everybody may read.
+/// Opens a file by a path that was given to root, if its text will be readable by others. If others could have chosen
+/// the file, they must be able to read it themselves: it is their own, or everyone may read it.
 ///
 /// # Errors
 ///
-/// What the system says, or whose the file is and who could have put it there.
+/// The error of the system, or the owner of the file and the account that could have put it there.
 pub fn open_given(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -219,7 +220,7 @@ pub fn open_given(path: &Path) -> io::Result<File> {
 }
 
 impl Trusted {
-    /// The path without links, below the root directory where there is one.
+    /// The path without links, below the root directory if there is one.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -229,11 +230,11 @@ impl Trusted {
         &self.metadata
     }
 
-    /// Opens it for reading, without waiting for anything.
+    /// Opens it for reading, without blocking.
     ///
     /// # Errors
     ///
-    /// What the system says, or that its name was given to something else meanwhile.
+    /// The error of the system, or that the name now belongs to another file.
     pub fn open(&self) -> io::Result<File> {
         let flags =
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -246,11 +247,11 @@ impl Trusted {
         Ok(opened)
     }
 
-    /// The content of a regular file, `None` where it has more than `limit` bytes.
+    /// The content of a regular file, `None` if it has more than `limit` bytes.
     ///
     /// # Errors
     ///
-    /// What the system says, or that it is not a regular file.
+    /// The error of the system, or that it is not a regular file.
     pub fn read(&self, limit: u64) -> io::Result<Option<Vec<u8>>> {
         if !self.metadata.is_file() {
             return Err(io::Error::other("it is not a regular file"));
@@ -258,11 +259,11 @@ impl Trusted {
         read_at_most(&self.open()?, limit)
     }
 
-    /// Gives this very file or directory, whatever its name is by now, to an account.
+    /// Changes the owner of exactly this file or directory, even if its name was changed.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         Ok(rustix::fs::chownat(
@@ -283,7 +284,7 @@ impl AsFd for Trusted {
 }
 
 impl Untrusted {
-    /// Whether nothing is there: everything on the way to that is believed.
+    /// Whether the path does not exist; every directory that was passed is trusted.
     pub fn is_missing(&self) -> bool {
         matches!(&self.reason, Reason::System(error) if error.kind() == ErrorKind::NotFound)
     }
@@ -294,7 +295,7 @@ impl Untrusted {
         matches!(&self.reason, Reason::System(error) if error.kind() == ErrorKind::PermissionDenied)
     }
 
-    /// Whether somebody else could have chosen what is there.
+    /// Whether another account could have chosen the file.
     pub fn is_distrust(&self) -> bool {
         matches!(self.reason, Reason::Owner(_) | Reason::Mode(_))
     }
@@ -347,7 +348,7 @@ impl Found {
     }
 }
 
-/// A walk along a path; links are replaced by what they say, as `path_resolution(7)` has it.
+/// Resolves a path; links are replaced by their targets, as described in `path_resolution(7)`.
 struct Walk<'a> {
     trust: &'a Trust,
     asked: PathBuf,
@@ -391,7 +392,7 @@ impl<'a> Walk<'a> {
         if path.is_absolute() {
             walk.add(path);
         } else {
-            // Of the working directory, which has a way of its own.
+            // Relative to the working directory, whose own path is checked as well.
             let absolute = std::path::absolute(path);
             walk.add(&absolute.map_err(|error| failed(Reason::System(error)))?);
         }
@@ -438,7 +439,7 @@ impl<'a> Walk<'a> {
         if self.links > LINKS {
             return Err(self.failed(Path::new(name), Reason::System(Errno::LOOP.into())));
         }
-        // An empty path stands for the link that is open.
+        // An empty path stands for the open link.
         let target = rustix::fs::readlinkat(&link.place, "", Vec::new());
         let target =
             target.map_err(|error| self.failed(Path::new(name), Reason::System(error.into())))?;

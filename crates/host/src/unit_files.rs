@@ -1,9 +1,10 @@
-//! Which unit file systemd runs for an instance, and whether that starts our launcher: the one answer for generator,
-//! command line and maintainer scripts.
+//! Determines which unit file systemd uses for an instance, and whether it starts our launcher, for the generator, the
+//! command line and the maintainer scripts.
 //!
 //! It is read from the disk as systemd reads it: the directories of units in their order, masks, links, templates, and
 //! drop-ins, which may replace `ExecStart=`. An administrator's own unit, perhaps a `Type=simple` one, would be killed
-//! by our `WatchdogSec=`, so it gets no drop-in of ours; one that calls our launcher, as a copy of ours does, gets it.
+//! by our `WatchdogSec=`, so it gets no drop-in of ours. A unit that calls our launcher, such as a copy of ours, gets
+//! one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -17,8 +18,8 @@ use buildbot_conda_core::unit_text::{self, Setting};
 
 use crate::{below, open, read_at_most};
 
-/// Where systemd looks for units, the first file of a name counts (systemd.unit(5)). `None` is for the generators' early
-/// directory, which a generator is told.
+/// The directories in which systemd searches for units; the first file with a name is used (systemd.unit(5)). `None` is
+/// the early directory of generators, which a generator receives as an argument.
 const DIRECTORIES: [Option<&str>; 11] = [
     Some("/etc/systemd/system.control"),
     Some("/run/systemd/system.control"),
@@ -74,12 +75,13 @@ pub enum Runs {
     Replaced(PathBuf),
     /// Nothing: it is masked by this file.
     Masked(PathBuf),
-    /// Nothing: there is no such unit.
+    /// There is no such unit.
     Missing,
 }
 
 impl Unit {
-    /// Whether a drop-in of ours belongs there: not beside what somebody else runs, nor to what is masked.
+    /// Whether our drop-in belongs there: not for a unit of the administrator's that runs something else, and not for a
+    /// masked one.
     pub fn is_ours(&self) -> bool {
         matches!(self.runs, Runs::Ours | Runs::Copy(_) | Runs::Missing)
     }
@@ -102,7 +104,7 @@ impl fmt::Display for Runs {
 }
 
 impl UnitFiles {
-    /// Lists the directories below `root`, where there is one. `early` is the generators' early directory, where it is
+    /// Lists the directories below `root`, if there is a root. `early` is the early directory of generators, if it is
     /// not in its usual place.
     pub fn list(root: Option<&Path>, early: Option<&Path>) -> Self {
         let mut found = Self {
@@ -137,13 +139,12 @@ impl UnitFiles {
         }
     }
 
-    /// What stands for an instance.
+    /// The unit file of an instance.
     pub fn of(&self, reference: &InstanceRef) -> Unit {
         self.of_unit(&reference.unit_name())
     }
 
-    /// What stands for a unit by its name; that of a template stands for those of its instances that have nothing of
-    /// their own.
+    /// The unit file for a unit name; a template is used for those of its instances that have no file of their own.
     pub fn of_unit(&self, name: &str) -> Unit {
         let template = template_of(name);
         // A file for the very name comes before one for all names, wherever the two are.
@@ -180,7 +181,7 @@ impl UnitFiles {
             .flatten()
             .flat_map(directories)
             .collect();
-        // In one directory, the more special name stays first.
+        // In one directory, the more specific name comes first.
         ranked.sort_by_key(|(rank, _)| *rank);
         ranked.extend(directories("service"));
         let mut found: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -334,7 +335,7 @@ mod tests {
         assert_eq!(told, expected, "{files:?}");
     }
 
-    /// Of the master, by a file of this text in `/etc`.
+    /// A unit file of the master with this text in `/etc`.
     #[track_caller]
     fn check_text(text: &str, expected: &str) {
         let path = format!("{ETC}/buildbot-master.service");
@@ -398,7 +399,7 @@ mod tests {
         ] {
             let path = format!("{directory}/{unit}");
             check(unit, &[(&path, THEIRS)], &format!("hand-made {path}"));
-            // What is nearer wins, and what has another ending is no unit.
+            // The closer one takes precedence, and a file with another suffix is not a unit.
             let nearest = format!("etc/systemd/system.control/{unit}");
             if path != nearest {
                 let files = [(path.as_str(), THEIRS), (&nearest, OURS)];
@@ -487,14 +488,14 @@ mod tests {
         ] {
             let path = format!("{directory}/x.conf");
             check(unit, &[(&path, &theirs)], &format!("replaced {path}"));
-            // One of the same name that comes first takes its place, and may be a mask.
+            // A file of the same name in an earlier directory replaces it, and may be a mask.
             let mask = "etc/systemd/system.control/buildbot-.service.d/x.conf";
             check(unit, &[(&path, &theirs), (mask, "-> /dev/null")], "ours");
         }
         for name in ["x.conf.off", ".x.conf", "x"] {
             check(unit, &[(&format!("{etc}/{name}"), &theirs)], "ours");
         }
-        // With a unit file of their own, it is that file which is theirs, unless a drop-in calls the launcher.
+        // If they have their own unit file, that file is used, unless a drop-in calls the launcher.
         let own = format!("{ETC}/{unit}");
         let files = [(own.as_str(), THEIRS), (&x, theirs.as_str())];
         check(unit, &files, &format!("hand-made {own}"));

@@ -1,8 +1,7 @@
-"""Answers of a master's REST API, written by the reactor alone.
+"""Responses of a master's REST API, written only by the reactor.
 
-Buildbot 4 encodes them in a thread and writes them from there (buildbot.www.rest,
-`V2RootResource._write_json_data`), which no transport of Twisted stands: now and then the reactor
-overlooks the body, and whoever asked waits for ever.
+Buildbot 4 encodes them in a thread and writes them from there (buildbot.www.rest, `V2RootResource._write_json_data`),
+which transports of Twisted do not support: sometimes the reactor misses the body, and the client waits forever.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What a start is given: its command line, systemd's variables, and its refusal when they are no good."""
+"""The inputs of a start: its command line and systemd's variables; the start is refused if they are not valid."""
 
 import os
 
@@ -55,10 +55,10 @@ class Options:
 
 
 def own_directory(value, name):
-    """Of the directories that systemd names in a variable such as RUNTIME_DIRECTORY, the one with this name at its end.
+    """Returns the directory whose path ends with this name, from a variable of systemd such as RUNTIME_DIRECTORY.
 
-    A drop-in may add others to the unit's own. Without one of that name it is the first, which is not the one where the
-    command line looks.
+    A drop-in may add directories to those of the unit. If none has this name, the first one is used, which is not the
+    one that the command line reads.
     """
     directories = value.split(":")
     return next((path for path in directories if path.endswith("/" + name)), directories[0])
@@ -77,10 +77,11 @@ def take_environment():
 
 
 def inherited_environment():
-    """What systemd gave to the launcher, as a dict of bytes; call it before `take_environment`.
+    """Returns the environment that systemd passed to the launcher, as a dict of bytes; call this before
+    `take_environment`.
 
-    A next start in this process begins from it, and not from what activation and the configuration have made of it.
-    Without a launcher it is the environment of this process.
+    A later start in this process begins with it, without the changes of activation and configuration. Without a
+    launcher, it is the environment of this process.
     """
     found = dict(os.environb)
     descriptor = os.environ.pop(HANDED_ENVIRONMENT, "")

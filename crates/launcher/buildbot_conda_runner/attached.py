@@ -1,8 +1,8 @@
-"""Which workers have ever been attached to a master: `attached.json` in the state directory of the instance.
+"""Records which workers have ever been attached to a master: `attached.json` in the state directory of the instance.
 
-It has `{"since": SECONDS, "workers": {NAME: SECONDS}}`, in seconds since 1970: from when on nothing is missing, and the
-first time of each worker that the configuration has. `buildbot-conda invite` tells by it which invitations were used.
-Where it is not there, or begins after an invitation, that is unknown.
+It contains `{"since": SECONDS, "workers": {NAME: SECONDS}}`, in seconds since 1970: the start of the record, and the
+first connection of each configured worker. `buildbot-conda invite` uses it to determine which invitations were used. If
+it does not exist, or starts after an invitation, this is unknown.
 """
 
 import json

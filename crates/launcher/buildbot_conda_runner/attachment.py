@@ -1,10 +1,10 @@
-"""Ways in which a master loses sight of a worker that is connected, closed.
+"""Fixes cases in which a master does not know that a worker is connected.
 
-A worker that leaves while it is being attached, as in a quick restart, leaves its master believing
-that it is there: Twisted has nobody to tell of the end of a connection that ends during the login
-(twisted.spread.pb, `_cbLogin`). The next connection is then refused by Buildbot, but only in its log
-(buildbot.worker.base, `Worker.attached`), as is one whose attachment fails for any other reason. The
-worker holds itself connected, and is given no build until one of the two is restarted.
+A worker that leaves while it is being attached, as in a quick restart, leaves its master in the belief that it is
+connected, because Twisted reports the end of a connection to nobody if it happens during the login (twisted.spread.pb,
+`_cbLogin`). Buildbot then refuses the next connection, but reports this only in its log (buildbot.worker.base,
+`Worker.attached`), like any other failed attachment. The worker believes that it is connected, and gets no builds until
+one of the two is restarted.
 """
 
 
@@ -27,9 +27,9 @@ def replace(module, name, method, change):
 
 
 def attach(kind, attached, note):
-    """`AbstractWorker.attached`, after whose failure nothing stays as it is half made.
+    """`AbstractWorker.attached`, which cleans up after a failure.
 
-    Latent workers, which are not of that `kind`, see to their own.
+    Latent workers, which are not of that `kind`, clean up themselves.
     """
 
     def changed(self, connection):
@@ -44,7 +44,7 @@ def attach(kind, attached, note):
 
 
 def log_in_if_connected(error, log_in):
-    """`_cbLogin` for a connection that may have ended meanwhile, when it forgets its callbacks."""
+    """`_cbLogin` for a connection that may already have ended when it forgets its callbacks."""
 
     def changed(self, result):
         if getattr(self.broker, "disconnects", ()) is None:

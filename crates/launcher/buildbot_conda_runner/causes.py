@@ -1,6 +1,6 @@
-"""Whether the cause of an exception may pass by itself: wherever it arises, it then has the same exit status.
+"""Decides whether the cause of an exception is temporary, so that it leads to the same exit status wherever it occurs.
 
-`buildbot-conda` puts this file in front of its own programs for the environment's Python, so it imports nothing of ours.
+`buildbot-conda` prepends this file to its own programs for the environment's Python, so it imports no module of ours.
 """
 
 # What libraries call it when another host does not answer, at whatever base class: Twisted, asyncio, urllib3, requests,
@@ -36,7 +36,8 @@ UNAVAILABLE = {
     "gaierror",
     "herror",
 }
-# How programs end that have not reached another host, by their manual pages; of git, only its words say so.
+# Exit statuses of programs that have not reached another host, from their manual pages; for git, only its output shows
+# it.
 PROGRAMS = {"curl": {5, 6, 7, 28, 52, 55, 56}, "rsync": {10, 12, 30, 35}, "scp": {255}, "ssh": {255}, "wget": {4}}
 WORDS = (
     "connection refused",
@@ -52,7 +53,7 @@ WORDS = (
 LASTING = {"CertificateError", "SSLCertVerificationError"}
 # Answers of a web server that is busy, restarting, or behind a proxy that cannot reach it.
 BUSY = {408, 425, 429, 500, 502, 503, 504}
-# By these, exceptions hold the ones that they come from.
+# Attributes in which exceptions refer to their causes.
 HOLDERS = (
     "__cause__",
     "__context__",
@@ -84,7 +85,7 @@ def note_handled(config_errors):
 
 
 def may_heal(error):
-    """Whether an exception, or one that led to it, says that something did not answer, or has no room."""
+    """Whether an exception, or one of its causes, means that something did not answer, or that no space is left."""
     found, left = [], [error]
     while left and len(found) < 100:
         one = left.pop()
@@ -101,7 +102,8 @@ def may_heal(error):
 
 
 def allowed_by(error):
-    """What lets a service write to a file system that is read-only for it, where an exception says so; or None."""
+    """The setting that allows a service to write to a file system that is read-only for it, if an exception is about
+    this; or None."""
     import errno
     import os
 

@@ -1,7 +1,7 @@
-"""Credentials of systemd as secrets of Buildbot before 3.10.
+"""Makes credentials of systemd readable as secrets for Buildbot before 3.10.
 
-systemd gives access by an access control list, whose mask stands where other files have the mode of their group; these
-versions take that for access by a group, and refuse the file (`SecretInAFile.checkFileIsReadOnly`).
+systemd grants access with an access control list, whose mask appears as the mode of the group; these versions interpret
+it as access for a group, and refuse the file (`SecretInAFile.checkFileIsReadOnly`).
 """
 
 import os
@@ -9,7 +9,7 @@ import stat
 
 
 def mend(directory):
-    """Let files in systemd's directory of credentials be read as long as nobody but the account has access."""
+    """Allow reading a file in systemd's directory of credentials as long as only the account has access."""
     from buildbot.secrets.providers.file import SecretInAFile
 
     original = getattr(SecretInAFile, "checkFileIsReadOnly", None)

@@ -42,7 +42,7 @@ class Database:
     # An older one
 
     def is_unfinished(self):
-        """Whether it may be in pieces: nothing may touch it before it is whole again."""
+        """Whether the database may be damaged: nothing may use it before it is restored."""
         if self.options.role != "master" or not self.state:
             return False
         return os.path.lexists(os.path.join(self.state, UPGRADE_MARK))
@@ -80,6 +80,7 @@ class Database:
         raise Refusal(SCHEMA, "%s; %s" % (reason, why))
 
     def _prepare(self):
-        """Become `buildbot-conda service prepare`, which upgrades the database and then starts this
-        instance anew: the same process and lock all along. Returns only why that failed."""
+        """Become `buildbot-conda service prepare`, which upgrades the database and then starts this instance again,
+        with the
+        same process and the same lock. Returns only if that failed, with the reason."""
         return become(self.runner, below(self.options, CLI) + ["service", "prepare", self.options.reference])

@@ -1,9 +1,9 @@
-"""A master's second door: the port of its workers once more, over TLS, for workers of other hosts.
+"""The second port of a master (its *door*): accepts workers of other hosts over TLS.
 
 Buildbot listens on one port of this kind (`c["protocols"]["pb"]`), which is a socket of its own host where
-`buildbot-conda create master` has made the configuration. What is to be open besides is in `network.toml` in the
-master's directory, which is read at every start and every reload. Whoever comes through the door logs in where those do
-who come by the port, with the same names and passwords.
+`buildbot-conda create master` has made the configuration. `network.toml` in the master's directory describes the second
+port; it is read at every start and every reload. Workers that connect to it log in with the same names and passwords as
+those on the first port.
 """
 
 import os
@@ -31,7 +31,7 @@ class Door:
         self.leaf = self.context = None  # the first certificate, as bytes, and what serves it
 
     def renew(self, master):
-        """Do what the file says. A Refusal says why that is not possible, and leaves everything as it was."""
+        """Apply the file. A Refusal states why that is not possible, and nothing is changed."""
         self.master = master
         path = os.path.join(master.basedir, FILE)
         settings = read(path)
@@ -78,14 +78,15 @@ class Door:
         until = calendar.timegm(time.strptime(certificates[0].get_notAfter().decode(), "%Y%m%d%H%M%SZ"))
         if certificates[0].has_expired():
             reason = "`%s` has expired, workers reject it" % certificate
-            # Those of this host are served all the same, and a clock may be wrong; one that is still good stays.
+            # Workers on this host are served anyway, and a clock may be wrong; a certificate that is still valid is
+            # kept.
             if self.leaf not in (None, chain[0]):
                 raise Refusal(CONFIGURATION, reason)
             self.journal.write(WARNING, reason)
         return chain[0], context, until
 
     def getContext(self):
-        """For a connection that begins: a certificate that was renewed is of no concern to those that are there."""
+        """For a new connection: a renewed certificate does not affect existing connections."""
         return self.context
 
     def listen(self, path, address, context):
@@ -120,7 +121,7 @@ class Door:
         self.address = self.listener = self.port = None
 
     def close(self):
-        """Nobody comes through it any more, nor stays."""
+        """Close the port and all of its connections."""
         if self.port is None:
             return
         self.stop_listening()
@@ -173,7 +174,7 @@ def close_unless_logged_in(broker):
 
 
 def read(path):
-    """What `network.toml` says, as a dict, or None without such a file."""
+    """The content of `network.toml` as a dict, or None without such a file."""
     try:
         text = content(path)
     except Refusal:

@@ -1,8 +1,8 @@
-"""What monitoring wants to know of a master that serves: its queue, builds and workers, its database, and how late its
-event loop is. It is `load` in `status.json`, as of the last half minute.
+"""Values of a serving master for monitoring: its queue, builds and workers, its database, and the delay of its event
+loop. They are `load` in `status.json` and updated every half minute.
 
-What is counted is in memory, but for the queue, which is one query by indexes. A database that does not answer is noted
-as that, and nothing waits for it.
+Everything is counted in memory except for the queue, which is a single query that uses indexes. If the database does
+not answer, this is recorded, and nothing waits for it.
 """
 
 import os
@@ -24,7 +24,7 @@ SIZE_OF_POSTGRESQL = "SELECT pg_database_size(current_database())"
 
 
 class Gauges:
-    """Those of one master; `role` is its Master, and `ask` its database's `do`, of which nobody waits for the answer."""
+    """The values of one master; `role` is its Master, and `ask` its database's `do`; nothing waits for the answer."""
 
     def __init__(self, role, ask):
         self.role, self.master, self.ask = role, role.master, ask
@@ -96,7 +96,7 @@ class Gauges:
         self.role.report.change(load=load)
 
     def workers(self):
-        """The state of each; those inside of the master are no workers to anybody."""
+        """The state of each worker, except those inside the master."""
         workers = self.master.workers.workers.items()
         shown = sorted((name, worker) for name, worker in workers if not name.startswith("__"))
         return {name: state_of(worker) for name, worker in shown[:MOST]}
@@ -104,7 +104,7 @@ class Gauges:
 
 def state_of(worker):
     if worker.conn is None:
-        # One that is started when there is something to build, and is not missed until then.
+        # A latent worker: it is started when there is something to build, and is not missing until then.
         return "latent" if hasattr(worker, "build_wait_timeout") else "missing"
     if getattr(worker, "_graceful", False):
         return "draining"

@@ -10,7 +10,7 @@ from .names import HANDED_LOCK
 
 
 def below(options, path):
-    """The beginning of a command line: one of the package's programs, and the root that tests put in front."""
+    """The beginning of a command line: one of the package's programs, and the root directory in tests."""
     if options.root:
         return [os.path.join(options.root, path[1:]), "--root", options.root]
     return [path]

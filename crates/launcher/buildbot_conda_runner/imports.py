@@ -1,9 +1,9 @@
-"""What a start imports, remembered for the next: where each module is, and its code.
+"""Caches the imports of a start for the next one: the location of each module, and its code.
 
-Looking for a thousand modules and reading their bytecode one file at a time is nearly a fifth
-of a master's start. After a start the code of all of them goes into one file of the instance's state
-directory, and the next start takes it from there, as long as neither a module nor the directory in
-which it was found has changed. All else is left to Python's own import system, which finds the same.
+Searching for a thousand modules and reading their bytecode one file at a time takes nearly a fifth of a master's start.
+After a start, the code of all of them is written to one file in the instance's state directory, and the next start
+reads it from there, as long as neither a module nor the directory in which it was found has changed. Everything else is
+left to Python's own import system, which finds the same modules.
 """
 
 import _imp
@@ -17,13 +17,13 @@ import types
 from importlib import machinery
 
 FORMAT = 1
-# Bytes: where the index begins, and how long it is.
+# Bytes: the start of the index, and its length.
 HEADER = 16
-# As many modules may be found in the usual way before it is worth the while to write anew.
+# If more modules than this were not in the file, it is written again.
 TOLERATED = 20
 # Flags of bytecode that holds whatever becomes of the source.
 UNCHECKED = b"\1\0\0\0"
-# The file may take this part of what is free.
+# The maximum part of the free space that the file may use.
 ROOM = 10
 
 
@@ -40,14 +40,14 @@ def stamp(path):
 
 
 def remembering(name, path, take):
-    """Python's own loader of a module, which has the code at hand, once.
+    """Python's own loader of a module, with the code from the file, used once.
 
-    Not a class of ours: libraries know the loaders of Python by their class or its module, and treat others differently
-    (importlib_resources, below Python 3.10).
+    It is not a class of ours, because libraries recognise Python's loaders by their class or its module, and treat
+    others differently (importlib_resources, before Python 3.10).
     """
     loader = machinery.SourceFileLoader(name, path)
 
-    # Not `exec_module`, whose frame would stand in the traceback of every failed import.
+    # Not `exec_module`, whose frame would appear in the traceback of every failed import.
     def get_code(fullname):
         loader.__dict__.pop("get_code", None)
         return take() or loader.get_code(fullname)
@@ -119,7 +119,7 @@ class Imports:
         return spec
 
     def invalidate_caches(self):
-        """Part of the protocol of finders: somebody has just made modules."""
+        """Part of the protocol of finders: new modules were created."""
         self.is_over = True
 
     def _found_before(self, directory, name):
@@ -155,7 +155,7 @@ class Imports:
                 pass
 
     def end(self):
-        """Step aside, and write the file anew if it has become too old."""
+        """Stop being used, and write the file again if it is outdated."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         modules = imported()
@@ -174,7 +174,7 @@ def imported():
     places = tuple(os.path.join(prefix, "") for prefix in (sys.prefix, sys.base_prefix))
     found = {}
     for name, module in list(sys.modules.items()):
-        # What is put off is of another type, and would be loaded by a look at it.
+        # Lazy modules have another type, and accessing them would load them.
         spec = module.__spec__ if type(module) is types.ModuleType else None
         if spec is not None and spec.name == name and type(spec.loader) in kinds:
             if spec.has_location and spec.origin.startswith(places):
@@ -187,14 +187,15 @@ def bytecode_of(spec, stamped):
     with open(spec.cached, "rb") as file:
         data = file.read()
     _, mtime, size = stamped
-    # PEP 552: flags, and then time and size, or with these flags a sum that nobody checks.
+    # PEP 552: flags, and then time and size, or with these flags a checksum that is not verified.
     numbers = (0, mtime // 10**9 & 0xFFFFFFFF, size & 0xFFFFFFFF)
     header = importlib.util.MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in numbers)
     if data[:16] == header:
         return data[16:]
     if data[:8] != importlib.util.MAGIC_NUMBER + UNCHECKED:
         return None
-    # Of a managed environment. It was compiled elsewhere: the name that an import would mend is mended once.
+    # The module belongs to a managed environment. It was compiled elsewhere: the name that an import would fix is fixed
+    # once.
     code = marshal.loads(data[16:])
     _imp._fix_co_filename(code, spec.origin)
     return marshal.dumps(code)

@@ -75,10 +75,10 @@ class Journal:
             return False
 
     def _send_file(self, entry):
-        """An entry larger than a datagram travels as a file descriptor.
+        """Sends an entry that is larger than a datagram as a file descriptor.
 
-        Sealed memory where Python was built with it (a Conda Python for an old C library is not),
-        else a nameless file in /dev/shm, which the journal takes as well.
+        It is sealed memory if Python was built with support for it (a Conda Python for an old C library is not), and
+        otherwise a nameless file in /dev/shm, which the journal accepts as well.
         """
         import fcntl
         import tempfile

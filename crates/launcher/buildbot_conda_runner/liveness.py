@@ -1,11 +1,11 @@
-"""Connections between masters and workers whose other side has vanished without a word: both sides end them.
+"""Closes connections between masters and workers if the other side has vanished.
 
 Buildbot waits without limit for the answer to its own signs of life (buildbot_worker.pb, `doKeepalive`), and the kernel
-waits for two hours where nothing is sent and for a quarter of one where something is. A build hangs until then.
+waits for two hours if nothing is sent, and for a quarter of an hour otherwise. A build hangs until then.
 
-Here the kernel asks a peer that says nothing for a sign, and what was sent has to be acknowledged. The kernel's own
-limit for that (TCP_USER_TIMEOUT) would also end the connection to a process that is only busy, as soon as the buffers on
-the way to it are full.
+This module lets the kernel probe a silent peer, and checks that sent data are acknowledged. The kernel's own limit for
+this (TCP_USER_TIMEOUT) would also close the connection to a process that is only busy, as soon as the buffers on the
+way to it are full.
 """
 
 import socket

@@ -30,9 +30,9 @@ def handed_lock(text):
 def take_lock(journal, handed=None):
     """Lock the current directory for the life of this process; returns the descriptor, or None.
 
-    The lock is flock(2) on `.buildbot-conda.lock`, which holds the PID for whoever is refused.
-    Where no file can be made the directory itself is locked; where the filesystem has no locks
-    (some NFS) the start goes on without. Children made by a bare fork do not keep it.
+    The lock is flock(2) on `.buildbot-conda.lock`, which contains the PID for the error message of other processes. If
+    the file cannot be created, the directory itself is locked; if the file system does not support locks (some NFS),
+    the start continues without one. Children created by a plain fork do not keep it.
     """
     import fcntl
 
@@ -80,13 +80,13 @@ def take_lock(journal, handed=None):
 
 
 def is_for_others(status):
-    """Whether an account beside ours can open a lock file; whoever can open it can hold its lock."""
+    """Whether another account can open a lock file; whoever can open it can hold its lock."""
     return stat.S_ISREG(status.st_mode) and (status.st_mode & 0o077 or status.st_uid != os.geteuid())
 
 
 def replace_lock(fd):
-    """A new lock file in the place of one that others can open, so that a lock of theirs has no effect. It is locked
-    before it has its name: of several processes that do this, one is the first."""
+    """Replace a lock file that others can open by a new one, so that their locks have no effect. The new file is locked
+    before it gets its name, so only one of several processes that do this is the first."""
     import fcntl
 
     new = LOCK + ".new"
@@ -120,10 +120,10 @@ def close_quietly(fd):
 
 
 def foreign_buildbot():
-    """PID of a Buildbot that somebody else started in the current directory, or None.
+    """PID of a Buildbot that was started in the current directory in another way, or None.
 
-    Believes `twistd.pid` only when that process is older than the file, is a Buildbot and, as far
-    as that can be seen, runs in this directory: process ids are used again.
+    `twistd.pid` is only trusted if that process is older than the file, is a Buildbot and, as far as this is visible,
+    runs in this directory, because process ids are reused.
     """
     try:
         with open(PID_FILE, "rb") as file:

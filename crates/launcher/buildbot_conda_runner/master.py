@@ -71,7 +71,7 @@ class Master(Role):
         keep_beating(getattr(master, "masterHeartbeatService", None))
         keep_beating(getattr(getattr(master, "db", None), "cleanup_timer", None))
         wrap(master, "startService", failed=self._start_ended)
-        # Whoever waits for the services to stop would not stop the process if that fails.
+        # If that fails, the code that waits for the services to stop would not stop the process.
         wrap(master, "stopService", before=self._stopping, failed=lambda _: stop_reactor())
         self.reconfigure = getattr(master, "reconfigServiceWithBuildbotConfig", None)
         if self.reconfigure is not None:
@@ -146,7 +146,7 @@ class Master(Role):
         self.errors.append(error)
         self.place = self.place or error_place(error)  # now: Twisted may clear the traceback later
         if self.state != "starting" and not isinstance(error, Exception):
-            # SystemExit, of which a reconfiguration of Buildbot neither ends nor says so.
+            # SystemExit, which neither ends a reconfiguration of Buildbot nor is reported by it.
             raise RuntimeError("the configuration exited with %s" % error_text(error)) from error
 
     def _database(self):
@@ -196,7 +196,7 @@ class Master(Role):
     def take_over(self, message):
         self.state = "starting"
         self.report.change("starting", message)
-        # systemd takes it for started, and watches it.
+        # systemd considers it started, and watches it.
         self.runner.vouch(self.runner.too_late)
 
     def _database_failed(self, error):
@@ -215,7 +215,8 @@ class Master(Role):
         return pool.do(compare).addErrback(self._not_compared)
 
     def _not_compared(self, failure):
-        # Versions before 4 take a file that is no database for an old one, and 2 one that it cannot reach.
+        # Versions before 4 treat a file that is not a database as an old one, and version 2 does so with one that it
+        # cannot reach.
         if is_damage(failure.value) or exit_status(failure.value) == AWAY:
             self.errors.insert(0, failure.value)
 
@@ -292,7 +293,7 @@ class Master(Role):
         self._announce()
 
     def _renew(self):
-        """Do what follows from a configuration that is in effect; says whether that succeeded."""
+        """Do what follows from a configuration that is in effect; returns whether that succeeded."""
         self.attached.keep({worker.workername for worker in self.master.config.workers})
         try:
             self.door.renew(self.master)
@@ -317,9 +318,9 @@ class Master(Role):
         return "running: Buildbot %s%s" % (self.report.status["buildbot"], ", %s" % url if url else "")
 
     def _announce(self):
-        """Say that the start has succeeded, once the configuration on disk has been read.
+        """Report that the start has succeeded, once the configuration on disk has been read.
 
-        systemd takes a reload that is asked for meanwhile to be a part of the start.
+        systemd treats a reload that is requested meanwhile as a part of the start.
         """
         from twisted.internet import reactor
 
@@ -383,21 +384,21 @@ class Master(Role):
 
     def _drain(self, message):
         self.state, self.asked = "draining", True
-        # No STOPPING=1 yet: systemd would begin to count its stop time-out.
+        # Not STOPPING=1 yet, which would start systemd's stop time-out.
         self.report.change("stopping", message)
         self.runner.tick("drain", 10, self.extend)
 
     def _stopping(self):
-        """Before the master stops, on whatever way: make it retry its builds.
+        """Before the master stops for any reason: make it retry its builds.
 
-        Its own quick shutdown, which TERM leads to, cancels them. The clean shutdown of USR1 sets
-        the flag that keeps the quick one from acting; the builds then end as RETRY.
+        Its own quick shutdown, which TERM causes, cancels them. The clean shutdown of USR1 sets the flag that prevents
+        the quick one; the builds then end as RETRY.
         """
         self.runner.stop_ticking("drain")
         self.runner.stop_ticking("gauges")
         if self.state == "failed":
             return
-        # A handler that came later than ours has told the master alone.
+        # A handler that was installed after ours has informed only the master.
         self.asked = self.asked or getattr(self.master, "_got_sigterm", False)
         self.state = "stopping"
         if self.outage is not None:
@@ -418,7 +419,7 @@ class Master(Role):
         self._start_failed()
 
     def outcome(self):
-        """(exit status, reason, hint) after the reactor has ended."""
+        """(exit status, reason, hint) after the reactor has stopped."""
         if self.away and not self.asked:
             return AWAY, self.away, None
         if self.state != "failed":
@@ -483,7 +484,7 @@ class Master(Role):
         )
 
     def on_signal(self, number):
-        """HUP or USR1 that came before Buildbot could take it: hand it on now."""
+        """HUP or USR1 that arrived before Buildbot could handle it: pass it on now."""
         if signal.getsignal(number) != self.runner.keep_signal:
             os.kill(os.getpid(), number)
 
@@ -504,7 +505,7 @@ def keep_beating(timer):
 
 
 def remember_descriptions():
-    """Have an error by which a port is not even tried to be opened know the description of the port."""
+    """Add the description of the port to an error that prevents the attempt to open it."""
     from twisted.application import strports
     from twisted.internet.error import CannotListenError
 

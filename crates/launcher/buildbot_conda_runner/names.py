@@ -12,8 +12,8 @@ PID_FILE = "twistd.pid"
 TAC = "buildbot.tac"
 UNEXPECTED, USAGE, SCHEMA, AWAY, CONFIGURATION = 1, 2, 65, 69, 78
 
-# What systemd tells a service about itself (systemd.exec(5), "Environment variables set or
-# propagated"). A build that inherited these could pose as the service or confuse its own tools.
+# Variables that systemd sets for a service (systemd.exec(5), "Environment variables set or propagated"). A build that
+# inherited these could pose as the service or confuse its own tools.
 SYSTEMD_VARIABLES = (
     "NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID "
     "RUNTIME_DIRECTORY STATE_DIRECTORY CACHE_DIRECTORY LOGS_DIRECTORY CONFIGURATION_DIRECTORY "
@@ -23,10 +23,11 @@ SYSTEMD_VARIABLES = (
     "MONITOR_EXIT_CODE MONITOR_EXIT_STATUS MONITOR_INVOCATION_ID MONITOR_UNIT"
 ).split()
 
-# What `service prepare` hands on when it has brought the database up to date and starts anew: the
-# number of the lock's descriptor, and that there is no use in preparing again.
+# Variables that `service prepare` passes on when it has upgraded the database and starts the instance again: the number
+# of the lock's descriptor, and that preparing again would be useless.
 HANDED_LOCK, PREPARED = "BUILDBOT_CONDA_LOCK", "BUILDBOT_CONDA_PREPARED"
-# From the launcher: a descriptor of the environment that it was given, and in that the fingerprint of the drop-in.
+# From the launcher: a descriptor of the environment that it received, and the name of the variable in it with the
+# fingerprint of the drop-in.
 HANDED_ENVIRONMENT, DROP_IN = "BUILDBOT_CONDA_ENVIRONMENT", "BUILDBOT_CONDA_DROP_IN"
 
 # syslog(3) priorities.
@@ -37,12 +38,12 @@ PRIORITIES = {"critical": CRITICAL, "error": ERROR, "warn": WARNING, "info": INF
 # to 60, which leaves workers idle for a minute after their master came back.
 LONGEST_RETRY = 10.0
 
-# How long Buildbot may take to stop once its builds are finished or given up, in seconds; well
-# below TimeoutStopSec= of the units, which would make a failure of it.
+# How long Buildbot may take to stop once its builds are finished or given up, in seconds; well below TimeoutStopSec= of
+# the units, which would turn the stop into a failure.
 STOP_PATIENCE = 30
-# The same for a stop that nobody has asked for, which a new start makes good.
+# The same for a stop that was not requested, which is followed by a new start.
 UNASKED_PATIENCE = 10
 
-# How long whoever has connected through a master's door may take to log in, in seconds. Anybody may reach it, and each
-# connection holds a descriptor.
+# How long a connection to a master's door may take to log in, in seconds. Everyone can reach it, and each connection
+# uses a descriptor.
 LOGIN_PATIENCE = 60

@@ -1,7 +1,7 @@
-"""What a master is called in its database, where the configuration says so (key `name`).
+"""The name of a master in its database, if it is configured (key `name`).
 
-Buildbot calls it after the host and the directory, and knows by that which running builds are its own. Under another name
-it would leave those of before claimed for ever, so a row that it has is renamed.
+Buildbot names a master after its host and directory, and identifies its own running builds by this name. Under another
+name, earlier builds would stay claimed forever, so an existing row is renamed.
 """
 
 import hashlib
@@ -34,9 +34,9 @@ def place(url):
 
 
 def take_along(role, old, is_served):
-    """Rename the row of a Master's BuildMaster, unless there is one already; a Deferred.
+    """Rename the row of a Master's BuildMaster, unless one with the new name exists; a Deferred.
 
-    `is_served(connection)` says whether another serves by the old name.
+    `is_served(connection)` returns whether another master serves under the old name.
     """
     new, model = role.master.name, role.master.db.model
 
@@ -51,7 +51,7 @@ def take_along(role, old, is_served):
             if new in names or found not in names or is_served(connection):
                 return None
             hashed = hashlib.sha1(new.encode()).hexdigest()
-            # As if it still ran: what it was building is given up, and built again, when it says that it has stopped.
+            # As if it were still running: its builds are given up and retried when it reports that it has stopped.
             values = {"name": new, "name_hash": hashed, "active": 1}
             connection.execute(masters.update().where(masters.c.id == names[found]).values(**values))
             mine = (objects.c.name == found) & (objects.c.class_name == OBJECT)

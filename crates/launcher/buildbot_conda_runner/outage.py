@@ -1,8 +1,9 @@
-"""A database that is away for a while: Buildbot's queries wait for it, and the status line says so.
+"""A database that is temporarily unavailable: Buildbot's queries wait for it, and the status line shows this.
 
-Buildbot means to try again for a day (buildbot.db.pool, `MAX_OPERATIONALERROR_TIME`), but it opens connections outside of
-that loop, and takes only errors of MySQL and a locked SQLite for what passes. In 4.3 and before every other query fails
-at once: steps that were writing hang for ever, a heartbeat that fails is the last, and the master looks well.
+Buildbot is supposed to retry for a day (buildbot.db.pool, `MAX_OPERATIONALERROR_TIME`), but it opens connections
+outside of that loop, and considers only errors of MySQL and a locked SQLite temporary. Up to version 4.3, every other
+query fails at once: steps that were writing hang forever, a failed heartbeat is not repeated, and the master appears to
+be fine.
 """
 
 import time
@@ -15,7 +16,7 @@ from .reasons import error_text
 
 # Seconds between two looks at whether it is back.
 LOOK = 5
-# How many queries may wait. Above that they fail, as without us: whoever asks comes again.
+# How many queries may wait. Further ones fail, as they would without this module, and are retried by their callers.
 MOST = 1000
 
 # How soon a server that vanished is noticed, for libpq; seconds, but the last in milliseconds.
@@ -76,7 +77,7 @@ class Outage:
 
     def show(self):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        self.role.report.change(message="the database is unavailable since %s, builds are waiting: %s" % (since, self.reason))
+        self.role.report.change(message="the database has been unavailable since %s, builds are waiting: %s" % (since, self.reason))
 
     def look(self):
         def looked(_):

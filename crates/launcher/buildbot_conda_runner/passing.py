@@ -1,7 +1,7 @@
 """Which errors of a database pass by themselves, in the ways of SQLAlchemy and of its drivers."""
 
-# The classes of SQLSTATE, and single values, for what passes: no connection, too few resources, an end by the
-# administrator, trouble of the system, a standby that takes no writes.
+# The classes of SQLSTATE, and single values, of temporary errors: no connection, too few resources, a shutdown by the
+# administrator, problems of the system, a standby that accepts no writes.
 PASSING = ("08", "53", "57P", "58", "25006")
 # The same of SQLite in its words, and of MySQL and MariaDB in their numbers.
 SQLITE = ("database or disk is full", "disk I/O error", "readonly database", "unable to open database file")
@@ -9,7 +9,7 @@ MYSQL = (1021, 1040, 1053, 1114, 1290, 2002, 2003, 2006, 2013)
 
 
 def is_outage(error):
-    """Whether an error of SQLAlchemy says that the database is of no use for now."""
+    """Whether an error of SQLAlchemy means that the database is temporarily unusable."""
     if not any(kind.__module__.partition(".")[0] == "sqlalchemy" for kind in type(error).__mro__):
         return False
     if type(error).__name__ == "TimeoutError" or getattr(error, "connection_invalidated", False):

@@ -10,7 +10,7 @@ from .watching import is_ours, place
 
 
 def exit_status(error):
-    """The exit status for an exception that ended a start."""
+    """The exit status for an exception that aborted a start."""
     kinds = type(error).__mro__
     names = {kind.__name__ for kind in kinds}
     if "DatabaseNotReadyError" in names:
@@ -39,7 +39,7 @@ def status_of_code(error):
 
 
 def is_damage(error):
-    """Whether SQLite says that a file is no database, or no sound one: nothing that heals."""
+    """Whether SQLite reports that a file is not a database, or is damaged, which is permanent."""
     kinds = type(error).__mro__
     if not any(kind.__module__.partition(".")[0] in ("sqlalchemy", "sqlite3") for kind in kinds):
         return False

@@ -1,14 +1,14 @@
-"""What a reload of Buildbot leaves as it was, without a word: put into effect here, or refused before anything is touched.
+"""Changes that a reload of Buildbot silently ignores: they are applied here, or refused before anything is changed.
 
-In Buildbot 4.3 and before:
+Up to Buildbot 4.3:
 
-- a worker that has not changed is not configured anew, and goes on at the port where it was; a protocol that was taken
-  away is served on (buildbot.worker.manager, `WorkerRegistration.update`);
+- a worker that has not changed is not reconfigured, and keeps its old port; a protocol that was removed is still served
+  (buildbot.worker.manager, `WorkerRegistration.update`);
 - a certificate is read when a port is opened, and never again;
-- a web site is made once, with what only its making looks at (buildbot.www.service, `setupSite`);
-- a change of `c['mq']` or `c['db']` is found out when everything else is in effect already, if at all: `reconfig` compares
-  the type of `c['mq']` with itself;
-- secrets in files are read once, and what uses them is not configured anew when they change.
+- a web site is created once, with settings that are only read at that moment (buildbot.www.service, `setupSite`);
+- a change of `c['mq']` or `c['db']` is detected after everything else is in effect, if at all: `reconfig` compares the
+  type of `c['mq']` with itself;
+- secrets in files are read once, and services that use them are not reconfigured when they change.
 """
 
 import os
@@ -20,15 +20,15 @@ from twisted.internet import defer, endpoints, reactor
 from . import siblings
 from .reasons import error_text
 
-# Of c['www']: what only the making of a site looks at.
+# Keys of c['www'] that are only read when a site is created.
 OF_SITE = ("change_hook_auth", "logfileName", "logRotateLength", "maxRotatedFiles")
-# Where a port names files, as in Twisted's own descriptions, and the name that stands for none.
+# Where a port refers to files, in Twisted's own descriptions, and the name that means none.
 FILES = re.compile(r"\b(?:privateKey|certKey|extraCertChain|dhParameters)=((?:[^:\\]|\\.)*)")
 DEFAULT_FILE = "server.pem"
 
 
 def refusals(old, new):
-    """What of a new configuration only a new process can put into effect, as texts; runs in a thread."""
+    """The parts of a new configuration that only a new process can apply, as texts; runs in a thread."""
     found = [restart("c['db']")] if database(old) != database(new) else []
     if queue(old) != queue(new):
         found.append(restart("c['mq']"))
@@ -132,7 +132,7 @@ def apply(master, reconfigure, old, new, read):
             yield registration.update(registration.worker, new)
     for dispatcher in list(master.pbmanager.dispatchers.values()):
         if dispatcher.portstr in renewed:
-            # Connections go on; who comes at this moment is refused and comes again.
+            # Connections continue; new ones are refused at this moment and retried.
             yield dispatcher.port.stopListening()
             dispatcher.port = yield strports.listen(dispatcher.portstr, dispatcher.serverFactory)
     return fresh
@@ -140,7 +140,7 @@ def apply(master, reconfigure, old, new, read):
 
 @defer.inlineCallbacks
 def close_ports(master):
-    """Before workers have others: two descriptions may be of one port. Connections go on."""
+    """Before workers get another port: two descriptions may be of one port. Connections continue."""
     for listener in (master.workers.pb, getattr(master.workers, "msgpack", None)):
         for name in list(getattr(listener, "_registrations", ())):
             yield listener.updateRegistration(name, None, None)

@@ -1,4 +1,4 @@
-"""What systemd and the command line are told: sd_notify(3) and `status.json`."""
+"""Reports the state to systemd and the command line: sd_notify(3) and `status.json`."""
 
 import os
 import socket
@@ -24,7 +24,7 @@ class Report:
         name = "buildbot-conda/" + options.reference
         self.directory = own_directory(variables.get("RUNTIME_DIRECTORY", ""), name)
         state = own_directory(variables.get("STATE_DIRECTORY", ""), "buildbot-conda/instances/" + options.reference)
-        # Where the status is as well while it cannot be written, on a full /run, or where nobody looks for it.
+        # Where the status is written as well if it cannot be written to /run, because that is full or has another path.
         self.spare = os.path.join(state, "status.json") if state else None
         self.is_own = self.directory.endswith("/" + name)
         self.later = None  # called with a name, seconds, and what to do then
@@ -56,7 +56,7 @@ class Report:
             return False
 
     def withdraw_reload(self):
-        """A stop was asked for, or the next start begins."""
+        """A stop was requested, or the next start begins."""
         if self.directory:
             try:
                 os.unlink(os.path.join(self.directory, RELOAD_MARK))
@@ -64,7 +64,7 @@ class Report:
                 pass
 
     def notify(self, *lines):
-        """Send one datagram to systemd; says whether it went out."""
+        """Send one datagram to systemd; returns whether it was sent."""
         if not self.address or os.getpid() != self.pid:
             return False
         try:

@@ -46,10 +46,10 @@ def stop_reactor():
 
 
 def tolerate_second_stop():
-    """Let a reactor that is stopping be told so again.
+    """Allow stopping a reactor that is already stopping.
 
-    The clean shutdown of a master and its handler of TERM both stop the reactor; the one that comes later would fail with
-    a traceback in the log.
+    The clean shutdown of a master and its handler of TERM both stop the reactor; the second stop would fail with a
+    traceback in the log.
     """
     from twisted.internet import error, reactor
 
@@ -73,8 +73,8 @@ class Role:
         self.awaited = None  # what a start waits for that is not here
 
     def settled(self):
-        """A second after the start, when nobody waits for it."""
+        """A second after the start, when nothing waits for it."""
 
     def extend(self):
-        """Ask systemd, while builds finish, not to lose patience; True as long as that goes on."""
+        """Extend systemd's stop time-out while builds finish; True as long as this continues."""
         self.report.notify("EXTEND_TIMEOUT_USEC=30000000")

@@ -1,8 +1,8 @@
-"""The router of several masters (`c['mq']` of type `wamp`), without which a master does nothing and says nothing.
+"""The router of several masters (`c['mq']` of type `wamp`), without which a master silently does nothing.
 
-In Buildbot 4.3 and before a start ends well though the router does not answer, and every message waits for ever; a router
-that goes makes the master stop its services, and the process lives on (buildbot.wamp.connector, `onLeave`). Here a start
-waits for the router, and one that is away is the end of the process, which systemd tries again.
+Up to Buildbot 4.3, a start succeeds although the router does not answer, and every message waits forever. If the router
+disconnects, the master stops its services, but the process keeps running (buildbot.wamp.connector, `onLeave`). With
+this module, a start waits for the router, and if the router is unavailable, the process exits and systemd restarts it.
 """
 
 import re
@@ -44,7 +44,7 @@ class Router:
         self.role.lost_router()
 
     def watch(self, text):
-        """Buildbot's words for why the router has ended a session, which it may do without closing a connection."""
+        """Buildbot's message why the router has closed a session, which it may do without closing a connection."""
         found = re.search(r"CloseDetails\(reason=<?([^>,)]*)>?(?:, message=['\"]([^'\"]*))?", text)
         if found:
             realm = self.role.master.config.mq.get("realm")

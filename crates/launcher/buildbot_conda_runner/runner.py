@@ -85,7 +85,7 @@ class Runner:
     # The end
 
     def finish(self, code, reason, hint=None):
-        """Report how this ended, and return the exit status; does not return when a reload waits for a new start."""
+        """Report the result and return the exit status; does not return when a reload waits for a new start."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         if not code and self.report.is_reload_awaited():
             code, reason = UNEXPECTED, self.start_again("restarting")
@@ -106,9 +106,9 @@ class Runner:
         return not self.is_started and not self.is_too_late and self.imports is not None and self.imports.is_in_use()
 
     def start_again(self, message, **variables):
-        """Become the launcher. Returns only why that failed.
+        """Become the launcher. Returns only if that failed, with the reason.
 
-        From systemd 259 on a unit must not pass through its end during a reload, so the process stays.
+        From systemd 259 on, a unit must not stop during a reload, so the process stays the same.
         """
         self.report.withdraw_reload()
         self.report.change("starting", message)
@@ -144,10 +144,11 @@ class Runner:
         os._exit = guarded
 
     def stopping(self):
-        """Say so, and see to it that the stop comes to an end: some versions of Buildbot wait for
-        ever for a worker that left at the wrong moment. Builds are not lost by an end like that."""
+        """Report it, and make sure that the stop completes: some versions of Buildbot wait forever for a worker that
+        left at
+        the wrong moment. Builds are not lost when the process exits like this."""
         self.start_is_over()
-        # systemd would stop the unit after a reload in which it was told of an end.
+        # systemd would stop the unit after a reload during which it was informed of a stop.
         tags = [] if self.report.is_reload_awaited() else ["STOPPING=1"]
         self.report.change("stopping", "stopping", tags)
         patience = STOP_PATIENCE if self.role.asked else UNASKED_PATIENCE
@@ -218,7 +219,7 @@ class Runner:
             return None
 
     def vouch(self, hangs):
-        """During a reconfiguration, from the minder, for as long as a start may take."""
+        """During a reconfiguration, called by the minder, for as long as a start may take."""
         seconds = min(self.watchdog_seconds() or 10, 10)
 
         def ping():
@@ -235,7 +236,7 @@ class Runner:
         self.minder.forget("vouch", "enough")
 
     def stand_by(self, message):
-        """The instance waits for as long as another serves: for systemd it has started."""
+        """The instance waits as long as another one serves: for systemd, it has started."""
         import gc
 
         self.start_is_over()
@@ -250,13 +251,13 @@ class Runner:
             self.tick("watchdog", seconds, lambda: self.report.notify("WATCHDOG=1"))
 
     def started(self, message):
-        """The instance serves: tell systemd, then catch up on what waited."""
+        """The instance serves: inform systemd, then do what was delayed."""
         from twisted.internet import reactor
 
         self.start_is_over()
         self.stop_vouching()
-        # Before READY: whoever waits for it may send TERM at once. An end that nobody asked for is
-        # a failure, and this is how it is told from a stop.
+        # Before READY: the caller may send TERM as soon as it sees it. An exit that was not requested is a failure, and
+        # this distinguishes it from a stop.
         if signal.getsignal(signal.SIGTERM) == self.stop_at_once:  # Buildbot before 3.0 has no own
             signal.signal(signal.SIGTERM, lambda *_: reactor.callFromThread(stop_reactor))
         stop = signal.getsignal(signal.SIGTERM)
@@ -277,7 +278,7 @@ class Runner:
         self.pending.clear()
 
     def settle(self):
-        """Do what a start has put off, now that nobody waits for it: some 0.1 s."""
+        """Do what a start has postponed, now that nothing waits for it: some 0.1 s."""
         import gc
 
         self.shortcuts.remove()
@@ -308,7 +309,7 @@ class Runner:
         self.take_signals()
         self.report.change()
         self.watch_start()
-        # Collecting garbage while everything is being imported finds nothing and takes its time.
+        # Collecting garbage while everything is being imported finds nothing and takes time.
         gc.disable()
         try:
             faulthandler.enable()  # a crash, or the watchdog's SIGABRT, then says where

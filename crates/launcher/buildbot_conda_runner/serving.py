@@ -1,8 +1,10 @@
-"""Who serves from a database of PostgreSQL: locks that its server keeps as long as a connection lives.
+"""Decides which master serves from a PostgreSQL database, with locks that the server keeps as long as a connection
+exists.
 
-Buildbot itself lets two masters of one name serve at once, and a newer one upgrade the schema below one that serves: both
-lose builds. Here a master that serves has its name for itself, and shares the schema with the others. It looks after the
-connection all the time, and before each query: one that has lost the lock to another ends before it writes.
+Buildbot itself allows two masters with the same name to serve at the same time, and a newer one to upgrade the schema
+while another one serves: both lose builds. With this module, a serving master holds an exclusive lock on its name, and
+a shared one on the schema. It checks the connection continuously and before each query: a master that has lost its lock
+to another one exits before it writes.
 """
 
 import os
@@ -18,8 +20,9 @@ from .reasons import error_text
 # Seconds between two looks at the connection, between two attempts to have another, and for which a look holds for queries.
 LOOK, AGAIN, FRESH = 5, 1, 1
 
-# Of a host that vanished the server hears nothing: it asks after 5 s, and forgets the connection, with its locks, after 20.
-# The last, which PostgreSQL has from 12 on, is for an answer that was under way: nothing else is asked meanwhile.
+# If a host vanishes, the server is not informed: it sends a probe after 5 s, and drops the connection with its locks
+# after 20. The last option, which PostgreSQL has from version 12 on, covers an answer that was being sent: nothing else
+# is probed meanwhile.
 SETTINGS = ("tcp_keepalives_idle = 5", "tcp_keepalives_interval = 5", "tcp_keepalives_count = 3", "tcp_user_timeout = 20000")
 TIMEOUT_SINCE = 120000
 
@@ -39,7 +42,7 @@ def others(connection):
 
 
 def begin(role):
-    """Take the locks for a Master; a Deferred. Where another has them, it fails, or waits with the key `name`."""
+    """Take the locks for a Master; a Deferred. If another master has them, it fails, or waits with the key `name`."""
     from twisted.internet import defer, threads
 
     master, engine = role.master, role.master.db.pool.engine
@@ -70,7 +73,7 @@ def begin(role):
 
 
 def is_served(connection, name):
-    """Whether a master serves by a name; if not, none begins to before the end of the transaction."""
+    """Whether a master serves under a name; if not, none starts to before the end of the transaction."""
     if not is_possible(connection.engine):
         return False
     cursor = connection.connection.cursor()
@@ -87,7 +90,7 @@ class Serving:
         self.connection = None
         self.waiting = None  # a connection that has no locks yet
         self.looked = -FRESH  # when the locks were last seen to be there
-        # Behind a pooler a lock outlives whoever took it.
+        # Behind a connection pooler, a lock outlives the process that took it.
         self.is_possible = True
 
     def _connect(self):
@@ -113,14 +116,14 @@ class Serving:
         return connection
 
     def take(self):
-        """Why there is no serving, or None; raises what the database does."""
+        """Why serving is not possible, or None; raises errors of the database."""
         connection, self.waiting = self.waiting or self._connect(), None
         if not self.is_possible:
             connection.close()
             return None
         cursor = connection.cursor()
         mine = number(self.name)
-        # The schema last: whoever waits for a name does not stand in the way of an upgrade.
+        # The schema comes last: a master that waits for a name must not block an upgrade.
         for function, lock, text in (
             ("pg_try_advisory_lock", mine, "`%s` is used by %%s" % self.name),
             ("pg_try_advisory_lock_shared", SCHEMA, "the database is being upgraded by %s"),
@@ -157,7 +160,7 @@ class Serving:
                 pass
 
     def _connected(self, *_):
-        """A new connection may be one to a database that has been away."""
+        """A new connection may follow an outage of the database."""
         self.looked = -FRESH
 
     def _asked(self, _connection, *_):
@@ -174,7 +177,8 @@ class Serving:
             raise OperationalError("select 1", None, error) from error
 
     def ensure(self):
-        """Have the locks still, or again; ends the process if another has them. Raises what the database does."""
+        """Make sure that the locks are held, or take them again; exits if another master has them. Raises errors of the
+        database."""
         with self.mutex:
             if self.connection is not None:
                 begun = now()

@@ -40,8 +40,8 @@ class Shortcuts:
 
             if tac.is_plain(TAC):
                 self.skipped.add("OpenSSL")
-        # Autobahn compiles a checker of UTF-8 for WebSockets when it is imported, and has a slower
-        # one that needs no compiler. One protocol of workers sends enough to tell the difference.
+        # When Autobahn is imported, it compiles a checker of UTF-8 for WebSockets, and has a slower one that needs no
+        # compiler. Only one protocol of workers sends enough data for a noticeable difference.
         name = "AUTOBAHN_USE_NVX"
         files = {"master": (TAC, "master.cfg"), "worker": (TAC,)}[role]
         self.variable = None
@@ -63,7 +63,7 @@ class Shortcuts:
         return None
 
     def tac_is_read(self):
-        """What runs from here on may hand its environment on to builds."""
+        """From here on, the process may pass its environment on to builds."""
         if self.variable is not None:
             os.environ.pop(self.variable, None)
 
@@ -71,6 +71,6 @@ class Shortcuts:
         sys.meta_path.remove(self)
 
     def complete(self, names=LATER):
-        """Load what was put off; not for threads, which a lazy module does not stand before 3.12."""
+        """Load postponed modules; not for threads, which lazy modules do not support before Python 3.12."""
         for name in names & set(sys.modules):
             getattr(sys.modules[name], "__all__", None)

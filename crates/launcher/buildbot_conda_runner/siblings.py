@@ -1,8 +1,8 @@
-"""Services of a master that a reload passes over though they have changed, configured anew.
+"""Reconfigures services of a master that a reload ignores although they have changed.
 
-Buildbot compares each with what it was first made of, not with what it was last given (buildbot.util.service,
-`reconfigServiceWithSibling`): what is changed and changed back stays changed. And a secret may have another value under
-the same name, which nobody compares.
+Buildbot compares each service with its first configuration, not with the current one (buildbot.util.service,
+`reconfigServiceWithSibling`): a change that is reverted stays in effect. A secret may also have another value under the
+same name, which Buildbot does not compare.
 """
 
 from twisted.internet import defer
@@ -35,7 +35,7 @@ def mend():
 
 
 def renew_secrets(master, old, new):
-    """Read secrets in files again; what uses secrets is configured anew if one has changed."""
+    """Read secrets in files again, and reconfigure the services that use secrets if one has changed."""
     master.secrets_manager.reconfig_priority = FIRST
     has_changed = old.secretsProviders != new.secretsProviders
     for provider in list(master.secrets_manager):

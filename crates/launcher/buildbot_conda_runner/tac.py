@@ -1,4 +1,4 @@
-"""What a worker's tac says of its connections, read from its syntax before it is run.
+"""Determines from the syntax of a worker's tac how it connects, before the tac is run.
 
 The answer only decides what is imported. In doubt it is no, which costs time and nothing else.
 """
@@ -8,7 +8,7 @@ import ast
 # What the tac files of all versions of `create-worker` import, and what cannot ask for TLS.
 HARMLESS = {"os", "os.path", "pathlib", "sys", "buildbot_worker.bot"}
 HARMLESS_PACKAGES = ("twisted.application", "twisted.python")
-# By these a tac may do what its syntax does not show.
+# Names with which a tac may do things that its syntax does not show.
 OPAQUE = {"__import__", "compile", "eval", "exec", "execfile", "globals", "locals", "setattr", "vars"}
 STRUCTURES = (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef, ast.Lambda)
 

@@ -1,4 +1,4 @@
-"""Deadlines, and what hangs when one has passed. All of it works beside code that never returns."""
+"""Deadlines, and the stacks of what hangs when one has passed. Everything works even if other code never returns."""
 
 import os
 import sys
@@ -9,10 +9,10 @@ from .names import AWAY, CONFIGURATION, TAC
 
 
 class Minder(threading.Thread):
-    """A thread that keeps one deadline, and vouches for the reactor during a reconfiguration.
+    """A thread that watches one deadline, and feeds the watchdog during a reconfiguration.
 
-    It needs only the interpreter to switch threads, so it works beside an endless loop in a
-    configuration and beside a reactor that a long reconfiguration blocks.
+    It only needs the interpreter to switch threads, so it works during an endless loop in a configuration, and while a
+    long reconfiguration blocks the reactor.
     """
 
     def __init__(self):
@@ -62,7 +62,7 @@ def stacks():
 
 
 def is_ours(file):
-    """Whether code is the user's own: the tac, master.cfg, or a module beside them."""
+    """Whether code belongs to the user: the tac, master.cfg, or a module next to them."""
     if file == TAC:
         return True
     try:

@@ -12,7 +12,7 @@ from .text import one_line
 
 
 class Connection:
-    """How one Worker stands to its master."""
+    """The state of the connection of one Worker to its master."""
 
     def __init__(self, role, worker):
         self.role, self.worker = role, worker
@@ -63,7 +63,7 @@ class Connection:
             self._wait_for(text % (self.target, how))
 
     def closed(self, error, upgrade):
-        """A connection has ended; `upgrade` is why it did not become a websocket, in autobahn's words."""
+        """A connection has ended; `upgrade` is autobahn's reason why it did not become a websocket."""
         if not self.is_logging_in:
             return
         self._wait_for(None)
@@ -113,7 +113,7 @@ class Connection:
         self.change("refused", text, refusal="login")
 
     def _wait_for(self, text):
-        """Say after some seconds that no answer came; None: the answer is there."""
+        """Report after some seconds that no answer came; None: the answer has arrived."""
         from twisted.internet import reactor
 
         if self.wait is not None and self.wait.active():
@@ -164,7 +164,7 @@ class Worker(Role):
         observe(SSL)
 
     def _watch_endpoints(self):
-        """Hear of every attempt to connect: ClientService itself tells no reasons."""
+        """Observe every attempt to connect: ClientService itself reports no reasons."""
         from twisted.application import internet
         from twisted.internet.interfaces import IStreamClientEndpoint
         from zope.interface import implementer
@@ -238,9 +238,9 @@ class Worker(Role):
                 self._leave_alone(connection)
 
     def _leave_alone(self, connection):
-        """Have one of several workers leave when its own builds are done.
+        """Let one of several workers disconnect when its own builds are finished.
 
-        Upstream's drain asks for one of them, and ends the process as soon as that one may go.
+        Upstream's drain asks for only one of them, and ends the process as soon as that one may disconnect.
         """
         from twisted.internet import reactor
 
@@ -265,10 +265,10 @@ class Worker(Role):
 
     @staticmethod
     def _ask_again(worker, factory):
-        """Have a drain that begins between two connections asked for over the next one.
+        """Repeat a drain request that was made between two connections over the next one.
 
-        Upstream asks by the connection before, which is dead, until the login over the next one is done
-        (`gracefulShutdown` in buildbot_worker/pb.py): that raises, and nobody would ask any more.
+        Upstream sends the request over the previous, dead connection until the login over the next one is done
+        (`gracefulShutdown` in buildbot_worker/pb.py): that raises, and the request would not be repeated.
         """
         graceful, login = getattr(worker, "gracefulShutdown", None), getattr(factory, "gotPerspective", None)
         if graceful is None or login is None:
@@ -363,7 +363,7 @@ class Worker(Role):
         elif text.startswith('callRemote("shutdown") failed') and self.draining:
             from twisted.internet import reactor
 
-            # It fails with the connection, too; then there is nobody left to wait for.
+            # It also fails if the connection ends; then there is no master left to wait for.
             reactor.callLater(1, self._drain_failed)
         elif "message from master: attached" in text and len(self.connections) == 1:
             if self.connections[0].state != "connected":  # protocols without a perspective
@@ -402,9 +402,9 @@ class Worker(Role):
             self.report.change("running", "cannot drain: the master did not answer")
 
     def _end_drain_alone(self):
-        """Without its master a worker has no build left to finish, and nobody who would say so.
+        """Without its master, a worker has no builds to finish, and no master that would confirm this.
 
-        Upstream's own check for that fails on a connection that was there once (DeadReferenceError).
+        Upstream's own check for this fails for a connection that has ended (DeadReferenceError).
         """
         alone = all(connection.state != "connected" for connection in self.connections)
         if self.draining and not self.asked and alone:
@@ -416,7 +416,7 @@ class Worker(Role):
         self.extend()
         count = self.busy()
         builds = "1 build is" if count == 1 else "%d builds are" % count
-        # Between two steps of a build nothing runs here, though the build goes on.
+        # Between two steps of a build, nothing runs here, although the build continues.
         text = "%s running a step" % builds if count else "waiting for the master"
         self.report.change("stopping", "draining: " + text)
 
@@ -429,7 +429,7 @@ class Worker(Role):
         return 0, "stopped by Buildbot itself", None
 
     def on_signal(self, number):
-        """HUP or USR1, which upstream's worker dies of with all its builds unless the tac says so."""
+        """HUP or USR1, which terminate upstream's worker with all its builds unless the tac handles them."""
         name = signal.Signals(number).name
         if number == signal.SIGHUP and signal.getsignal(number) != self.runner.keep_signal:
             os.kill(os.getpid(), number)

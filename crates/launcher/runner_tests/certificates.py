@@ -5,7 +5,7 @@ import subprocess
 
 
 class Authority:
-    """An authority in a directory of its own, which is what Twisted calls `trustRoots`."""
+    """An authority in a separate directory, which Twisted calls `trustRoots`."""
 
     def __init__(self, directory, name="Test authority"):
         self.roots = pathlib.Path(directory) / "roots"

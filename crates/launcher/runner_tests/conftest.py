@@ -74,7 +74,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_logreport(report):
-    """Note what each test takes where `cargo xtask test` keeps it; only the process that leads the others does."""
+    """Write the duration of each test where `cargo xtask test` reads it; only the leading process does this."""
     notes = os.environ.get("RUNNER_TEST_TIMINGS")
     if notes and report.when == "call" and "PYTEST_XDIST_WORKER" not in os.environ:
         with open(notes, "a") as file:

@@ -21,7 +21,7 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 RUNNER = HERE.parent / "runner.py"
-# Seconds that anything may take on a busy machine; what must be quick says so itself.
+# Seconds that anything may take on a busy machine; operations that must be fast have their own limits.
 PATIENCE = 180
 
 MASTER_CFG = """
@@ -48,13 +48,13 @@ def buildbot_version(python):
     return tuple(int(part) for part in output.strip().split("."))
 
 
-# Below those that the kernel gives to whoever asks for any port, and others for each process of the tests: nobody takes
-# one between its choice and its use.
+# Below the ports that the kernel assigns, and different for each process of the tests, so nobody can take one between
+# its choice and its use.
 PORTS = itertools.cycle(range(10000 + os.getpid() % 100 * 200, 10200 + os.getpid() % 100 * 200))
 
 
 def umask():
-    """Of this process, which those that it starts have, too."""
+    """The variables of this process, which its children have as well."""
     found = os.umask(0o022)
     os.umask(found)
     return found
@@ -228,7 +228,7 @@ class Instance:
             return
         shutil.rmtree(self.run, ignore_errors=True)
 
-    # What it says
+    # Output
 
     def messages(self):
         """Notifications since the last start, as lists of lines."""
@@ -405,8 +405,9 @@ class Maker:
         return template
 
     def _bytecode(self, python):
-        """Where the runner's own bytecode is kept from the first instance that has it: compiling it for each start
-        would be a tenth of what the tests compute."""
+        """Keep the runner's bytecode of the first instance for all others: compiling it for each start would be a tenth
+        of
+        the computing time of the tests."""
         return self.shared / ("bytecode-" + ".".join(map(str, buildbot_version(python))))
 
     def _keep_bytecode(self, instance):

@@ -23,12 +23,12 @@ class Link:
         ip("netns", "add", self.namespace)
         try:
             ip("link", "add", self.bridge, "type", "bridge")
-            # The second is there so that the bridge has a carrier while the link is cut.
+            # The second one exists so that the bridge has a carrier while the link is cut.
             for port, end in ((self.port, self.end), (self.other, "idle")):
                 ip("link", "add", port, "type", "veth", "peer", "name", end, "netns", self.namespace)
                 ip("link", "set", port, "master", self.bridge, "up")
                 ip("-n", self.namespace, "link", "set", end, "up")
-            # While it is cut, neither side shall find the other by the second.
+            # While it is cut, neither side may find the other through the second one.
             ip("link", "set", self.port, "arp", "off")
             ip("-n", self.namespace, "link", "set", "idle", "arp", "off")
             ip("address", "add", self.here + "/30", "dev", self.bridge)

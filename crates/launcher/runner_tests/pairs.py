@@ -1,7 +1,8 @@
-"""What each pair of Python and Buildbot must do: start twice, build, reload, drain, stop, and fail for the right reason.
+"""What each pair of Python and Buildbot must do: start twice, build, reload, drain, stop, and fail for the right
+reason.
 
-Not collected by itself. `README.md` beside this file says how it is run with other interpreters. With
-`RUNNER_TEST_ROWS=DIRECTORY` each pair leaves its row of `docs/matrix.md` there.
+pytest does not collect this file automatically. `README.md` next to it describes how to run it with other interpreters.
+With `RUNNER_TEST_ROWS=DIRECTORY`, each pair writes its row of `docs/matrix.md` there.
 """
 
 import os

@@ -8,16 +8,16 @@ import tempfile
 
 
 class Server:
-    """A server on a Unix socket of its own with one database, `buildbot`, of the role `bb`.
+    """A server on its own Unix socket with one database, `buildbot`, owned by the role `bb`.
 
-    With an address, it is there for whoever comes from the same net, too.
+    With an address, clients in the same network can connect, too.
     """
 
     def __init__(self, address=""):
         programs = pathlib.Path("/usr/lib/postgresql").glob("*/bin")
         self.programs = max(programs, key=lambda path: float(path.parent.name))
         self.place = pathlib.Path(tempfile.mkdtemp(prefix="runner-"))
-        # In memory, and little of it: a full disk can be had. It takes root, whom the server refuses to serve.
+        # In memory and small, so that the disk can be filled. This needs root, as which the server refuses to run.
         self.by_root = os.geteuid() == 0
         if self.by_root:
             subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(self.place)], check=True)
@@ -45,7 +45,7 @@ class Server:
         self.run("pg_ctl", "--pgdata", self.place / "data", "--log", self.place / "log", "--wait", "start")
 
     def revive(self):
-        """Start it if it has ended, as for want of room for its log."""
+        """Start it if it has stopped, for example because there was no space for its log."""
         try:
             self.run("pg_ctl", "--pgdata", self.place / "data", "status")
         except subprocess.CalledProcessError:

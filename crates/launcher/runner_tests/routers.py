@@ -1,4 +1,4 @@
-"""A real WAMP router, crossbar of PyPI, in an environment of its own that is made once."""
+"""A real WAMP router, crossbar from PyPI, in a separate environment that is created once."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Workers that come and go at a bad moment, and are of use all the same."""
+"""Workers that connect and disconnect at a bad moment, and still get builds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The door of a master: workers of other hosts over TLS, beside those of its own by a socket."""
+"""The door of a master: workers on other hosts use TLS, those on its own host a socket."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from instances import free_port, wait_until
 
 WORKERS = ("near", "far")
-# A port of workers as a new master has it, and workers from a file, each with a password of its own.
+# The port for workers as in a new master, and workers from a file, each with its own password.
 CONFIGURATION = """
 c['protocols'] = {'pb': {'port': 'unix:%s:mode=666'}}
 with open('workers.toml') as file:
@@ -112,7 +112,7 @@ class Network:
         return made.start()
 
     def served(self, host="127.0.0.1", port=None):
-        """The certificate that the door shows, or None when nobody listens."""
+        """The certificate that the door presents, or None if nothing listens."""
         try:
             return ssl.get_server_certificate((host, port or self.port), timeout=30)
         except ConnectionRefusedError:
@@ -152,10 +152,10 @@ def test_workers_of_this_host_and_of_others_build_and_each_has_its_own_password(
     network.wait_attached(*WORKERS)
     other = network.worker("far", "password of near", "worker-other")
     other.wait_status("^rejected by .*unauthorized login", patience=30)
-    # The same name and password from elsewhere: whoever is there stays.
+    # The same name and password from elsewhere: the connected worker stays.
     other.stop()
     twin = network.worker("far", None, "worker-twin")
-    # Buildbot's worker gives up at this refusal, so it may have ended by itself before it is asked to.
+    # Buildbot's worker gives up at this refusal, so it may have exited before it is asked to.
     twin.wait_status("^(gave up: )?rejected by ", patience=30)
     twin.stop()
     assert far.status().startswith("connected to ") and near.status().startswith("connected to ")
@@ -175,7 +175,7 @@ def test_worker_that_is_no_longer_configured_loses_its_connection_and_its_name_i
     far.wait_status("^rejected by .*unauthorized login", patience=30)
     assert near.status().startswith("connected to ")
     network.wait_attached("near")
-    # With the last one goes the port that the door leads to.
+    # The port behind the door is removed with the last one.
     assert near.stop() == 0 and far.stop() == 0 and master.stop() == 0
 
 
@@ -195,7 +195,7 @@ def test_renewed_certificate_is_taken_at_a_reload_and_a_build_goes_on(network):
     network.go.touch()
     assert master.finished(1) == 0
     assert not any("lost" in status for status in far.statuses()), far.tell()
-    # And it is one that a worker accepts.
+    # And a worker accepts it.
     assert far.stop() == 0
     far.start().attached()
     assert far.stop() == 0 and master.stop() == 0

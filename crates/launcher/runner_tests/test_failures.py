@@ -57,19 +57,22 @@ def test_absent_configuration_exits_78(python, make):
 
 UNAVAILABLE = {
     "refused": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/')",
-    "refused, caught": """
+    "refused, caught":
+    """
 try:
     import socket; socket.create_connection(('127.0.0.1', {port}))
 except OSError as error:
     raise ValueError('cannot fetch') from None""",
-    "refused, reported": """
+    "refused, reported":
+    """
 import urllib.request
 from buildbot import config
 try:
     urllib.request.urlopen('http://127.0.0.1:{port}/')
 except Exception as error:
     config.error('cannot fetch: %s' % error)""",
-    "refused, exit": """
+    "refused, exit":
+    """
 import sys, urllib.request
 try:
     urllib.request.urlopen('http://127.0.0.1:{port}/')
@@ -79,14 +82,16 @@ except Exception as error:
     "timed out": "raise TimeoutError('timed out')",
     "unreachable": "import errno, os; raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))",
     "busy": "import urllib.error; raise urllib.error.HTTPError('http://x', 503, 'busy', {{}}, None)",
-    "twisted": """
+    "twisted":
+    """
 from twisted.internet import error
 from twisted.python.failure import Failure
 from twisted.web._newclient import ResponseNeverReceived
 raise ResponseNeverReceived([Failure(error.ConnectionRefusedError('no'))])""",
     "full": "import errno; raise OSError(errno.ENOSPC, 'No space left on device')",
     "a program": "import subprocess; raise subprocess.CalledProcessError(7, ['/usr/bin/curl', '-f', 'http://x'])",
-    "a program that says so": """
+    "a program that says so":
+    """
 import subprocess
 shown = 'echo "fatal: unable to access: Could not resolve host: git.example" >&2; exit 128'
 subprocess.run(['sh', '-c', shown], check=True, stderr=subprocess.PIPE)""",
@@ -110,11 +115,13 @@ LASTING = {
     "file": "open('/nowhere')",
     "denied": "raise PermissionError(13, 'Permission denied')",
     "a program": "import subprocess; raise subprocess.CalledProcessError(22, ['curl', '-f', 'http://x'])",
-    "a program that has no repository": """
+    "a program that has no repository":
+    """
 import subprocess
 subprocess.run(['sh', '-c', 'echo "fatal: not a git repository"; exit 128'], check=True, stdout=subprocess.PIPE)""",
     "statement": "import sqlite3; sqlite3.connect(':memory:').execute('select * from absent')",
-    "after one that was handled": """
+    "after one that was handled":
+    """
 try:
     import socket; socket.getaddrinfo('nowhere.invalid', 443)
 except OSError:
@@ -290,7 +297,7 @@ def test_damaged_database_exits_65_and_names_the_way_back(python, make, damage):
         if (master.directory / name).exists():
             (master.directory / name).unlink()
     with open(master.directory / "state.sqlite", "r+b") as database:
-        # The header says that it is a database; the first page after it is where the schema is.
+        # The header says that it is a database; the schema is in the first page after it.
         database.seek(0 if damage == "no database" else 100)
         database.write(b"\xa5" * 4096)
     fails(master.start(), 65, "the database is damaged: ")

@@ -10,7 +10,7 @@ from instances import free_port, wait_until
 
 LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
 
-# One start in an interpreter of its own: argv is the state directory, the search path and `end` or `die`.
+# One start in a separate interpreter: argv is the state directory, the search path and `end` or `die`.
 START = r"""
 import json, sys, threading, traceback
 sys.path.insert(0, LAUNCHER)
@@ -125,7 +125,7 @@ def test_bytecode_that_was_compiled_elsewhere_is_remembered_under_its_own_name(t
     first = tree.start()
     assert tree.file.exists()
     second = tree.start()
-    # With the lines of sources in tracebacks.
+    # With the source lines in tracebacks.
     assert second[1] == first[1] and second[2] == []
     assert all(seen[6] == 1 for seen in second[1].values())
     assert b"elsewhere.py" not in tree.file.read_bytes()
@@ -141,7 +141,7 @@ def replaced_by_one_of_the_same_age_and_size(tree):
     new.write_text(path.read_text().replace("'r'", "'R'"))
     os.utime(new, ns=(before.st_atime_ns, before.st_mtime_ns))
     new.rename(path)
-    # As an installer does it, which compiles anew.
+    # As an installer does it, which compiles again.
     for old in (path.parent / "__pycache__").glob("inner.*"):
         old.unlink()
 
@@ -214,7 +214,7 @@ def test_file_of_a_start_that_died_is_not_used_again(tree):
         lambda data: data[:16] + bytes(len(data) - 16),
         lambda data: b"\xff" * 16 + data[16:],
         lambda data: data[:8] + b"\xff" * 8 + data[16:],
-        # The index is whole, the code is not there.
+        # The index is complete, the code is missing.
         lambda data: data[:16] + b"\0" * 300 + data[316:],
     ],
 )
@@ -244,7 +244,7 @@ def test_start_that_fails_with_the_imports_is_tried_once_more_without_them(pytho
         assert worker.log().count("launched with worker") == launched
         wait_until(file.exists, "`%s`" % file)
         assert worker.stop() == 0
-    # What fails in any case does so with its own reason, after one more attempt.
+    # An import that fails in any case does so with its own reason, after one more attempt.
     tac.write_text("raise RuntimeError('in any case')\n")
     assert worker.start(**worker.launcher()).wait() == 78
     assert "RuntimeError: in any case" in worker.status()

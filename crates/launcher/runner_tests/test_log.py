@@ -1,4 +1,4 @@
-"""Where the log goes, in which form, and that it goes there once."""
+"""Where the log is written and in which form, and that it is written only once."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def test_journal_gets_every_line_once_with_its_fields(python, make):
     assert running["PRIORITY"] == "6" and "BUILDBOT_NAMESPACE" not in running
     assert entries["printed"]["BUILDBOT_NAMESPACE"] == "stdout"
     assert entries["complained"]["PRIORITY"] == "4"
-    # What is printed before the log begins goes to stdout, which is the journal as well.
+    # Output before the log starts goes to stdout, which is the journal as well.
     assert master.log().splitlines() == ["early"]
     assert (master.directory / "twistd.log").read_bytes() == b""
 

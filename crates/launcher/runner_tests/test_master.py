@@ -22,7 +22,7 @@ def test_master_reports_from_its_start_to_its_stop(python, make):
     assert stat.S_IMODE(os.stat(master.run / "status.json").st_mode) == 0o644
     assert (master.directory / "twistd.pid").read_text() == str(master.process.pid)
     assert (master.state / "last-version").read_text().strip() == status["buildbot"]
-    # As a stop by systemd does it: a clean shutdown, and TERM while that goes on.
+    # Like a stop by systemd: a clean shutdown, and TERM while it is in progress.
     worker = make.worker(python, master).start()
     worker.attached()
     master.signal(signal.SIGUSR1)
@@ -76,7 +76,7 @@ def test_status_that_could_not_be_written_is_elsewhere_until_it_can(python, make
     master.wait_status("configuration update complete")
     assert json.loads(spare.read_text())["reconfiguration"]["outcome"] == "complete"
     run.mkdir(parents=True)
-    # Nothing changes meanwhile: it is tried again all the same.
+    # Nothing changes meanwhile: it is retried anyway.
     wait_until(lambda: (run / "status.json").exists() and not spare.exists(), master.tell)
     found = json.loads((run / "status.json").read_text())
     assert found["reconfiguration"]["outcome"] == "complete"

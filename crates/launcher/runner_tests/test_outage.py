@@ -1,4 +1,4 @@
-"""A database that is away for a while, in all the ways in which PostgreSQL can be."""
+"""A database that is temporarily unavailable, in all the ways that PostgreSQL can be."""
 
 import time
 
@@ -7,7 +7,7 @@ import pytest
 from instances import wait_until
 from postgresql import Server
 
-# Says much all the time, until a file is there.
+# Prints continuously until a file exists.
 TALK = """touch running
 until [ -e go ]; do echo waiting; head -c 30000 /dev/urandom | base64; sleep 0.3; done
 echo at the end"""
@@ -63,7 +63,7 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
         master.force()
         wait_until((directory / "running").exists, master.tell)
         undo, words = disturb(name, server)
-        master.wait_status("^the database is unavailable since [0-9 :-]+, builds are waiting: .*(%s)" % words, patience=30)
+        master.wait_status("^the database has been unavailable since [0-9 :-]+, builds are waiting: .*(%s)" % words, patience=30)
         assert master.status_file()["state"] == "running"
         time.sleep(3)
         undo()
@@ -76,11 +76,11 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
         assert text.count("waiting") > 10 and "at the end" in text
         (directory / "go").unlink()
         (directory / "running").unlink()
-    # The heartbeat goes on, too.
+    # The heartbeat continues, too.
     last = master.rest("masters")["masters"][0]["last_active"]
     assert time.time() - last < 120
     server.stop()
-    master.wait_status("^the database is unavailable ", patience=70)
+    master.wait_status("^the database has been unavailable ", patience=70)
     begun = time.monotonic()
     assert master.stop() == 0
     assert time.monotonic() - begun < 20

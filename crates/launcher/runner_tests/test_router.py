@@ -1,4 +1,4 @@
-"""A master whose router is away, goes, and comes back."""
+"""A master whose router is unavailable, disconnects, and returns."""
 
 import socket
 import time

@@ -42,7 +42,7 @@ def test_one_master_of_a_name_serves_and_another_takes_over(python, make, server
     time.sleep(2)
     assert second.process.poll() is None, second.tell()
     assert first.start().wait() == 69, first.tell()
-    # Stopped by force, it cannot look after its lock; another has it when it goes on.
+    # While it is frozen, it cannot check its lock; another master has it when it continues.
     second.signal(signal.SIGSTOP)
     server.disconnect()
     first.start().ready()

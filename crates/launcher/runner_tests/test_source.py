@@ -11,7 +11,7 @@ import sys
 LAUNCHER = pathlib.Path(__file__).resolve().parents[1]
 RUNNER = LAUNCHER / "runner.py"
 SOURCES = [RUNNER, *sorted((LAUNCHER / "buildbot_conda_runner").glob("*.py"))]
-# Imported when Buildbot is there, and by nobody before.
+# Imported together with Buildbot, and not by anything before.
 LATE = {"outage", "reload", "router", "siblings", "standby"}
 FOREIGN = {"autobahn", "buildbot", "cryptography", "twisted", "zope", "sqlalchemy", "OpenSSL", "pip"}
 

@@ -1,4 +1,4 @@
-"""Masters with a name of their own in the database: with a history, and with another that waits to take over."""
+"""Masters with a configured name in the database: with a history, and with a standby that waits to take over."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from postgresql import Server
 NAMED = ("--name", "farm")
 # What a master writes while it builds.
 WRITTEN = "select count(*), max(last_line), (select max(complete_at) from builds) from logchunks"
-# Says much all the time, until a file is there.
+# Prints continuously until a file exists.
 TALK = """touch running
 until [ -e go ]; do echo waiting; head -c 3000 /dev/urandom | base64; sleep 0.1; done"""
 
@@ -28,7 +28,7 @@ def server():
 
 
 def master_at(make, python, server, name, like=None):
-    """A master of the server's database, which does what TALK says; on the ports of `like`, if there is one."""
+    """A master with the server's database and the configuration TALK, on the ports of `like`, if given."""
     found = make(python, "master", name=name)
     if like is not None:
         found.pb, found.www = like.pb, like.www
@@ -53,14 +53,14 @@ def stands_by(master, other):
 
 
 def serves(master):
-    """Wait until it does; how long that takes."""
+    """Wait until it serves; returns how long that took."""
     begun = time.monotonic()
     wait_until(lambda: master.status_file()["state"] == "running", master.tell)
     return time.monotonic() - begun
 
 
 def begun_build(master, worker):
-    """Have a build begun, and return its directory."""
+    """Start a build, and return its directory."""
     directory = worker.directory / "b1" / "build"
     for name in ("running", "go"):
         (directory / name).unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def begun_build(master, worker):
 
 
 def retried(master, number, directory):
-    """Wait for the end of a build that another had begun, and of the one that takes its place."""
+    """Wait for the end of a build that another master had started, and of the one that replaces it."""
     (directory / "running").unlink()
     assert master.finished(number) == 5, master.tell()
     wait_until((directory / "running").exists, master.tell)
@@ -180,13 +180,13 @@ def test_standby_waits_for_a_database_and_serves_from_none_that_is_newer(python,
     server.stop()
     second.wait_status("^standby: the database is unavailable: ")
     server.start()
-    # Whoever is faster serves from then on.
+    # The faster one serves from then on.
     still = "standby: `farm` is used by `master@a on "
     wait_until(lambda: second.status().startswith(("running: ", still)), second.tell)
     if second.status().startswith("running: "):
         assert first.wait() == 69, first.tell()
         first, second = second, stands_by(first, second)
-    # Whoever served has had a newer Buildbot.
+    # The serving one had a newer Buildbot.
     server.ask("update alembic_version set version_num = 'unknown'")
     assert first.stop() == 0
     assert second.wait() == 65, second.tell()

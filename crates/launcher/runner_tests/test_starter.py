@@ -1,5 +1,5 @@
-"""The configuration that a new master begins with, as the command line writes it: who may control it, and which workers
-it takes. The command line's own tests see to it that this file is what it writes."""
+"""The configuration of a new master, as the command line writes it: who may control it, and which workers it accepts.
+The tests of the command line make sure that it writes this file."""
 
 import http.cookiejar
 import json
@@ -96,7 +96,7 @@ def test_the_front_says_who_somebody_is_and_nobody_else_can(python, make, tmp_pa
     master, _ = starter(python, make, tmp_path, WEB % "true")
 
     def person(headers):
-        """Somebody who has been at the login with these headers, and keeps the session."""
+        """A user who has logged in with these headers, and keeps the session."""
         plain, jar = urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
         opener = urllib.request.build_opener(plain, jar, Stay())
         request = urllib.request.Request("http://127.0.0.1:%d/auth/login" % master.www, headers=headers)
@@ -211,7 +211,7 @@ def test_workers_of_an_older_starter_move_to_the_table_by_a_reload_and_stay_conn
     configure("converted-master.cfg")
     master.signal(signal.SIGHUP)
     master.wait_log("configuration update complete")
-    # Each can have a password of its own from now on, and further ones come without a restart.
+    # Each can have its own password from now on, and further ones are added without a restart.
     (master.directory / "passwords" / "gpu").write_text("own\n")
     master.signal(signal.SIGHUP)
     wait_until(lambda: master.log().count("configuration update complete") == 2, master.tell)
@@ -263,7 +263,7 @@ def test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their
     took = time.monotonic() - begun
     used = seconds_of_processor(worker, master) - used
     print("all attached after %.1f s, %.1f s of processor" % (took, used))
-    # How long it takes is up to what else the machine does, and `cargo xtask bench farm` measures that.
+    # The time depends on the load of the machine, and `cargo xtask bench farm` measures it.
     assert used < 30, used
     known = master.rest("workers?limit=1000")["workers"]
     assert sum(bool(found["connected_to"]) for found in known if found["name"] != JANITOR) == SLOTS

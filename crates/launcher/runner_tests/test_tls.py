@@ -1,11 +1,11 @@
-"""TLS between worker and master: it works, or the worker says why it does not."""
+"""TLS between worker and master: it works, or the worker reports why it does not."""
 
 import pytest
 
 from certificates import Authority, trust
 from instances import free_port
 
-# What is wrong -> (certificate, what the status line says of it).
+# What is wrong -> (certificate, text on the status line).
 FAULTS = {
     "authority": ({}, "its certificate is signed by `Test authority`, which is not an authority that this worker trusts"),
     "name": ({"names": "DNS:ci.example.org,IP:192.0.2.7"}, "its certificate is for `ci.example.org`, `192.0.2.7`, not for"),
@@ -31,7 +31,7 @@ def test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journ
     worker.journal.catch_up()
     told = [entry for entry in worker.entries() if words in entry["MESSAGE"]]
     assert len(told) == 1 and told[0]["PRIORITY"] == "4", worker.entries()
-    # It is tried again, and what was put right is noticed.
+    # The connection is retried, and a correction is noticed.
     (tmp_path / "good").mkdir()
     assert master.stop() == 0
     authority.certificate()
@@ -63,7 +63,7 @@ def test_port_without_tls_is_told_from_one_with_it(python, make, tmp_path):
     plain.start().wait_status("no answer to the login from [^ ]+ for [0-9]+ s: is it a port for workers, without TLS", 15)
 
 
-# A Python that has the package, which the environment shall seem to lack.
+# A Python that has the package, which must appear to be missing in the environment.
 WITHOUT = "raise ModuleNotFoundError(\"No module named 'OpenSSL'\", name='OpenSSL')"
 
 

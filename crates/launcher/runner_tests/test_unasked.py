@@ -1,4 +1,4 @@
-"""Masters that are ended, or changed, from where nobody expects it."""
+"""Masters that are stopped or changed in unexpected ways."""
 
 import signal
 import time

@@ -1,6 +1,5 @@
-"""An older database through the whole chain of programs: launcher, runner, `service prepare` and back,
-below a root directory, with Buildbots of two schemas. Killed at any moment, the next start serves and
-every build is there."""
+"""An older database through the whole chain of programs: launcher, runner, `service prepare` and back, below a root
+directory, with Buildbots of two schemas. After a kill at any moment, the next start serves and every build is kept."""
 
 import functools
 import json
@@ -45,7 +44,7 @@ def rows(database):
 
 
 def revision(database):
-    """The schema's revision, or None while that cannot be told."""
+    """The schema's revision, or None if it cannot be determined."""
     try:
         connection = sqlite3.connect("file:%s?mode=ro" % database, uri=True, timeout=0)
         try:
@@ -154,7 +153,7 @@ def built(older, make, shared):
                 master.force()
                 assert master.finished(number) == 0
             assert worker.stop() == 0 and master.stop() == 0
-            # Weight, so that copying takes its time.
+            # Large, so that copying takes time.
             with sqlite3.connect(master.directory / "state.sqlite") as connection:
                 log = connection.execute("select min(id) from logs").fetchone()[0]
                 connection.execute("delete from logchunks where logid = ?", (log,))

@@ -5,9 +5,9 @@ import time
 from instances import wait_until
 from network import Link
 
-# Says something now and then, and then nothing. Its retry succeeds.
+# Prints something now and then, and then nothing. Its retry succeeds.
 BUILD = "test -e again && exit 0; touch running; for i in 1 2 3 4 5 6; do echo still here; sleep 10; done; sleep 300"
-# What the status line of a worker says when it knows that it has no master.
+# The status line of a worker that has noticed that it has no master.
 ALONE = ("lost the connection", "cannot reach", "no answer")
 
 
@@ -49,7 +49,7 @@ def test_both_sides_notice_within_45_seconds_that_the_other_has_vanished(both_py
         wait_until(look, lambda: "%s, %s %s" % (noticed, master.tell(), worker.tell()), patience=60)
         print("noticed after", noticed)
         assert max(noticed.values()) < 45, noticed
-        # Short cuts heal, and the worker comes back by itself.
+        # Short interruptions recover, and the worker reconnects by itself.
         link.restore()
         worker.wait_status("^connected to ", patience=40)
         assert master.finished(2) == 0

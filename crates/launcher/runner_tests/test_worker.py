@@ -195,7 +195,7 @@ def test_reload_lets_the_build_finish_and_starts_again_in_the_same_process(pytho
         assert (after["pid"], after["state"]) == (before["pid"], "running")
         assert not (worker.run / "reload").exists()
         (worker.directory / "b1" / "build" / "running").unlink()
-        # The next one is an end, as nobody waits for more.
+        # The next one is a stop, because nothing waits for more.
         if number == 1:
             before = after
             worker.signal(signal.SIGHUP)

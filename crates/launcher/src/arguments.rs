@@ -1,4 +1,4 @@
-//! The launcher's few arguments, by hand: a parser library would be most of the program.
+//! The launcher's few arguments, parsed without a library, which would be most of the program.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use thiserror::Error;
 /// What is to be launched.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Arguments {
-    /// Put in front of our own paths; for tests.
+    /// Prepended to our own paths; for tests.
     pub(crate) root: Option<PathBuf>,
     pub(crate) reference: InstanceRef,
 }

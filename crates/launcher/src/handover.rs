@@ -1,5 +1,5 @@
-//! Handing over the environment that the launcher was given: when a reload has a worker start again in the same process,
-//! activation begins from that, and not from what the last activation has made of it.
+//! Passes on the environment that the launcher received: when a reload starts a worker again in the same process,
+//! activation starts from this environment, and not from the result of the last activation.
 
 use std::env;
 use std::fs::File;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fs::MemfdFlags;
 
-/// Names the descriptor; it is also what the content begins with. The runner has the name, too.
+/// The name of the descriptor, with which the content also starts. The runner uses the same name.
 pub(crate) const VARIABLE: &str = "BUILDBOT_CONDA_ENVIRONMENT";
 
 /// A file in memory that stays open over an exec: the name, then each variable as `NAME=VALUE`, each with a NUL behind it.

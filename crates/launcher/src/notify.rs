@@ -1,12 +1,12 @@
-//! Telling systemd and the journal: `STATUS=` by the protocol of `sd_notify(3)`, messages on stderr
-//! with their level as `sd-daemon(3)` has it.
+//! Reports to systemd and the journal: `STATUS=` with the protocol of `sd_notify(3)`, and messages on standard error
+//! with their level as in `sd-daemon(3)`.
 
 use std::env;
 use std::io::{self, Write as _};
 
 use buildbot_conda_host::notify;
 
-/// Says why nothing was started, on stderr and on the unit's status line.
+/// Reports why nothing was started, on standard error and on the unit's status line.
 pub(crate) fn report(message: &str) {
     for line in message.lines() {
         match line.strip_prefix("hint: ") {
@@ -19,7 +19,7 @@ pub(crate) fn report(message: &str) {
 
 /// Shows a line as the unit's status.
 pub(crate) fn status(line: &str) {
-    // Nobody listens when the launcher is run by hand, and then stderr has said it.
+    // There is no receiver when the launcher is run manually; then standard error has shown it.
     if let Some(socket) = env::var_os("NOTIFY_SOCKET")
         && let Err(error) = notify::status(&socket, "", line)
     {
@@ -35,12 +35,12 @@ pub(crate) fn warn(message: &str) {
     say(&format!("{}warning: {message}", level('4')));
 }
 
-/// A line on stderr. When nobody reads it, the exit status still has to be the right one.
+/// Prints a line on standard error. Even if nobody reads it, the exit status must be the right one.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// The journal takes a level in front of each line; a terminal does not.
+/// The journal expects a level at the beginning of each line; a terminal does not.
 fn level(level: char) -> String {
     match env::var_os("JOURNAL_STREAM") {
         None => String::new(),

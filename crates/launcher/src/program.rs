@@ -22,7 +22,7 @@ use crate::arguments::Arguments;
 use crate::refusal::Refusal;
 use crate::scripts::{self, Scripts};
 
-/// What to exec, and what to say before.
+/// The command to execute, and the messages to print before.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) command_line: CommandLine,
@@ -36,7 +36,7 @@ const STARTED_BY_SYSTEMD: &str = "INVOCATION_ID";
 /// The account that systemd started it as, systemd.exec(5).
 const ACCOUNT: &str = "USER";
 
-/// Where systemd has put the credentials, systemd.exec(5).
+/// Where systemd has stored the credentials, systemd.exec(5).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
 /// Decides what an instance's process becomes.
@@ -96,7 +96,7 @@ pub(crate) fn decide(arguments: &Arguments, inherited: &Environment) -> Result<P
     })
 }
 
-/// Of a variable that a shell would read before activation, or that speaks of another environment.
+/// For a variable that a shell would read before activation, or that belongs to another environment.
 fn left_out(name: &OsStr) -> String {
     format!(
         "`{}` of the unit is left out, as the environment is activated without it; `environment` in the configuration sets \
@@ -105,8 +105,8 @@ fn left_out(name: &OsStr) -> String {
     )
 }
 
-/// Whether the unit was set up from another configuration than this. What systemd has set up
-/// cannot be changed from here: another account is refused, the rest is said.
+/// Whether the unit was set up from another configuration. The setup by systemd cannot be changed from here: another
+/// account is refused, and other differences are reported.
 fn changed_since(instance: &Instance, inherited: &Environment) -> Result<Option<String>, Refusal> {
     if !inherited.contains_key(OsStr::new(STARTED_BY_SYSTEMD)) {
         return Ok(None);
@@ -151,7 +151,7 @@ fn check_credentials(instance: &Instance, inherited: &Environment) -> Result<(),
     Ok(())
 }
 
-/// Before anything is looked for: an older systemd hides it.
+/// Checked first: an older systemd hides the directory.
 fn check_hardening(instance: &Instance, root: Option<&Path>) -> Result<(), Refusal> {
     if instance.hardening != Hardening::Strict {
         return Ok(());
@@ -247,7 +247,7 @@ fn check_buildbot(prefix: &Path, instance: &Instance) -> Result<(), Refusal> {
     })
 }
 
-/// The end of a hint: a command of the conda that is there, or none.
+/// The end of a hint: a command of the installed conda, or nothing.
 fn how_to_install(package: &str, prefix: &Path, instance: &Instance) -> String {
     let conda = Path::new(instance.conda_root.as_str()).join("bin/conda");
     if conda.exists() {

@@ -1,5 +1,5 @@
-//! The activation scripts of a start, which run before anything of ours that could report how they end: what is noted of
-//! them, and what the shell becomes when one of them does not come back to it.
+//! The activation scripts of a start, which run before any code of ours that could report their result. This module
+//! records their progress, and defines what the shell becomes if one of them does not return.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use crate::notify;
 use crate::refusal::Refusal;
 
-/// The first word of a command line that reports the end of a shell.
+/// The first word of a command line that reports that the shell has exited.
 pub(crate) const ENDED: &str = "--script-ended";
 /// Starts in a row whose scripts neither came back nor were reported. A power cut or a stop may be behind fewer.
 const MOST_STARTS: u32 = 3;
@@ -40,17 +40,17 @@ pub(crate) struct Scripts {
     pub(crate) output: Option<File>,
     /// Our own ones, handed on by their numbers.
     descriptors: Vec<OwnedFd>,
-    /// What a start may take; 0 is without end.
+    /// How long a start may take; 0 means without limit.
     seconds: u32,
     status: String,
 }
 
 impl Scripts {
-    /// For the scripts of an instance's environment, which may take as long as a start may.
+    /// Creates one for the scripts of an instance's environment, which may take as long as a start may.
     ///
     /// # Errors
     ///
-    /// When those of the last starts neither came back nor were reported.
+    /// If those of the last starts neither returned nor were reported.
     pub(crate) fn new(
         scripts: &[PathBuf],
         instance: &Instance,
@@ -127,7 +127,7 @@ impl Scripts {
         Ok(())
     }
 
-    /// To be called right before the shell takes the place of this process.
+    /// Must be called directly before the shell replaces this process.
     pub(crate) fn begin(&self) {
         notify::status(&self.status);
         // It survives the exec, and ends also what a script executes in place of the shell. The runner sets another one.
@@ -147,7 +147,7 @@ fn status(scripts: &[PathBuf]) -> String {
     )
 }
 
-/// What the shell has become: reports why there is no Buildbot.
+/// Called when the shell has become this program: reports why Buildbot was not started.
 pub(crate) fn ended(words: &[OsString]) -> ExitCode {
     let [seconds, place, script, status, command] = words else {
         notify::say(
@@ -207,7 +207,7 @@ fn copy_output(place: &Path) {
 
 fn forget(place: &Path) {
     for name in [MARK, OUTPUT] {
-        // Nothing is there where no notes could be taken.
+        // Nothing exists if no notes could be written.
         let _ = fs::remove_file(place.join(name));
     }
 }
@@ -217,7 +217,7 @@ fn last_words(place: &Path) -> String {
     let printed = fs::read(place.join(OUTPUT)).unwrap_or_default();
     let printed = String::from_utf8_lossy(&printed);
     let by_this = printed.rsplit(conda::SEPARATOR).next().unwrap_or_default();
-    // bash 5.2 says so of itself when `set -e` ends it within a function.
+    // bash 5.2 reports this when `set -e` ends it within a function.
     let is_said = |line: &&str| !line.trim().is_empty() && !line.contains("pop_var_context");
     let last = by_this.lines().rev().find(is_said);
     last.map_or_else(String::new, |line| {

@@ -1,6 +1,5 @@
-//! The real launcher below a root directory of its own: what it executes, and how it refuses. The
-//! interpreter is a script that tells its arguments and environment; Buildbot itself is started by
-//! the runner's tests and on booted machines.
+//! The real launcher below a separate root directory: what it executes, and what it refuses. The interpreter is a
+//! script that prints its arguments and environment; the runner's tests and booted machines start Buildbot itself.
 
 #![expect(
     clippy::unwrap_used,
@@ -63,8 +62,8 @@ impl Host {
         fs::write(path, content).unwrap();
     }
 
-    /// Written by another process: what a parallel test starts would have a file of this one open for writing, too, for
-    /// a moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
+    /// Written by another process: a program that a parallel test starts could briefly inherit a descriptor of this
+    /// process that is open for writing, and then the file cannot be executed (`ETXTBSY`, execve(2)).
     fn executable(&self, path: &str, content: &str) {
         self.write(path, "");
         let mut shell = Command::new("sh")
@@ -116,7 +115,7 @@ fn lines(output: &Output) -> Vec<String> {
         .collect()
 }
 
-/// A user could have replaced it by a link to any file of root's, which his Buildbot would then be given.
+/// A user could have replaced it by a link to any file of root, which Buildbot would then receive.
 #[test]
 fn a_credential_in_a_place_of_others_is_refused() {
     let host = Host::new();
@@ -221,7 +220,8 @@ fn condarc_says_how_the_environment_is_activated() {
     // So do variables of the unit.
     let prompt = launch().env("CONDA_CHANGEPS1", "yes").output().unwrap();
     assert!(lines(&prompt).contains(&"CONDA_PROMPT_MODIFIER=<buildbot> ".to_owned()));
-    // What cannot be read and says something of it is refused; the rest of a file is not the service's business.
+    // A file that affects activation and cannot be read is refused; other content of a file does not concern the
+    // service.
     host.write("home/.condarc", "channels: [\n");
     lines(&launch().output().unwrap());
     host.write("home/.condarc", "changeps1: [\n");
@@ -259,8 +259,7 @@ fn scripts_run_before_and_the_configuration_has_the_last_word() {
     assert!(said.contains(&"B=two".to_owned()) && said.contains(&"lines $HOME 'x'".to_owned()));
 }
 
-/// A host whose environment has an activation script, with a run-time directory and somebody who listens in place of
-/// systemd.
+/// A host whose environment has an activation script, with a run-time directory and a socket in place of systemd's.
 struct Scripted {
     host: Host,
     run: PathBuf,
@@ -375,7 +374,7 @@ fn a_script_that_hangs_is_ended_at_the_time_out_of_the_start() {
         scripted.is_refused(script, &format!("`{command}"));
         scripted.is_refused(script, ": waiting; hint: ");
     }
-    // What it executes in place of the shell is ended by the signal, which the units do not restart.
+    // The program that it executes instead of the shell is terminated by the signal, which the units do not restart.
     scripted.write("exec sleep 60\n");
     let (status, output) = scripted.launch();
     assert_eq!(output.status.signal(), Some(14));
@@ -637,7 +636,7 @@ fn systemd_is_told_the_reason() {
     );
 }
 
-/// What `buildbot-conda-generator` would have put into the drop-in.
+/// The content that `buildbot-conda-generator` would have written to the drop-in.
 fn fingerprint(host: &Host) -> String {
     let path = host.path("etc/buildbot-conda/config.toml");
     let settings = Settings::parse("f", &fs::read(path).unwrap());

@@ -1,4 +1,5 @@
-//! From what is published and what was given to what shall be published: added, kept, left out. No file is touched.
+//! From the published state and the given packages to the next state: packages that are added, kept or removed. No file
+//! is accessed.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -9,8 +10,8 @@ use crate::package::{Identity, Package};
 use crate::present::Generation;
 use crate::release::Packages;
 
-/// How long a state that was replaced can be read to its end: whoever has its `InRelease` finds its indexes and
-/// packages for that time. In seconds.
+/// How long a replaced state remains readable, in seconds: a client that has its `InRelease` finds its indexes and
+/// packages for that time.
 const GRACE: u64 = 24 * 60 * 60;
 
 /// The next state.
@@ -100,8 +101,8 @@ fn refuse_conflict(path: &Path, package: &Package, packages: &Packages) -> Resul
     }
 }
 
-/// Those of the generations, the present one last, that somebody may still read when the next is published at `date`:
-/// the present one, and what was replaced less than a day before.
+/// The generations, the present one last, that clients may still read when the next one is published at `date`: the
+/// present one, and those that were replaced less than a day before.
 pub(crate) fn readable(generations: Vec<Generation>, date: u64) -> Vec<Generation> {
     let next: Vec<u64> = generations
         .iter()

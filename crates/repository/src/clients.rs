@@ -1,4 +1,4 @@
-//! What clients need: the public keys, and the sources(5) file that has them inside.
+//! The files for clients: the public keys, and the sources(5) file that includes them.
 
 use crate::settings::Settings;
 

@@ -32,7 +32,7 @@ pub struct Create {
     /// The directory, which a web server can publish unchanged
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Fingerprint of an Ed25519 key of your gpg; can be repeated, so that all keys sign
+    /// Fingerprint of an Ed25519 key of your gpg; can be repeated to sign with all of them
     #[arg(long = "key", value_name = "FINGERPRINT", required = true)]
     keys: Vec<Fingerprint>,
     /// Address of the directory for clients, such as `https://apt.example/debian`
@@ -82,7 +82,7 @@ pub struct Add {
     debs: Vec<PathBuf>,
 }
 
-/// A repository to sign anew.
+/// A repository to sign again.
 #[derive(Debug, Args)]
 pub struct Refresh {
     #[command(flatten)]
@@ -103,7 +103,7 @@ pub struct Verify {
 /// What there is to print.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// For stdout, with its final line break.
+    /// For stdout, including the final line break.
     pub data: String,
     /// For stderr, line by line.
     pub talk: Vec<String>,
@@ -243,7 +243,7 @@ fn rows(contents: &Contents) -> Vec<Row<'_>> {
 fn date() -> Result<u64, Error> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Err(_) => Ok(now()),
-        // What HTTP's form of a date can say ends with the year 9999.
+        // The latest date that HTTP's format can express is in the year 9999.
         Ok(text) => match text.parse() {
             Ok(date) if date < 200_000_000_000 => Ok(date),
             _ => Err(Error::NoDate(text)),

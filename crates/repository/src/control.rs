@@ -1,5 +1,5 @@
-//! Paragraphs of deb822(5): fields in their order. Strict, since what is read here is signed afterwards: one paragraph
-//! is never two, and no field is there twice.
+//! Paragraphs of deb822(5): fields in their order. Parsing is strict, because the result is signed: a paragraph is
+//! never read as two, and no field occurs twice.
 
 use std::fmt;
 
@@ -8,14 +8,15 @@ use thiserror::Error;
 /// One paragraph. Names of fields are compared without regard to case, as dpkg does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Paragraph {
-    /// Names and values in their order. A value of several lines has its line breaks and what begins the lines.
+    /// Names and values in their order. A value of several lines contains its line breaks and the beginning of each
+    /// line.
     fields: Vec<(String, String)>,
 }
 
-/// Why a text is no paragraph.
+/// Why a text is not a paragraph.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ControlError {
-    /// Bytes that are no text.
+    /// The bytes are not text.
     #[error("line {0} is not UTF-8, or contains control characters")]
     Unprintable(usize),
     /// A line that ends a paragraph.
@@ -33,7 +34,7 @@ pub enum ControlError {
 }
 
 impl Paragraph {
-    /// Reads one paragraph; line breaks at its end are no part of it.
+    /// Reads one paragraph; line breaks at its end are not part of it.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ fn is_name(name: &str) -> bool {
 }
 
 impl fmt::Display for Paragraph {
-    /// Every field on a line of its own, without a blank line at the end.
+    /// Every field on a separate line, without an empty line at the end.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in &self.fields {
             let blank = if value.is_empty() || value.starts_with('\n') {

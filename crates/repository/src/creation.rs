@@ -17,11 +17,11 @@ pub struct Creation {
 }
 
 impl Creation {
-    /// In the directory `root`, which need not exist.
+    /// In the directory `root`, which does not have to exist.
     ///
     /// # Errors
     ///
-    /// When there is a repository already, or a key cannot sign.
+    /// If a repository already exists, or a key cannot sign.
     pub fn new(root: &Path, settings: Settings) -> Result<Self, Error> {
         let layout = Layout::new(root)?;
         let path = layout.settings();

@@ -1,6 +1,6 @@
-//! A .deb that is taken in: copied first, and then read from the copy alone, so that what was looked at is what is
-//! published. dpkg-deb opens it: every Debian has it, it knows every compression that Debian's packages have, and what
-//! it does not take no client could install.
+//! A .deb that is added: it is copied first, and only the copy is read, so that exactly the examined file is published.
+//! dpkg-deb opens it: every Debian system has it, it supports all compressions of Debian's packages, and a client could
+//! not install what it does not accept.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -20,7 +20,7 @@ const LARGEST_CONTROL: u64 = 1 << 20;
 /// A package whose copy waits for its place in the pool.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    /// The file as it was named.
+    /// The file as it was given.
     pub(crate) given: PathBuf,
     /// The copy, on disk, 0644.
     pub(crate) copy: TempPath,

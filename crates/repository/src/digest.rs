@@ -1,4 +1,4 @@
-//! SHA-256, the only checksum in a repository of ours.
+//! SHA-256, the only checksum in our repositories.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -11,16 +11,16 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest(String);
 
 impl Digest {
-    /// Of these bytes.
+    /// The checksum of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    /// Of everything that can be read, and how many bytes that is.
+    /// The checksum of everything that can be read, and its length in bytes.
     ///
     /// # Errors
     ///
-    /// What the reader says.
+    /// The error of the reader.
     pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 16];

@@ -1,4 +1,4 @@
-//! What can go wrong between a .deb and a published repository, in words for whoever runs it.
+//! The errors between a .deb and a published repository, as messages for the user.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,20 +14,20 @@ use crate::settings::{Fingerprint, SettingsError};
 // Causes are not called `source`: the messages have them, and a chain of causes would repeat them.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// What the system says to an operation on a path.
+    /// The error of the system for an operation on a path.
     #[error("{action} `{}`: {cause}", path.display())]
     Io {
         /// What was to be done: `read`, `write` and the like.
         action: &'static str,
         /// Where.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
     /// There is no repository.
     #[error("repository `{}` not found\nhint: create one with `repo create`", .0.display())]
     NoRepository(PathBuf),
-    /// There is one already.
+    /// A repository already exists.
     #[error("`{}` already exists\nhint: extend the repository with `repo add`, or edit its settings", .0.display())]
     Exists(PathBuf),
     /// The settings of the repository.
@@ -38,13 +38,13 @@ pub enum Error {
         /// The problem.
         cause: SettingsError,
     },
-    /// Somebody else is changing or verifying it.
+    /// Another process is changing or verifying it.
     #[error("`{}` is in use by another process\nhint: try again when it has finished", .0.display())]
     Busy(PathBuf),
-    /// A file given is no package that can be taken in.
+    /// A given file is not a package that can be added.
     #[error("reject `{}`: {reason}", path.display())]
     NoPackage {
-        /// The file as it was named.
+        /// The file as it was given.
         path: PathBuf,
         /// What dpkg-deb or we have against it.
         reason: ForeignText,
@@ -52,7 +52,7 @@ pub enum Error {
     /// The control file of a package given.
     #[error("reject `{}`: {cause}", path.display())]
     BadPackage {
-        /// The file as it was named.
+        /// The file as it was given.
         path: PathBuf,
         /// What is wrong.
         cause: PackageError,
@@ -64,7 +64,7 @@ pub enum Error {
         path.display()
     )]
     OtherContent {
-        /// The file as it was named.
+        /// The file as it was given.
         path: PathBuf,
         /// The package.
         identity: Box<Identity>,
@@ -76,7 +76,7 @@ pub enum Error {
         path.display()
     )]
     SameFile {
-        /// The file as it was named.
+        /// The file as it was given.
         path: PathBuf,
         /// The package in its place.
         other: Box<Identity>,
@@ -132,9 +132,9 @@ pub enum Error {
     NoProgram {
         /// The program.
         program: &'static str,
-        /// The Debian package that has it.
+        /// The Debian package that contains it.
         package: &'static str,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
     /// gpg failed.
@@ -157,7 +157,7 @@ pub enum Error {
     },
 }
 
-/// Gives an I/O error its place.
+/// Adds the path to an I/O error.
 pub(crate) fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |cause| Error::Io {
         action,

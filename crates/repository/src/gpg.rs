@@ -1,5 +1,5 @@
-//! The administrator's gpg: it has the keys, asks for passphrases, signs, and checks signatures. Which keyring that
-//! is, is its own business (`GNUPGHOME`); a passphrase passes through nothing of ours.
+//! The administrator's gpg: it has the keys, asks for passphrases, signs, and verifies signatures. gpg itself selects
+//! the keyring (`GNUPGHOME`), and no passphrase passes through this program.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use crate::error::{Error, at};
 use crate::settings::{Fingerprint, Settings};
 
-/// RFC 4880 and its successors: `EdDSA`, and hashes that apt takes.
+/// RFC 4880 and its successors: `EdDSA`, and hashes that apt accepts.
 const EDDSA: &str = "22";
 const STRONG_HASHES: [&str; 3] = ["8", "9", "10"];
 
@@ -18,7 +18,7 @@ pub(crate) struct Gpg {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
-/// In what form a signature is wanted.
+/// The form of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     /// The text with the signature below it.
@@ -28,7 +28,7 @@ pub(crate) enum Form {
 }
 
 impl Gpg {
-    /// The signatures of all `keys` below or beside the text in `file`.
+    /// The signatures of all `keys` for the text in `file`, inside it or separate.
     pub(crate) fn sign(
         &self,
         file: &Path,
@@ -133,8 +133,8 @@ pub(crate) fn signers_of(signature: &Path, file: &Path) -> Result<Vec<Fingerprin
     signers(&String::from_utf8_lossy(&output.stdout), &output)
 }
 
-/// The primary keys of good signatures that are strong enough, from gpg's status lines. A signature by a key that gpg
-/// does not know says nothing; a bad one spoils all.
+/// The primary keys of valid and sufficiently strong signatures, from gpg's status lines. A signature with an unknown
+/// key is ignored; an invalid one makes the whole result invalid.
 fn signers(status: &str, output: &Output) -> Result<Vec<Fingerprint>, Error> {
     let mut keys = Vec::new();
     for line in status.lines() {

@@ -30,7 +30,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     pub(crate) fn new(root: &Path) -> Result<Self, Error> {
-        // From here on every path has a directory above it.
+        // From here on, every path has a parent directory.
         let root = std::path::absolute(root).map_err(at("find", root))?;
         Ok(Self { root })
     }
@@ -47,7 +47,7 @@ impl Layout {
         self.root.join(".lock")
     }
 
-    /// Files on their way into the pool, and what replaces links; emptied by whoever has the lock.
+    /// Files on their way into the pool, and new links; the holder of the lock empties it.
     pub(crate) fn incoming(&self) -> PathBuf {
         self.root.join(".incoming")
     }
@@ -64,7 +64,7 @@ impl Layout {
         self.generations(suite).join(number.to_string())
     }
 
-    /// What the suite's link says.
+    /// The target of the suite's link.
     pub(crate) fn link(suite: &Word, number: u64) -> PathBuf {
         Path::new("../generations")
             .join(suite.as_str())
@@ -103,7 +103,7 @@ impl Layout {
         }
     }
 
-    /// The numbers of all generations on disk, ascending. One whose removal has begun has no `Release` any more.
+    /// The numbers of all generations on disk, ascending. A generation that is being removed has no `Release` any more.
     pub(crate) fn numbers(&self, suite: &Word) -> Result<Vec<u64>, Error> {
         let mut numbers: Vec<u64> = names(&self.generations(suite))?
             .iter()
@@ -115,7 +115,7 @@ impl Layout {
     }
 }
 
-/// The names in a directory; none where it is missing.
+/// The names in a directory; none if it is missing.
 pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -128,7 +128,7 @@ pub(crate) fn names(directory: &Path) -> Result<Vec<String>, Error> {
         .map_err(at("read", directory))
 }
 
-/// Makes a directory and those above it, for everybody to read whatever the umask.
+/// Creates a directory and its parents, readable by everyone regardless of the umask.
 pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
@@ -142,7 +142,7 @@ pub(crate) fn make_directory(path: &Path) -> Result<(), Error> {
     path.parent().map_or(Ok(()), sync)
 }
 
-/// Writes a file whole, for everybody to read, beside what is there until then.
+/// Writes a file atomically, readable by everyone, next to the existing one.
 pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut file = NamedTempFile::new_in(directory).map_err(at("write to", directory))?;
@@ -158,14 +158,14 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
     sync(directory)
 }
 
-/// Has a directory's entries on disk before anything relies on them.
+/// Syncs the entries of a directory to disk before anything relies on them.
 pub(crate) fn sync(directory: &Path) -> Result<(), Error> {
     File::open(directory)
         .and_then(|opened| opened.sync_all())
         .map_err(at("write", directory))
 }
 
-/// Removes a file or a whole directory; nothing there is as good.
+/// Removes a file or a whole directory; a missing one is fine.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// What is no name.
+/// The value is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{text}` is not a valid {kind}")]
 pub struct NameError {
@@ -23,7 +23,8 @@ pub struct PackageName(String);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Architecture(String);
 
-/// A version by deb-version(7). Those that dpkg takes for equal, such as `1.0` and `1.00`, are ordered by their text.
+/// A version as in deb-version(7). Versions that dpkg considers equal, such as `1.0` and `1.00`, are ordered by their
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(String);
 
@@ -45,7 +46,7 @@ impl Architecture {
 }
 
 impl Version {
-    /// The version without its epoch, as it is in the names of files.
+    /// The version without its epoch, as in the names of files.
     pub fn without_epoch(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(_, rest)| rest)
     }
@@ -185,7 +186,7 @@ fn take<'t>(text: &mut &'t str, such: impl Fn(char) -> bool) -> &'t str {
     taken
 }
 
-/// Letters come before everything that is no letter, and a tilde comes before the end.
+/// Letters come before all other characters, and a tilde comes before the end.
 fn weight(character: char) -> i64 {
     let code = i64::from(u32::from(character));
     match character {

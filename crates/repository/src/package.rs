@@ -1,4 +1,4 @@
-//! A package as the index lists it: what its own control file says, and where in the repository it lies.
+//! A package as the index lists it: the content of its own control file, and its place in the repository.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ const INDEX_FIELDS: [&str; 7] = [
     "Filename", "Size", "MD5sum", "SHA1", "SHA256", "SHA512", "Status",
 ];
 
-/// What tells two packages apart; ordered by name, version, architecture.
+/// What distinguishes two packages; ordered by name, version, architecture.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
     /// The name.

@@ -9,7 +9,7 @@ use crate::release::date_text;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) change: Change,
-    /// Of the generation.
+    /// The number of the generation.
     pub(crate) number: u64,
     /// Seconds since 1970.
     pub(crate) date: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Plan {
     pub(crate) valid_until: u64,
 }
 
-/// One line for each package that comes, is there already or goes, and one for the signature.
+/// One line for each package that is added, kept or removed, and one for the signature.
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (verb, list) in [

@@ -1,5 +1,5 @@
-//! What is published, believed only as far as signatures and checksums reach: from `InRelease` over the indexes to
-//! every package. Otherwise the next signature would vouch for whatever somebody put there.
+//! The published state, trusted only as far as signatures and checksums reach: from `InRelease` through the indexes to
+//! every package. Otherwise, the next signature would vouch for files that someone else put there.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

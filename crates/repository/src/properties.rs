@@ -1,5 +1,5 @@
-//! What holds for every control file, index and `Release`, tried with texts that nobody thought of. `cargo xtask fuzz`
-//! tries many more.
+//! Properties that hold for every control file, index and `Release`, tested with random texts. `cargo xtask fuzz` tests
+//! many more.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ proptest! {
         let release = Release { name, suite, date, valid_until: date + 90, architectures, files };
         let text = release.text();
         prop_assert_eq!(Release::parse(text.as_bytes()), Ok(release));
-        // What is read of a changed one is what it says: there is no second way to write the same.
+        // A changed one is read as exactly what it contains: there is no second way to write the same.
         let mut changed = text.clone().into_bytes();
         let at = at.index(changed.len());
         changed[at] = other;

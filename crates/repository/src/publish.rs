@@ -1,5 +1,6 @@
-//! Publishing a state, in an order that leaves whole states alone on disk at every moment: packages first, then a new
-//! generation beside the present one, then the one rename that clients see, and last what nobody reads any more.
+//! Publishes a state, in an order that leaves only complete states on disk at every moment: first the packages, then a
+//! new generation next to the present one, then the single rename that clients see, and last the removal of files that
+//! nobody reads any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,7 +31,7 @@ pub(crate) struct Publication<'p> {
     pub(crate) readable: &'p [Generation],
 }
 
-/// Removes what a killed process left, which nobody has seen. The lock has to be held.
+/// Removes the remains of a killed process, which no client has seen. The lock must be held.
 pub(crate) fn clean(layout: &Layout, settings: &Settings) -> Result<(), Error> {
     let present = layout.present(&settings.suite)?.unwrap_or(0);
     let generations = layout.generations(&settings.suite);
@@ -58,7 +59,7 @@ impl Publication<'_> {
         self.forget(&plan.change.packages)
     }
 
-    /// A package into the pool. Nobody refers to its place before the new state is published, and what is there already
+    /// Adds a package to the pool. Nothing refers to its place before the new state is published, and an existing file
     /// is the same or was never published.
     fn place(&self, deb: Incoming) -> Result<(), Error> {
         let path = self.layout.pool(&deb.package.identity.file_name());
@@ -123,8 +124,8 @@ impl Publication<'_> {
         }
     }
 
-    /// Servers answer "not modified" by whole seconds: each `InRelease` is a second younger than the one before, even
-    /// where both were made within one.
+    /// Servers answer "not modified" by whole seconds: the time stamp of each `InRelease` is later by at least a
+    /// second, even if two are created within one second.
     fn set_time(&self, directory: &Path, date: u64) -> Result<(), Error> {
         let mut time = UNIX_EPOCH + Duration::from_secs(date);
         if let Some(present) = self.present {
@@ -145,7 +146,7 @@ impl Publication<'_> {
         Ok(())
     }
 
-    /// In a change of keys they have the new key before anything is signed by it alone.
+    /// During a change of keys, clients get the new key before anything is signed with it alone.
     fn write_client_files(&self, release: &Release) -> Result<(), Error> {
         let keys = gpg::public(&self.settings.keys)?;
         let sources = clients::sources(self.settings, &release.architectures, &keys);
@@ -172,7 +173,7 @@ impl Publication<'_> {
         layout::sync(directory)
     }
 
-    /// Removes generations that nobody reads any more, and packages that none of the others has.
+    /// Removes generations that nobody reads any more, and packages that no other generation contains.
     fn forget(&self, packages: &Packages) -> Result<(), Error> {
         let states = self.readable.iter().map(|generation| &generation.packages);
         let used: BTreeSet<String> = states

@@ -18,7 +18,7 @@ use crate::package::{Identity, Package, PackageError};
 /// The packages of a repository, in the order of its indexes.
 pub type Packages = BTreeMap<Identity, Package>;
 
-/// What a `Release` file says.
+/// The content of a `Release` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// `Origin` and `Label`.
@@ -35,7 +35,7 @@ pub struct Release {
     pub files: BTreeMap<String, (Digest, u64)>,
 }
 
-/// Why a text is no `Release` of ours, or no index.
+/// Why a text is not a `Release` of ours, or not an index.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReleaseError {
     /// No paragraph, or a field is missing.
@@ -156,7 +156,7 @@ impl Release {
             architectures,
             files,
         };
-        // Paths lead nowhere else, nothing is left out, and there is no checksum that nobody looks at.
+        // Paths lead nowhere else, nothing is missing, and there is no checksum that is not verified.
         let known: BTreeSet<String> = release.expected_files().collect();
         if !release.files.keys().eq(known.iter()) || release.text().as_bytes() != bytes {
             return Err(ReleaseError::Foreign("SHA256"));

@@ -26,16 +26,16 @@ pub struct Repository {
     pub(crate) gpg: Gpg,
 }
 
-/// What shall change.
+/// The requested change.
 #[derive(Debug, Default)]
 pub struct Wish<'w> {
     /// Packages to add; none renews the date and the signatures.
     pub debs: &'w [PathBuf],
-    /// How many versions of each package to keep, other than the settings say.
+    /// How many versions of each package to keep, instead of the configured number.
     pub keep: Option<NonZeroUsize>,
     /// Seconds since 1970: the date of the new state.
     pub date: u64,
-    /// Only say what would change.
+    /// Only report what would change.
     pub dry_run: bool,
 }
 
@@ -51,11 +51,11 @@ pub struct Contents {
 }
 
 impl Repository {
-    /// The repository in `root`. A passphrase is taken from the file, where one is named.
+    /// The repository in `root`. The passphrase is read from the file, if one is given.
     ///
     /// # Errors
     ///
-    /// When there is none, or its settings are no good.
+    /// If there is none, or its settings are not valid.
     pub fn open(root: &Path, passphrase_file: Option<&Path>) -> Result<Self, Error> {
         let layout = Layout::new(root)?;
         let path = layout.settings();
@@ -85,8 +85,8 @@ impl Repository {
         self.layout.sources(&self.settings)
     }
 
-    /// Publishes a new state, and says what changed; with [`Wish::dry_run`] it says the same, of the same plan, and
-    /// changes nothing. Killed at any moment, it leaves the present state as it was, or the new one whole.
+    /// Publishes a new state, and reports the changes; with [`Wish::dry_run`], it reports the same plan, and changes
+    /// nothing. If it is killed at any moment, either the present state or the complete new one is published.
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Repository {
             Some(self.lock()?)
         };
         check_keys(&self.settings)?;
-        // A dry run copies packages to where nobody minds.
+        // A dry run copies packages to a temporary place.
         let scratch = tempfile::tempdir().map_err(at("write to", &std::env::temp_dir()))?;
         let incoming = if wish.dry_run {
             scratch.path().to_owned()
@@ -146,11 +146,11 @@ impl Repository {
         Ok(plan.to_string())
     }
 
-    /// What is in it, after verifying signatures, indexes and packages.
+    /// Its content, after verifying signatures, indexes and packages.
     ///
     /// # Errors
     ///
-    /// When something is not as it was signed.
+    /// If something differs from what was signed.
     pub fn contents(&self) -> Result<Contents, Error> {
         let _lock = self.lock_for_reading()?;
         let present = present::load(&self.layout, &self.settings)?;
@@ -168,8 +168,8 @@ impl Repository {
         })
     }
 
-    /// Waits for whoever writes, and removes what is not read any more. The lock is the owner's alone: other accounts
-    /// read without it, as those do who fetch from the repository.
+    /// Waits for a writing process, and removes what is not read any more. Only the owner can use the lock: other
+    /// accounts read without it, like clients.
     fn lock_for_reading(&self) -> Result<Option<File>, Error> {
         let path = self.layout.lock();
         lock::take_to_read(&path).map_err(at("lock", &path))

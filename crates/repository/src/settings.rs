@@ -25,7 +25,7 @@ pub struct Settings {
     pub keep: Option<NonZeroUsize>,
 }
 
-/// A value that is no such thing: what was expected.
+/// A value that is not valid: what was expected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("expected {0}")]
 pub struct Expected(pub &'static str);
@@ -95,7 +95,7 @@ impl FromStr for Fingerprint {
 ///
 /// # Errors
 ///
-/// [`Expected`], for less than an hour as well: nobody could renew it in time.
+/// [`Expected`], also for less than an hour, because nobody could renew it in time.
 pub(crate) fn valid_for(text: &str) -> Result<Duration, Expected> {
     humantime::parse_duration(text)
         .ok()
@@ -231,7 +231,7 @@ impl fmt::Display for Settings {
     }
 }
 
-/// In days where that is exact: humantime would write months.
+/// In days if that is exact: humantime would use months.
 fn duration_text(duration: Duration) -> String {
     match duration.as_secs() {
         seconds if seconds % 86_400 == 0 => format!("{}days", seconds / 86_400),

@@ -1,6 +1,8 @@
-//! The attack table: what somebody with an account on the host, or in control of a build, may try, and what holds then.
+//! The attack table: what an attacker with an account on the host, or with control over a build, may try, and the
+//! guarantee.
 //!
-//! A row is shown on booted machines with [`crate::attack`], or by the cheapest test that can see it, which it names.
+//! A row is confirmed on booted machines with [`crate::attack`], or by the cheapest test that can detect a violation,
+//! which the row names.
 
 use crate::table::{Row, Shown, Table};
 
@@ -12,7 +14,7 @@ pub(crate) const ATTACKS: Table = Table {
          protects against it, and the test that confirms this. Rows without a test's name are confirmed on a booted\n\
          Debian, with a real Buildbot.",
     ),
-    headings: ["attack", "what holds"],
+    headings: ["attack", "guarantee"],
     rows: ROWS,
 };
 
@@ -44,38 +46,38 @@ const fn by_test(
 const ROWS: &[Row] = &[
     on_machines(
         "traps-in-what-the-user-owns",
-        "interpreter, environment, `buildbot.tac`, `master.cfg` and programs in directories of the service user are traps",
-        "root executes none of them, whatever verb or package operation runs",
+        "interpreter, environment, `buildbot.tac`, `master.cfg` and programs in directories of the service user are replaced by traps",
+        "root executes none of them, whichever command or package operation runs",
     ),
     on_machines(
         "links-in-state-and-logs",
         "state directory, `status.json` and logs are links to files of root, or a pipe",
-        "root follows no link, waits for nobody and shows nothing of these files",
+        "root follows no link, does not wait, and shows nothing from these files",
     ),
     on_machines(
         "starter-without-login",
-        "somebody on the machine forces or stops builds, or controls workers, on the pages of a new master",
-        "everybody reads, nobody controls without the password that was shown once",
+        "another user of the machine forces or stops builds, or controls workers, on the pages of a new master",
+        "everyone can read; control needs the password that was shown once",
     ),
     on_machines(
         "posing-as-the-master",
-        "while a new master restarts, somebody else listens where its workers log in, to give them commands",
-        "nobody but the master's account can make anything there",
+        "while a new master restarts, another account listens at the place where its workers log in, to send them commands",
+        "only the account of the master can create anything there",
     ),
     on_machines(
         "terminal-of-root-under-systemd",
-        "a command of the service user opens root's terminal, to type into it (TIOCSTI), where systemd runs",
-        "it is in a unit of its own: no terminal, no descriptor and no other terminal of the machine can be opened",
+        "a command of the service user opens root's terminal, to type into it (TIOCSTI), with systemd running",
+        "it runs in a separate unit: it has no terminal and no descriptor, and cannot open another terminal of the machine",
     ),
     on_machines(
         "stopped-command-under-systemd",
-        "the service user stops (SIGSTOP) the process that root waits for, where systemd runs",
-        "`^C` and TERM end root's command, and nothing of the user's is left",
+        "the service user stops (SIGSTOP) the process that root waits for, with systemd running",
+        "`^C` and TERM terminate root's command, and no process of the user remains",
     ),
     by_test(
         "passwords-of-other-workers",
-        "a worker logs in under the name of another one of the same master, which it may read the password of",
-        "each worker of a new master has an account and a password of its own",
+        "a worker logs in under the name of another worker of the same master, whose password it may be able to read",
+        "each worker of a new master has its own account and its own password",
         [
             "crates/cli/src/create/decision/tests.rs",
             "beside_a_master_each_worker_has_an_account_and_a_password_of_its_own",
@@ -83,8 +85,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "port-taken",
-        "somebody takes a port of a master, which cannot start any more",
-        "the reason names the account that has it",
+        "another account uses a port of a master, which then cannot start",
+        "the message names the account that uses the port",
         [
             "crates/launcher/runner_tests/test_failures.py",
             "test_port_of_another_account_is_named_with_the_account",
@@ -92,7 +94,7 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "configuration-others-can-write",
-        "the configuration, or a directory above it, can be written by others than root",
+        "the configuration, or a directory above it, can be written by accounts other than root",
         "generator, launcher and commands refuse it",
         [
             "crates/generator/tests/generator/bad_files.rs",
@@ -102,7 +104,7 @@ const ROWS: &[Row] = &[
     by_test(
         "configuration-through-a-link",
         "the configuration is a link through a directory of a user, who then writes `user = \"root\"`",
-        "generator, launcher and commands refuse it: every directory on the way of a link counts",
+        "generator, launcher and commands refuse it: every directory in the path of a link counts",
         [
             "crates/generator/tests/generator/bad_files.rs",
             "a_configuration_through_a_directory_of_others_is_not_believed",
@@ -110,7 +112,7 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "credential-replaced-by-a-link",
-        "a credential in a directory of a user is replaced by a link to a file that only root may read",
+        "a credential in a directory of a user is replaced by a link to a file that only root can read",
         "the instance gets no drop-in and does not start; `check` and `doctor` name the credential and the directory",
         [
             "crates/generator/tests/generator/bad_files.rs",
@@ -119,8 +121,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "reader-goes-away",
-        "standard error or output of a command is closed half-way: a pipe to `head`, a lost connection",
-        "the command goes on to its end, with its own exit status",
+        "standard output or standard error of a command is closed while it runs: a pipe to `head`, a lost connection",
+        "the command completes with its usual exit status",
         [
             "crates/cli/tests/it/env.rs",
             "a_reader_that_went_away_keeps_no_verb_from_its_end",
@@ -128,8 +130,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "program-in-front-on-path",
-        "root's `PATH` begins with a directory that has a `systemctl` of its own, as that of a Conda environment may",
-        "root runs the system's programs",
+        "root's `PATH` starts with a directory that contains another `systemctl`, such as that of a Conda environment",
+        "root runs the programs of the system",
         [
             "crates/cli/tests/it/search_path.rs",
             "root_finds_no_program_in_front_of_the_systems",
@@ -137,8 +139,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "file-of-root-renamed",
-        "the user moves a file of root, or another name of one, into the instance's directory before `doctor --fix`",
-        "it stays root's: only what everybody may read, and has one name, is given, by descriptor",
+        "the user moves a file of root, or a hard link to one, into the directory of the instance before `doctor --fix`",
+        "its owner does not change: only files that everyone can read and that have a single name are given away, through an open descriptor",
         [
             "crates/cli/src/service/own.rs",
             "only_what_he_could_read_anyway_is_given_to_the_user",
@@ -147,7 +149,7 @@ const ROWS: &[Row] = &[
     by_test(
         "directory-of-a-third-user",
         "`create --directory` names a directory of a third user, or one below it",
-        "refused: he could put another `buildbot.tac` there, which would run as the account",
+        "refused: that user could put another `buildbot.tac` there, which would run as the account",
         [
             "crates/cli/src/system/own_place.rs",
             "nobody_else_may_own_or_write_a_directory_on_the_way",
@@ -155,8 +157,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "terminal-of-root",
-        "a command of the service user opens root's terminal, or a descriptor that root's shell had open, where systemd does not run",
-        "it has a session of its own and three descriptors: no terminal, nothing of root's",
+        "a command of the service user opens root's terminal, or a descriptor that root's shell has left open, without systemd",
+        "it has its own session and only three descriptors: no terminal, and nothing that belongs to root",
         [
             "tests/package/tests/service_user.rs",
             "commands_have_no_terminal_and_no_descriptor_of_roots",
@@ -164,8 +166,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "stopped-command",
-        "the service user stops (SIGSTOP) the process that root waits for, and has started others in sessions of their own",
-        "`^C`, TERM and HUP end root's command at once, and nothing of the user's is left",
+        "the service user stops (SIGSTOP) the process that root waits for, and has started others in separate sessions",
+        "`^C`, TERM and HUP terminate root's command at once, and no process of the user remains",
         [
             "tests/package/tests/service_user.rs",
             "a_stopped_command_is_ended_by_a_signal_with_all_that_it_has_started",
@@ -173,8 +175,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "endless-output",
-        "a process of the service user prints without end into a pipe of root's",
-        "it is ended at 8 MiB, and root's memory does not grow",
+        "a process of the service user prints without end into a pipe that root reads",
+        "it is terminated after 8 MiB, and root's memory does not grow",
         [
             "tests/package/tests/service_user.rs",
             "a_command_that_prints_without_end_is_ended",
@@ -183,7 +185,7 @@ const ROWS: &[Row] = &[
     by_test(
         "terminal-of-run",
         "`run` by root has its input redirected, and the command reads what root types next",
-        "each stream that is a terminal is replaced by a terminal of the command's own, others are passed on as they are",
+        "each stream that is a terminal is replaced by a separate terminal; others are passed on unchanged",
         [
             "tests/package/tests/service_user.rs",
             "what_root_runs_on_a_terminal_has_another_one",
@@ -191,8 +193,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "activation-scripts-of-others",
-        "`run --conda-root` by root names a Conda with `activate.d` scripts of somebody else",
-        "it runs as the owner of that Conda; where only a part is somebody else's, it is refused",
+        "`run --conda-root` by root names a Conda installation with `activate.d` scripts of another account",
+        "the command runs as the owner of that installation; if only a part belongs to another account, it is refused",
         [
             "tests/package/tests/service_user.rs",
             "roots_run_enters_no_environment_of_others",
@@ -200,8 +202,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "root-directory-of-others",
-        "root calls a command with `--root` and a tree in which others can write, so that it plays the service user itself",
-        "it runs nothing from an environment or a directory that others than root can write",
+        "root calls a command with `--root` and a tree in which others can write, so that root acts as the service user",
+        "root runs nothing from an environment or a directory in which others can write",
         [
             "crates/cli/src/system/activation.rs",
             "root_runs_nothing_that_others_can_write_whatever_plays_the_service_user",
@@ -209,8 +211,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "restore-through-a-link",
-        "the path of a backup that root restores leads to `/etc/shadow` by a link in a directory of the service user",
-        "root opens nothing that the user can have chosen, and hands over nothing that does not begin as a backup",
+        "the path of a backup that root restores leads to `/etc/shadow` through a link in a directory of the service user",
+        "root opens nothing that the user could have chosen, and passes on only what starts like a backup",
         [
             "tests/package/tests/service_user.rs",
             "restore_opens_nothing_that_the_service_user_has_chosen",
@@ -219,7 +221,7 @@ const ROWS: &[Row] = &[
     by_test(
         "python-of-a-package",
         "the Python of a package, or a program in its place, is run to compile modules",
-        "it has no rights, no network and no terminal, and cannot change a file",
+        "it has no privileges, no network and no terminal, and cannot change any file",
         [
             "crates/env/src/compile.rs",
             "whoever_compiles_has_no_rights_no_network_and_no_terminal",
@@ -227,8 +229,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "python-that-does-not-end",
-        "the same program does not end, forks, or answers what is no bytecode",
-        "it is ended with all it has left, and nothing is made",
+        "the same program does not finish, forks, or returns something other than bytecode",
+        "it is terminated together with everything that it has started, and nothing is created",
         [
             "crates/env/src/compile.rs",
             "what_does_not_end_is_ended_with_all_it_has_left",
@@ -236,8 +238,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "bytecode-of-other-environments",
-        "a package brings what the interpreter would load, to change modules of other environments",
-        "the interpreter is run from its own package alone",
+        "a package contains files that the interpreter would load, to change modules of other environments",
+        "the interpreter runs from its own package only",
         [
             "crates/env/tests/bytecode.rs",
             "no_other_package_has_a_say_in_the_bytecode_that_is_kept",
@@ -245,8 +247,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "archive-that-fills-the-disk",
-        "a small archive becomes gigabytes or thousands of files",
-        "it is refused before anything of it is on disk",
+        "a small archive expands to gigabytes or to thousands of files",
+        "it is refused before anything is written to disk",
         [
             "crates/env/tests/generations.rs",
             "an_archive_that_becomes_too_much_is_refused_before_it_is_on_disk",
@@ -254,8 +256,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "forged-record",
-        "a record of a package has a line break or a terminal's commands in its address",
-        "no lock has it, and no listing obeys it",
+        "the record of a package contains a line break or control sequences in its address",
+        "no lock contains it, and no listing prints it unchanged",
         [
             "crates/cli/tests/it/env.rs",
             "records_that_somebody_else_has_written_steer_no_terminal_and_are_in_no_lock",
@@ -263,8 +265,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "status-that-steers-a-terminal",
-        "`status.json` has escape sequences and characters that turn a line",
-        "no command prints them",
+        "`status.json` contains escape sequences and characters that change the direction of text",
+        "no command prints them unchanged",
         [
             "crates/cli/src/system/status_file.rs",
             "nothing_in_it_steers_a_terminal",
@@ -272,8 +274,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "journal-that-steers-a-terminal",
-        "a build prints characters that turn or hide text into the journal, which root reads with `logs`",
-        "they are shown as escapes, and only the colors of `journalctl` are passed on",
+        "a build writes characters that hide text or change its direction to the journal, which root reads with `logs`",
+        "they are shown as escapes, and only the colours of `journalctl` are kept",
         [
             "crates/cli/src/logs.rs",
             "colors_stay_and_nothing_else_is_obeyed",
@@ -300,7 +302,7 @@ const ROWS: &[Row] = &[
     by_test(
         "endless-answer",
         "a master, or whoever has its port, or a host that a worker joins, answers slowly or without end",
-        "an answer has a time limit as a whole and a size limit, and `^C` ends it",
+        "the whole answer has a time limit and a size limit, and `^C` aborts it",
         [
             "crates/cli/src/system/requests.rs",
             "an_answer_that_does_not_end_is_given_up",
@@ -309,7 +311,7 @@ const ROWS: &[Row] = &[
     by_test(
         "endless-backup",
         "the account of a master hands over a backup that grows while root copies it with `backup --to`",
-        "root copies as many bytes as the file had, for which it has found room",
+        "root copies only as many bytes as the file had, for which space was available",
         [
             "crates/cli/src/backup.rs",
             "a_copy_is_as_long_as_the_file_said_that_it_is",
@@ -318,7 +320,7 @@ const ROWS: &[Row] = &[
     by_test(
         "links-beside-a-status",
         "files of the runner that root reads as data, such as `attached.json`, are links, pipes or too large",
-        "they count as missing",
+        "they are treated as missing",
         [
             "crates/cli/src/system/foreign_file.rs",
             "links_pipes_and_what_is_too_large_are_not_read",
@@ -336,7 +338,7 @@ const ROWS: &[Row] = &[
     by_test(
         "foreign-lock",
         "another account opens a lock file and holds its lock",
-        "locks can be opened by their owner alone; one that could not is replaced",
+        "only its owner can open a lock file; one that others can open is replaced",
         [
             "crates/host/src/lock.rs",
             "a_lock_that_others_can_open_and_hold_has_no_effect",
@@ -344,8 +346,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "token-in-a-private-script",
-        "a script that `adopt` reads has a token that not everybody may read",
-        "it goes into a file of root's alone, or is refused with its place",
+        "a script that `adopt` reads contains a token that not everyone may read",
+        "it is stored in a file that only root can read, or is refused with its location",
         [
             "crates/cli/tests/it/adopt.rs",
             "what_may_be_secret_does_not_become_readable",

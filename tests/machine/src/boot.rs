@@ -1,7 +1,7 @@
-//! One boot of a tree: from the guardian's start to its end, whichever side ends it.
+//! One boot of a tree: from the start of the guardian to its end, on either side.
 //!
 //! The recipe: private mount and PID namespaces, the unified cgroup hierarchy mounted there, systemd-nspawn without
-//! registration and with a network of its own. It needs no systemd on the host.
+//! registration and with its own network. It needs no systemd on the host.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
@@ -33,7 +33,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
 
 /// From the start of the guardian to a systemd that answers.
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
-/// From the wish to power off to the end of the guardian: longer than systemd's own 90 s for one hanging unit.
+/// From a power-off to the end of the guardian: longer than systemd's own 90 s for one hanging unit.
 const POWER_OFF_LIMIT: Duration = Duration::from_mins(2);
 
 /// A machine that is on.
@@ -59,7 +59,7 @@ impl Boot {
             .context("start `unshare`")?;
         let started = Instant::now();
         let deadline = started + BOOT_LIMIT;
-        // From here on dropping the guardian's standard input ends whatever has started.
+        // From here on, dropping the guardian's standard input terminates everything that was started.
         let mut guardian = Unfinished(Some(guardian));
         let init = loop {
             let child = guardian.0.as_mut().expect("it is taken once, below");
@@ -159,7 +159,7 @@ impl Drop for Boot {
     }
 }
 
-/// A guardian that nobody has taken charge of yet.
+/// A guardian that nothing owns yet.
 struct Unfinished(Option<Child>);
 
 impl Drop for Unfinished {
@@ -172,7 +172,7 @@ impl Drop for Unfinished {
 
 fn end(guardian: &mut Child) {
     drop(guardian.stdin.take());
-    // It has ended already, or ends now; there is nothing to be done with an error in a destructor.
+    // It has exited already, or exits now; a destructor cannot handle an error.
     let _ = guardian.wait();
 }
 
@@ -235,9 +235,9 @@ fn command_in(init: Pid, words: &[&str], limit: Duration, input: &[u8]) -> Resul
     Ok(output)
 }
 
-/// The machine's PID 1 once it is systemd: a descendant of the guardian that is PID 1 of a namespace of its own.
+/// The machine's PID 1 once it is systemd: a descendant of the guardian that is PID 1 of a separate namespace.
 ///
-/// Before it becomes systemd it still sees the host's files, and a command entering its namespaces would too.
+/// Before it becomes systemd, it still sees the host's files, and so would a command that enters its namespaces.
 fn find_init(guardian: u32) -> Option<Pid> {
     let mut seen = Vec::from([guardian]);
     let processes = all_processes();
@@ -289,7 +289,7 @@ fn console_text(path: &Path) -> String {
     let mut text = Vec::new();
     if let Ok(mut file) = File::open(path) {
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        // Unreadable: an empty text, beside the error that is being reported.
+        // If it cannot be read: an empty text, in addition to the error that is being reported.
         let _ = file.seek(std::io::SeekFrom::Start(length.saturating_sub(4000)));
         let _ = file.read_to_end(&mut text);
     }

@@ -44,10 +44,10 @@ pub(crate) fn sources(directory: &Path, extensions: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// The directory `KIND-KEY`, made by `make` unless it exists and is younger than `max_age`.
+/// The directory `KIND-KEY`, created by `make` unless it exists and is younger than `max_age`.
 ///
 /// `make` gets a path that does not exist yet and creates a directory there. Entries of the same kind with other keys
-/// are left until nobody has asked for them for two days: a developer goes back and forth between two states of a tree.
+/// are kept until they have not been used for two days, because a developer may switch between two states of a tree.
 pub(crate) fn entry(
     kind: &str,
     key: &str,
@@ -96,7 +96,7 @@ pub fn kept_directory(kind: &str, inputs: &[&str]) -> Result<PathBuf> {
     })
 }
 
-/// Removes a directory tree if it is there.
+/// Removes a directory tree if it exists.
 pub(crate) fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -20,7 +20,7 @@ pub const PREFIX: &str = "/home/bb/anaconda3/envs/buildbot";
 /// A channel (URL or directory) to install from instead of one made here. It needs `buildbot` and `buildbot-worker`.
 const CHANNEL_VARIABLE: &str = "BUILDBOT_CONDA_TEST_CHANNEL";
 
-/// Pins say what is in a channel, so it never ages.
+/// The content of a channel is pinned, so it never expires.
 const FOR_EVER: Duration = Duration::MAX;
 const LIMIT: Duration = Duration::from_mins(20);
 
@@ -270,7 +270,7 @@ pub fn virtual_environment(
     Ok(place(&marker))
 }
 
-/// What tells one Python from another.
+/// What distinguishes one Python from another.
 fn identity(python: &Path) -> Result<String> {
     run(Command::new(python).args(["-c", "import sys; print(sys.version, sys.base_prefix)"]))
 }

@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result};
 use crate::conda::{PREFIX, Version, pip};
 use crate::{cache, process};
 
-/// Pins say what is in it.
+/// Its content is pinned.
 const FOR_EVER: Duration = Duration::MAX;
 
-/// Of the release whose root it is laid over.
+/// The release whose root is below it.
 const PYTHON: &str = "3.11";
 
 /// Wheels for the glibc of that release and for earlier ones; pip wants each by its name.
@@ -27,11 +27,11 @@ const COMMANDS: [(&str, &str); 2] = [
     ("buildbot-worker", "buildbot_worker.scripts.runner"),
 ];
 
-/// Has the kernel run programs of arm64 by the emulator, in every root.
+/// Makes the kernel run arm64 programs with the emulator, in every root.
 ///
 /// # Errors
 ///
-/// When binfmt-support does not know the emulator.
+/// If binfmt-support does not know the emulator.
 pub(crate) fn enable() -> Result<()> {
     let mut command = Command::new("update-binfmts");
     command.args(["--enable", "qemu-aarch64"]);

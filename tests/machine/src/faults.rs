@@ -1,8 +1,8 @@
-//! The tables of what is promised, and whether a run has shown it. Here are the fault table, which has the events that
-//! services must survive or tell the truth about; the attack table is in `attacks.rs`, what both share in `table.rs`.
+//! The tables of guarantees, and whether a run has confirmed them. This file contains the fault table, with the events
+//! that services must survive or report correctly; the attack table is in `attacks.rs`, and shared code in `table.rs`.
 //!
-//! A test shows one or more rows with [`fault`] or [`attack`], which leaves a small file per row and release below
-//! `target/faults/`. Which tests run and how the tables are printed is `cargo xtask test`'s business.
+//! A test confirms one or more rows with [`fault`] or [`attack`], which write a small file per row and release below
+//! `target/faults/`. `cargo xtask test` decides which tests run and prints the tables.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const FAULTS: Table = Table {
 pub enum Verdict {
     /// Everything that is promised has been seen.
     Held,
-    /// Something else has been seen, or the test was ended before its end.
+    /// Something else was observed, or the test was terminated early.
     NotHeld,
     /// No test has reported the row.
     NotRun,
@@ -59,7 +59,7 @@ const fn row(id: &'static str, event: &'static str, promise: &'static str) -> Ro
     }
 }
 
-/// A row that does not take a machine: the file and the name of its test.
+/// A row that does not need a machine: the file and the name of its test.
 const fn by_test(
     id: &'static str,
     event: &'static str,
@@ -74,12 +74,15 @@ const fn by_test(
     }
 }
 
-const FAILS_ONCE: &str = "failed within a bounded time, the reason in Buildbot's words, no restart";
-const TRIED_AGAIN: &str = "the reason is shown, tried again for ever, recovers by itself";
-const RETRIED: &str = "back and serving, running builds are retried to success";
+const FAILS_ONCE: &str =
+    "the start fails within a limited time with Buildbot's own message, and is not retried";
+const TRIED_AGAIN: &str =
+    "the reason is shown, and the start is retried without limit until it succeeds";
+const RETRIED: &str =
+    "the service is restarted and serves, and running builds are retried successfully";
 const REPLACED: &str = "the watchdog replaces it";
 const REFUSED: &str = "refused";
-const REFUSED_ONCE: &str = "failed once with the reason";
+const REFUSED_ONCE: &str = "the start fails with the reason, and is not retried";
 
 const ROWS: &[Row] = &[
     row(
@@ -89,8 +92,8 @@ const ROWS: &[Row] = &[
     ),
     row(
         "worker-start",
-        "a worker is started, its master is away",
-        "`systemctl start` does not wait, the status line says where it stands",
+        "a worker is started while its master is not running",
+        "`systemctl start` does not wait, and the status line shows the state of the connection",
     ),
     row("broken-master-cfg", "`master.cfg` is broken", FAILS_ONCE),
     row("missing-plugin", "a web plugin is missing", FAILS_ONCE),
@@ -101,7 +104,7 @@ const ROWS: &[Row] = &[
         "`master.cfg` raises `SystemExit`",
         FAILS_ONCE,
     ),
-    row("endless-loop", "`master.cfg` never ends", FAILS_ONCE),
+    row("endless-loop", "`master.cfg` does not finish", FAILS_ONCE),
     row("port-in-use", "a port is in use", TRIED_AGAIN),
     row(
         "database-unreachable",
@@ -111,17 +114,17 @@ const ROWS: &[Row] = &[
     row(
         "database-older",
         "the database is older than Buildbot",
-        "backup, upgrade as the service's user, start; progress on the status line",
+        "the database is backed up and upgraded as the service user, the status line shows the progress, and the master starts",
     ),
     row(
         "database-older-interrupted",
         "the upgrade of the database is interrupted",
-        "nothing is lost, the next start continues or restores",
+        "nothing is lost; the next start continues the upgrade or restores the backup",
     ),
     row(
         "database-newer",
         "the database is newer than Buildbot",
-        "refused with 65: which version wrote it, what to do",
+        "refused with status 65, the version that wrote the database, and what to do",
     ),
     row(
         "reload-good",
@@ -131,22 +134,22 @@ const ROWS: &[Row] = &[
     row(
         "reload-broken",
         "... with a broken one",
-        "the command fails with the reason, the old one serves",
+        "the command fails with the reason, and the previous configuration stays in use",
     ),
     row(
         "reload-partial",
         "... with one that can only be applied in part",
-        "the command fails and says so",
+        "the command fails with that reason",
     ),
     row(
         "reload-during-start",
         "... while it is starting",
-        "the command waits, then it is in effect",
+        "the command waits until the configuration is in effect",
     ),
     row(
         "reload-twice",
         "... twice at once",
-        "both commands are answered truthfully",
+        "both commands report their actual result",
     ),
     row(
         "hup-by-hand",
@@ -172,7 +175,7 @@ const ROWS: &[Row] = &[
     row(
         "worker-out-of-memory",
         "a build runs out of memory",
-        "that build fails or is retried, the worker lives",
+        "that build fails or is retried, and the worker keeps running",
     ),
     row("hang-stopped", "the master is frozen by STOP", REPLACED),
     row("hang-reactor", "the master's reactor is blocked", REPLACED),
@@ -186,17 +189,17 @@ const ROWS: &[Row] = &[
     row(
         "restart-builds",
         "the master is restarted with running builds",
-        "20 of 20 are retried to success",
+        "20 of 20 are retried successfully",
     ),
     row(
         "stop-builds",
         "the master is stopped with running builds, and started later",
-        "all are retried to success",
+        "all of them are retried successfully",
     ),
     row(
         "drain-builds",
         "the same with `drain` set",
-        "builds that end within it finish first, the others are retried",
+        "builds that finish within that time are waited for, and the others are retried",
     ),
     row(
         "worker-restart",
@@ -211,7 +214,7 @@ const ROWS: &[Row] = &[
     row(
         "worker-reload",
         "the worker is reloaded with a running build",
-        "the build finishes, the worker comes back fresh",
+        "the build finishes, and then the worker is restarted",
     ),
     row(
         "worker-reload-refused",
@@ -221,22 +224,22 @@ const ROWS: &[Row] = &[
     row(
         "worker-password",
         "the worker's password is wrong",
-        "on the status line within 15 s, and again when it changes",
+        "the status line shows the reason within 15 s, and every later change",
     ),
     row(
         "worker-unreachable-master",
         "the worker's master is unreachable",
-        "on the status line within 15 s, and again when it changes",
+        "the status line shows the reason within 15 s, and every later change",
     ),
     row(
         "worker-wrong-port",
         "the worker's port is not one for workers",
-        "on the status line within 15 s, and again when it changes",
+        "the status line shows the reason within 15 s, and every later change",
     ),
     row(
         "worker-returns",
-        "the master is away for long, then back",
-        "the worker is attached within 20 s, 20 of 20",
+        "the master is stopped for a long time and then started",
+        "the worker is connected within 20 s, in 20 of 20 attempts",
     ),
     row(
         "second-start",
@@ -261,7 +264,7 @@ const ROWS: &[Row] = &[
     row(
         "missing-user",
         "the user is missing",
-        "tried again every 5 s, with the reason, until there is one",
+        "the start is retried every 5 s, with the reason, until the user exists",
     ),
     row(
         "missing-credential",
@@ -277,22 +280,22 @@ const ROWS: &[Row] = &[
     row(
         "hand-made-unit",
         "a hand-made unit of our name is in `/etc/systemd/system`",
-        "untouched until it is adopted",
+        "the unit is not changed until it is adopted",
     ),
     row(
         "stale-configuration",
         "`config.toml` is edited without `daemon-reload`",
-        "systemctl warns, a start on different files is not silent",
+        "systemctl prints a warning, and a start with different settings reports it",
     ),
     row(
         "reboot",
         "the machine is rebooted under load",
-        "everything is back, nothing is lost",
+        "everything runs again, and nothing is lost",
     ),
     row(
         "power-cut",
         "the power is cut under load",
-        "everything is back, nothing is lost",
+        "everything runs again, and nothing is lost",
     ),
     row(
         "package-upgrade",
@@ -302,7 +305,7 @@ const ROWS: &[Row] = &[
     row(
         "secrets",
         "credentials are used",
-        "nothing of them in arguments, builds, build logs, `status.json` or the journal",
+        "they do not appear in arguments, builds, build logs, `status.json` or the journal",
     ),
     row(
         "exposure-master",
@@ -337,7 +340,7 @@ const ROWS: &[Row] = &[
     row(
         "backup-restored",
         "`buildbot-conda backup`, then `systemctl clean`, and its restoration",
-        "the builds of that moment are back",
+        "the builds from before the backup are in the database",
     ),
     row(
         "log-levels",
@@ -346,7 +349,7 @@ const ROWS: &[Row] = &[
     ),
     row(
         "log-once",
-        "`log` is left alone, or `both`",
+        "`log` is not set, or is `both`",
         "nothing is written twice; `twistd.log` only with `both`",
     ),
     // What the table of the issue does not name.
@@ -357,14 +360,14 @@ const ROWS: &[Row] = &[
     ),
     row(
         "exit-in-configuration",
-        "`master.cfg` calls `os._exit(0)` or makes itself a daemon",
+        "`master.cfg` calls `os._exit(0)` or turns itself into a daemon",
         FAILS_ONCE,
     ),
     row("privileged-port", "the web port is below 1024", FAILS_ONCE),
     row(
         "long-error",
         "`master.cfg` has 500 errors",
-        "all are in the journal, the status line stays short",
+        "all of them are in the journal, and the status line stays short",
     ),
     row(
         "disk-full",
@@ -384,7 +387,7 @@ const ROWS: &[Row] = &[
     row(
         "reload-during-stop",
         "the master is reloaded while it is stopping",
-        "the command fails, the stop goes on",
+        "the command fails, and the stop continues",
     ),
     row(
         "clean-shutdown-by-hand",
@@ -404,7 +407,7 @@ const ROWS: &[Row] = &[
     row(
         "many-reloads",
         "HUP is sent to the master 100 times in a row",
-        "each is answered, memory grows by less than 25 %",
+        "each of them is handled, and memory grows by less than 25 %",
     ),
     row(
         "worker-killed-by-build",
@@ -414,12 +417,12 @@ const ROWS: &[Row] = &[
     row(
         "worker-reload-crash",
         "the worker is killed while a reload lets its build finish",
-        "the command fails, the build is retried to success",
+        "the command fails, and the build is retried successfully",
     ),
     row(
         "frozen-master",
         "the master is frozen for longer than the worker's keepalive",
-        "the running build succeeds, the worker stays attached",
+        "the running build succeeds, and the worker stays connected",
     ),
     row(
         "worker-drain-setting",
@@ -429,7 +432,7 @@ const ROWS: &[Row] = &[
     row(
         "worker-disk-full",
         "the file system of a build is full",
-        "that build fails and says so, the worker lives",
+        "that build fails with this reason, and the worker keeps running",
     ),
     row(
         "reload-other-directories",
@@ -444,22 +447,22 @@ const ROWS: &[Row] = &[
     row(
         "condarc",
         "condarc changes how an environment is activated",
-        "the service, its builds and `buildbot-conda run` have the variables that conda gives",
+        "the service, its builds and `buildbot-conda run` have the variables that conda sets",
     ),
     row(
         "shared-memory",
-        "a service is stopped whose account has shared memory beside it",
-        "the memory stays",
+        "a service is stopped while its account has shared memory in use elsewhere",
+        "the shared memory is kept",
     ),
     row(
         "administrators-drop-in",
-        "a master needs what only a drop-in of the administrator gives it",
-        "`backup`, `upgrade` and `doctor` have it as well",
+        "a master needs a setting from a drop-in of the administrator",
+        "`backup`, `upgrade` and `doctor` use it as well",
     ),
     by_test(
         "adopted-with-builds",
-        "a master that `buildbot start` made a daemon of is adopted with builds running, and given back",
-        "the builds are retried to success, and afterwards everything is as it was before",
+        "a master that `buildbot start` runs as a daemon is adopted while builds run, and the adoption is undone",
+        "the builds are retried successfully, and afterwards everything is in its previous state",
         (
             "tests/machine/tests/adopt.rs",
             "a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back",
@@ -467,8 +470,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "adoption-fails",
-        "units are adopted, and ours do not start",
-        "the old units run, and everything is as it was before",
+        "units are adopted, and the new ones do not start",
+        "the old units run, and everything is in its previous state",
         (
             "tests/machine/tests/adopt.rs",
             "an_adoption_whose_start_fails_leaves_the_old_units_running",
@@ -477,7 +480,7 @@ const ROWS: &[Row] = &[
     by_test(
         "unit-in-the-packages-place",
         "a unit of our name was written into `/lib/systemd/system` before the package is installed",
-        "it stays in force, in `/etc/systemd/system`, and that is reported",
+        "it stays in effect, in `/etc/systemd/system`, and this is reported",
         (
             "tests/package/tests/lifecycle.rs",
             "a_hand_made_unit_in_the_packages_place_stays_in_force",
@@ -485,8 +488,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "base-directory-elsewhere",
-        "`buildbot.tac` sets another base directory and configuration than its own",
-        "backup, restoration and upgrade work there",
+        "`buildbot.tac` sets another base directory and another configuration file",
+        "`backup`, `restore` and `upgrade` use these",
         (
             "crates/launcher/runner_tests/test_upgrade.py",
             "test_base_directory_is_where_the_tac_has_it",
@@ -494,8 +497,8 @@ const ROWS: &[Row] = &[
     ),
     by_test(
         "host-renamed",
-        "a master with a `name` is killed, and its host has another name at the next start",
-        "running builds are retried to success",
+        "a master with a `name` is killed, and the host name changes before the next start",
+        "running builds are retried successfully",
         (
             "crates/launcher/runner_tests/test_standby.py",
             "test_history_goes_along_with_a_name",
@@ -508,23 +511,23 @@ const ROWS: &[Row] = &[
     ),
     row(
         "activation-script",
-        "a script of `activate.d` leaves its shell, kills it, or waits for ever",
+        "a script in `activate.d` exits its shell, kills it, or never finishes",
         FAILS_ONCE,
     ),
     row(
         "network-in-configuration",
-        "`master.cfg` fetches something while it is read, and the network is not there yet",
+        "`master.cfg` downloads something while it is read, and the network is not available yet",
         TRIED_AGAIN,
     ),
     row(
         "worker-directory-removed",
         "the directory of a running worker is removed",
-        "the worker lives; its next start is refused with the reason",
+        "the worker keeps running; its next start is refused with the reason",
     ),
     row(
         "worker-gives-up",
-        "a worker with `maxretries` has used them up",
-        "the reason is shown, tried again for ever",
+        "a worker has used up its `maxretries`",
+        "the reason is shown, and connecting is retried without limit",
     ),
     row(
         "worker-tls",
@@ -534,22 +537,22 @@ const ROWS: &[Row] = &[
     row(
         "worker-twice",
         "two workers have the same name",
-        "the second one's status line says so, builds go on",
+        "the status line of the second one shows this, and builds continue",
     ),
     row(
         "hostile-directories",
         "directories have blanks, quotes, backslashes, `%`, `$` and the like in their names",
-        "they boot, start and build",
+        "the units start at boot, and builds succeed",
     ),
     row(
         "odd-account",
         "the user has no login shell and no writable home",
-        "builds run, with the usual umask and UTF-8",
+        "builds run with the usual umask and with UTF-8",
     ),
     by_test(
         "worker-host-vanished",
         "the host of a worker vanishes during a build, and comes back",
-        "both sides notice within 45 s, the build is retried to success",
+        "both sides notice within 45 s, and the build is retried successfully",
         (
             "crates/launcher/runner_tests/test_vanished.py",
             "test_both_sides_notice_within_45_seconds_that_the_other_has_vanished",
@@ -558,7 +561,7 @@ const ROWS: &[Row] = &[
     by_test(
         "master-host-vanished",
         "the host of a master vanishes during a build, and comes back",
-        "the worker notices within 45 s and returns, the build is retried to success",
+        "the worker notices within 45 s and reconnects, and the build is retried successfully",
         (
             "crates/launcher/runner_tests/test_vanished.py",
             "test_master_whose_host_was_away_gets_its_worker_back_and_the_build_is_retried",
@@ -567,12 +570,12 @@ const ROWS: &[Row] = &[
     row(
         "slow-link",
         "a round trip between worker and master takes 300 ms, and 5 % of all frames are lost",
-        "builds succeed at their first attempt, no connection is lost",
+        "builds succeed at the first attempt, and no connection is lost",
     ),
     by_test(
         "certificate-renewed",
         "the certificate of a master is renewed three times during 100 builds of a worker on another host",
-        "0 of 100 builds are disturbed, no connection is lost",
+        "none of 100 builds is affected, and no connection is lost",
         (
             "crates/launcher/runner_tests/test_door.py",
             "test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connection",
@@ -581,7 +584,7 @@ const ROWS: &[Row] = &[
     by_test(
         "certificate-expired",
         "the certificate of a master has expired",
-        "the reason is on the worker's status line within 15 s, a new certificate is accepted by itself",
+        "the status line of the worker shows the reason within 15 s, and a new certificate is accepted without a restart",
         (
             "crates/launcher/runner_tests/test_tls.py",
             "test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journal",
@@ -590,7 +593,7 @@ const ROWS: &[Row] = &[
     row(
         "authority-replaced",
         "the authority of a master's host is lost, and a new one is created",
-        "workers stay connected until they restart; `rotate` and `join` bring each of them back",
+        "workers stay connected until they restart; `rotate` and `join` connect each of them again",
     ),
     by_test(
         "clock-off",
@@ -604,7 +607,7 @@ const ROWS: &[Row] = &[
     by_test(
         "many-workers",
         "a master with 200 workers in one service is restarted",
-        "all of them are attached again; `cargo xtask bench farm` measures how soon",
+        "all of them reconnect; `cargo xtask bench farm` measures the time",
         (
             "crates/launcher/runner_tests/test_starter.py",
             "test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their_master",
@@ -617,9 +620,9 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// Reports what becomes of `show` as the verdict about row `id` of the fault table on `release`.
+/// Records the result of `show` as the verdict about row `id` of the fault table on `release`.
 ///
-/// Each row is shown by one test. Until `show` has succeeded the row is `not held`, also when the process is killed.
+/// Each row is confirmed by one test. Until `show` has succeeded, the row is `not held`, also if the process is killed.
 ///
 /// # Errors
 ///
@@ -749,7 +752,7 @@ mod tests {
             let above = lines[..number].iter().rev();
             let mut attributes = above.take_while(|line| line.starts_with("#["));
             let is_rust = line.starts_with(&function) && attributes.any(|line| *line == "#[test]");
-            // By `on_each_release!`, which makes tests of functions that it lists.
+            // With `on_each_release!`, which turns the listed functions into tests.
             let arguments = line.strip_prefix(&of_release).map(|rest| {
                 let next = lines.get(number + 1).filter(|_| rest.is_empty());
                 next.copied().unwrap_or(rest)

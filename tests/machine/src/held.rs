@@ -1,4 +1,4 @@
-//! Builds that run until a test lets them go, so that no test depends on how long anything takes.
+//! Builds that run until a test releases them, so that no test depends on durations.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use serde_json::json;
 use crate::rest::{Build, Rest};
 use crate::{Machine, Outcome, WORKER, master_configuration};
 
-/// From a wish to the start of a build, or from its release to its end, the retry and a worker's way back included.
+/// From a request to the start of a build, or from its release to its end, including a retry and the reconnection of a
+/// worker.
 const LIMIT: Duration = Duration::from_mins(2);
 
 /// [`master_configuration`] with `count` builders `held0`, `held1`, ... more, whose builds are held.
@@ -75,11 +76,11 @@ impl<'machine> HeldBuilds<'machine> {
         Self { machine, requests }
     }
 
-    /// Lets one of them end, or its retry.
+    /// Releases one of them, or its retry.
     ///
     /// # Errors
     ///
-    /// When the machine's tools fail.
+    /// If the machine's tools fail.
     pub fn release(&self, number: usize) -> Outcome {
         let mark = format!("{WORKER}/released-held{number}");
         self.machine.run(&["touch", &mark])?.succeeded()?;
@@ -98,20 +99,20 @@ impl<'machine> HeldBuilds<'machine> {
         rest.builds_of(request)
     }
 
-    /// Lets all end and checks that each has been retried (result 5) and then succeeded.
+    /// Releases all of them and checks that each was retried (result 5) and then succeeded.
     ///
     /// # Errors
     ///
-    /// When one has another history.
+    /// If one has another history.
     pub fn ensure_retried(&self) -> Outcome {
         self.ensure_results(&[5, 0])
     }
 
-    /// Lets all end and checks that the results of each one's builds, in their order, are `expected`.
+    /// Releases all of them and checks that the results of the builds of each, in order, are `expected`.
     ///
     /// # Errors
     ///
-    /// When one has others.
+    /// If one has other results.
     pub fn ensure_results(&self, expected: &[u64]) -> Outcome {
         let mark = format!("{WORKER}/released");
         self.machine.run(&["touch", &mark])?.succeeded()?;

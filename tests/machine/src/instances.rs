@@ -14,8 +14,9 @@ pub const WORKER: &str = "/home/bb/worker";
 /// TCP port of the web server and its REST API, on the loopback interface.
 pub(crate) const WEB_PORT: u16 = 8010;
 
-/// A complete `master.cfg`: one worker `example`, one builder `example` that tells who and where it is, and a builder
-/// `slow` whose one step takes as many seconds as the property `seconds` says (30 by default). Tests replace parts.
+/// A complete `master.cfg`: one worker `example`, one builder `example` that prints its account and place, and a
+/// builder `slow` whose only step takes the number of seconds in the property `seconds` (30 by default). Tests replace
+/// parts.
 pub fn master_configuration() -> String {
     format!(
         r#"from buildbot.plugins import schedulers, steps, util, worker

@@ -1,4 +1,4 @@
-//! A way into a running master: Python that its reactor runs when a test says so, for faults that come from inside.
+//! Access to a running master: its reactor runs Python code from a test, for faults that come from inside.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{MASTER, Machine, Outcome, master_configuration};
 
-/// From the wish to the moment at which the reactor takes the text, on a busy machine.
+/// From a request to the moment at which the reactor reads the code, on a busy machine.
 const TAKEN: Duration = Duration::from_mins(1);
 
 /// [`master_configuration`] with the lever.
@@ -32,12 +32,12 @@ if not hasattr(reactor, "test_lever"):
     master_configuration() + &more
 }
 
-/// Runs `python` in the reactor of the master, and returns once it has been taken, before it has ended. The lever is
-/// gone after an exception in it.
+/// Runs `python` in the reactor of the master, and returns once it was read, before it has finished. After an
+/// exception, the lever no longer exists.
 ///
 /// # Errors
 ///
-/// When it is not taken.
+/// If it is not read.
 pub fn pull_lever(machine: &Machine, python: &str) -> Outcome {
     let lever = format!("{MASTER}/lever");
     machine.write_file(&format!("{lever}.new"), python, "0600", "bb")?;

@@ -16,11 +16,11 @@ use crate::{Environment, Release};
 /// How long an ordinary command may take.
 const COMMAND_LIMIT: Duration = Duration::from_mins(2);
 
-/// Between two looks at what is waited for, at least; where looking takes long, machines have better things to do.
+/// Minimum time between two checks of a condition; longer if checking takes long.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Runs a command in an overlay of its own. Arguments: the overlay's options, where to mount it, a directory of the
-/// host's, the command.
+/// Runs a command in a separate overlay. Arguments: the overlay's options, where to mount it, a directory of the host,
+/// the command.
 const BESIDE: &str = r#"
 mount -t overlay overlay -o "$1" "$2"
 cd "$2"
@@ -31,7 +31,7 @@ shift 3
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 chroot . "$@"
 "#;
 
-/// Says what a machine has; made by [`Machine::builder`].
+/// Describes a machine; created by [`Machine::builder`].
 #[derive(Debug)]
 pub struct Builder {
     layers: Layers,
@@ -64,7 +64,7 @@ impl Builder {
 /// A booted machine, gone without a trace when it is dropped.
 #[derive(Debug)]
 pub struct Machine {
-    // In this order: the machine is off before its tree goes.
+    // In this order: the machine is off before its tree is removed.
     boot: Option<Boot>,
     tree: Tree,
 }
@@ -100,11 +100,11 @@ impl Machine {
         })
     }
 
-    /// As [`Machine::boot`], with a host name of its own; others have one that they share.
+    /// As [`Machine::boot`], with its own host name; the others share one.
     ///
     /// # Errors
     ///
-    /// As [`Machine::boot`], or when the name cannot be written.
+    /// As [`Machine::boot`], or if the name cannot be written.
     pub fn boot_named(layers: Layers, name: &str) -> Result<Self> {
         let mut machine = Self::boot(layers)?;
         machine.write_file("/etc/hostname", &format!("{name}\n"), "0644", "root")?;
@@ -121,7 +121,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// When it cannot be run or does not end; an exit status other than 0 is no error, see [`Output::succeeded`].
+    /// If it cannot be run or does not finish; an exit status other than 0 is not an error, see [`Output::succeeded`].
     pub fn run(&self, words: &[&str]) -> Result<Output> {
         self.run_within(COMMAND_LIMIT, words)
     }
@@ -416,11 +416,11 @@ impl Machine {
         self.power_on()
     }
 
-    /// Powers off in order.
+    /// Powers off cleanly.
     ///
     /// # Errors
     ///
-    /// When it takes longer than systemd itself would ever wait.
+    /// If it takes longer than systemd itself would ever wait.
     pub fn power_off(&mut self) -> Result<()> {
         self.boot
             .take()

@@ -49,12 +49,12 @@ impl Network {
         format!("10.77.0.{}", place.expect("the network has this host") + 1)
     }
 
-    /// Connects a machine as the host `name`, which then knows the names of all others. To be repeated after each boot of
-    /// the machine, which makes it a new network namespace.
+    /// Connects a machine as the host `name`, which then knows the names of all others. This must be repeated after
+    /// each boot of the machine, which creates a new network namespace.
     ///
     /// # Errors
     ///
-    /// When the machine is off, or has no interfaces of its own.
+    /// If the machine is off, or has no interfaces of its own.
     pub fn connect(&mut self, name: &str, machine: &Machine) -> Outcome {
         let address = self.address(name);
         self.command(&format!(
@@ -74,7 +74,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When the wire has ended.
+    /// If the wire has exited.
     pub fn cut(&mut self, name: &str, other: &str) -> Outcome {
         self.command(&format!("cut {name} {other}"))
     }
@@ -83,7 +83,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When the wire has ended.
+    /// If the wire has exited.
     pub fn cut_off(&mut self, name: &str) -> Outcome {
         self.command(&format!("cut {name} *"))
     }
@@ -92,16 +92,16 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When the wire has ended.
+    /// If the wire has exited.
     pub fn restore(&mut self, name: &str) -> Outcome {
         self.command(&format!("restore {name} *"))
     }
 
-    /// Delays what a host sends, and loses a part of it.
+    /// Delays the frames that a host sends, and drops a part of them.
     ///
     /// # Errors
     ///
-    /// When the wire has ended.
+    /// If the wire has exited.
     pub fn slow(&mut self, name: &str, milliseconds: u32, lost_per_cent: u32) -> Outcome {
         self.command(&format!("link {name} {milliseconds} {lost_per_cent}"))
     }
@@ -121,7 +121,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         drop(self.wire.stdin.take());
-        // It has ended already, or ends now; there is nothing to be done with an error in a destructor.
+        // It has exited already, or exits now; a destructor cannot handle an error.
         let _ = self.wire.wait();
     }
 }

@@ -38,7 +38,7 @@ fn youngest(variable: &str, start: &str, command: &str) -> Result<PathBuf> {
     let youngest = packages
         .filter(|entry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // Nothing but the package itself, for this machine: debugging symbols are a package of their own.
+            // Only the package itself, for this machine: debugging symbols are in a separate package.
             let ending = match std::env::consts::ARCH {
                 "x86_64" => "_amd64.deb",
                 "aarch64" => "_arm64.deb",

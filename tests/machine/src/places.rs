@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 /// `f_type` of a directory on an overlay, statfs(2).
 const OVERLAY: i64 = 0x794c_7630;
 
-/// The directory of everything that takes long to make and serves every clone of the project, each entry under a name
-/// that follows from what it was made from: what `BUILDBOT_CONDA_CACHE` names, else `buildbot-conda` in the user's cache
-/// directory (XDG Base Directory Specification), else `target/cache`.
+/// The directory for results that take long to create and are shared by all clones of the project, each under a name
+/// that is derived from its inputs: the directory that `BUILDBOT_CONDA_CACHE` names, else `buildbot-conda` in the
+/// user's cache directory (XDG Base Directory Specification), else `target/cache`.
 pub fn cache_directory() -> PathBuf {
     if let Some(directory) = variable("BUILDBOT_CONDA_CACHE") {
         return directory;

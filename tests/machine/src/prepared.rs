@@ -12,9 +12,9 @@ use crate::{
     environments_package, latest_package, with_packages,
 };
 
-/// The key holds everything that a layer is made from, so it does not age by itself.
+/// The key covers all inputs of a layer, so it does not expire.
 const MAX_AGE: Duration = Duration::from_hours(5 * 24);
-/// For a command that makes an environment, on a busy machine.
+/// For a command that creates an environment, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(4);
 
 /// What `make` writes on a machine of `release` that was booted from `below`, as one more layer. It is made once for each
@@ -46,20 +46,21 @@ fn digests(packages: &[std::path::PathBuf]) -> Result<String> {
     Ok(digests.collect::<Result<Vec<_>>>()?.join(" "))
 }
 
-/// A Debian with the environment and the package, and nothing set up: what `apt install` leaves.
+/// A Debian system with the environment and the package, and nothing set up, as after `apt install`.
 ///
 /// # Errors
 ///
-/// When there is no package, or installing it fails; then with apt's output.
+/// If there is no package, or if its installation fails; then with apt's output.
 pub fn installed(release: Release) -> Result<Layers> {
     installed_on("installed", release, Layers::new(debian_root(release)?))
 }
 
-/// The same beside `packages` of Debian's, separated by blanks, which the package does not depend on; `kind` names them.
+/// The same with additional Debian `packages`, separated by blanks, which the package does not depend on; `kind` names
+/// them.
 ///
 /// # Errors
 ///
-/// As [`installed`], or when the archive does not have them.
+/// As [`installed`], or if the archive does not have them.
 pub fn installed_with(release: Release, kind: &str, packages: &str) -> Result<Layers> {
     let below = with_packages(release, kind, packages)?;
     installed_on(&format!("installed-with-{kind}"), release, below)
@@ -100,11 +101,12 @@ pub fn set_up(release: Release) -> Result<Layers> {
     )
 }
 
-/// The same after their first build, by [`crate::scripted`]: what a start and a build leave for the next one is there.
+/// The same after their first build, with [`crate::scripted`]: everything that a start and a build create for the next
+/// one exists.
 ///
 /// # Errors
 ///
-/// As [`set_up`], or when the build does not succeed.
+/// As [`set_up`], or if the build does not succeed.
 pub fn attached(release: Release) -> Result<Layers> {
     let sources = [include_str!("stage.rs"), include_str!("rest.rs")];
     layer("attached", release, set_up(release)?, &sources, |machine| {

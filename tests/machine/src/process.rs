@@ -1,4 +1,4 @@
-//! Child processes that end: every command has a time limit, and its output is collected whole.
+//! Child processes with a time limit, whose output is collected completely.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 pub struct Output {
     /// The command, for messages.
     pub command: String,
-    /// Exit status; 128 plus the signal's number when a signal ended it.
+    /// Exit status; 128 plus the signal's number if a signal terminated it.
     pub status: i32,
     /// Standard output, lossily decoded.
     pub stdout: String,
@@ -96,7 +96,7 @@ pub(crate) fn run(command: &mut Command, input: &[u8], limit: Duration) -> Resul
     })
 }
 
-/// Waits for `child` until `limit`; nothing when it still runs then.
+/// Waits for `child` until `limit`; none if it is still running then.
 pub(crate) fn wait(child: &mut Child, limit: Duration) -> Result<Option<i32>> {
     use std::os::unix::process::ExitStatusExt as _;
     let deadline = Instant::now() + limit;

@@ -41,7 +41,7 @@ impl<'machine> Rest<'machine> {
         Self { machine, port }
     }
 
-    /// Whether the master answers and says that it is active.
+    /// Whether the master answers and reports that it is active.
     pub fn answers(self) -> bool {
         self.get("masters")
             .is_ok_and(|masters| masters["masters"][0]["active"] == json!(true))
@@ -122,11 +122,11 @@ impl<'machine> Rest<'machine> {
             .with_context(|| format!("read the number of a request in {answer}"))
     }
 
-    /// Waits for the end of the build that answers `request`; of its last one, when a retry was needed.
+    /// Waits for the end of the build for `request`, or of its last one if it was retried.
     ///
     /// # Errors
     ///
-    /// When none has ended within `limit`.
+    /// If none has finished within `limit`.
     pub fn wait_for_build(self, request: u64, limit: Duration) -> Result<Build> {
         self.machine
             .wait_until(&format!("request {request} is built"), limit, || {
@@ -163,7 +163,7 @@ impl<'machine> Rest<'machine> {
     ///
     /// # Errors
     ///
-    /// When there is no such step, or it has no log yet.
+    /// If there is no such step, or it has no log yet.
     pub fn log(self, build: &Build, step: &str) -> Result<String> {
         let log = self.get(&format!("builds/{}/steps/{step}/logs/stdio", build.id))?;
         let id = log["logs"][0]["logid"]
@@ -202,8 +202,8 @@ impl<'machine> Rest<'machine> {
             .with_context(|| format!("read the answer to `{method}`: {text}"))
     }
 
-    /// As somebody who is not logged in, and then, where that is not enough, with each password that a master of the
-    /// machine has for its pages.
+    /// Without a login, and then, if that is not sufficient, with each password for the pages of a master of this
+    /// machine.
     fn control(self, path: &str, method: &str, parameters: &Value) -> Result<String> {
         let body =
             json!({"id": 1, "jsonrpc": "2.0", "method": method, "params": parameters}).to_string();
@@ -245,11 +245,11 @@ impl<'machine> Rest<'machine> {
         Err(refused)
     }
 
-    /// Whether a control method is refused to somebody who is not logged in.
+    /// Whether a control method is refused without a login.
     ///
     /// # Errors
     ///
-    /// When the master does not answer.
+    /// If the master does not answer.
     pub fn is_closed(self, path: &str, method: &str) -> Result<bool> {
         let body = json!({"id": 1, "jsonrpc": "2.0", "method": method, "params": {}}).to_string();
         let json = [
@@ -269,7 +269,7 @@ impl<'machine> Rest<'machine> {
         self.call_after(&["curl"], options, path)
     }
 
-    /// By one curl, which has done something else before.
+    /// With the same curl process that has done something else before.
     fn call_after(self, curl: &[&str], options: &[&str], path: &str) -> Result<String> {
         let url = format!("http://127.0.0.1:{}/api/v2/{path}", self.port);
         // `--noproxy`: a proxy of the host's is not reachable from the machine's network.
@@ -279,7 +279,7 @@ impl<'machine> Rest<'machine> {
             "--fail-with-body",
             "--noproxy",
             "*",
-            // A busy machine may be that slow; that it is slow is no test's concern.
+            // A busy machine may be that slow; this is not what the tests check.
             "--max-time",
             "90",
             &url,

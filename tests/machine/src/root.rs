@@ -32,7 +32,7 @@ const MASKED: &[&str] = &[
 /// A machine that stays the same one after a reboot and in its forks: Buildbot knows a master by its host's name.
 pub(crate) const HOST_NAME: &str = "throwaway";
 
-/// Debian gets security updates: a root is made anew after this time.
+/// Debian gets security updates: a root is created again after this time.
 const MAX_AGE: Duration = Duration::from_hours(5 * 24);
 
 /// The root of `release`, to be used as a layer and never written to.
@@ -75,7 +75,7 @@ pub(crate) fn special_root(name: &str, recipe: &Recipe) -> Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// As [`debian_root`], or when the root's package database does not say.
+/// As [`debian_root`], or if the root's package database does not contain it.
 pub fn systemd_version(release: Release) -> Result<String> {
     let path = debian_root(release)?.join("var/lib/dpkg/status");
     let text = fs::read_to_string(&path).with_context(|| format!("read `{}`", path.display()))?;
@@ -157,7 +157,7 @@ fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
     } else if !mirror.is_empty() || recipe.suite == "sid" {
         command.arg(archive()?);
     }
-    // An emulator takes its time.
+    // An emulator takes longer.
     process::run(&mut command, b"", Duration::from_mins(30))?.succeeded()?;
 
     write(path, "etc/hostname", &format!("{HOST_NAME}\n"))?;
@@ -166,7 +166,7 @@ fn make(name: &str, recipe: &Recipe, mirror: &str, path: &Path) -> Result<()> {
         "etc/hosts",
         &format!("127.0.0.1 localhost {HOST_NAME}\n"),
     )?;
-    // With an identity it does not look like a first boot, which would apply presets and ask questions.
+    // With an identity, it does not look like a first boot, which would apply presets and ask questions.
     write(path, "etc/machine-id", "b0075e1fb0075e1fb0075e1fb0075e1f\n")?;
     for unit in MASKED {
         let link = path.join("etc/systemd/system").join(unit);

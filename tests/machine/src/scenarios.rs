@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{Outcome, timings};
 
-/// Scenarios that begin with the machine in the same order.
+/// Scenarios that start with the machine in the same state.
 pub struct Scenarios<'machine> {
     restore: Box<dyn Fn() -> Outcome + 'machine>,
     failures: Vec<String>,

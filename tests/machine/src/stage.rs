@@ -1,4 +1,4 @@
-//! A master and a worker on a machine, with builds that do what a test says: what the fault tests share.
+//! A master and a worker on a machine, with builds that a test controls: shared by the fault tests.
 
 use std::time::Duration;
 
@@ -13,9 +13,9 @@ pub const WORKER_UNIT: &str = "buildbot-worker.service";
 /// The administrator's configuration.
 pub const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 
-/// For what takes a second or two, on a machine that has much else to do.
+/// For actions of a second or two, on a busy machine.
 pub const SOON: Duration = Duration::from_mins(1);
-/// For what takes some restarts and a build.
+/// For actions that include some restarts and a build.
 pub const LATER: Duration = Duration::from_mins(3);
 
 /// A machine with a master and a worker, and a builder `slow` that runs the shell script in the property `script`.
@@ -190,21 +190,21 @@ impl Stage {
         self.begin_build(&held_script())
     }
 
-    /// Has builds of [`held_script`] wait from now on.
+    /// Makes builds of [`held_script`] wait from now on.
     ///
     /// # Errors
     ///
-    /// When it does not come about, or a command for it fails.
+    /// If it does not happen, or a command for it fails.
     pub fn hold_builds(&self) -> Outcome {
         self.machine.run(&["rm", "-f", RELEASED])?.succeeded()?;
         Ok(())
     }
 
-    /// Lets held builds end, their retries included.
+    /// Releases held builds and their retries.
     ///
     /// # Errors
     ///
-    /// When it does not come about, or a command for it fails.
+    /// If it does not happen, or a command for it fails.
     pub fn release_builds(&self) -> Outcome {
         self.machine.run(&["touch", RELEASED])?.succeeded()?;
         Ok(())
@@ -249,11 +249,11 @@ impl Stage {
         Ok(log)
     }
 
-    /// The command lines of all processes in a unit's control group; none when it has no group.
+    /// The command lines of all processes in a unit's control group; none if it has no group.
     ///
     /// # Errors
     ///
-    /// When it does not come about, or a command for it fails.
+    /// If it does not happen, or a command for it fails.
     pub fn processes(&self, unit: &str) -> Result<Vec<String>> {
         let group = self.property(unit, "ControlGroup")?;
         if group.is_empty() {

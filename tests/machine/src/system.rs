@@ -1,4 +1,5 @@
-//! The systems of the matrix beside Debian's releases: roots with another systemd, which stand in for Ubuntu's.
+//! The systems of the matrix in addition to Debian's releases: roots with another systemd, which represent those of
+//! Ubuntu.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,13 +15,13 @@ use crate::{Release, emulated};
 pub enum System {
     /// Bookworm with bullseye's systemd, apt and their company: older than Ubuntu 22.04's.
     Systemd247,
-    /// Bookworm with the systemd of its backports, beside Ubuntu 24.04's 255.
+    /// Bookworm with the systemd from its backports, which is close to the 255 of Ubuntu 24.04.
     Systemd254,
     /// Debian unstable: younger than Ubuntu 26.04's 259.
     Unstable,
     /// A release that all tests run on.
     Debian(Release),
-    /// Bookworm for arm64, run by an emulator: for the stage of its own that does so.
+    /// Bookworm for arm64, run by an emulator: for a separate stage.
     Arm64,
 }
 

@@ -1,6 +1,6 @@
 //! What a table of events has: the table of faults and that of attacks are such.
 
-/// One event and what must happen then.
+/// One event and its guarantee.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// Short and stable: words of small letters joined by hyphens.
@@ -18,7 +18,7 @@ pub struct Row {
 pub enum Shown {
     /// On booted machines of each release, by a test that reports it.
     OnMachines,
-    /// By a cheaper test, which every run includes and which fails when the promise is broken.
+    /// By a cheaper test, which every run includes and which fails if the guarantee is broken.
     ByTest {
         /// Path in the workspace of the file that has the test.
         file: &'static str,

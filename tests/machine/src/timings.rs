@@ -25,7 +25,7 @@ pub(crate) fn record(kind: &str, took: Duration, busy: Option<Duration>) {
     let _ = fs::create_dir_all(&directory).and_then(|()| {
         let path = directory.join("machine.tsv");
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-        // In one piece: other programs add their lines at the same time.
+        // In a single write: other programs add their lines at the same time.
         file.write_all(line.as_bytes())
     });
 }

@@ -1,4 +1,4 @@
-//! The file systems of machines: read-only layers, and one writable directory on top that is thrown away.
+//! The file systems of machines: read-only layers, and one writable directory on top that is discarded.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub(crate) struct Tree {
     pub(crate) layers: Layers,
     /// Of the machine, from its next boot on.
     pub(crate) host_name: String,
-    /// Held, shared with the machine's guardian, for as long as the directory may be mounted.
+    /// Locked, shared with the machine's guardian, as long as the directory may be mounted.
     _lock: File,
 }
 
@@ -58,7 +58,8 @@ impl Tree {
         static SWEPT: Once = Once::new();
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let running = machines_directory().join("running");
-        // Each test is a process: nobody may sweep while another has made a directory and not yet locked it.
+        // Each test is a process: no process may clean up while another one has created a directory and not yet locked
+        // it.
         let _no_sweep = lock_all(&running)?;
         SWEPT.call_once(|| sweep(&running));
 
@@ -111,7 +112,7 @@ impl Drop for Tree {
     }
 }
 
-/// Waits until no other process creates or sweeps; as long as the value is there, none does.
+/// Waits until no other process creates or cleans up; as long as the value exists, none does.
 fn lock_all(running: &Path) -> Result<File> {
     fs::create_dir_all(running).with_context(|| format!("create `{}`", running.display()))?;
     let path = running.join(".lock");
@@ -121,7 +122,7 @@ fn lock_all(running: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// Removes what earlier processes left: directories whose lock nobody holds any more.
+/// Removes remains of earlier processes: directories whose lock is not held.
 fn sweep(running: &Path) {
     for entry in fs::read_dir(running).into_iter().flatten().flatten() {
         let free = File::open(entry.path().join("lock")).is_ok_and(|lock| lock.try_lock().is_ok());

@@ -1,4 +1,4 @@
-//! One unit of a machine: what systemd does with it and says about it.
+//! One unit of a machine: operations of systemd on it, and its state.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::process::Output;
 use crate::{Machine, Outcome};
 
-/// From systemd's decision to start a unit again to its service, on a busy machine.
+/// From systemd's decision to restart a unit until it serves, on a busy machine.
 const STARTED: Duration = Duration::from_mins(2);
 
 /// A unit by its name.
@@ -125,7 +125,7 @@ impl<'machine> Unit<'machine> {
     /// When systemd refuses.
     pub fn kill(self, signal: &str) -> Outcome {
         let signal = format!("--signal={signal}");
-        // The option has got another name since 252, where `--kill-whom` was not yet known.
+        // The option was renamed after 252, which does not know `--kill-whom`.
         let words = ["systemctl", "kill", "--kill-who=main", &signal, self.name];
         self.machine.run(&words)?.succeeded()?;
         Ok(())
@@ -169,11 +169,11 @@ impl<'machine> Unit<'machine> {
         })
     }
 
-    /// Checks that it has failed for good with exit `status`, without a restart.
+    /// Checks that it has failed permanently with exit `status`, without a restart.
     ///
     /// # Errors
     ///
-    /// When it is in another state, restarts included: a unit that waits for one is not `failed`.
+    /// If it is in another state, including restarts: a unit that waits for one is not `failed`.
     pub fn ensure_failed_once(self, status: u8) -> Outcome {
         let names = ["ActiveState", "ExecMainStatus", "NRestarts"];
         let found = names

@@ -1,15 +1,14 @@
 """An Ethernet between network namespaces, with faults on demand.
 
-One process holds a tap device in each namespace and copies frames between them, so that every frame stays in this
-process: a link can be cut without its ends noticing, as when a host vanishes, and delayed or made lossy on kernels that
-have no netem.
+One process holds a tap device in each namespace and copies frames between them, so that every frame passes through this
+process: a link can be cut without notifying its ends, as when a host vanishes, and can be slow or lossy on kernels
+without netem.
 
-Reads commands from standard input and answers each with a line, `ok` or `error: ...`; ends with its input.
+Reads commands from standard input and answers each with a line, `ok` or `error: ...`; exits at the end of its input.
 
-    connect NAME PID ADDRESS    a device `host0` in the network namespace of PID, with ADDRESS/24
-    cut NAME OTHER              drop every frame between two hosts; `*` stands for all others
-    restore NAME OTHER          the opposite
-    link NAME MILLISECONDS PER-CENT   delay and loss of every frame that NAME sends
+connect NAME PID ADDRESS    a device `host0` in the network namespace of PID, with ADDRESS/24 cut NAME OTHER
+drop every frame between two hosts; `*` stands for all others restore NAME OTHER          the opposite link NAME
+MILLISECONDS PER-CENT   delay and loss of every frame that NAME sends
 """
 
 import ctypes

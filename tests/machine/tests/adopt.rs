@@ -1,4 +1,4 @@
-//! Hosts that were set up by hand, taken over and given back, on a booted machine with real builds.
+//! Hosts that were set up by hand, taken over and restored, on a booted machine with real builds.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ on_each_release! {
 /// From the start of a unit to the worker's connection on a busy machine.
 const ATTACHED: Duration = Duration::from_mins(1);
 
-/// The hand-made unit of the worker where the host has names of its own.
+/// The hand-made unit of the worker on a host with other names.
 const OTHER_NAME: &str = "buildslave.service";
 
-/// As a blog tells it: a unit each, and a script each that activates and starts.
+/// As in a typical blog post: a unit each, and a script each that activates and starts.
 fn by_hand(release: Release) -> anyhow::Result<Machine> {
     by_hand_with(release, &[])
 }
@@ -69,7 +69,7 @@ fn by_hand_with(release: Release, others: &[(&str, String)]) -> anyhow::Result<M
     Ok(machine)
 }
 
-/// Everything below `/etc` that says what runs, with contents.
+/// Everything below `/etc` that affects what runs, with contents.
 fn settings(machine: &Machine) -> anyhow::Result<String> {
     let script = "cd /etc; find systemd/system buildbot-conda ! -type d | sort | while read -r path; do \
                   stat -c '%n %F %a %U %N' \"$path\"; test -L \"$path\" || sha256sum \"$path\"; done";
@@ -80,8 +80,8 @@ fn fragment(machine: &Machine, unit: &str) -> anyhow::Result<String> {
     machine.unit_property(unit, "FragmentPath")
 }
 
-/// A master as `buildbot start` makes a daemon of it, whose command line does not name Buildbot, and a worker whose unit
-/// has a name of its own.
+/// A master that `buildbot start` runs as a daemon, whose command line does not name Buildbot, and a worker whose unit
+/// has another name.
 fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back(
     release: Release,
 ) -> Outcome {

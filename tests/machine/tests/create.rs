@@ -23,6 +23,13 @@ fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run(&[&["buildbot-conda"], words].concat())
 }
 
+/// The same on a terminal that shows UTF-8 and colours.
+fn call_on_a_terminal(machine: &Machine, line: &str) -> anyhow::Result<Output> {
+    machine.shell(&format!(
+        "TERM=xterm LC_ALL=C.UTF-8 script --quiet --return --command 'buildbot-conda {line}' /dev/null"
+    ))
+}
+
 /// Accounts, units, configuration, secrets and homes: everything that a command could leave behind. What a master notes
 /// of itself when it has served, and of its workers, comes when it comes.
 fn state(machine: &Machine) -> anyhow::Result<String> {
@@ -62,7 +69,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let owner = machine.run(&["stat", "-c", "%U", &format!("/proc/{worker}")])?;
     ensure!(owner.text() == "bb-worker", "{owner}");
 
-    // A second pair beside the first one.
+    // A second pair next to the first one.
     call(
         &machine,
         &["create", "master", "nightly", "--directory", "/srv/nightly"],
@@ -87,7 +94,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
 
     an_older_master_is_converted_or_left_as_it_was(&machine)?;
 
-    // One whose master is down is no failure; it is known when the master comes.
+    // A stopped master is not a failure; it knows the worker when it starts.
     Unit::master(&machine).succeed("stop")?;
     let later = call(&machine, &["create", "worker", "later"])?.succeeded()?;
     ensure!(!later.stderr.contains("and reload it"), "{later}");
@@ -95,7 +102,7 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     Rest::new(&machine).wait_for_worker("later", SOON)?;
     call(&machine, &["remove", "worker@later", "--data", "--yes"])?.succeeded()?;
 
-    // Nobody is there to be asked.
+    // There is no terminal to ask.
     let refusal = call(&machine, &["remove", "worker@night"])?;
     ensure!(
         refusal.status == 1 && refusal.stderr.contains("hint: use `--yes`"),
@@ -174,7 +181,7 @@ fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome 
     let file = "/srv/nightly/master.cfg";
     let older = machine.read_file(file)?;
 
-    // What the master does not take is taken back.
+    // A configuration that the master does not accept is rolled back.
     let strange =
         format!("{older}\nassert not os.path.exists(os.path.join(HERE, \"workers.toml\"))\n");
     machine.write_file(file, &strange, "0600", "bb")?;
@@ -201,7 +208,7 @@ fn an_older_master_is_converted_or_left_as_it_was(machine: &Machine) -> Outcome 
     );
     let again = call(machine, &convert)?.succeeded()?;
     ensure!(again.stderr.contains("already"), "{again}");
-    // From here on it is as one that was made today.
+    // From here on, it is like a new one.
     ensure!(night.main_pid()? == process, "nobody was restarted");
     call(machine, &["rotate", "worker", "--master", "master@nightly"])?.succeeded()?;
     rest.wait_for_worker("worker", SOON)?;
@@ -263,6 +270,23 @@ fn secrets_are_kept_and_nobody_else_is_the_master(machine: &Machine, release: Re
     })
 }
 
+/// On a terminal, after a step that failed.
+fn steps_show_their_results(talk: &Output) -> Outcome {
+    let failed = "\u{1b}[1m\u{1b}[31m✗\u{1b}[0m\r\nthis step failed, rolling back\r\n";
+    let (done, undone) = talk.stdout.split_once(failed).unwrap_or_default();
+    let tick = " \u{1b}[32m✓\u{1b}[0m";
+    ensure!(
+        done.contains(tick)
+            && undone.contains(tick)
+            && undone.contains("error:\u{1b}[0m set up `")
+            && undone.contains("`buildbot create-master` failed: ")
+            && undone.contains("all changes were rolled back"),
+        "{talk}"
+    );
+    ensure!(talk.status == 1, "{talk}");
+    Ok(())
+}
+
 fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
@@ -273,13 +297,8 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     machine
         .shell(&format!("mv {program} {program}.away"))?
         .succeeded()?;
-    let talk = call(&machine, &["create", "master"])?;
-    ensure!(
-        talk.status == 1
-            && talk.stderr.contains("`buildbot create-master` failed: ")
-            && talk.stderr.contains("all changes were rolled back"),
-        "{talk}"
-    );
+    let talk = call_on_a_terminal(&machine, "create master")?;
+    steps_show_their_results(&talk)?;
     ensure_same(&machine, &before, &talk)?;
     machine
         .shell(&format!("mv {program}.away {program}"))?
@@ -303,10 +322,10 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
         "{talk}"
     );
     ensure_same(&machine, &before, &talk)?;
-    // And systemd has read it as it was before, for the instances that nobody has touched too.
+    // And systemd has loaded the previous state, for the instances that were not changed as well.
     let doctor = call(&machine, &["doctor", "--only", "unit-reload,unfinished"])?;
     ensure!(doctor.stdout.starts_with("no problems, "), "{doctor}");
-    // Where systemd has not killed it with the unit, a new master would take the next port while it still ends.
+    // If systemd has not killed it with the unit, a new master would use the next port while it still exits.
     machine
         .shell(&format!(
             "rm {PREFIX}/etc/conda/activate.d/take.sh; pid=$(cat /var/tmp/taken); \
@@ -327,7 +346,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     );
     ensure_same_but_databases(&machine, &before, &talk)?;
 
-    // The same for a further one, which the master has got to know in between, and forgets again.
+    // The same for a further one, which the master had accepted in between, and removes again.
     let file = format!("{MASTER}/master.cfg");
     let configuration = machine.read_file(&file)?;
     let table = format!("{MASTER}/workers.toml");
@@ -354,7 +373,7 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     machine.write_file(&file, &configuration, "0600", "bb")?;
     Unit::master(&machine).succeed("reload")?;
 
-    // A configuration with a mistake of somebody else's: nothing of it is changed, and nothing hangs on it.
+    // A configuration with an error of its administrator: it is not changed, and nothing depends on it.
     let mistaken = format!("{configuration}raise ValueError('a mistake')\n");
     machine.write_file(&file, &mistaken, "0600", "bb")?;
     let talk = call(&machine, &["create", "worker", "gpu"])?;
@@ -370,13 +389,13 @@ fn what_fails_on_the_way_leaves_nothing_behind(release: Release) -> Outcome {
     ensure!(machine.read_file(&file)? == mistaken, "{talk}");
     ensure_same_but_databases(&machine, &before, &talk)?;
     machine.write_file(&file, &configuration, "0600", "bb")?;
-    // Buildbot takes the password of a worker that it knows at a start, not at every reload.
+    // Buildbot reads the password of a worker that it knows at a start, not at every reload.
     Unit::master(&machine).succeed("restart")?;
 
     refuse_a_wrong_password_that_is_typed(&machine, &before)
 }
 
-/// A password that somebody types is not seen, and a wrong one leaves nothing behind; then the right one.
+/// A typed password is not shown, and a wrong one leaves nothing behind; then the right one is used.
 fn refuse_a_wrong_password_that_is_typed(machine: &Machine, before: &str) -> Outcome {
     let talk = type_password(machine, "wrong one")?;
     ensure!(
@@ -437,7 +456,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     machine.run(&[&format!("{PREFIX}/bin/python"), "-c", program, password])
 }
 
-/// A running master writes its database all the time, and later what it has imported.
+/// A running master writes to its database all the time, and later its import cache.
 fn ensure_same_but_databases(machine: &Machine, before: &str, talk: &Output) -> Outcome {
     let without = |text: &str| -> Vec<String> {
         let lines = text
@@ -456,7 +475,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     let machine = Machine::boot(installed(release)?)?;
     let before = state(&machine)?;
     stop_in_activation(&machine, "create master", "/var/tmp")?;
-    // Nobody else comes in between.
+    // No other process interferes.
     let talk = call(&machine, &["create", "worker", "--master=localhost:1"])?;
     ensure!(
         talk.status == 1 && talk.stderr.contains("is changing this host"),
@@ -470,7 +489,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     })?;
     go_on(&machine, "/var/tmp")?;
 
-    // Any of the commands takes it back, even one that then refuses.
+    // Any of the commands rolls it back, even one that then refuses.
     let talk = call(&machine, &["create", "worker", "--conda-env=none"])?;
     ensure!(
         talk.status == 1
@@ -504,7 +523,7 @@ fn what_is_killed_on_the_way_is_taken_back_by_the_next_command(release: Release)
     what_is_interrupted_while_data_goes_is_completed(&machine)
 }
 
-/// `^C` at the end of `remove --data`: there is no way back by then, and nobody is kept from anything.
+/// `^C` at the end of `remove --data`: it cannot be rolled back by then, and no later command is blocked.
 fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcome {
     let script = "buildbot-conda remove master --data --yes 2>&1 | { while read -r line; do echo \"$line\"; \
                   case $line in 'as `bb`, remove '*) pkill -INT -x buildbot-conda;; esac; done; }";
@@ -540,8 +559,8 @@ fn what_is_interrupted_while_data_goes_is_completed(machine: &Machine) -> Outcom
     Ok(())
 }
 
-/// Begins a command, and returns while it waits for an environment to be activated. Whoever activates it can write in
-/// `place`.
+/// Starts a command, and returns while it waits for an environment to be activated. The account that activates it can
+/// write in `place`.
 fn stop_in_activation(machine: &Machine, verb: &str, place: &str) -> Outcome {
     machine.write_file(
         &format!("{PREFIX}/etc/conda/activate.d/wait.sh"),

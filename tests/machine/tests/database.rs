@@ -19,8 +19,8 @@ on_each_release! {
 
 const OLD: &str = "/opt/envs/old";
 const STATE: &str = "/var/lib/buildbot-conda/instances/master";
-/// Succeeds while Buildbot's own upgrade runs, and prints `/proc/PID/cmdline`.
-/// The program is one word of that, and the brackets keep the pattern from being found in the shell that looks.
+/// Succeeds while Buildbot's own upgrade runs, and prints `/proc/PID/cmdline`. The program is one word of it, and the
+/// brackets prevent a match in the searching shell.
 const UPGRADING: &str =
     "grep --no-messages -lz '\"buildbot\", \"upgrade-[m]aster\"' /proc/[0-9]*/cmdline";
 /// `systemctl clean` leaves it alone.
@@ -98,7 +98,7 @@ fn ensure_serves(stage: &Stage, builds: usize) -> Outcome {
 fn an_older_database_is_backed_up_upgraded_and_served(release: Release) -> Outcome {
     let stage = older(release)?;
     switch(&stage, PREFIX)?;
-    // TimeoutStartSec= is 30 s more than this; the upgrade is going to take longer.
+    // TimeoutStartSec= is 30 s longer than this; the upgrade will take longer.
     stage.configure("master", "start-timeout = \"15s\"")?;
     let tac = stage.machine.read_file(&format!("{MASTER}/buildbot.tac"))?;
     fault("database-older", release, || {

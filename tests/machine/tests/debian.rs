@@ -85,7 +85,7 @@ fn needrestart_restarts_the_master_and_leaves_the_worker_alone(release: Release)
     };
     let [master, worker] = pids()?;
 
-    // As an upgrade does: both processes go on with the file that is not there any more.
+    // As in an upgrade: both processes continue with the file that was removed.
     machine
         .shell(&format!(
             "for pid in {master} {worker}; do grep -o '/.*/libz[.]so[.][0-9.]*' /proc/$pid/maps; done | sort -u | \

@@ -1,5 +1,5 @@
-//! `doctor` on a booted machine: each thing is broken, seen named, mended by the very commands that were printed, and
-//! seen in order again. One machine for all of it, so that what mends one thing is seen to break no other.
+//! `doctor` on a booted machine: each thing is broken, reported, fixed with exactly the printed commands, and then
+//! reported as in order. One machine is used for everything, so that a fix that breaks something else is detected.
 
 use std::fmt::Write as _;
 
@@ -41,7 +41,7 @@ impl Patient<'_> {
         Ok(self.0.shell(script)?.succeeded()?.stdout)
     }
 
-    /// What doctor has to say about some checks, or with none named about everything.
+    /// The findings of doctor for some checks, or for all if none is given.
     fn look(&self, checks: &[&str]) -> Result<Vec<Found>> {
         let mut words = vec!["buildbot-conda", "doctor", "--json"];
         for check in checks {
@@ -61,8 +61,8 @@ impl Patient<'_> {
         Ok(found)
     }
 
-    /// Breaks, sees everything named, runs what was printed and then `repair`, for what no command mends; and sees
-    /// everything in order.
+    /// Breaks something, checks that everything is reported, runs the printed commands and then `repair`, for what no
+    /// command fixes, and checks that everything is in order.
     fn round(&self, broken: &str, expected: &[Expected<'_>], repair: &str) -> Outcome {
         self.shell(broken)?;
         let mut checks: Vec<&str> = expected.iter().map(|(check, ..)| *check).collect();
@@ -99,7 +99,7 @@ impl Patient<'_> {
     }
 }
 
-/// Each that is expected is there, with a way out.
+/// Each expected finding exists, with a solution.
 fn ensure_named(found: &[Found], expected: &[Expected<'_>], is_repaired: bool) -> Outcome {
     for (check, instance, severity, seen) in expected {
         let is_it = |found: &&Found| {
@@ -165,8 +165,8 @@ fn what_is_broken_is_named_and_mended_by_what_was_printed(release: Release) -> O
     scenarios.finish()
 }
 
-/// The environment is the service user's, with records that he can read, and has a `conda` that brings back what was
-/// put aside.
+/// The environment belongs to the service user, with records that this user can read, and contains a `conda` that
+/// restores the files that were moved away.
 fn prepare(patient: &Patient<'_>) -> Outcome {
     let conda = format!(
         "#!/bin/sh\nset -e\n\
@@ -181,8 +181,8 @@ fn prepare(patient: &Patient<'_>) -> Outcome {
         .write_file("/home/bb/anaconda3/bin/conda", &conda, "0755", "bb")
 }
 
-/// Readable by everybody, one account for both: every command of the report makes it right. That it is stopped and not
-/// enabled is taken for a decision, so that is the administrator's own step.
+/// Readable by everyone, and one account for both: all commands of the report fix this. That it is stopped and not
+/// enabled counts as a decision, so starting it is left to the administrator.
 fn a_host_that_was_set_up_by_hand(patient: &Patient<'_>) -> Outcome {
     let found = patient.look(&[])?;
     let mut told = String::new();
@@ -263,7 +263,7 @@ fn host(patient: &Patient<'_>) -> Outcome {
     )?;
     patient
         .shell("mv /root/buildbot-conda.conf /etc/needrestart/conf.d; rm /usr/sbin/needrestart")?;
-    // A container's clock is its host's; this one has a clock of its own for the moment.
+    // A container has the clock of its host; this one has its own clock for a moment.
     patient.round(
         "mv /run/systemd/container /root; cat >/usr/local/bin/timedatectl <<'END'\n\
          #!/bin/sh\n[ \"$1\" != set-ntp ] || touch /root/synchronised\n\
@@ -475,8 +475,8 @@ fn environment(patient: &Patient<'_>) -> Outcome {
         )],
         "",
     )?;
-    // Several things at once: all commands in their order, each once. The environment that two instances lack is made
-    // once, by a conda that makes none where there is one, and what does not run is started when it can.
+    // Several things at once: all commands in order, each once. The environment that two instances lack is created
+    // once, by a conda that never replaces an existing one, and stopped instances are started when that is possible.
     patient.round(
         &format!(
             "systemctl stop {WORKER_UNIT} {MASTER_UNIT}; systemctl disable {MASTER_UNIT}; mv {PREFIX} /home/bb/whole; \
@@ -647,7 +647,8 @@ fn safe_mending(patient: &Patient<'_>) -> Outcome {
     Ok(())
 }
 
-/// Others see less and are told so; and what the service user made up reaches neither root nor his terminal.
+/// Other accounts see less, and are told so; and what the service user made up reaches neither root nor root's
+/// terminal.
 fn others_than_root(patient: &Patient<'_>) -> Outcome {
     let doctor = ["buildbot-conda", "doctor"];
     for user in ["nobody", "bb"] {

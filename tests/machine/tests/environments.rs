@@ -14,7 +14,7 @@ on_each_release! {
     a_generation_that_does_not_serve_is_taken_back,
 }
 
-/// From a wish to its fulfilment on a busy machine, a retry of a build and a worker's way back included.
+/// From a request to its completion on a busy machine, including a retry of a build and the reconnection of a worker.
 const LIMIT: Duration = Duration::from_mins(4);
 /// Where the environment is used.
 const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
@@ -97,7 +97,7 @@ END"#,
     machine
         .shell(&format!("setsid -f sh -c 'buildbot-conda env update buildbot --file {OTHER_LOCK} >/root/talk 2>&1; echo $? >/root/status'"))?
         .succeeded()?;
-    // It begins once more, before the worker is restarted or after.
+    // It starts once more, before or after the worker is restarted.
     machine.wait_until("the build runs again", LIMIT, || exists(begun))?;
     machine
         .shell("touch /home/bb-worker/worker/wait/go")?
@@ -167,7 +167,7 @@ fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
     for reference in ["master", "worker"] {
         call(&machine, &["set", reference, "hardening", "strict"])?.succeeded()?;
     }
-    // One that never ran is no reason against any generation.
+    // An instance that never ran does not prevent any generation.
     machine
         .shell(&format!(
             "install -D -o bb -g bb /dev/null /home/bb/broken/buildbot.tac
@@ -286,8 +286,8 @@ fn nothing_is_left_on_a_full_disk(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-/// Every format makes one generation, which is there after the first; what is not what it says is refused, and nothing
-/// changes.
+/// Every format creates one generation, which already exists after the first one; a file that does not match its
+/// content is refused, and nothing changes.
 fn every_format_makes_the_same_and_no_evil_package_is_installed(machine: &Machine) -> Outcome {
     let yml = format!("name: formats\nchannels: [\"file://{CHANNEL}\"]\ndependencies: [python]\n");
     machine.write_file("/root/environment.yml", &yml, "0644", "root")?;

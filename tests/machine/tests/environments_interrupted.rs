@@ -1,10 +1,10 @@
-//! "Interrupted at any moment: the old generation serves." Updates of managed environments that fail late, are killed at
-//! more than twenty moments, or lose their machine: what served serves, with the database that it knows, by itself; and
-//! the next update finds nothing in its way.
+//! "Interrupted at any moment: the old generation serves." Updates of managed environments that fail late, are killed
+//! at more than twenty moments, or lose their machine: the old generation serves automatically, with its database, and
+//! the next update is not blocked.
 //!
-//! The moments of making a generation are seen on an environment of one small package, whose `bin/python` compiles
-//! nothing, so that all of them together take seconds; those that stop and start services on a Buildbot of an older
-//! release with a master, a worker and a history.
+//! The moments while a generation is created are tested with an environment of one small package, whose `bin/python`
+//! compiles nothing, so that all of them together take seconds. The moments that stop and start services are tested
+//! with an older Buildbot with a master, a worker and a history.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +20,7 @@ on_each_release! {
     an_interrupted_update_leaves_the_old_generation_serving,
 }
 
-/// Of a command, a build or a way back, on a busy machine.
+/// Of a command, a build or a return, on a busy machine.
 const LIMIT: Duration = Duration::from_mins(4);
 const STORE: &str = "/var/lib/buildbot-conda/envs";
 /// Where the small packages are, and where they are fetched from.
@@ -33,7 +33,7 @@ const UPDATES: usize = MAKING.len();
 /// many such come before.
 type Moment = (&'static str, &'static str, &'static str, usize);
 
-/// The moments of making a generation that nobody has to be restarted for; none of them is Python's.
+/// The moments while a generation is created, for which no instance has to be restarted; none of them is Python's.
 const MAKING: [Moment; 17] = [
     ("begin", "execve", "/usr/libexec/buildbot-conda/env", 0),
     ("make the cache", "mkdir", "/var/cache/buildbot-conda", 0),
@@ -67,7 +67,8 @@ fn current(machine: &Machine, name: &str) -> anyhow::Result<String> {
     Ok(link.succeeded()?.text().to_owned())
 }
 
-/// Runs an update and kills it, with all that it has started, before the first event of which `is_moment` holds.
+/// Runs an update and kills it, with everything that it has started, before the first event for which `is_moment` is
+/// true.
 fn kill_update(
     machine: &Machine,
     name: &str,
@@ -330,7 +331,7 @@ fn a_worker_that_does_not_serve_takes_the_database_back(machine: &Machine, first
     build(machine)
 }
 
-/// While the worker has not begun and the master serves from the new generation, everything is gone at once.
+/// While the worker has not restarted and the master serves from the new generation, everything is killed at once.
 fn power_is_cut(mut machine: Machine, first: &str) -> anyhow::Result<Machine> {
     let before = history(&machine)?;
     machine.run(&["touch", "/run/trap-waits"])?.succeeded()?;
@@ -368,7 +369,7 @@ fn power_is_cut(mut machine: Machine, first: &str) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-/// After the link is switched, the new one serves, and nobody goes back.
+/// After the link is replaced, the new generation serves, and nothing is rolled back.
 fn killed_when_it_serves(machine: &Machine, first: &str) -> Outcome {
     let before = history(machine)?;
     kill_update(
@@ -386,8 +387,8 @@ fn killed_when_it_serves(machine: &Machine, first: &str) -> Outcome {
     build(machine)
 }
 
-/// Makes packages `small` with their locks, and `trap`, whose activation fails or waits in workers' services when it is
-/// told to. Prints the line of `trap` for a lock.
+/// Creates packages `small` with their locks, and `trap`, whose activation fails or waits in the services of workers on
+/// request. Prints the line of `trap` for a lock.
 const PACKAGES: &str = r##"
 import hashlib, io, json, os, sys, tarfile
 place, count = sys.argv[1], int(sys.argv[2])

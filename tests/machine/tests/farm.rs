@@ -38,7 +38,7 @@ fn join(machine: &Machine, line: &str) -> anyhow::Result<Output> {
 /// How long builds go over a slow link.
 const SLOW: Duration = Duration::from_secs(40);
 
-/// What ends a trace: an argument that nobody else has.
+/// Ends a trace: an argument that nothing else uses.
 const END: &str = "end-of-the-trace";
 
 /// Joins, and gives the arguments of every program that is started meanwhile.
@@ -76,8 +76,8 @@ fn join_and_see_arguments(machine: &Machine, line: &str) -> anyhow::Result<Vec<S
     Ok(arguments)
 }
 
-/// Has a host take the place of the master for another one, with a certificate of its own for the master's name. What it
-/// hears is in a file.
+/// Lets a host pose as the master for another one, with its own certificate for the master's name. What it receives is
+/// in a file.
 fn pose_as_master(machine: &Machine) -> Outcome {
     let script = "cd /root; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=a \
                   -addext subjectAltName=DNS:a,DNS:a.example -days 9 -keyout key -out pem 2>/dev/null; \
@@ -91,7 +91,7 @@ fn pose_as_master(machine: &Machine) -> Outcome {
     })
 }
 
-/// Has a host take another address for that of the master.
+/// Makes a host use another address for the master.
 fn lead_astray(machine: &Machine, from: &str, to: &str) -> Outcome {
     let script =
         format!("sed 's/^{from} a /{to} a /' /etc/hosts >/root/hosts; cat /root/hosts >/etc/hosts");
@@ -146,7 +146,7 @@ fn refuse_strangers(a: &Machine, c: &Machine, line: &str) -> Outcome {
     call(a, &["service", "upkeep"])?.succeeded()?;
     let known = a.shell("cat /home/bb/master/workers.toml; ls /home/bb/master/passwords")?;
     ensure!(!known.stdout.contains("late"), "it is revoked: {known}");
-    // Its clock is wrong, and it tries all the same.
+    // Its clock is wrong, and it tries anyway.
     let forged = short.split("until=").next().unwrap_or_default().to_owned() + "until=9999999999";
     let forged = join(c, &forged)?;
     ensure!(
@@ -201,7 +201,7 @@ fn build_over_a_slow_link(b: &Machine, network: &mut Network, rest: Rest<'_>) ->
     Ok(())
 }
 
-/// The authority is lost. Nobody is disturbed at first; then one worker after the other joins again.
+/// The authority is lost. Nothing is disturbed at first; then one worker after the other joins again.
 fn replace_the_authority(a: &Machine, b: &Machine, c: &Machine, rest: Rest<'_>) -> Outcome {
     a.run(&["rm", "-r", "/etc/buildbot-conda/authority"])?
         .succeeded()?;
@@ -228,7 +228,7 @@ fn replace_the_authority(a: &Machine, b: &Machine, c: &Machine, rest: Rest<'_>) 
     let rotated = call(a, &["rotate", "cpu"])?.succeeded()?;
     join(c, rotated.text())?.succeeded()?;
     rest.wait_for_worker("cpu", SOON)?;
-    // From now on it is the one of this host.
+    // From now on, it is the one of this host.
     let upkeep = call(a, &["service", "upkeep"])?;
     ensure!(
         !upkeep.stderr.contains("authority") && !upkeep.stderr.contains("certificate"),
@@ -257,7 +257,7 @@ fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
     Ok(())
 }
 
-/// Nobody is revoked of whom the master does not know whether he has joined.
+/// Nobody is revoked if the master does not know whether they have joined.
 fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
     a.shell(
         "cd /var/lib/buildbot-conda; : >instances/master/attached.json; \
@@ -291,7 +291,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     // One command on each side.
     let line = invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])?;
     let secret = line.split(['@', ':']).nth(2).context("find the password")?;
-    // Somebody on the way between the two learns nothing, and gets no worker.
+    // An attacker between the two learns nothing, and gets no worker.
     let (master, stranger) = (network.address("a"), network.address("c"));
     pose_as_master(&c)?;
     lead_astray(&b, &master, &stranger)?;
@@ -328,7 +328,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         listed.stdout.contains("joined") && listed.stdout.contains("cuda"),
         "{listed}"
     );
-    // The same line once more disturbs nobody.
+    // Using the same line again disturbs nothing.
     let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
     join(&b, &line)?.succeeded()?;
     ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);

@@ -1,5 +1,5 @@
-//! What befalls the host of a service: things that are missing, a configuration that changes under it,
-//! upgrades of the package, secrets, sandboxes and odd places. Services say what is wrong, and no build is lost.
+//! Faults of the host of a service: missing things, a configuration that changes while the service runs, upgrades of
+//! the package, secrets, sandboxes and unusual places. Services report what is wrong, and no build is lost.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,14 +29,14 @@ on_each_release! {
 
 const BOTH: [&str; 2] = [MASTER_UNIT, WORKER_UNIT];
 
-/// Starts a unit, which must fail with all of `words` told, and not be tried again.
+/// Starts a unit, which must fail with all of `words` shown, and without a retry.
 fn ensure_fails_once(stage: &Stage, unit: &str, ending: &str, words: &[&str]) -> Outcome {
     let before = stage.machine.journal_cursor()?;
     let start = stage
         .machine
         .run_within(LATER, &["systemctl", "start", unit])?;
     ensure!(start.status != 0, "`{unit}` starts");
-    // What systemd's own child says may be in the journal without the unit it belonged to.
+    // Messages of systemd's own child may be in the journal without the unit that they belong to.
     let cursor = format!("--after-cursor={before}");
     stage.machine.run(&["journalctl", "--sync"])?.succeeded()?;
     let journal = stage
@@ -48,7 +48,7 @@ fn ensure_fails_once(stage: &Stage, unit: &str, ending: &str, words: &[&str]) ->
     for word in words {
         ensure!(told.contains(word), "nothing about `{word}` in\n{told}");
     }
-    // One that is going to be restarted is `activating` until then.
+    // A unit that is going to be restarted is `activating` until then.
     let now = stage.property(unit, "ActiveState")?;
     let restarts = stage.property(unit, "NRestarts")?;
     ensure!(
@@ -108,7 +108,7 @@ fn what_is_missing_fails_once_with_its_reason(release: Release) -> Outcome {
     })?;
 
     fault("missing-path", release, || {
-        // Of a bind mount systemd may name the other end.
+        // For a bind mount, systemd may name the other side.
         for (line, reason) in [
             (
                 "ReadWritePaths=/srv/no-such-directory",
@@ -141,7 +141,7 @@ fn what_is_missing_fails_once_with_its_reason(release: Release) -> Outcome {
         configure(&good)
     })?;
 
-    // All of it mended.
+    // Everything is fixed.
     stage.start()
 }
 
@@ -230,8 +230,8 @@ fn a_configuration_that_systemd_has_not_read_is_not_silent(release: Release) -> 
                 (start.status == 0) == (word == changed),
                 "`{line}`: {start}"
             );
-            // By time and not by invocation: journald no longer finds the invocation of a process
-            // that has ended by the time its line is read.
+            // By time instead of by invocation: journald does not find the invocation of a process that has exited by
+            // the time its line is read.
             let journal = stage.machine.journal_after(WORKER_UNIT, &before)?;
             ensure!(
                 journal.contains(word),
@@ -262,7 +262,7 @@ fn a_configuration_that_systemd_has_not_read_is_not_silent(release: Release) -> 
     })
 }
 
-/// The package under test with a higher version, and a launcher that says `mark`.
+/// The package under test with a higher version, and a launcher that prints `mark`.
 fn newer_package(mark: &str, scratch: &Path) -> anyhow::Result<PathBuf> {
     let tree = scratch.join("tree");
     let dpkg = |words: &[&str], paths: [&Path; 2]| {
@@ -604,7 +604,7 @@ const HOSTILE: [&str; 13] = [
     "/srv/é\u{a0}船",
 ];
 
-/// The same for masters, which take turns: fewer, each with several of them.
+/// The same for masters, one after the other: fewer masters, each with several of the names.
 const HOSTILE_MASTERS: [(&str, &str); 3] = [
     ("/srv/%n 100%/\"b\" it's \\", "standard"),
     ("/srv/a:b/#c;d/$HOME${x}`y`", "strict"),
@@ -637,7 +637,7 @@ fn directories_with_hostile_names_boot_start_and_build(release: Release) -> Outc
             .machine
             .run(&["sh", "-euc", &script, directory])?
             .succeeded()?;
-        // The strict profile where it can be had: bind mounts take no quotes.
+        // The strict profile if it is possible: bind mounts do not support quotes.
         let profile = if directory.contains(['"', '\'']) || number % 2 == 0 {
             "standard"
         } else {

@@ -16,7 +16,7 @@ on_each_release! {
     a_long_configuration_is_left_to_finish,
 }
 
-/// From the master's start to the worker's way back to it, on a busy machine.
+/// From the master's start to the reconnection of the worker, on a busy machine.
 const ATTACHED: Duration = Duration::from_mins(1);
 
 /// A machine whose master and worker run, with `count` held builders and a lever.
@@ -93,7 +93,7 @@ fn stops_of_a_master_lose_no_build(release: Release) -> Outcome {
             ensure!(results == [5, 0], "{results:?}");
         }
 
-        // With time enough nothing is retried, and nothing waits longer than the builds do.
+        // With enough time, nothing is retried, and nothing waits longer than the builds do.
         machine
             .shell("buildbot-conda set master drain 10min; systemctl daemon-reload")?
             .succeeded()?;
@@ -210,8 +210,8 @@ fn a_master_that_hangs_is_replaced(release: Release) -> Outcome {
     })
 }
 
-/// Takes 8 seconds on each of the ways that a configuration has: while it is read, computing in Python and waiting, and
-/// while it is put into effect, in the reactor.
+/// Takes 8 seconds in each phase of a configuration: while it is read, computing in Python and waiting, and while it is
+/// applied, in the reactor.
 const SLOW: &str = r#"
 import time
 from buildbot.util.service import BuildbotService

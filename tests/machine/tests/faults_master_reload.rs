@@ -18,7 +18,7 @@ on_each_release! {
 const CONFIGURATION: &str = "/home/bb/master/master.cfg";
 const STATUS_FILE: &str = "/run/buildbot-conda/master/status.json";
 
-/// A good configuration that can be told from others by its one more builder.
+/// A valid configuration that can be distinguished from others by its additional builder.
 fn marked(builder: &str) -> String {
     let good = master_configuration();
     format!(
@@ -144,7 +144,7 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
             "seventh",
             "0 0",
         )?;
-        // The second one takes the first one's place before it has been read, or comes after it.
+        // The second one replaces the first one before that is read, or comes after it.
         let broken = format!("{}c['mistake'] = True\n", marked("ninth"));
         two_reloads(
             &machine,
@@ -155,7 +155,7 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
         )?;
         ensure!(!has(&machine, "ninth")?);
         configure(&machine, &marked("tenth"))?;
-        // By systemd and past it.
+        // Through systemd, and without it.
         let both = machine.shell(
             "systemctl reload buildbot-master & first=$!; buildbot-conda service reload master & second=$!
              a=0; wait $first || a=$?; b=0; wait $second || b=$?; echo $a $b",
@@ -168,7 +168,7 @@ fn a_reload_is_in_effect_or_has_failed(release: Release) -> Outcome {
     Ok(())
 }
 
-/// A port that somebody else has is found out only when the configuration is put into effect.
+/// A port that another process uses is only detected when the configuration is applied.
 fn apply_in_part(machine: &Machine) -> Outcome {
     let master = Unit::master(machine);
     let listener = format!(
@@ -190,8 +190,8 @@ fn apply_in_part(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-/// Reloads with `first`, and with `second` while that goes on; then one of the builders `expected` is there, and the
-/// two commands have ended with one of the pairs in `statuses`.
+/// Reloads with `first`, and with `second` during that; then one of the builders `expected` exists, and the two
+/// commands have finished with one of the pairs in `statuses`.
 fn two_reloads(
     machine: &Machine,
     first: &str,
@@ -225,7 +225,7 @@ fn two_reloads(
     Ok(())
 }
 
-/// The answer has another way, and comes to where it belongs as soon as there is room.
+/// The answer is written elsewhere, and to its usual place as soon as there is space.
 fn ensure_a_full_run_keeps_no_answer(machine: &Machine, master: &Unit<'_>) -> Outcome {
     let fill = "mount -o remount,size=$(df --output=used -k /run | tail -n 1 | tr -d ' ')k /run
                 cat /dev/zero >/run/filler 2>/dev/null || :; ! echo full >/run/probe";

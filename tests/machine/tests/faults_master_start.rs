@@ -1,5 +1,5 @@
-//! Starts of the master that cannot succeed: what never will ends as `failed` once and says why in Buildbot's words;
-//! what may heal is tried again, with the reason each time, until it does.
+//! Starts of the master that cannot succeed: a permanent error makes it `failed` at once, with the reason in Buildbot's
+//! words; a temporary one is retried, with the reason each time, until it succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ const CONFIGURATION: &str = "/home/bb/master/master.cfg";
 /// A start that fails, from its job to systemd's answer, on a busy machine: far below the time-out of 90 seconds.
 const BOUND: Duration = Duration::from_mins(1);
 
-/// Starts the master, which must fail for good with status 78 and say each of `words` in the journal, and the first of
-/// them on the status line as well; then makes it forget.
+/// Starts the master, which must fail permanently with status 78 and show each of `words` in the journal, and the first
+/// of them on the status line as well; then resets it.
 fn ensure_fails_once(machine: &Machine, words: &[&str]) -> Outcome {
     let shown = words.first().copied().unwrap_or_default();
     ensure_fails_with(machine, 78, shown, words)
@@ -198,7 +198,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
         ensure_refuses(&machine, &format!("{good}while True:\n    pass\n"), &words)?;
         let forever = format!("{good}import threading\nthreading.Event().wait()\n");
         ensure_refuses(&machine, &forever, &words)?;
-        // Never lets another thread of the interpreter run: SIGALRM ends it, and the stacks say where.
+        // Never lets another thread of the interpreter run: SIGALRM terminates it, and the stacks show where.
         let alone = format!("{good}import itertools\nsum(itertools.repeat(0))\n");
         machine.write_file(CONFIGURATION, &alone, "0600", "bb")?;
         ensure_fails_with(&machine, 14, "reading master.cfg", &["master.cfg\", line"])
@@ -246,7 +246,7 @@ fn a_configuration_that_does_not_end_fails_once(release: Release) -> Outcome {
 
 /// The number of the attempt that has just failed with 69 and the reason on the status line, if it is at least `least`.
 fn failed_attempt(machine: &Machine, words: &[&str], least: u32) -> Result<Option<u32>> {
-    // In one call: a further attempt may begin at any moment.
+    // In one call: a further attempt may start at any moment.
     let shown = machine.run(&[
         "systemctl",
         "show",
@@ -263,8 +263,8 @@ fn failed_attempt(machine: &Machine, words: &[&str], least: u32) -> Result<Optio
     Ok((told && value("ExecMainStatus") == Some("69") && restarts >= least).then_some(restarts))
 }
 
-/// Breaks something, sees the start fail with 69 and `words`, and again by itself; mends it and waits until the
-/// master serves without anybody's help.
+/// Breaks something, checks that the start fails with 69 and `words`, and again automatically; fixes it, and waits
+/// until the master serves without any help.
 fn ensure_gets_over(machine: &Machine, breaks: &str, mends: &str, words: &[&str]) -> Outcome {
     let master = Unit::master(machine);
     machine.shell(breaks)?.succeeded()?;
@@ -331,7 +331,7 @@ fn what_is_away_is_tried_again_until_it_is_there(release: Release) -> Outcome {
             &format!("chmod 700 {MASTER}/data"),
             &[away],
         )?;
-        // Somebody else's transaction, for which Buildbot itself waits as long as it may.
+        // A transaction of another process, for which Buildbot itself waits as long as it may.
         machine
             .shell("buildbot-conda set master start-timeout 20s; systemctl daemon-reload")?
             .succeeded()?;
@@ -376,7 +376,7 @@ fn a_full_or_read_only_disk_is_named_and_got_over(release: Release) -> Outcome {
             ))?
             .succeeded()?;
         let rest = Rest::new(&machine);
-        // What becomes of a request then is Buildbot's business; the master goes on.
+        // Buildbot decides what happens to a request then; the master continues.
         let _ = rest.force("example", &[]);
         machine
             .run(&["rm", &format!("{MASTER}/filler")])?

@@ -94,7 +94,7 @@ fn a_restart_and_a_stop_lose_no_build(release: Release) -> Outcome {
     })?;
 
     fault("worker-stop", release, || {
-        // What a build leaves in a session of its own is gone after a stop, too.
+        // A process that a build leaves behind in its own session is terminated by a stop, too.
         stage.hold_builds()?;
         let held = held_script();
         let request = stage.begin_build(&format!("setsid sleep 1234 >/dev/null 2>&1 & {held}"))?;
@@ -153,22 +153,22 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
         let before = begun()?;
         let request = stage.begin_build(WORK)?;
         stage.systemctl(&["reload", WORKER_UNIT])?;
-        // The builder may be told of the build's end a moment after the worker is.
+        // The builder may be informed of the build's end a moment after the worker.
         stage.ensure_success(request)?;
         ensure!(
             stage.rest().builds_of(request)?.len() == 1,
             "the build was interrupted"
         );
         ensure!(stage.property(WORKER_UNIT, "ActiveState")? == "active");
-        // From systemd 259 on the process has to stay.
+        // From systemd 259 on, the process has to stay the same.
         ensure!(stage.main_pid(WORKER_UNIT)? == pid, "it is another process");
         ensure!(begun()? != before, "the worker is the old one");
         stage.build("true")?;
-        // With nothing to wait for it is the same.
+        // The same if there is nothing to wait for.
         let before = begun()?;
         stage.systemctl(&["reload", WORKER_UNIT])?;
         ensure!(stage.property(WORKER_UNIT, "ActiveState")? == "active");
-        // From systemd 259 on the process has to stay.
+        // From systemd 259 on, the process has to stay the same.
         ensure!(stage.main_pid(WORKER_UNIT)? == pid, "it is another process");
         ensure!(begun()? != before, "the worker is the old one");
         Ok(())
@@ -204,7 +204,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
         ensure!(reload.status != 0, "{reload}");
         let told = stage.told(WORKER_UNIT)?;
         ensure!(told.contains("allow_shutdown = 'signal'"), "{told}");
-        // By hand HUP would have killed it.
+        // Sent manually, HUP would have killed it.
         stage.signal(WORKER_UNIT, "HUP")?;
         let drain = stage.machine.run(&["buildbot-conda", "drain", "worker"])?;
         ensure!(
@@ -219,7 +219,7 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
     })
 }
 
-/// Takes memory until it has none left.
+/// Allocates memory until none is left.
 const GLUTTON: &str = "python -c 'x = [bytearray(1 << 20) for _ in range(1 << 20)]'";
 
 fn a_build_that_runs_out_of_memory_fails_alone(release: Release) -> Outcome {
@@ -294,7 +294,7 @@ fn a_frozen_worker_is_replaced(release: Release) -> Outcome {
 const FLOCK: usize = 5;
 /// Seconds. Pauses between attempts grow to ten seconds within the first forty, so a longer outage is like the longest.
 const OUTAGES: [u64; 4] = [1, 7, 16, 45];
-/// From a master that serves to an attached worker.
+/// From a serving master to an attached worker.
 const RETURN: Duration = Duration::from_secs(20);
 
 fn workers_are_back_soon_after_their_master(release: Release) -> Outcome {
@@ -363,7 +363,7 @@ fn a_drain_lets_builds_finish_and_leaves_the_service_down(release: Release) -> O
         Ok(())
     };
     let ensure_down = |unit: &str| {
-        // One that is going to be restarted is `activating` until then.
+        // A unit that is going to be restarted is `activating` until then.
         ensure!(stage.property(unit, "ActiveState")? == "inactive");
         ensure!(stage.property(unit, "Result")? == "success");
         Ok(())
@@ -431,7 +431,7 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
     };
 
     fault("worker-disk-full", release, || {
-        // The directory is there from the first build on.
+        // The directory exists from the first build on.
         stage.build("true")?;
         stage
             .machine
@@ -478,7 +478,7 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
 
     fault("worker-directory-removed", release, || {
         stage.machine.run(&["rm", "-r", WORKER])?.succeeded()?;
-        // It is made anew for a build, but not with what makes it a worker's.
+        // It is created again for a build, but without the files of a worker.
         results("pwd")?;
         ensure!(stage.main_pid(WORKER_UNIT)? == pid);
         let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
@@ -525,7 +525,7 @@ fn a_tac_may_ask_for_odd_things(release: Release) -> Outcome {
     })?;
 
     fault("worker-twice", release, || {
-        // The same name from another directory: the master turns one of the two away.
+        // The same name from another directory: the master rejects one of the two.
         stage
             .machine
             .shell(&format!(

@@ -1,5 +1,5 @@
-//! A host as files: exported, and whatever is changed about it afterwards is named by `host verify` and mended by
-//! `host apply`, with services that serve again.
+//! A host as files: it is exported, and every later change is shown by `host verify` and reverted by `host apply`,
+//! after which the services serve again.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use buildbot_conda_machine::{
 
 on_each_release! { what_is_changed_is_named_and_mended }
 
-/// From a wish to its fulfilment on a busy machine.
+/// From a request to its completion on a busy machine.
 const LIMIT: Duration = Duration::from_mins(4);
 const PROFILE: &str = "/srv/host";
 const SECRETS: &str = "/root/secrets";
 const ENVIRONMENT: &str = "/var/lib/buildbot-conda/envs/buildbot";
-/// An environment of somebody's, at a place where Conda would have made it.
+/// An environment of a user, where Conda would have created it.
 const TOOLS: &str = "/home/bb/conda/envs/tools";
 
-/// What is done to the host between two times that the profile is applied, and every line that tells of it.
+/// The changes of the host between two applications of the profile, and the lines that report them.
 type Change = (&'static str, &'static [&'static str]);
 
 const FILES: [Change; 8] = [
@@ -110,7 +110,7 @@ fn apply(machine: &Machine) -> anyhow::Result<Output> {
     call(machine, &["host", "apply", PROFILE, "--secrets", SECRETS])
 }
 
-/// A host by commands and by hand, and its profile.
+/// A host that was set up by commands and by hand, and its profile.
 fn exported(release: Release) -> anyhow::Result<Machine> {
     let machine = Machine::boot(managed(release)?)?;
     Rest::new(&machine).wait_for_worker("worker", LIMIT)?;
@@ -129,7 +129,7 @@ fn exported(release: Release) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-/// It is one of Conda's to everybody: without generations, and its account's own.
+/// Everything treats it as an environment of Conda: without generations, and owned by its account.
 fn by_conda() -> String {
     format!(
         r#"cp /root/lock.txt /srv/lock.txt
@@ -156,7 +156,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
         "grep -rF \"$(cat {SECRETS}/password-of-worker)\" {PROFILE}"
     ))?;
     ensure!(secret.status == 1, "a secret is in the profile: {secret}");
-    // A checkout of somebody's is written as somebody.
+    // A checkout of a user is written as that user.
     machine
         .shell("install --directory --owner=bb --group=bb /home/bb/hosts")?
         .succeeded()?;
@@ -208,7 +208,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     let expected = format!("environment `{link}`: generation {found}, not generation {wanted}");
     mended(&machine, &[&expected])?;
 
-    // A secret that nobody gives is asked for by its name, before anything is done.
+    // A secret that is not given is requested by its name, before anything is done.
     machine
         .shell(
             "rm /etc/buildbot-conda/credentials/password-of-worker
@@ -225,7 +225,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     );
     apply(&machine)?.succeeded()?;
 
-    // What is no longer to be had from files is said, and left.
+    // What the files cannot restore is reported and left.
     machine
         .shell("sed -i '/^Package: buildbot-conda-env$/,/^$/s/^Version: .*/Version: 9/' /var/lib/dpkg/status")?
         .succeeded()?;
@@ -252,7 +252,7 @@ fn what_is_changed_is_named_and_mended(release: Release) -> Outcome {
     Ok(())
 }
 
-/// All of it is done to the host, named in the order of kinds, and mended at once.
+/// All changes are made to the host, reported in the order of kinds, and reverted at once.
 fn change_and_mend(machine: &Machine, changes: &[Change]) -> Outcome {
     for (script, _) in changes {
         machine
@@ -264,7 +264,7 @@ fn change_and_mend(machine: &Machine, changes: &[Change]) -> Outcome {
     mended(machine, &lines.collect::<Vec<_>>())
 }
 
-/// The host differs in exactly this; applying the profile mends it, and the services serve.
+/// The host differs in exactly this; applying the profile reverts it, and the services serve.
 fn mended(machine: &Machine, lines: &[&str]) -> Outcome {
     let verify = call(machine, &["host", "verify", PROFILE])?;
     ensure!(verify.status == 1, "{verify}");

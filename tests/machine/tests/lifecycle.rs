@@ -26,7 +26,7 @@ const UNITS: [&str; 3] = [
     "buildbot-worker@second.service",
 ];
 
-/// What an installation may take on a busy machine beyond the 10 seconds that it waits for a start.
+/// What an installation may take on a busy machine in addition to the 10 seconds that it waits for a start.
 const INSTALLATION: Duration = Duration::from_secs(40);
 
 /// A master, a worker and a named worker that are enabled and, except for the first start, running.
@@ -131,7 +131,7 @@ fn a_downgrade_leaves_running_instances_alone(release: Release) -> Outcome {
     let after = property(&machine, "MainPID")?;
     ensure!(after == before, "{before:?} became {after:?}");
     ensure!(property(&machine, "UnitFileState")? == ["enabled"; 3]);
-    // And what it has put there works.
+    // And the installed files work.
     machine
         .run(&["systemctl", "restart", UNITS[0], UNITS[2]])?
         .succeeded()?;
@@ -139,7 +139,7 @@ fn a_downgrade_leaves_running_instances_alone(release: Release) -> Outcome {
 }
 
 fn ensure_no_processes(machine: &Machine) -> Outcome {
-    // One that ends while it is looked for is no failure.
+    // An instance that exits during the check is not a failure.
     let processes = machine.shell("find /proc -maxdepth 1 -name '[1-9]*' -user bb || true")?;
     ensure!(processes.text().is_empty(), "{processes}");
     Ok(())
@@ -281,7 +281,7 @@ fn what_an_image_build_installs_comes_up_at_the_first_boot(release: Release) -> 
         .succeeded()?;
     machine.copy_in(&latest_package()?, "/root/new.deb")?;
 
-    // Without what tells of a running systemd, as in a chroot.
+    // Without the sign of a running systemd, as in a chroot.
     machine
         .shell(
             "unshare --mount sh -euc 'mount -t tmpfs none /run

@@ -147,7 +147,7 @@ fn a_command_that_hangs_is_ended_at_its_limit() -> Outcome {
     Ok(())
 }
 
-/// Set in a process of this very program that shall boot a machine, say so, and wait to be killed.
+/// Set in another process of this program, which must boot a machine, report this, and wait to be killed.
 const VICTIM: &str = "BUILDBOT_CONDA_MACHINE_VICTIM";
 
 #[test]
@@ -182,7 +182,7 @@ fn a_killed_test_process_leaves_no_process_and_no_mount() -> Outcome {
         );
         std::thread::sleep(Duration::from_millis(50));
     }
-    // The unified hierarchy alone, or beside the older ones.
+    // Only the unified hierarchy, or next to the older ones.
     for hierarchy in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
         let group = std::path::Path::new(hierarchy).join(&machine);
         while group.exists() {
@@ -194,7 +194,7 @@ fn a_killed_test_process_leaves_no_process_and_no_mount() -> Outcome {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    // The next machine of any later process takes the directory away. This process may have looked before.
+    // The next machine of any later process removes the directory. This process may have checked before.
     let directory = machines_directory().join("running").join(&machine);
     let lock = std::fs::File::open(directory.join("lock"));
     ensure!(

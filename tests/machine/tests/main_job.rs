@@ -17,10 +17,10 @@ on_each_release! {
 
 const UNITS: [&str; 2] = ["buildbot-master.service", "buildbot-worker.service"];
 
-/// From the start of the units to the worker's connection; a worker that came first tries again after some seconds.
+/// From the start of the units to the worker's connection; a worker that started first retries after some seconds.
 const ATTACHED: Duration = Duration::from_secs(40);
 
-/// What systemd tells a service about itself, and no build must see.
+/// Variables that systemd sets for a service, and no build must see.
 const PRIVATE: &[&str] = &[
     "NOTIFY_SOCKET",
     "WATCHDOG_USEC",

@@ -166,7 +166,7 @@ fn drain(stage: &Stage) -> Outcome {
     stage.rest().wait_for_worker("example", SOON)
 }
 
-/// No errors, and nothing that systemd has to say about our units.
+/// No errors, and no messages of systemd about our units.
 fn clean_journal(stage: &Stage) -> Outcome {
     for unit in [MASTER_UNIT, WORKER_UNIT] {
         let journal = stage

@@ -1,6 +1,5 @@
-//! Somebody who has a machine and the README: its commands, as they are written there and in their order, lead from a
-//! package to the first green build, through each of its three doors. What they do needs apt, a booted systemd, real
-//! environments and real builds.
+//! A new user with a machine and the README: its commands, exactly as written and in order, lead from a package to the
+//! first green build, in each of its three ways. They need apt, a booted systemd, real environments and real builds.
 
 use std::time::Duration;
 
@@ -20,15 +19,15 @@ const README: &str = include_str!("../../../README.md");
 const CONDA: &str = "/opt/conda";
 /// Where its commands are typed.
 const HERE: &str = "/srv/here";
-/// What takes the place of conda-forge on a machine without a network: the channel of these tests, and one with the
-/// packages that it lacks.
+/// Replaces conda-forge on a machine without a network: the channel of these tests, and one with the packages that it
+/// lacks.
 const CHANNELS: [&str; 2] = ["/srv/channel", "/srv/beside"];
 /// Makes the second one, of packages that have nothing in them.
 const MAKER: &str = include_str!("../../../crates/env/tests/channel/maker.py");
 /// apt, a first start and a first build, on a machine that has other things to do.
 const LIMIT: Duration = Duration::from_mins(5);
 
-/// The commands in a section, whatever its level is; a line that ends with `\` goes on in the next.
+/// The commands in a section of any level; a line that ends with `\` continues on the next one.
 fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
     let section = README.split(&format!("# {heading}\n")).nth(1);
     let section = section.with_context(|| format!("find the section `{heading}`"))?;
@@ -42,8 +41,8 @@ fn commands(heading: &str) -> anyhow::Result<Vec<String>> {
     Ok(lines.collect())
 }
 
-/// Runs the commands of a section as root, who needs no sudo, and gives how many there were and what they said. Nobody is
-/// at a terminal, so apt asks nothing; the packages are built already.
+/// Runs the commands of a section as root, without sudo, and returns their number and their output. There is no
+/// terminal, so apt asks nothing; the packages are built already.
 fn follow(machine: &Machine, heading: &str) -> anyhow::Result<(usize, String)> {
     let (mut count, mut talk) = (0, String::new());
     for command in commands(heading)? {
@@ -68,7 +67,7 @@ fn follow(machine: &Machine, heading: &str) -> anyhow::Result<(usize, String)> {
     Ok((count, talk))
 }
 
-/// The packages where the README has them, and its one command that installs them.
+/// The packages at the paths of the README, and its command that installs them.
 fn install(machine: &Machine) -> Outcome {
     let named = commands("Getting started")?.join(" ");
     let paths: Vec<&str> = named
@@ -95,7 +94,7 @@ fn build(machine: &Machine, talk: &str) -> Outcome {
     let password = password.and_then(|text| text.split('`').next());
     let password = password.context("be shown a password")?;
     let curl = commands("The first build")?.join("\n");
-    // curl asks for the password that was shown, and nobody is at a terminal. A proxy of the host's is not reachable from
+    // curl asks for the password that was shown, and there is no terminal. A proxy of the host is not reachable from
     // the machine's network.
     let curl = curl.replace("--user admin ", &format!("--user admin:{password} "));
     ensure!(curl.contains(password), "{curl}");
@@ -266,7 +265,7 @@ fn a_closed_home_is_named_with_the_ways_out(machine: &Machine) -> Outcome {
     }
     ensure!(machine.shell(settings)?.succeeded()?.stdout == before);
 
-    // Doctor and a start say the same of a service that is set up already.
+    // Doctor and a start report the same about a service that is already set up.
     machine
         .shell(
             "buildbot-conda set conda-root /home/alice/mc3

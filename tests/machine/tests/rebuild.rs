@@ -1,5 +1,5 @@
-//! A host rebuilt from files: one that was set up by commands and by hand is exported, and a fresh machine with another
-//! name becomes the same one by a signed repository, a preseed and the profile, as the README has it.
+//! A host rebuilt from files: a host that was set up by commands and by hand is exported, and a fresh machine with
+//! another name becomes the same one with a signed repository, a preseed and the profile, as described in the README.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use buildbot_conda_machine::{
 
 on_each_release! { a_fresh_host_becomes_the_one_that_was_exported }
 
-/// From a wish to its fulfilment on a busy machine.
+/// From a request to its completion on a busy machine.
 const LIMIT: Duration = Duration::from_mins(4);
 /// The environment of a worker that Conda has made.
 const BY_CONDA: &str = "/opt/conda/envs/tools";
@@ -90,8 +90,8 @@ fn call(machine: &Machine, words: &[&str]) -> anyhow::Result<Output> {
     machine.run_within(LIMIT, &[&["buildbot-conda"], words].concat())
 }
 
-/// A host that has grown: a managed environment that was updated, an environment of Conda's, instances made by
-/// commands, settings and a drop-in by hand, a build, and a repository that it publishes.
+/// A host with a history: a managed environment that was updated, an environment of Conda, instances created by
+/// commands, settings and a drop-in written by hand, a build, and a repository that it publishes.
 fn first_host(release: Release) -> anyhow::Result<Machine> {
     let by_conda = Environment::install(Version::V3_11_9, BY_CONDA)?;
     let machine = Machine::boot(
@@ -106,7 +106,7 @@ fn first_host(release: Release) -> anyhow::Result<Machine> {
     machine.shell(PUBLISH)?.succeeded()?;
 
     let lock = Channel::made()?.lock(Version::V4_3_0, CHANNEL)?;
-    // Of the same Buildbot, but with another setuptools.
+    // With the same Buildbot, but another setuptools.
     let other = Channel::made()?.lock(Version::V3_11_9, CHANNEL)?;
     let line = |lock: &str| {
         let found = lock.lines().find(|line| line.contains("/setuptools-"));
@@ -150,7 +150,7 @@ fn bring_channel(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-/// A key and a repository with both packages, as the README has it.
+/// A key and a repository with both packages, as in the README.
 const PUBLISH: &str = "
 export GNUPGHOME=/root/.gnupg
 mkdir -m 700 $GNUPGHOME
@@ -197,7 +197,7 @@ fn block(language: &str) -> anyhow::Result<String> {
     Ok(text.split("```").next().unwrap_or_default().to_owned())
 }
 
-/// A machine with nothing of ours; on one release it has what clouds begin with.
+/// A machine without our files; on one release with the usual content of cloud images.
 fn fresh_host(release: Release) -> anyhow::Result<Machine> {
     let machine = match release {
         Release::Bookworm => Machine::builder(release)?.boot()?,
@@ -214,7 +214,7 @@ fn fresh_host(release: Release) -> anyhow::Result<Machine> {
     Ok(machine)
 }
 
-/// What the README has for a fresh host: by hand, or by cloud-init.
+/// The README's instructions for a fresh host: by hand, or with cloud-init.
 fn rebuild(machine: &Machine) -> Outcome {
     let has_cloud = machine.run(&["test", "-x", "/usr/bin/cloud-init"])?.status == 0;
     if !has_cloud {
@@ -223,7 +223,7 @@ fn rebuild(machine: &Machine) -> Outcome {
             .succeeded()?;
         return Ok(());
     }
-    // The web server for git is a directory here, and Debian's archive cannot be reached: git is there already.
+    // The web server for git is a directory here, and Debian's archive cannot be reached: git is installed already.
     machine
         .shell(
             "cd /srv; mv hosts work; cd work; git init --quiet; git add --all

@@ -1,4 +1,5 @@
-//! What cannot work ends as `failed`, once, and says why with the path; what is not set up is no failure (`main_job.rs`).
+//! Permanent errors make a unit `failed` at once and report the reason with the path; an instance that is not set up is
+//! not a failure (`main_job.rs`).
 
 use anyhow::ensure;
 use buildbot_conda_machine::{
@@ -10,8 +11,8 @@ on_each_release! { what_cannot_work_is_refused_once_with_its_reason }
 
 const BOTH: [&str; 2] = [MASTER_UNIT, WORKER_UNIT];
 
-/// Starts each unit and checks that the start fails, that the unit stays failed, and that its status page or what its
-/// journal has got meanwhile contains each of `words`.
+/// Starts each unit and checks that the start fails, that the unit stays failed, and that its status page or the new
+/// entries of its journal contain each of `words`.
 fn ensure_refused(machine: &Machine, units: &[&str], words: &[&str]) -> Outcome {
     for unit in units {
         let before = machine.journal_cursor()?;

@@ -1,5 +1,5 @@
-//! `docs/tasks.md` as somebody reads it: what is marked there as run is run, in its order, on a machine on which nothing is
-//! set up. What a task is for is looked at afterwards. Services, accounts and timers need a booted machine.
+//! `docs/tasks.md` as a user reads it: the commands that are marked with `run` are run in order, on a machine on which
+//! nothing is set up, and the results are checked. Services, accounts and timers need a booted machine.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ fn the_commands_of_the_tasks_do_what_they_are_for(release: Release) -> Outcome {
     what_the_tasks_were_for(&machine)
 }
 
-/// By a step that fails after some lines of output.
+/// With a step that fails after some lines of output.
 fn fail_a_build(machine: &Machine) -> Outcome {
     let script = "cat >>/home/bb/master/master.cfg <<'END'\n\
                   broken = util.BuildFactory([steps.ShellCommand(name='good', command=['true']),\n\
@@ -110,7 +110,7 @@ fn what_the_tasks_were_for(machine: &Machine) -> Outcome {
         "{environment}"
     );
 
-    // The timer's service copies to where it was told, and a copy without a name is one that can be restored.
+    // The timer's service copies to the configured place, and a copy without a name can be restored.
     machine
         .run_within(
             LIMIT,
@@ -150,7 +150,7 @@ fn what_the_tasks_were_for(machine: &Machine) -> Outcome {
     what_monitoring_sees(machine)?;
     a_failure_is_reported_once(machine)?;
 
-    // A worker that is off on purpose is no warning.
+    // A worker that is disabled on purpose is not a warning.
     let script = "systemctl disable --now buildbot-worker@ci; buildbot-conda doctor worker@ci --only unit-state,unit-enabled";
     let doctor = machine.shell(script)?.succeeded()?;
     ensure!(doctor.stdout.starts_with("no problems"), "{doctor}");
@@ -201,7 +201,7 @@ fn what_monitoring_sees(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-/// By mail, as the task has it, for a tac that is no Python any more: systemd does not try that again.
+/// With mail, as in the task, for a tac that is no longer Python: systemd does not retry that.
 fn a_failure_is_reported_once(machine: &Machine) -> Outcome {
     let script = "cat >/usr/sbin/sendmail <<'END'\n\
                   #!/bin/sh\n\

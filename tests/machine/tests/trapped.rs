@@ -18,7 +18,7 @@ on_each_release! {
     root_follows_no_link_that_the_service_user_has_made,
 }
 
-/// What ends the trace: an argument that nobody else has.
+/// Ends the trace: an argument that nothing else uses.
 const END: &str = "end-of-the-trace";
 
 /// Sets the traps. Each writes who has stepped into it, and which it is.
@@ -68,7 +68,7 @@ const GOES_OFF: &[&str] = &[
     "worker/buildbot.tac",
 ];
 
-/// What has to be seen, so that the trace is one of the whole life of a package: a piece of a command line.
+/// Parts of command lines that must occur, so that the trace covers the whole life of a package.
 const SEEN: &[&str] = &[
     "buildbot-conda.postinst configure",
     "buildbot-conda.config reconfigure",
@@ -101,10 +101,10 @@ const COMMANDS: &[&str] = &[
     "run master -- id -un",
 ];
 
-/// The ends of their paths begin so.
+/// The endings of their paths start like this.
 const INTERPRETERS: &[&str] = &["/bash", "/dash", "/perl", "/python"];
 
-/// A process of its own of the machine's systemd, so that the trace sees it, and its whole output.
+/// A separate process of the machine's systemd, so that the trace sees it, and its complete output.
 fn run(machine: &Machine, script: &str) -> Result<String> {
     let output = machine.run_within(
         std::time::Duration::from_mins(5),
@@ -236,7 +236,7 @@ done
         let [owner, mode, path] = fields[..] else {
             anyhow::bail!("read `{line}`");
         };
-        // Others write to the null device and such, but nobody executes those.
+        // Others write to the null device and the like, but nobody executes those.
         let mode = mode.as_bytes();
         let is_open = (mode[5] == b'w' || mode[8] == b'w') && mode[9] != b't' && mode[0] != b'c';
         ensure!(

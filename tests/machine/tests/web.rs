@@ -1,5 +1,5 @@
-//! The pages of a master behind a web server of Debian: open to read or private, with a login, and hidden again. Only a
-//! booted machine has the web server, its service and a Buildbot that it asks.
+//! The pages of a master behind a web server of Debian: open for reading or private, with a login, and hidden again.
+//! Only a booted machine has the web server, its service and a Buildbot that it asks.
 
 use anyhow::ensure;
 use buildbot_conda_machine::{
@@ -9,7 +9,7 @@ use buildbot_conda_machine::{
 
 on_each_release! { pages_are_shown_to_others_with_a_login_and_hidden_again }
 
-/// Everything that a stranger, and then somebody, gets of the pages; a word and what came of it on each line.
+/// All requests to the pages without a login, and then with one; a word and its results on each line.
 const LOOK: &str = r#"
 ask() { curl --silent --max-time 20 --cacert /root/ci.pem --resolve ci.example.org:443:127.0.0.1 --output /root/body \
     --write-out '%{http_code}' "$@" || true; }
@@ -158,7 +158,7 @@ fn a_port_that_is_taken_leaves_nothing(machine: &Machine, before: &Output) -> Ou
     Ok(())
 }
 
-/// A configuration that only mentions the file, and a key that somebody else can replace.
+/// A configuration that only mentions the file, and a key that another account can replace.
 fn nothing_is_shown_of_a_master_that_does_not_use_it(
     machine: &Machine,
     before: &Output,
@@ -197,7 +197,7 @@ fn nothing_is_shown_of_a_master_that_does_not_use_it(
     Ok(())
 }
 
-/// Everybody reads, and who logs in controls.
+/// Everyone can read, and those who log in can control.
 fn ensure_open(machine: &Machine) -> Outcome {
     let lines = look(machine)?;
     ensure_all(&lines, "stranger", "200 200 101 200 403")?;
@@ -251,7 +251,7 @@ fn secrets_are_for_nobody(machine: &Machine) -> Outcome {
     Ok(())
 }
 
-/// A master that is away has a page that says so, and asks again by itself; doctor knows about the rest.
+/// For a stopped master, a page explains this, and reloads itself; doctor reports the rest.
 fn what_is_away_is_told(machine: &Machine) -> Outcome {
     machine
         .run(&["systemctl", "stop", MASTER_UNIT])?

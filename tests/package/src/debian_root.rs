@@ -1,6 +1,6 @@
-//! Throwaway Debian systems that are not booted: a base tree made once for each release, and for each test an overlay
-//! over it. Every command runs in mount and process namespaces of its own, so nothing stays mounted or running when a
-//! test dies.
+//! Temporary Debian systems that are not booted: a base tree for each release, and an overlay over it for each test.
+//! Every command runs in separate mount and process namespaces, so nothing stays mounted or running when a test is
+//! killed.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -32,10 +32,10 @@ exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_
 /// Programs of Debian's that check the package, all in one root for each release, so that it is made once.
 pub const CHECKERS: [&str; 4] = ["fish", "lintian", "piuparts", "prometheus"];
 
-/// How a command in a root ended.
+/// The result of a command in a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Exit status; 128 and the signal's number when a signal ended it.
+    /// Exit status; 128 plus the signal's number if a signal terminated it.
     pub status: i32,
     /// Standard output.
     pub stdout: String,
@@ -44,7 +44,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Both outputs: apt mixes what maintainer scripts say on stderr into its stdout.
+    /// Both outputs: apt mixes the standard error of maintainer scripts into its stdout.
     pub fn talk(&self) -> String {
         format!("{}\n{}", self.stdout, self.stderr)
     }
@@ -74,7 +74,7 @@ impl Tree {
         }
     }
 
-    /// An empty one, in memory where there is such a place: dpkg flushes every file that it writes.
+    /// An empty one, in memory if possible: dpkg flushes every file that it writes.
     #[track_caller]
     fn scratch() -> Self {
         let memory = Path::new("/dev/shm");
@@ -163,7 +163,7 @@ impl DebianRoot {
         }
     }
 
-    /// A system like this one at this moment, though something runs in it: what it has written is copied.
+    /// A copy of this system at this moment, including what a running process has written so far.
     #[track_caller]
     #[must_use]
     pub fn snapshot(&self) -> Self {
@@ -300,9 +300,9 @@ impl DebianRoot {
     }
 }
 
-/// What the names of trees with the package installed begin with.
+/// The prefix of the names of trees with the package installed.
 const INSTALLED: &str = "installed-";
-/// After this time without use such a tree is removed: its package is no longer the one under test.
+/// After this time without use, such a tree is removed: its package is no longer the one under test.
 const KEPT_FOR: Duration = Duration::from_hours(7 * 24);
 
 /// The base tree of a release, made at its first use.
@@ -333,7 +333,7 @@ fn kept(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     tree
 }
 
-/// Removes trees of packages that nobody has tested for long. Best effort: what stays is removed by a later run.
+/// Removes trees of packages that have not been tested for long. Remaining ones are removed by a later run.
 fn sweep(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -378,7 +378,7 @@ fn make_base(release: Release, packages: &[&str], tree: &Path) {
     assert!(status.success(), "mmdebstrap {release}: {status}");
 }
 
-/// For several roots at once, each of which may take some hundred megabytes; containers often have 64 there.
+/// For several roots at once, each of which may need some hundred megabytes; containers often have 64 there.
 fn has_room(directory: &Path) -> bool {
     const WANTED: u64 = 4 << 30;
     rustix::fs::statvfs(directory).is_ok_and(|found| found.f_bavail * found.f_frsize >= WANTED)

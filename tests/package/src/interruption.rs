@@ -1,12 +1,12 @@
-//! dpkg, seen step by step and interrupted before one of them with everything that it has started.
+//! Observes dpkg step by step, and interrupts it before one of them with everything that it has started.
 //!
 //! A step is a system call that changes a file or starts a program. The programs are those of the package and of
-//! Debian; nothing is put into them. What comes of an interruption is the tests' business.
+//! Debian, unchanged. The tests examine the result of an interruption.
 //!
-//! SIGKILL gives nobody a chance to do anything, so what it leaves is what the file system holds at that moment. One run
-//! that is stopped at each moment, and whose root is copied then, shows the same as a run for each moment that is killed
-//! there, at a third of the cost. Everything stands still meanwhile: who else wants to change a file has to wait for the
-//! tracer. [`kill_at`] is the real thing, for comparison.
+//! SIGKILL allows no process to do anything, so it leaves exactly the content of the file system at that moment. One
+//! run that is stopped at each moment, and whose root is copied then, gives the same results as a separate killed run
+//! for each moment, at a third of the cost. Everything is stopped meanwhile: other processes that want to change a file
+//! have to wait for the tracer. [`kill_at`] really kills, for comparison.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use buildbot_conda_trace::{Ended, Event, Exec, Next, Pid, Step, run};
 
 use crate::DebianRoot;
 
-/// Of dpkg's own steps, which are Debian's business, one in so many.
+/// Of dpkg's own steps, only one in so many is tested.
 const ONE_OF: usize = 14;
 
 /// Longest description of a step, in characters.
@@ -25,7 +25,7 @@ const WIDTH: usize = 100;
 pub struct Moment {
     /// The step's place among all, counted from 1.
     number: usize,
-    /// The maintainer script that it belongs to, itself or through what it has started; else `dpkg`.
+    /// The maintainer script to which it belongs, directly or through its children; otherwise `dpkg`.
     pub script: String,
     /// What is about to be done.
     pub text: String,
@@ -56,7 +56,7 @@ struct Count {
 }
 
 impl Count {
-    /// Takes note of an event; gives a step's number.
+    /// Counts an event; returns the number of a step.
     fn note(&mut self, event: &Event) -> Option<usize> {
         match event {
             Event::Exec(exec) => {
@@ -92,7 +92,8 @@ fn script_of(exec: &Exec) -> Option<String> {
     names.next().map(str::to_owned)
 }
 
-/// Lets `command`, a call of dpkg, run undisturbed in `root`, and gives the moments at which killing it is of interest.
+/// Lets `command`, a call of dpkg, run undisturbed in `root`, and returns the moments at which killing it is of
+/// interest.
 #[track_caller]
 pub fn moments(root: &DebianRoot, command: &str) -> Vec<Moment> {
     let mut count = Count::default();
@@ -168,8 +169,8 @@ fn keeps_nothing(path: &str) -> bool {
     path.ends_with("/dev/null") || path.contains("/var/log/")
 }
 
-/// Lets `command` run in `root` and stops it at each of `moments`, which are in the order of their steps; `look` gets a
-/// system like the one that SIGKILL leaves at that moment.
+/// Lets `command` run in `root` and stops it at each of `moments`, which are in the order of their steps; the callback
+/// gets a system like the one that SIGKILL leaves at that moment.
 #[track_caller]
 pub fn at_each(
     root: &DebianRoot,
@@ -222,7 +223,7 @@ fn describe(root: &DebianRoot, number: usize, step: &Step, origin: Origin) -> Ma
     let path = path
         .strip_prefix(mount_point.to_str().unwrap_or_default())
         .unwrap_or(path);
-    // The name of a temporary file ends as chance has it.
+    // The name of a temporary file has a random ending.
     let path = match path.rsplit_once('.') {
         Some((start, end)) if start.contains("/.") && end.len() == 6 => format!("{start}.*"),
         _ => path.to_owned(),
@@ -239,7 +240,7 @@ fn describe(root: &DebianRoot, number: usize, step: &Step, origin: Origin) -> Ma
     }
 }
 
-/// In one line, and as it may stand in a table.
+/// On one line, in a form that is valid in a table.
 fn cut(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let text = words.join(" ").replace('|', "\\|");

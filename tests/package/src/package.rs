@@ -35,7 +35,7 @@ impl Package {
     ///
     /// # Panics
     ///
-    /// When the environment does not say which package to test.
+    /// If the environment does not name the package to test.
     #[track_caller]
     pub fn path() -> PathBuf {
         path_in(VARIABLE, "cargo xtask deb")
@@ -47,11 +47,11 @@ impl Package {
         Self::unpack(Self::path())
     }
 
-    /// The same for the package of what makes environments.
+    /// The same for the package that creates environments.
     ///
     /// # Panics
     ///
-    /// When the environment does not say where it is.
+    /// If the environment does not name it.
     #[track_caller]
     pub fn open_environments() -> Self {
         Self::unpack(path_in(VARIABLE_OF_ENVIRONMENTS, "cargo xtask deb --env"))

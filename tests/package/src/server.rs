@@ -42,7 +42,7 @@ impl Server {
                     return;
                 }
                 let (directory, hook) = (directory.clone(), Arc::clone(&hook));
-                // A client that goes away ends its connection, which is its right.
+                // A client may close its connection at any time.
                 thread::spawn(move || {
                     connection.and_then(|stream| serve(&stream, &directory, &*hook))
                 });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::DebianRoot;
 
-/// What does not count, and why: paths and what is below them. A final `*` stands for the rest of a name.
+/// What is not compared, and why: paths and everything below them. A final `*` stands for the rest of a name.
 const LEFT_OUT: &[(&str, &str)] = &[
     ("/buildbot-conda.deb", "the test's own"),
     ("/paths", "the test's own"),
@@ -75,7 +75,8 @@ const LEFT_OUT: &[(&str, &str)] = &[
 ];
 
 /// Prints the state of every path in `/paths`: a line for the path itself, one for its content, one for each name in a
-/// directory. `/etc/shadow` has the day of the last change in its third field; debconf's databases are everybody's.
+/// directory. `/etc/shadow` contains the day of the last change in its third field; debconf's databases are shared by
+/// all packages.
 const TELL: &str = r#"
 # A path that is not there is no error.
 find_there() {
@@ -150,7 +151,7 @@ fn collect(root: &DebianRoot, directory: &Path, paths: &mut BTreeSet<String>) {
         if kind.is_dir() {
             collect(root, &path, paths);
         }
-        // A character device stands for something removed, and a directory may be one that replaces a removed one.
+        // A character device represents a removed file, and a directory may replace a removed one.
         if kind.is_dir() || kind.file_type().is_char_device() {
             for lower in root.lower() {
                 collect_lower(&lower, &path, paths);
@@ -159,7 +160,7 @@ fn collect(root: &DebianRoot, directory: &Path, paths: &mut BTreeSet<String>) {
     }
 }
 
-/// Names below a directory that was removed may be back, or not; only whole trees of ours are.
+/// Names below a removed directory may exist again, or not; only whole trees of ours do.
 #[track_caller]
 fn collect_lower(lower: &Path, directory: &Path, paths: &mut BTreeSet<String>) {
     let is_ours = directory.to_string_lossy().contains("buildbot-conda");

@@ -59,7 +59,7 @@ impl Suite {
         suite
     }
 
-    /// Whether apt would install `package` there, and what it says.
+    /// Whether apt would install `package` there, and its output.
     pub fn takes(&self, package: &Path) -> (bool, String) {
         let path = package.to_string_lossy();
         self.apt_get(&["install", "--simulate", "--no-install-recommends", &path])

@@ -73,7 +73,7 @@ impl Terminal {
         let inner = root.command(&format!(
             "export TERM=linux DEBIAN_FRONTEND=dialog\n{script}"
         ));
-        // The library that would make the terminal the process's own takes `unsafe` code.
+        // The library that makes the terminal the process's own uses `unsafe` code.
         let child = Command::new("setsid")
             .args(["--ctty", "--wait"])
             .arg(inner.get_program())
@@ -155,7 +155,7 @@ impl Terminal {
         self.status()
     }
 
-    /// Take the terminal away, as a lost connection does, and wait for the script's end.
+    /// Close the terminal, as a lost connection does, and wait for the script's end.
     #[track_caller]
     pub fn hang_up(mut self) {
         let null = OpenOptions::new().read(true).open("/dev/null");
@@ -181,7 +181,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A test that failed in the middle leaves no process behind: `unshare --kill-child` takes the rest along.
+        // A test that failed in the middle leaves no process behind: `unshare --kill-child` terminates the rest.
         if matches!(self.child.try_wait(), Ok(None)) && self.child.kill().is_ok() {
             drop(self.child.wait());
         }

@@ -1,4 +1,4 @@
-//! What the package asks of a system, against `docs/compatibility.md` and the oldest systems that it speaks of.
+//! The requirements of the package, compared with `docs/compatibility.md` and the oldest systems in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

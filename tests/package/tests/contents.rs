@@ -1,4 +1,4 @@
-//! Which files the package has, whose they are, and what its control file says.
+//! The files of the package, their owners, and the content of its control file.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -438,7 +438,7 @@ fn no_path_of_the_build_machine_is_in_a_program() {
                 .position(|window| window == needle.as_bytes());
             let prefix = found
                 .map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(20)..at]).into_owned());
-            // The registry may be named, but only below the name that stands for every CARGO_HOME.
+            // The registry may be named, but only below the name that represents every CARGO_HOME.
             assert!(
                 prefix
                     .as_ref()

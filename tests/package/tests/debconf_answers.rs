@@ -1,5 +1,5 @@
-//! Answers that nobody is asked for: preseeded ones, good, unusable and hostile, and those that a front end without a
-//! person leaves as they are. From a first installation to the purge.
+//! Answers without a dialogue: preseeded ones, whether valid, unusable or hostile, and those of a front end without a
+//! person. From a first installation to the purge.
 
 use buildbot_conda_package_tests::{DebianRoot, Package, Release, on_each_release};
 
@@ -58,7 +58,7 @@ fn without_a_person_the_defaults_hold_and_the_questions_stay_unseen(release: Rel
     for (question, _, offered) in QUESTIONS {
         assert_eq!(root.answer(question), offered);
     }
-    // `*` would say that a person has seen it.
+    // `*` would mean that a person has seen it.
     let shown = root.must("debconf-show buildbot-conda");
     assert!(!shown.contains('*'), "{shown}");
     root.must("dpkg-reconfigure buildbot-conda");
@@ -203,7 +203,7 @@ fn directories_may_be_preseeded_crosswise(release: Release) {
 
 fn an_account_is_made_for_the_asking_and_never_later(release: Release) {
     let root = DebianRoot::new(release);
-    // An account that is there is used, whatever it is.
+    // An existing account is used, whatever it is.
     root.must("useradd --create-home --shell /bin/sh Bertha");
     let before = root.must("getent passwd Bertha");
     preseed(&root, &[("user", "Bertha")]);
@@ -277,7 +277,7 @@ fn answers_outlive_a_removal_and_not_a_purge(release: Release) {
     );
     root.install();
     root.must("dpkg --remove buildbot-conda");
-    // Between the two the file and systemd's links go on being the truth.
+    // In between, the file and systemd's links remain authoritative.
     root.must("sed -i 's/conda\"/other\"/' /etc/buildbot-conda/config.toml");
     let before = root.text(CONFIGURATION);
     root.install();

@@ -7,7 +7,7 @@ use buildbot_conda_package_tests::{DebianRoot, Release, on_each_release};
 const CONFIGURATION: &str = "/etc/buildbot-conda/config.toml";
 const LINKS: &str = "/etc/systemd/system/multi-user.target.wants";
 
-/// What the Dialog front end takes, what lets apt ask before it unpacks, and what lets debconf speak other languages.
+/// The requirements of the Dialog front end, of questions before unpacking, and of debconf in other languages.
 const PROGRAMS: [&str; 3] = ["whiptail", "apt-utils", "debconf-i18n"];
 
 const PATH: &str = "Directory of the Conda installation:";
@@ -147,7 +147,7 @@ fn going_back_leads_to_the_question_before(release: Release) {
     answer(&mut terminal, PATH, "/home/bb/anaconda3", "/opt/first");
     accept(&mut terminal, ENVIRONMENT);
     terminal.wait_for(SERVICES);
-    // By the button, then by the key.
+    // With the button, then with the key.
     terminal.press(TAB);
     terminal.press(TAB);
     terminal.press(ENTER);

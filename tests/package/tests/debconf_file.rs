@@ -47,7 +47,7 @@ fn every_way_to_write_a_text_is_read_back_and_left_alone(release: Release) {
 
 fn what_is_left_out_has_the_default_and_stays_left_out(release: Release) {
     let root = DebianRoot::installed(release);
-    // No worker: its directory is nobody's.
+    // There is no worker, so its directory is unused.
     let text = "# mine\n[master]\nlog = \"both\"\n";
     root.write(CONFIGURATION, text);
     root.install();

@@ -116,7 +116,7 @@ fn an_administrators_links_masks_and_presets_are_respected(release: Release) {
         "/dev/null\n"
     );
 
-    // A unit written by hand is the administrator's, whatever is answered.
+    // A unit written by hand belongs to the administrator, whatever the answers are.
     let root = installed.fork();
     let own = format!("{UNITS}/buildbot-worker.service");
     let text = "[Service]\nExecStart=/home/bb/w.sh\n[Install]\nWantedBy=multi-user.target\n";
@@ -125,7 +125,7 @@ fn an_administrators_links_masks_and_presets_are_respected(release: Release) {
     assert_eq!(root.text(&own), text);
     assert!(root.has(&format!("{LINKS}/buildbot-worker.service")));
 
-    // A preset that was there before says what a first installation enables.
+    // An existing preset decides what a first installation enables.
     let root = DebianRoot::new(release);
     root.write(
         "/etc/systemd/system-preset/50-site.preset",
@@ -143,7 +143,7 @@ fn an_interrupted_first_installation_still_knows_the_answer(release: Release) {
         "echo 'buildbot-conda buildbot-conda/services multiselect worker' | debconf-set-selections",
     );
     root.must("dpkg --unpack /buildbot-conda.deb");
-    // Ended where the file is there already and no unit is enabled.
+    // Interrupted when the file exists already and no unit is enabled.
     let helper = "/usr/bin/deb-systemd-helper";
     root.must(&format!(
         "mv {helper} /root/kept; printf '#!/bin/sh\\nkill -KILL $PPID\\n' >{helper}; chmod +x {helper}"

@@ -1,4 +1,4 @@
-//! The templates as they are packed: in four languages, whole.
+//! The packed templates: complete, in four languages.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Manual pages and completions against the command that is packed with them: its help is walked verb by verb, and
-//! nothing that it offers may be missing from them, nor may they offer what it does not.
+//! Manual pages and completions compared with the packed command: its help is read verb by verb, and they must contain
+//! exactly what it offers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,7 +26,7 @@ impl Node {
     }
 }
 
-/// Every command that the packed program tells of, itself first.
+/// Every command that the packed program lists, starting with itself.
 fn tree(package: &Package) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut waiting = vec![Vec::new()];
@@ -79,7 +79,7 @@ fn entries<'h>(help: &'h str, heading: &'h str) -> impl Iterator<Item = &'h str>
         .skip_while(move |line| *line != heading)
         .skip(1)
         .take_while(|line| line.is_empty() || line.starts_with(' '))
-        // Deeper lines go on with a description.
+        // Indented lines continue a description.
         .filter(|line| line.len() - line.trim_start().len() <= 6)
         .filter(|line| !line.trim().is_empty())
 }
@@ -284,7 +284,7 @@ fn zsh_and_fish_know_every_verb_and_option() {
                 let Some(word) = line.strip_prefix('\'') else {
                     return false;
                 };
-                // Those it excludes stand before it, and a star where it may be repeated.
+                // Options that exclude it are listed before it, with a star if it can be repeated.
                 let word = match word.split_once(')') {
                     Some((others, word)) if others.starts_with('(') => word,
                     _ => word,

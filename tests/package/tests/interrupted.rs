@@ -1,10 +1,10 @@
-//! dpkg and everything that it has started, as SIGKILL leaves it at many moments of an installation, an upgrade, a removal
-//! and a purge: what `dpkg --configure -a`, or else the same wish to apt once more, then makes of it must not be
-//! distinguishable from what an undisturbed run leaves.
+//! Kills dpkg and everything that it has started with SIGKILL at many moments of an installation, an upgrade, a removal
+//! and a purge. The result of `dpkg --configure -a`, or of the same apt command again, must be identical to that of an
+//! undisturbed run.
 //!
 //! The moments are those before each step of every maintainer script, once where nothing changes in between, and some
-//! of dpkg's own; the one after a script's last step is before dpkg's next. The releases take turns, so that each moment is seen on one of them: with
-//! `BUILDBOT_CONDA_EVERY_MOMENT` set, each is seen on both.
+//! of dpkg's own; the one after a script's last step is before dpkg's next. The releases take turns, so that each
+//! moment is seen on one of them: with `BUILDBOT_CONDA_EVERY_MOMENT` set, each is seen on both.
 
 use std::fs;
 use std::path::Path;
@@ -21,7 +21,7 @@ on_each_release! {
     an_interrupted_purge_is_completed,
 }
 
-/// The scripts see a systemd that runs, and find that it does not answer: so they take all their steps.
+/// The scripts see a running systemd that does not answer, so they take all their steps.
 const SYSTEMD_IS_THERE: &str = "mkdir -p /run/systemd/system";
 
 /// What is done, and what an administrator does when it was interrupted.
@@ -30,12 +30,12 @@ struct Operation {
     command: &'static str,
     /// When `dpkg --configure -a` is not enough, one after the other.
     again: [&'static str; 2],
-    /// How dpkg tells that it is done.
+    /// How dpkg reports that it is done.
     done: &'static str,
 }
 
 const INSTALL: &str = "dpkg --install /buildbot-conda.deb";
-/// In one state of dpkg's, unpacked and yet to be installed again, apt has to be told that it shall.
+/// In one state of dpkg, unpacked and marked for reinstallation, apt needs an explicit option.
 const INSTALL_AGAIN: [&str; 2] = [
     "apt-get install --yes /buildbot-conda.deb",
     "apt-get install --yes --reinstall /buildbot-conda.deb",

@@ -108,7 +108,7 @@ fn units_are_valid(release: Release) {
         "cd /usr/lib/systemd/system && systemd-analyze verify --man=no \
          buildbot-master.service buildbot-worker.service buildbot-master@.service buildbot-worker@.service",
     );
-    // verify exits 0 on keys that it does not know, and only prints them.
+    // verify exits with 0 for unknown keys, and only prints them.
     assert_eq!((outcome.status, outcome.stderr.as_str()), (0, ""));
 }
 
@@ -281,7 +281,7 @@ fn purge_removes_what_the_package_made_and_nothing_else(release: Release) {
     assert_eq!(root.must("debconf-show buildbot-conda"), "");
     assert!(root.has("/home/bb/master/buildbot.tac"));
     root.must("getent passwd bb");
-    // Purged twice, as after an interruption, is no error.
+    // Purging twice, as after an interruption, is not an error.
     root.must("dpkg --purge buildbot-conda || true; dpkg --audit");
 }
 

@@ -28,7 +28,7 @@ fn lintian_has_nothing_to_say(release: Release) {
     let talk = outcome.talk();
     let tags: Vec<&str> = talk
         .lines()
-        // `N:` begins a remark, of -v for instance, and `O:` would be an overridden tag.
+        // `N:` starts a remark, for example of -v, and `O:` would be an overridden tag.
         .filter(|line| {
             line.split_once(": ")
                 .is_some_and(|(kind, _)| kind.len() == 1)
@@ -75,8 +75,8 @@ fn only_words_that_nobody_writes_are_machine_code() {
     assert!(!is_machine_code("I: buildbot-conda: another-tag wtH"));
 }
 
-/// Installation, removal and purge in a system without sources, as everything that the package depends on is there: no
-/// mirror takes part. `/home/bb` stays by intention, with the account.
+/// Installation, removal and purge in a system without sources, because all dependencies are installed: no mirror is
+/// needed. `/home/bb` is kept intentionally, with the account.
 fn piuparts_passes(release: Release) {
     let root = DebianRoot::with_programs(release, &CHECKERS);
     let plain = DebianRoot::new(release).lower();

@@ -22,7 +22,7 @@ other_version() {
 /// apt without the questions.
 const INSTALL: &str = "apt-get install --yes --no-install-recommends";
 
-/// What apt-get update says must be an error, and not a remark.
+/// Messages of apt-get update that must be errors, not remarks.
 const UPDATE: &str = "apt-get update -o APT::Update::Error-Mode=any";
 
 #[track_caller]
@@ -66,9 +66,9 @@ fn the_package_is_installed_upgraded_and_taken_back(release: Release) {
     );
 }
 
-/// Each has a name, what is done to a copy of a good repository in the directory of its suite, and what apt then says,
-/// first on bookworm and then on trixie where they differ. `FINGERPRINT` and `OTHER` are those of keys, `$top` is the copy. A
-/// good signature is in all that are not about it.
+/// Each has a name, the change of a copy of a valid repository in the directory of its suite, and apt's message, first
+/// on bookworm and then on trixie if it differs. `FINGERPRINT` and `OTHER` are those of keys, `$top` is the copy. All
+/// that are not about signatures have a valid one.
 const BAD: [(&str, &str, &str); 10] = [
     ("unsigned", "rm InRelease Release.gpg", "is not signed"),
     (
@@ -130,7 +130,7 @@ const BAD: [(&str, &str, &str); 10] = [
     ),
 ];
 
-/// Signs what is in this directory anew.
+/// Signs the content of this directory again.
 const SIGN: &str = r#"
 sign() {
     rm -f InRelease Release.gpg
@@ -166,7 +166,7 @@ fn what_is_not_as_it_was_signed_is_refused(release: Release) {
         let talk = format!("{}\n{}", update.talk(), install.talk());
         assert_ne!(install.status, 0, "{name}: {talk}");
         assert_eq!(installed(&client, "hello"), "", "{name}");
-        // What is signed well speaks of a package that apt refuses when it comes to it.
+        // The signature is valid, but the content is a package that apt refuses later.
         let by_package = ["package", "sha1-index"].contains(&name);
         assert_eq!(update.status == 0, by_package, "{name}: {talk}");
         let reason = filled(words);
@@ -188,7 +188,7 @@ fn what_is_not_as_it_was_signed_is_refused(release: Release) {
     client.must(&format!("sed -i s,/apt$,/expired, {sources}"));
     client.must(UPDATE);
 
-    // Whoever does not know `InRelease` finds what it needs.
+    // A client that does not know `InRelease` finds what it needs.
     let client = good.fork();
     host.must("cp -a /srv/apt /srv/old; rm /srv/old/dists/stable/InRelease");
     client.must(&format!("sed -i s,/apt$,/old, {sources}"));
@@ -225,7 +225,7 @@ fn keys_are_changed_without_a_client_noticing(release: Release) {
          hint: change keys in two steps, first with the old and the new key\n"
     );
 
-    // In between, both sign, and the file for clients has both.
+    // In between, both sign, and the file for clients contains both.
     keys(&[host.key(), &new_key]);
     host.publish(&["2"]);
     let both = host.client(release);
@@ -235,7 +235,7 @@ fn keys_are_changed_without_a_client_noticing(release: Release) {
         assert_eq!(installed(client, "hello"), "2");
     }
 
-    // In the end the old key is gone; whoever still has it alone is refused.
+    // In the end, the old key is removed; a client that has only the old one refuses the repository.
     keys(&[&new_key]);
     host.must(&format!(
         "gpg --batch --yes --delete-secret-keys {}",
@@ -253,7 +253,7 @@ fn keys_are_changed_without_a_client_noticing(release: Release) {
     old.must(UPDATE);
 }
 
-/// The commands of README's section, in the order in which they stand there.
+/// The commands of README's section, in their order.
 fn commands_of(section: &str) -> Vec<String> {
     let readme = include_str!("../../../README.md");
     let (_, rest) = readme
@@ -303,7 +303,7 @@ fn the_commands_of_the_readme_work_as_they_are_written() {
         "chmod +x /usr/local/bin/pinentry-test; chmod 700 /root/.gnupg; mkdir -p /tmp/here
          cp /buildbot-conda.deb \"/tmp/here/$(dpkg-deb -W --showformat='${Package}_${Version}_${Architecture}' /buildbot-conda.deb).deb\"",
     );
-    // One session on a terminal, in which gpg asks whether it shall go on.
+    // One session on a terminal, in which gpg asks whether to continue.
     host.write(
         "/tmp/session",
         &format!("cd /tmp/here\n{}\n", host_commands.join("\n")),

@@ -23,8 +23,8 @@ fi
 cd /tmp; rm -f hello_*; apt-get download -qq hello; test -s hello_*.deb
 ";
 
-/// Between the first file that apt reads and the next, and again before it fetches a package, two new states are
-/// published, the second of which has dropped what the client has just been told.
+/// Between the first file that apt reads and the next, and again before it downloads a package, two new states are
+/// published, the second of which no longer contains what the client has just read.
 fn a_client_that_reads_meanwhile_sees_one_state(release: Release) {
     let host = Arc::new(RepositoryHost::new(release));
     let count = Arc::new(Mutex::new(0));
@@ -50,7 +50,7 @@ fn a_client_that_reads_meanwhile_sees_one_state(release: Release) {
         client.must(READ);
         let after = *count.lock().expect("no publication has failed");
         assert!(after >= before + 2, "{before} {after}");
-        // What was fetched is what the client had been told, not what is there now.
+        // The downloaded package is the one that the client had read about, not the current one.
         assert_eq!(
             client.must("cd /tmp; echo hello_*"),
             format!("hello_2.{before}_all.deb\n")
@@ -99,8 +99,8 @@ const READ_ON_HOST_2: &str = "hello 2 all\nhello_2_all.deb\n";
 /// Adds a version and drops another.
 const CHANGE: &str = "buildbot-conda repo add /srv/apt /srv/debs/hello_2_all.deb";
 
-/// Kills the command before each of its own steps that change a file. What is left is the old state or the new one to
-/// our command and to apt, and repeating the command completes it.
+/// Kills the command before each of its own steps that change a file. For our command and for apt, the result is either
+/// the old state or the new one, and repeating the command completes it.
 fn killed_at_any_moment_it_leaves_a_whole_state(release: Release) {
     let host = RepositoryHost::new(release);
     // A state that is too old for readers and a version that only it has are to be removed, too.
@@ -201,7 +201,7 @@ fn two_at_once_are_told_apart() {
          hint: try again when it has finished\n"
     );
     assert_eq!(host.must(STATE), before);
-    // As after a crash: the file is there, and nobody holds it.
+    // As after a crash: the file exists, and no process holds it.
     host.must("test -e /srv/apt/.lock; buildbot-conda repo refresh /srv/apt");
 }
 

@@ -184,7 +184,7 @@ fn restore_opens_nothing_that_the_service_user_has_chosen(release: Release) {
     let outcome = root.run(&format!("buildbot-conda restore master {backups}/{BACKUP}"));
     assert!(!outcome.talk().contains("root:"), "{outcome:?}");
     root.must(&format!("rm {backups}/{BACKUP}"));
-    // What root alone can have put there is handed over, and what the user can read is his own to read.
+    // A file that only root can have put there is passed on, and a file that the user can read is the user's to read.
     for place in ["/root/kept", "/srv"] {
         root.must(&format!(
             "cp -n /root/kept/{BACKUP} /srv; chmod 644 /srv/{BACKUP}"

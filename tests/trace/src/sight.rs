@@ -1,4 +1,4 @@
-//! What is seen of a process that stands still: the program it has become, or the change it is about to make.
+//! What is visible of a stopped process: the program that it has become, or the change that it is about to make.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::ptrace;
 use nix::unistd::Pid;
 
-/// Longest path that the kernel takes, its final zero included.
+/// Longest path that the kernel accepts, including its final zero.
 const PATH_MAX: usize = 4096;
 
 /// A program that a process has just become.
@@ -20,12 +20,12 @@ pub struct Exec {
     pub uid: u32,
     /// The file that is executed; the interpreter's, for a script.
     pub program: PathBuf,
-    /// The whole command line; for a script the interpreter's, with the script's path in it.
+    /// The whole command line; for a script that of the interpreter, with the script's path in it.
     pub arguments: Vec<String>,
 }
 
 impl Exec {
-    /// Reads it from a process that has just ended an `execve`.
+    /// Reads it from a process that has just completed an `execve`.
     pub(crate) fn of(pid: Pid) -> Option<Self> {
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let words = command.strip_suffix(b"\0").unwrap_or(&command);
@@ -65,7 +65,7 @@ enum Place {
 }
 
 impl Step {
-    /// Reads it from a process that stands at the entry of a system call; nothing when that changes no file.
+    /// Reads it from a process that has stopped at the entry of a system call; none if the call changes no file.
     pub(crate) fn of(pid: Pid) -> Option<Self> {
         use Place::{At, Descriptor, Text};
         let registers = ptrace::getregs(pid).ok()?;
@@ -115,7 +115,7 @@ impl Step {
     }
 }
 
-/// Has the system call succeeded at whose exit a process stands?
+/// Whether the system call has succeeded at whose exit a process has stopped.
 pub(crate) fn has_succeeded(pid: Pid) -> bool {
     // Errors are negative numbers.
     ptrace::getregs(pid).is_ok_and(|registers| registers.rax.cast_signed() >= 0)
@@ -131,7 +131,7 @@ fn writes(flags: u64) -> bool {
 fn text(pid: Pid, address: u64) -> Option<String> {
     let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
     let mut bytes = Vec::new();
-    // In pieces that end with pages: the page after the text may not be there.
+    // In parts that end at page boundaries: the page after the text may not exist.
     while bytes.len() < PATH_MAX {
         let position = address + bytes.len() as u64;
         let mut piece = [0; 256];

@@ -1,5 +1,5 @@
-//! The loop that follows processes. Each of its callers gets a thread of its own: the kernel knows a tracer by its
-//! thread, and the children of other threads are none of its business.
+//! The loop that follows processes. Each of its callers gets a separate thread: the kernel identifies a tracer by its
+//! thread, and it must not see the children of other threads.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use crate::sight::{has_succeeded, status_field};
 use crate::{Exec, Step};
 
-/// Something that a traced process does, which stands still meanwhile.
+/// An action of a traced process, which is stopped meanwhile.
 #[derive(Debug)]
 pub enum Event {
     /// It has become another program.
@@ -36,32 +36,32 @@ pub enum Event {
     },
 }
 
-/// What shall become of the traced processes.
+/// What to do with the traced processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// They go on.
+    /// They continue.
     Continue,
-    /// All are ended by SIGKILL, before the step that has been shown.
+    /// All of them are killed with SIGKILL, before the step that was shown.
     Kill,
-    /// They go on, and nobody follows them any more.
+    /// They continue without being traced.
     Leave,
 }
 
 /// How [`run`] came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The first process has exited with this status; 128 plus the signal's number when a signal ended it.
+    /// The first process has exited with this status; 128 plus the signal's number if a signal terminated it.
     Exited(i32),
-    /// Everything was ended by [`Next::Kill`].
+    /// All of them were killed by [`Next::Kill`].
     Killed,
 }
 
-/// Runs `command`, its input empty and its output thrown away, and shows `see` what it and all its children do, [`Event::Step`]s
-/// included.
+/// Runs `command` with empty input and discarded output, and shows `see` the actions of it and all its children,
+/// including [`Event::Step`]s.
 ///
 /// # Errors
 ///
-/// When it cannot be started or traced.
+/// If it cannot be started or traced.
 pub fn run(command: &Command, see: impl FnMut(&Event) -> Next + Send) -> io::Result<Ended> {
     let mut gate = Command::new("sh");
     gate.args(["-c", "read -r go && exec \"$@\" </dev/null", "gate"])
@@ -86,12 +86,12 @@ pub fn run(command: &Command, see: impl FnMut(&Event) -> Next + Send) -> io::Res
     })
 }
 
-/// Follows the process `first` and the children that it has from now on, without [`Event::Step`]s, in a thread of its
-/// own until `see` says [`Next::Leave`]. Returns when it is attached; joining the thread gives `see`'s keeper back.
+/// Follows the process `first` and its children from now on, without [`Event::Step`]s, in a separate thread until `see`
+/// returns [`Next::Leave`]. Returns when it is attached; joining the thread returns the owner of `see`.
 ///
 /// # Errors
 ///
-/// When it cannot be traced.
+/// If it cannot be traced.
 pub fn attach<T: Send + 'static>(
     first: Pid,
     mut keeper: T,
@@ -102,7 +102,7 @@ pub fn attach<T: Send + 'static>(
         let mut tracer = Tracer::new(first, false);
         let result = tracer.seize(first, Options::empty());
         let failed = result.is_err();
-        // Nobody listens any more when the caller is gone, and then it does not matter.
+        // The receiver is gone if the caller is, and then it does not matter.
         let _ = attached.send(result);
         if !failed {
             tracer.follow(|event| see(&mut keeper, event))?;
@@ -142,7 +142,7 @@ impl Tracer {
             | more;
         ptrace::seize(pid, options)?;
         if self.steps {
-            // It runs; only one that stands still can be told to stop at its system calls.
+            // It is running; only a stopped process can be configured to stop at its system calls.
             ptrace::interrupt(pid)?;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Tracer {
                 }
             }
             if killed {
-                // It may have come into being just when the others were ended.
+                // It may have been created just when the others were killed.
                 ignore_gone(kill(pid, Signal::SIGKILL))?;
             } else {
                 self.resume(pid, signal)?;

@@ -1,4 +1,4 @@
-//! The modules of one crate, and which names of others each of them uses, as far as the syntax says it.
+//! The modules of one crate, and the names of others that each of them uses, as far as the syntax shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ pub(super) struct Crate {
 struct Module {
     file: PathBuf,
     children: BTreeSet<String>,
-    /// What it defines beside modules.
+    /// Its definitions except modules.
     items: BTreeSet<String>,
-    /// What a name stands for that it imports, and whether others see it here.
+    /// The meaning of an imported name, and whether others can use it from here.
     imports: BTreeMap<String, (Words, bool)>,
     /// Modules of which it passes everything on.
     globs: Vec<Words>,
@@ -64,7 +64,7 @@ impl Crate {
         Ok(code)
     }
 
-    /// Adds a module with what is in it; gives the modules that are files of their own.
+    /// Adds a module with its content; returns the modules that are separate files.
     fn add(&mut self, name: &[String], file: &Path, items: &[Item]) -> Vec<Words> {
         let mut reader = Reader::default();
         for item in items {
@@ -105,8 +105,8 @@ impl Crate {
         arrows
     }
 
-    /// What words of a module mean from the root of the crate; none where they lead out of it, or to an item of the
-    /// module itself.
+    /// The absolute meaning of a path in a module; none if it leads out of the crate, or to an item of the module
+    /// itself.
     fn absolute(&self, module: &[String], words: &[String]) -> Option<Words> {
         let (first, rest) = words.split_first()?;
         let mut base = module.to_vec();
@@ -130,8 +130,8 @@ impl Crate {
                 let is_child = known.children.contains(first);
                 let import = known.imports.get(first).map(|(target, _)| target);
                 let is_of_itself = import.is_some_and(|target| target.first() == Some(first));
-                // An import of itself, such as `use std::env` beside `env::vars`, leads out of the crate; out of a module
-                // of that name it leads in: `use invite::run as invite`.
+                // An import with the same name, such as `use std::env` next to `env::vars`, leads out of the crate;
+                // from a module with that name, it leads into it: `use invite::run as invite`.
                 if is_of_itself && !is_child {
                     return None;
                 }
@@ -244,7 +244,7 @@ impl<'ast> Visit<'ast> for Reader<'ast> {
         visit::visit_path(self, path);
     }
 
-    /// What a macro is given is not parsed: names with `::` in them are found all the same.
+    /// The input of a macro is not parsed: names with `::` in it are found anyway.
     fn visit_macro(&mut self, called: &'ast Macro) {
         self.visit_path(&called.path);
         let tokens = called.tokens.to_string();
@@ -290,7 +290,7 @@ impl Reader<'_> {
             }
             UseTree::Rename(rename) => (with(&rename.ident), Some(rename.rename.to_string())),
         };
-        // What is passed on is used by whoever gets it.
+        // Re-exported names are used by those who import them.
         if !is_seen {
             self.module.uses.insert(words.clone());
         }
@@ -319,7 +319,7 @@ fn is_test(item: &Item) -> bool {
     })
 }
 
-/// The name by which others know it.
+/// Its name for others.
 fn name_of(item: &Item) -> Option<String> {
     let name = match item {
         Item::Const(item) => &item.ident,

@@ -1,4 +1,4 @@
-//! The rules, on small command lines of their own.
+//! The rules, tested on small command lines.
 
 use std::fs;
 

@@ -18,13 +18,13 @@ use crate::deb;
 
 /// Instances of the configuration that is checked.
 const CHECKED: usize = 1000;
-/// Milliseconds that its check may take.
+/// How long its check may take, in milliseconds.
 const CHECK_LIMIT: f64 = 50.0;
 /// Instances whose state is asked for.
 const ASKED: usize = 200;
 
-/// Run inside of the machine: times `status --json` and the `systemctl show` that it rests on, in turn,
-/// after one run of each that warms the caches, and prints the seconds of both as JSON.
+/// Runs inside the machine: measures `status --json` and the `systemctl show` on which it is based, alternately, after
+/// one run of each that warms the caches, and prints the seconds of both as JSON.
 const STOPWATCH: &str = r#"
 import json, os, subprocess, sys, time
 
@@ -61,7 +61,7 @@ struct Report {
     check: Limit,
 }
 
-/// A time that is wanted by itself, compared with nothing.
+/// An absolute time, without a comparison.
 #[derive(Serialize)]
 struct Limit {
     name: String,

@@ -1,9 +1,10 @@
-//! `bench env`: making the environment of a Buildbot from a local channel, on this host and its disk.
+//! `bench env`: measures the creation of an environment for Buildbot from a local channel, on this host and its disk.
 //!
-//! Cold, it is compared with py-rattler in the same run: its `install` of the same packages into an empty prefix from an
-//! empty cache, and then Python's own `compileall` with all processors, without the time that its interpreter takes to
-//! start and to solve. Ours is the whole command, which also checks every archive and has everything on disk before it
-//! ends. Without compiling, ours has the bytecode of an earlier run, and py-rattler leaves it out.
+//! A cold creation is compared with py-rattler in the same run: its `install` of the same packages into an empty prefix
+//! from an empty cache, and then Python's own `compileall` with all processors, without the time for starting its
+//! interpreter and solving. For ours, the whole command is measured, which also verifies every archive and syncs
+//! everything to disk. In the comparison without compilation, ours uses the bytecode of an earlier run, and py-rattler
+//! skips it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,9 +23,9 @@ use crate::deb;
 
 /// How much longer a cold creation may take than py-rattler's.
 const COLD: f64 = 1.3;
-/// Milliseconds that a creation from a warm cache may take.
+/// How long a creation from a warm cache may take, in milliseconds.
 const WARM: f64 = 500.0;
-/// Milliseconds that an update may take that changes nothing.
+/// How long an update without changes may take, in milliseconds.
 const UNCHANGED: f64 = 100.0;
 /// Bytes that the package may have.
 const SIZE: u64 = 8_000_000;
@@ -61,7 +62,7 @@ struct Report {
     limits: Vec<Limit>,
 }
 
-/// A figure that is wanted by itself.
+/// An absolute figure.
 #[derive(Serialize)]
 struct Limit {
     name: &'static str,
@@ -70,7 +71,7 @@ struct Limit {
     wanted: f64,
 }
 
-/// A directory that stands for a host, with both packages in it.
+/// A directory that represents a host, with both packages in it.
 struct Host {
     scratch: tempfile::TempDir,
     lock: PathBuf,
@@ -233,7 +234,7 @@ impl Host {
     }
 }
 
-/// What others wrote shall not go to the disk in somebody's turn.
+/// Data that others wrote must not be synced during a measurement.
 fn settle() -> Result<()> {
     deb::run_on_stderr(&mut Command::new("sync"))
 }

@@ -1,6 +1,6 @@
-//! `bench farm`: many workers of one host, as slots of one service and as services of their own, on a booted machine: what
-//! they take of memory, how long they take to come back to a master that was restarted, what `doctor` and `list` take, and
-//! whether the last `create worker` of a loop takes as long as the first.
+//! `bench farm`: many workers of one host, as slots of one service and as separate services, on a booted machine: their
+//! memory, the time until they return to a restarted master, the time of `doctor` and `list`, and whether the last
+//! `create worker` of a loop takes as long as the first.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -15,12 +15,12 @@ use super::FarmArguments;
 use super::measure::{self, Figures, Series};
 use crate::deb;
 
-/// Seconds that a restart may take until all are attached, and that `doctor` may take, on two cores.
+/// Maximum seconds from a restart until all are attached, and for `doctor`, on two cores.
 const ATTACHED: f64 = 10.0;
 const DOCTOR: f64 = 15.0;
 /// Workers at the beginning of the loop, and at its end, that are compared.
 const COMPARED: usize = 20;
-/// Most that the last of them may take, compared with the first.
+/// Maximum duration of the last ones, compared with the first ones.
 const GROWTH: f64 = 1.5;
 /// For a loop over all of them.
 const LIMIT: Duration = Duration::from_hours(2);
@@ -125,7 +125,7 @@ struct Measured {
 struct Seen {
     /// Kilobytes.
     memory: u64,
-    /// Seconds of all processors that `doctor` takes.
+    /// Processor time of `doctor` in seconds.
     processor: f64,
     restart: Vec<f64>,
     doctor: Vec<f64>,
@@ -140,14 +140,14 @@ struct Report {
     processor: Processor,
 }
 
-/// What `doctor` takes of all processors, in seconds: how busy they are with something else does not matter.
+/// Processor time of `doctor` in seconds, which does not depend on the load of the machine.
 #[derive(Serialize)]
 struct Processor {
     slots: f64,
     units: f64,
 }
 
-/// A time that is wanted by itself, compared with nothing.
+/// An absolute time, without a comparison.
 #[derive(Serialize)]
 struct Limit {
     name: String,
@@ -157,7 +157,7 @@ struct Limit {
     wanted: f64,
 }
 
-/// Of all workers together, in kilobytes.
+/// Memory of all workers together, in kilobytes.
 #[derive(Serialize)]
 struct Memory {
     slots: u64,

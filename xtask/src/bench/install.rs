@@ -1,5 +1,5 @@
-//! `bench install`: how long `apt install` takes of ours and of a package that holds one file, in turn on one booted
-//! machine. Each is purged after its turn, so that every installation is a first one.
+//! `bench install`: how long `apt install` takes for our package and for one with a single file, alternately on one
+//! booted machine. Each is purged afterwards, so that every installation is a first one.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -21,7 +21,7 @@ printf 'Package: trivial\\nVersion: 1\\nArchitecture: all\\nMaintainer: Nobody <
     >/root/trivial/DEBIAN/control
 dpkg-deb --root-owner-group --build /root/trivial /root/trivial.deb";
 
-/// Installs one package, prints the seconds that it took, and purges it.
+/// Installs one package, prints the duration in seconds, and purges it.
 const STOPWATCH: &str = "export DEBIAN_FRONTEND=noninteractive
 begin=$(date +%s.%N)
 apt-get install --yes \"/root/$0.deb\" >/dev/null </dev/null

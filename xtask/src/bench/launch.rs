@@ -1,5 +1,5 @@
-//! `bench launch`: the launcher against the cheapest program that does as much, and against the
-//! wrapper script that it replaces; the generator at boot; sizes.
+//! `bench launch`: compares the launcher with the cheapest program that does the same, and with the wrapper script that
+//! it replaces; also the generator at boot, and sizes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -43,7 +43,7 @@ struct Size {
 pub(super) fn run(workspace: &Path, arguments: &LaunchArguments) -> Result<()> {
     let scratch = tempfile::tempdir().context("create a scratch directory")?;
     let binaries = Binaries::build(workspace, scratch.path())?;
-    // Generators write to a file system in memory, which a disk must not stand in for.
+    // Generators write to a file system in memory, which a disk cannot replace here.
     let memory =
         tempfile::tempdir_in("/dev/shm").context("create a scratch directory in memory")?;
     let contenders = contenders(&binaries, &scratch, &memory, arguments.conda.as_deref())?;
@@ -329,7 +329,7 @@ fn bare_bash(root: &Path) -> Command {
     command
 }
 
-/// The script that people write by hand.
+/// The script that people write manually.
 fn wrapper(conda: &Path) -> Command {
     let mut command = in_a_service("/bin/bash");
     command.args([

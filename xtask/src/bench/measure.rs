@@ -1,5 +1,4 @@
-//! Timing whole processes: commands take turns, so that whatever else the machine does falls on all
-//! of them alike.
+//! Measures whole processes: commands are run alternately, so that other load on the machine affects all of them alike.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

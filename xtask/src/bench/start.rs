@@ -1,5 +1,5 @@
-//! `bench start`: how long a start takes until Buildbot serves, and how much memory stays, ours
-//! against the unit that one writes by hand, in turn on one booted machine.
+//! `bench start`: how long a start takes until Buildbot serves, and how much memory it uses, compared with a
+//! hand-written unit, alternately on one booted machine.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,8 +14,8 @@ use super::StartArguments;
 use super::measure::{self, Figures, Series};
 use crate::deb;
 
-/// Run inside of the machine: starts a unit, asks Buildbot's web API until it serves or, for a
-/// worker, has it attached, and prints the seconds and the resident kilobytes of the main process.
+/// Runs inside the machine: starts a unit, queries Buildbot's web API until it serves or, for a worker, is attached,
+/// and prints the seconds and the resident kilobytes of the main process.
 const STOPWATCH: &str = r#"
 import json, subprocess, sys, time, urllib.request
 

@@ -1,4 +1,4 @@
-//! Child processes of the package build: echoed, checked, and with nothing of theirs on our stdout.
+//! Child processes of the package build: printed, checked, and without output on our stdout.
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,6 @@
-//! What the packages' programs are compiled in: a directory for every clone, as most of it is libraries that are the same
-//! in all of them. cargo tells two states of a file by its time, so one clone works in it at a time, and what an earlier
-//! one compiled of the project itself is compiled again.
+//! The build directory of the packages' programs: one for all clones, because most of it consists of libraries that are
+//! the same in all of them. cargo distinguishes two states of a file by its time, so only one clone uses it at a time,
+//! and what an earlier one compiled of the project itself is compiled again.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,18 +10,18 @@ use buildbot_conda_machine::kept_directory;
 
 use super::{Target, compiler};
 
-/// cargo's directory of intermediate files, held for as long as the value is there.
+/// cargo's directory of intermediate files, locked as long as the value exists.
 pub(super) struct Compiled {
     path: PathBuf,
     _lock: File,
 }
 
 impl Compiled {
-    /// Waits for other clones, and leaves nothing of theirs that could be taken for ours.
+    /// Waits for other clones, and removes files of theirs that could be mistaken for ours.
     ///
     /// # Errors
     ///
-    /// When the directory cannot be used.
+    /// If the directory cannot be used.
     pub(super) fn hold(workspace: &Path, target: Target, profile: &str) -> Result<Self> {
         let lock_file = workspace.join("Cargo.lock");
         let versions = fs::read_to_string(&lock_file)

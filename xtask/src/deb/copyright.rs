@@ -1,7 +1,7 @@
-//! The copyright file of the package: what `debian/copyright` says of our own code, and a paragraph for each library
-//! that is linked into a program of the package, with the notices that its licence wants to be passed on.
+//! The copyright file of the package: the text of `debian/copyright` for our own code, and a paragraph for each library
+//! that is linked into a program of the package, with the notices that its licence requires.
 //!
-//! It is made anew by every build, from what Cargo.lock pins, so that it cannot be out of date.
+//! Every build creates it from the versions in Cargo.lock, so it cannot be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -24,14 +24,14 @@ const LICENCES: [(&str, &str); 7] = [
     ("Zlib", "Zlib"),
 ];
 
-/// Further ones that only buildbot-conda-env links, taken where there is no other choice.
+/// Further ones that only buildbot-conda-env links, used if there is no other choice.
 const LICENCES_OF_ENVIRONMENTS: [(&str, &str); 3] = [
     ("BSL-1.0", "BSL-1.0"),
     ("MPL-2.0", "MPL-2.0"),
     ("bzip2-1.0.6", "bzip2-1.0.6"),
 ];
 
-/// Write the file for programs that link `libraries` to `path`. `heads` are files in `debian/` that come first: what they
+/// Writes the file for programs that link `libraries` to `path`. `heads` are files in `debian/` that come first: what they
 /// say of our own code, and the licences.
 pub(super) fn write(
     workspace: &Path,
@@ -49,7 +49,7 @@ pub(super) fn write(
     fs::write(path, text).with_context(|| format!("write `{}`", path.display()))
 }
 
-/// The whole file: `head`, and below it the libraries. Every licence that they name has its text in `head`.
+/// The whole file: `head`, and below it the libraries. The text of every licence that they name is in `head`.
 fn complete(head: &str, libraries: &[Library]) -> Result<String> {
     let mut text = head.trim_end().to_owned() + "\n";
     for library in libraries {
@@ -157,8 +157,8 @@ fn holders(library: &Library) -> Result<Vec<String>> {
     Ok(vec![format!("The authors of {}", library.name)])
 }
 
-/// The holder, with the years, in a line such as `Copyright (c) 2014 Somebody`. None for the other lines of a licence,
-/// and for the places to fill in of the Apache licence's appendix.
+/// The holder, with the years, in a line such as `Copyright (c) 2014 Somebody`. None for other lines of a licence, and
+/// for the placeholders in the appendix of the Apache licence.
 fn holder(line: &str) -> Option<String> {
     let rest = line.trim().strip_prefix("Copyright ")?;
     let rest = rest

@@ -1,6 +1,6 @@
-//! Manual pages and completions, as the package has them. Pages of the command and its verbs come from the program that
-//! is packed, so that they always agree with it; `docs/man/` has what only a person can write: the pages of units,
-//! programs and files, and in `docs/man/sections/` what follows the generated part of a page.
+//! Manual pages and completions of the package. The packed program generates the pages of the command and its verbs, so
+//! that they always match it; `docs/man/` contains the pages of units, programs and files, and `docs/man/sections/` the
+//! text after the generated part of a page.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub(super) fn write(workspace: &Path, target: Target, release: &Path, epoch: &st
     Ok(())
 }
 
-/// The page without the definition of an apostrophe that its generator writes in front of every section anew.
+/// The page without the definition of an apostrophe, which its generator writes before every section.
 fn without_repetition(page: &str) -> String {
     let (definition, mut text) = (
         [".ie \\n(.g .ds Aq \\(aq", ".el .ds Aq '"],

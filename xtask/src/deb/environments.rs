@@ -1,5 +1,5 @@
-//! The package `buildbot-conda-env`: its program is compiled once, with a profile of its own, for package, tests and
-//! lints alike, as what it links costs more than everything else together.
+//! The package `buildbot-conda-env`: its program is compiled once, with a separate profile, for package, tests and
+//! lints, because its libraries cost more than everything else together.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn program(workspace: &Path, target: Target) -> PathBuf {
 ///
 /// When one of them fails.
 pub(crate) fn check(workspace: &Path) -> Result<()> {
-    // clippy stands in for the compiler, for our own crates alone: `cargo clippy` would check all the others anew.
+    // clippy replaces the compiler, only for our own crates: `cargo clippy` would check all others again.
     let driver = clippy(workspace)?;
     let (target, compiled) = (
         Target::Here,
@@ -80,11 +80,11 @@ pub(crate) fn check(workspace: &Path) -> Result<()> {
     )
 }
 
-/// `clippy-driver` beside the compiler in use, which can stand in for it.
+/// `clippy-driver` next to the current compiler, which it can replace.
 ///
 /// # Errors
 ///
-/// When `rustc` does not say where it is.
+/// If `rustc` does not report its location.
 pub(crate) fn clippy(workspace: &Path) -> Result<PathBuf> {
     let sysroot = super::output(
         Command::new("rustc")

@@ -1,6 +1,6 @@
-//! On which glibc a package for machines of another kind depends: the version that brought the youngest symbol of its
-//! programs. Debian's cross packages do not say which symbol is of which version, so dpkg-shlibdeps asks for the one with
-//! which the programs were linked.
+//! The glibc on which a package for other machines depends: the version that introduced the newest symbol of its
+//! programs. Debian's cross packages do not record the version of each symbol, so dpkg-shlibdeps would require the one
+//! with which the programs were linked.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result};
 use super::command::{output, run_on_stderr};
 use super::{Target, libc, reproducible, templates};
 
-/// Unpack the package `raw` below `scratch`, merge the workspace's translations into its templates, add checksums of
-/// every file that is no conffile, correct what a package for other machines says of glibc, and pack it again. Returns the path of the new package, which lies in `scratch`.
+/// Unpacks the package `raw` below `scratch`, merges the workspace's translations into its templates, adds checksums of
+/// every file that is not a conffile, corrects the dependency on glibc of a package for other machines, and packs it
+/// again. Returns the path of the new package, which is in `scratch`.
 pub(super) fn finish(
     workspace: &Path,
     target: Target,
@@ -57,7 +58,7 @@ fn write_md5sums(tree: &Path) -> Result<()> {
     let mut files = Vec::new();
     collect_files(tree, Path::new(""), &mut files)?;
     files.retain(|file| !file.starts_with("DEBIAN") && !conffiles.contains(file));
-    // By bytes, as dpkg lists files; paths compare by components.
+    // By bytes, as dpkg lists files; paths are compared by components.
     files.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     // coreutils print `HASH  FILE`, which is the format of the control file.
     let text = output(
@@ -72,7 +73,7 @@ fn write_md5sums(tree: &Path) -> Result<()> {
         .with_context(|| format!("set the mode of `{}`", path.display()))
 }
 
-/// Give everything in the tree the build's date. dpkg-deb by itself only moves later times back to it.
+/// Sets the time of everything in the tree to the build date. dpkg-deb alone only changes later times.
 fn set_times(path: &Path, epoch: &str) -> Result<()> {
     let seconds = epoch.parse().context("read the build's date")?;
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
@@ -88,7 +89,7 @@ fn set_times(path: &Path, epoch: &str) -> Result<()> {
         .with_context(|| format!("set the time of `{}`", path.display()))
 }
 
-/// Has the package depend on the glibc that its programs need.
+/// Makes the package depend on the glibc that its programs need.
 fn correct_libc(tree: &Path) -> Result<()> {
     let mut files = Vec::new();
     collect_files(tree, Path::new(""), &mut files)?;

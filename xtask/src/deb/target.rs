@@ -1,4 +1,4 @@
-//! For which machines a package is built: those of this machine's kind, or arm64, with Debian's cross compiler.
+//! The machines for which a package is built: the type of this machine, or arm64 with Debian's cross compiler.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ const ARM64: &str = "aarch64-unknown-linux-gnu";
 /// Where Debian's cross packages have the libraries of arm64.
 const ARM64_ROOT: &str = "/usr/aarch64-linux-gnu";
 
-/// For cargo and for what compiles C for it.
+/// For cargo and for the C compiler.
 const ARM64_VARIABLES: [(&str, &str); 3] = [
     (
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER",

@@ -28,7 +28,7 @@ pub(super) fn merge(workspace: &Path, scratch: &Path, target: &Path, epoch: &str
         ensure_complete(&translation, &pot)?;
     }
     let merged = output(
-        // Below a directory with a blank in its name it finds nothing, so it is told no more than it needs.
+        // It finds nothing below a directory with a blank in its name, so it gets only relative names.
         reproducible(Command::new("po2debconf"), epoch)
             .current_dir(&debian)
             .args(["--encoding=utf8", "templates"]),

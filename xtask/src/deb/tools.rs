@@ -12,8 +12,8 @@ use super::command::run_on_stderr;
 /// Other versions write other bytes.
 pub(crate) const CARGO_DEB_VERSION: &str = "3.8.0";
 
-/// It packs for seconds, and what it writes does not depend on how it was compiled: so that shall be quick. Only the
-/// compressor, which is in C, has something to compute.
+/// It packs for seconds, and its output does not depend on how it was compiled, so compiling should be fast. Only the
+/// compressor, which is in C, needs computing time.
 const QUICKLY: [(&str, &str); 5] = [
     ("CFLAGS", "-O2"),
     ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0"),

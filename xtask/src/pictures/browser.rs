@@ -26,12 +26,11 @@ pub(super) fn root() -> Result<Layers> {
     with_packages(Release::Trixie, "browser", PACKAGES)
 }
 
-/// Loads `url` from the machine's network, and writes to `picture`, a PNG of 1000 by 360, what is seen when the page has
-/// what it asked for.
+/// Loads `url` from the machine's network, and writes a PNG of 1000 by 360 of the loaded page to `picture`.
 ///
 /// # Errors
 ///
-/// When the browser fails, or the page does not have `expected` in its text then.
+/// If the browser fails, or the text of the page does not contain `expected`.
 pub(super) fn photograph(
     machine: &Machine,
     root: &Layers,
@@ -41,7 +40,7 @@ pub(super) fn photograph(
 ) -> Result<()> {
     let shared = tempfile::tempdir().context("create a scratch directory")?;
     let browse = |wish: &str| {
-        // Root has no sandbox of Chromium's; the page is our own, and there is no network but the machine's.
+        // Chromium has no sandbox for root; the page is our own, and there is only the network of the machine.
         let words = [
             "chromium-headless-shell",
             "--no-sandbox",

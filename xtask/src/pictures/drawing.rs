@@ -6,11 +6,11 @@ use std::num::NonZero;
 
 use super::terminal::{Line, Piece, Shown, Style, text};
 
-/// Of a character, in the picture's units.
+/// Width of a character, in the picture's units.
 const WIDTH: f64 = 8.4;
 const HEIGHT: f64 = 19.0;
 const MARGIN: f64 = 16.0;
-/// From the top of a line to the foot of its letters.
+/// From the top of a line to the baseline of its letters.
 const FOOT: f64 = 14.0;
 
 /// Dark enough for a bright page, and with an edge that is seen on a dark one.
@@ -53,7 +53,7 @@ impl Drawing {
         }
     }
 
-    /// A prompt of root's, and what is typed there, in one line or more.
+    /// A prompt of root, and the typed text on one or more lines.
     pub(super) fn command(&mut self, words: &str) {
         if !self.lines.is_empty() {
             self.lines.push(Line::new());
@@ -67,7 +67,7 @@ impl Drawing {
         }
     }
 
-    /// What was shown, but for those lines that `keep` does not want; where there were some, it says so.
+    /// The output without the lines that `keep` rejects; omitted lines are marked.
     pub(super) fn shown(&mut self, shown: &Shown, mut keep: impl FnMut(&str) -> bool) {
         let mut omitting = false;
         for line in &shown.lines {

@@ -11,10 +11,11 @@ use buildbot_conda_machine::Machine;
 pub(super) const DIRECTORY: &str = "/srv";
 /// Long enough for apt on a machine that has other things to do.
 const LIMIT: Duration = Duration::from_mins(5);
-/// More lines than any command of ours prints; what is above them would be lost.
+/// More lines than any command of ours prints; earlier lines would be lost.
 const ROWS: NonZero<u16> = NonZero::new(500).unwrap();
 
-/// Run in the machine. Arguments: directory, columns, command, and in turn a prompt and what is typed when it is there.
+/// Runs inside the machine. Arguments: directory, columns, command, and alternately a prompt and the text to type when
+/// it appears.
 const TYPE: &str = r#"
 import fcntl, os, pty, select, signal, struct, sys, termios
 
@@ -54,7 +55,7 @@ pub(super) struct Terminal<'machine> {
 /// What a terminal showed from a command's start to its end.
 pub(super) struct Shown {
     pub(super) status: i32,
-    /// From the first to the last that is not empty.
+    /// From the first to the last line that is not empty.
     pub(super) lines: Vec<Line>,
 }
 
@@ -64,7 +65,7 @@ pub(super) type Line = Vec<Piece>;
 /// Characters in one style, without two blanks in a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Of the first character, counted from 0.
+    /// Column of the first character, counted from 0.
     pub(super) column: usize,
     pub(super) text: String,
     pub(super) style: Style,
@@ -80,11 +81,11 @@ pub(super) struct Style {
 }
 
 impl Terminal<'_> {
-    /// Types a command, and each of `answers` (prompt, words) when its prompt is there.
+    /// Types a command, and each of `answers` (prompt, text) when its prompt appears.
     ///
     /// # Errors
     ///
-    /// When there is no terminal, or the command does not end; its own failure is in the status.
+    /// If there is no terminal, or the command does not finish; a failure of the command itself is in the status.
     pub(super) fn enter(&self, command: &str, answers: &[(&str, &str)]) -> Result<Shown> {
         let columns = self.columns.to_string();
         let mut words = vec![
@@ -138,7 +139,7 @@ pub(super) fn text(line: &Line) -> String {
     text
 }
 
-/// What a terminal shows that got `bytes`.
+/// The screen of a terminal that received `bytes`.
 pub(super) fn lines(bytes: &[u8], columns: NonZero<u16>) -> Result<Vec<Line>> {
     let mut parser = vt100::Parser::new(ROWS, columns, 1);
     parser.process(bytes);

@@ -1,4 +1,4 @@
-//! What is done on the machine, in the order of the README, and which of it becomes a picture.
+//! The commands on the machine, in the order of the README, and those that become pictures.
 
 use std::fs;
 use std::num::NonZero;
@@ -18,20 +18,20 @@ pub(super) const PREFIX: &str = "/opt/conda/envs/buildbot";
 const COLUMNS: NonZero<u16> = NonZero::new(100).unwrap();
 /// Where lines are longer that nothing breaks between its words.
 const WIDE: NonZero<u16> = NonZero::new(120).unwrap();
-/// From the wish for a build to its end, on a machine that has other things to do.
+/// From a build request to the end of the build, on a machine that has other load.
 const BUILT: Duration = Duration::from_mins(2);
 
-/// As the README has it.
+/// As in the README.
 const FORCE: &str = "curl --user admin --cookie '' http://localhost:8010/auth/login --next --cookie '' \\\n    \
     http://localhost:8010/api/v2/forceschedulers/force --json \\\n    \
     '{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"force\", \"params\": {}}'";
 const CONFIGURATION: &str = "/home/bb/master/master.cfg";
 
-/// Does what the README says, and draws it.
+/// Follows the README, and draws the results.
 ///
 /// # Errors
 ///
-/// The first thing that is not as the README says.
+/// The first deviation from the README.
 pub(super) fn walk(machine: &Machine, package: &Path, pictures: &Pictures) -> Result<()> {
     let name = package
         .file_name()
@@ -108,7 +108,7 @@ fn first_build(terminal: &Terminal<'_>, package: &str) -> Result<Drawing> {
     Ok(drawing)
 }
 
-/// Of what apt prints: what it installs, the question, and what the package says when it is set up.
+/// Parts of apt's output: what it installs, the question, and the messages of the package.
 fn worth_seeing() -> impl FnMut(&str) -> bool {
     let mut shows = false;
     move |line| {
@@ -148,7 +148,7 @@ fn status(terminal: &Terminal<'_>) -> Result<Drawing> {
     Ok(drawing)
 }
 
-/// Two things are broken; doctor mends one itself, and an editor the other.
+/// Two things are broken; doctor fixes one itself, and an editor the other.
 fn doctor(terminal: &Terminal<'_>) -> Result<Drawing> {
     let mut drawing = Drawing::new(
         "A terminal: `buildbot-conda doctor` shows two problems and how to fix them, and then no problem",

@@ -1,5 +1,6 @@
-//! The `.buildinfo` beside the package, in the format of deb-buildinfo(5): checksums of the package, the Debian packages
-//! that were there to build it, and what else it was made with. Fields that Debian's tools do not know begin with `X-`.
+//! The `.buildinfo` next to the package, in the format of deb-buildinfo(5): checksums of the package, the Debian
+//! packages that were installed during the build, and the other conditions. Fields that Debian's tools do not know
+//! start with `X-`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -121,7 +122,7 @@ fn text(workspace: &Path, target: Target, package: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The installed packages by name; what a package provides is listed as that package under the other name, too.
+/// The installed packages by name; a package is listed under the names that it provides, too.
 fn installed(listing: &str) -> BTreeMap<String, (String, Installed)> {
     let mut packages = BTreeMap::new();
     for line in listing.lines() {

@@ -20,7 +20,7 @@ const ACCOUNT: &str = "65534";
 /// Beside the workspace in everything: length, depth, and a blank.
 const DIRECTORY: &str = "quite another/place for the sources";
 
-/// As root: gives the toolchain another place, in a namespace of its own, and becomes somebody else. Arguments:
+/// As root: moves the toolchain to another place, in a separate namespace, and changes the account. Arguments:
 /// toolchain, its other place, account, then the words of [`BUILD`].
 const BECOME: &str = r#"
 toolchain=$1; place=$2; account=$3; shift 3
@@ -89,11 +89,11 @@ impl Elsewhere {
         )
     }
 
-    /// Takes programs over from the workspace's last build, and gives their directory for `--programs`.
+    /// Copies programs from the workspace's last build, and returns their directory for `--programs`.
     ///
     /// # Errors
     ///
-    /// When one cannot be copied.
+    /// If one cannot be copied.
     pub(super) fn take_over<'a>(
         &self,
         workspace: &Path,
@@ -107,12 +107,12 @@ impl Elsewhere {
         Ok(directory)
     }
 
-    /// Builds a package there, as `cargo xtask deb` does with `options`, and gives its path, which is good for as long as
-    /// this value.
+    /// Builds a package there, as `cargo xtask deb` does with `options`, and returns its path, which is valid as long
+    /// as this value exists.
     ///
     /// # Errors
     ///
-    /// When the build fails.
+    /// If the build fails.
     pub(super) fn build(&self, workspace: &Path, options: &[&OsStr]) -> Result<PathBuf> {
         let at = |name: &str| self.scratch.path().join(name);
         let sources = at(DIRECTORY);

@@ -1,4 +1,4 @@
-//! A Debian made for one build, with nothing of the host but its Rust toolchain: the place of somebody who has the
+//! A Debian system for one build, with nothing of the host but its Rust toolchain: it represents someone who has the
 //! sources, the `.buildinfo` and the network, and rebuilds the package.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::{deb, prerequisites};
 /// What the build needs before `cargo xtask deb` can see to the rest itself.
 const PACKAGES: &str = "ca-certificates,gcc,libc6-dev";
 
-/// Arguments: root, toolchain. Builds in namespaces of its own, as somebody would in an own machine.
+/// Arguments: root, toolchain. Builds in separate namespaces, as on a separate machine.
 const BUILD: &str = r#"
 mount --bind "$2" "$1/opt/rust"
 mount -t proc proc "$1/proc"
@@ -83,8 +83,8 @@ impl FreshRoot {
                 .arg("--file")
                 .arg(scratch.path().join("sources.tar")),
         )?;
-        // The way to the registries, as this machine knows it: its resolver, and the authorities that it trusts, one
-        // of a proxy perhaps among them.
+        // The access to the registries, as this machine has it: its resolver, and its trusted authorities, which may
+        // include that of a proxy.
         for file in ["etc/resolv.conf", "etc/ssl/certs/ca-certificates.crt"] {
             let here = Path::new("/").join(file);
             if here.is_file() {
@@ -98,12 +98,12 @@ impl FreshRoot {
         })
     }
 
-    /// Runs the documented command there and gives the package's path, good for as long as this value. Says where the
-    /// root's packages differ from what `information`, a `.buildinfo`, records.
+    /// Runs the documented command there and returns the package's path, valid as long as this value exists. Reports
+    /// the differences between the root's packages and those in `information`, a `.buildinfo`.
     ///
     /// # Errors
     ///
-    /// When the build fails.
+    /// If the build fails.
     pub(super) fn build(&self, information: &Path) -> Result<PathBuf> {
         let root = self.scratch.path().join("root");
         let package = deb::output(

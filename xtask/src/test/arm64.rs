@@ -1,4 +1,4 @@
-//! The package on arm64: a stage of its own, since an emulator takes minutes for what this machine does in seconds.
+//! The package on arm64: a separate stage, because an emulator takes minutes for what this machine does in seconds.
 
 use std::path::Path;
 
@@ -12,11 +12,11 @@ use crate::{matrix, prerequisites};
 /// Where the test is in its program.
 pub(super) const MODULE: &str = "arm64::";
 
-/// Builds both packages, and runs the smoke test of the matrix on a machine that has them.
+/// Builds both packages, and runs the smoke test of the matrix on a machine with these packages.
 ///
 /// # Errors
 ///
-/// When one of that fails.
+/// If one of these fails.
 pub(super) fn run(workspace: &Path) -> Result<()> {
     let stages = Stages::new(5);
     stages.run("requirements from Debian", prerequisites::for_arm64)?;

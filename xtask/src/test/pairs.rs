@@ -1,4 +1,4 @@
-//! Pairs of Python and Buildbot: what `pairs.py` beside the runner's tests does, with each Python that this machine has.
+//! Pairs of Python and Buildbot: runs `pairs.py` of the runner's tests with each Python of this machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ pub(super) struct Pair {
     buildbot: &'static str,
 }
 
-/// The corners, which every run of the whole suite tries: the oldest and the newest of both, as far as they go together.
+/// The extreme combinations, which every run of the whole suite tests: the oldest and the newest of both, as far as
+/// they work together.
 pub(super) fn few() -> Vec<Pair> {
     let (oldest, newest) = (BUILDBOTS[0], BUILDBOTS[BUILDBOTS.len() - 1]);
     let pythons: Vec<u32> = PYTHONS.filter(|minor| find(*minor).is_some()).collect();
@@ -66,7 +67,7 @@ fn find(minor: u32) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates = built.into_iter().chain(std::env::split_paths(&path));
     let found = candidates.find(|directory| {
-        // One of pyenv's own door-keepers is there whether its Python is or not.
+        // The wrappers of pyenv exist whether the Python is installed or not.
         let mut command = Command::new(directory.join(&name));
         let output = command.args(["-c", "import ensurepip, ssl"]).output();
         output.is_ok_and(|output| output.status.success())

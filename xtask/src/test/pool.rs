@@ -1,8 +1,9 @@
-//! Tests of all kinds in one queue, several at once, the longest first. Nothing waits for the end of a group of others:
-//! a test is added when what it needs is there, and there are no barriers but that.
+//! Tests of all kinds in one queue, several at once, the longest first. Nothing waits for a whole group of others: a
+//! test is added as soon as its requirements are ready, and there are no other barriers.
 //!
-//! cargo-nextest has slots and priorities, too, but would do a part of this only: it starts when everything is compiled,
-//! knows no tests but those of cargo, and takes no order from what tests took. A fresh machine would compile it first.
+//! cargo-nextest has slots and priorities, too, but covers only a part of this: it starts when everything is compiled,
+//! only knows tests of cargo, and does not order tests by their duration. A fresh machine would have to compile it
+//! first.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,16 +16,16 @@ use super::timings::Timings;
 /// How much of the time something waits for a processor, in per cent, when the processors are busy: more tests at once
 /// would then end no earlier, and run into their own time limits.
 const BUSY: f64 = 80.0;
-/// How long it takes until a test that was started counts in that.
+/// How long it takes until a started test counts in that.
 const SETTLED: Duration = Duration::from_secs(3);
 
 /// A sign of life while tests run.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How a test ended.
+/// The result of a test.
 pub(crate) struct Finished {
     pub(crate) passed: bool,
-    /// Everything that it wrote, in the order in which it did.
+    /// Its complete output, in order.
     pub(crate) output: String,
 }
 
@@ -34,9 +35,10 @@ pub(crate) struct Job<'run> {
     pub(crate) part: &'static str,
     /// Unique in its part.
     pub(crate) name: String,
-    /// Seconds of a test of its kind, for one that nobody has seen yet. Rather too many: it shall not be the last one.
+    /// Duration in seconds of a test of its kind, if it has not been measured yet. Rather too long, so that it is not
+    /// the last one.
     pub(crate) usual: f64,
-    /// How many of the pool's slots it takes, those that compute more than those that wait.
+    /// How many of the pool's slots it uses; computing tests use more than waiting ones.
     pub(crate) slots: usize,
     pub(crate) work: Box<dyn FnOnce() -> Finished + Send + 'run>,
 }
@@ -59,7 +61,7 @@ pub(crate) struct Pool<'run> {
 }
 
 struct State<'run> {
-    /// By the seconds that they are expected to take, the longest last.
+    /// Ordered by the expected duration, the longest last.
     waiting: Vec<(f64, Job<'run>)>,
     running: BTreeMap<String, Instant>,
     free: usize,
@@ -102,7 +104,7 @@ impl<'run> Pool<'run> {
         self.state.lock().expect("no test panics in here")
     }
 
-    /// Adds tests, to be run after those that are waiting and expected to take longer.
+    /// Adds tests, to be run after waiting ones that are expected to take longer.
     pub(crate) fn add(&self, jobs: impl IntoIterator<Item = Job<'run>>) {
         let mut state = self.state();
         for mut job in jobs {

@@ -1,5 +1,5 @@
-//! What machines are made of, whatever packages they get: made while these are compiled. Where this fails the first test
-//! that needs it tries again and says so.
+//! Prepares what all machines need, regardless of the packages, while these are compiled. If this fails, the first test
+//! that needs it tries again and reports the error.
 
 use std::thread;
 

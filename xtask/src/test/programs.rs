@@ -1,5 +1,5 @@
-//! The test programs of the workspace, compiled all at once, and the tests in them, one by one: each runs as a process
-//! of its own, so that what it says and takes is known, and the long ones can come first.
+//! The test programs of the workspace, compiled together, and their tests, one by one: each runs as a separate process,
+//! so that its output and duration are known, and long ones can start first.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -40,25 +40,25 @@ pub(crate) struct Program {
 #[derive(Clone)]
 pub(crate) struct Test {
     pub(crate) program: Arc<Program>,
-    /// In its program, such as `bookworm::a_machine_boots`.
+    /// Its name in the program, such as `bookworm::a_machine_boots`.
     pub(crate) name: String,
 }
 
 /// What compiling the tests makes.
 pub(crate) struct Compiled {
     pub(crate) tests: Vec<Test>,
-    /// What the lints have to say about our own code, for people; nothing when all is well.
+    /// The messages of the lints for our own code; empty if there are none.
     pub(crate) lints: String,
     /// The directory of our own programs, which black boxes and the tests of the runner call.
     pub(crate) programs: PathBuf,
 }
 
-/// Compiles and lists them. clippy stands in for the compiler of our own crates, so that lints take no second one; what it
-/// finds keeps no test from running.
+/// Compiles and lists them. clippy replaces the compiler for our own crates, so that lints need no second one; its
+/// findings do not prevent tests from running.
 ///
 /// # Errors
 ///
-/// When they cannot be compiled or do not list their tests.
+/// If they cannot be compiled or do not list their tests.
 pub(crate) fn compile(workspace: &Path) -> Result<Compiled> {
     let output = super::cargo(workspace, &COMPILE)
         .env("RUSTC_WORKSPACE_WRAPPER", deb::clippy(workspace)?)
@@ -125,7 +125,7 @@ impl Test {
         format!("{} {}", self.program.name, self.name)
     }
 
-    /// The command that runs it and nothing else, which `wrap` may run as somebody else.
+    /// The command that runs only this test; `wrap` may run it as another account.
     pub(crate) fn run(&self, wrap: impl FnOnce(&Path) -> Command) -> Finished {
         let mut command = wrap(&self.program.executable);
         command
@@ -203,7 +203,7 @@ fn remarks(messages: &str) -> Result<String> {
     Ok(remarks.into_iter().collect())
 }
 
-/// Where the program `name` is, which is no test.
+/// The location of the program `name`, which is not a test.
 fn directory_of(name: &str, messages: &str) -> Result<PathBuf> {
     let artifacts = artifacts(messages, false)?;
     let mut of_name = artifacts

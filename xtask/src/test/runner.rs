@@ -11,9 +11,9 @@ const VERSIONS: [&str; 2] = ["4.3.0", "3.11.9"];
 
 /// The virtual environments, made where they are missing.
 pub(crate) struct Environments {
-    /// Of each Buildbot.
+    /// The requirements of each Buildbot.
     pythons: Vec<PathBuf>,
-    /// With the router of several masters.
+    /// Including the router of several masters.
     router: PathBuf,
 }
 

@@ -1,8 +1,8 @@
-//! How long everything takes: what a run has measured, kept for people and for the order of the next run.
+//! The durations of a run, stored for people and for the order of the next run.
 //!
-//! A line has a part of the suite, a name and seconds, with tabs in between. `target/timings/last.tsv` has those of the
-//! last run, what happens within tests included, which the tests note themselves. A fresh clone goes by
-//! `tests/seconds.tsv`, which `cargo xtask faults --record` writes from a run.
+//! A line contains a part of the suite, a name and seconds, separated by tabs. `target/timings/last.tsv` contains those
+//! of the last run, including the phases of tests, which the tests record themselves. A fresh clone uses
+//! `tests/seconds.tsv`, which `cargo xtask faults --record` writes after a run.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Below the workspace: what the tests of the runner take.
+/// Below the workspace: the durations of the runner's tests.
 pub(crate) const OF_RUNNER: &str = "target/timings/runner.tsv";
-/// What boots, layers, scenarios and machines take; `tests/machine/src/timings.rs` has the columns.
+/// The durations of boots, layers, scenarios and machines; `tests/machine/src/timings.rs` defines the columns.
 const OF_MACHINES: &str = "target/timings/machine.tsv";
-/// The part of a line for what happens within a test begins with this.
+/// The prefix of the part of a line for a phase of a test.
 const WITHIN: &str = "within ";
 
 /// How many of the slowest are printed.
 const SHOWN: usize = 40;
-/// What takes less does not matter for the order, and is not committed.
+/// Shorter durations do not matter for the order, and are not committed.
 const COMMITTED_FROM: f64 = 2.0;
 
 /// The seconds of the last run, and those of this one.
@@ -43,7 +43,7 @@ impl Timings {
         Self::of(&text)
     }
 
-    /// From the text of such files; of two lines for the same the later one counts.
+    /// From the text of such files; of two lines with the same name, the later one counts.
     pub(crate) fn of(text: &str) -> Self {
         let known = text
             .lines()
@@ -105,7 +105,7 @@ pub(crate) fn begin(workspace: &Path) -> Result<()> {
     for name in [OF_RUNNER, OF_MACHINES] {
         let path = workspace.join(name);
         let directory = path.parent().expect("it lies in a directory");
-        // The old one may belong to somebody else.
+        // The old file may belong to another account.
         let _ = fs::remove_file(&path);
         fs::create_dir_all(directory)
             .and_then(|()| fs::write(&path, ""))

@@ -73,7 +73,7 @@ fn unusable(error: &InvalidConfiguration) -> Finding {
                 ])
                 .words("or `dpkg-reconfigure buildbot-conda`, which asks again")
         }
-        // Not for `--fix`: somebody else may have written what it says.
+        // Not for `--fix`: another account may have written the content.
         Unusable::Distrusted { untrusted } => distrusted(finding, untrusted),
         Unusable::Unreadable { path, .. } => finding.words(format!(
             "check its owner and mode: `ls -l {}`",
@@ -88,7 +88,7 @@ fn unusable(error: &InvalidConfiguration) -> Finding {
 
 fn distrusted(finding: Finding, untrusted: &Untrusted) -> Finding {
     let at = untrusted.at.display().to_string();
-    // Somebody's own directory on the way of a link stays his.
+    // A user's own directory in the path of a link keeps its owner.
     let is_here = untrusted.at == untrusted.path || untrusted.path.parent() == Some(&untrusted.at);
     let finding = match untrusted.reason {
         Reason::Owner(_) if is_here => finding.command(["chown", "root:root", &at]),
@@ -165,7 +165,7 @@ fn shared_account(worker: &Instance, settings: &Settings, scene: &Scene<'_>) -> 
     Some(own_account(finding, worker, scene))
 }
 
-/// The way to an account of its own. The directory stays: a tac may name it.
+/// How to move the instance to its own account. The directory is kept, because a tac may name it.
 fn own_account(finding: Finding, worker: &Instance, scene: &Scene<'_>) -> Finding {
     let name = match &worker.reference.name {
         None => "bb-worker".to_owned(),

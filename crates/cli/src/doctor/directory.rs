@@ -62,7 +62,7 @@ pub(super) fn as_user<'a>(instance: &'a Instance, words: &[&'a str]) -> Vec<Stri
         .collect()
 }
 
-/// The directory as it is called in commands.
+/// The directory as it is written in commands.
 fn path(instance: &Instance, scene: &Scene<'_>) -> String {
     let path = scene.context.path(instance.directory.as_str());
     path.to_string_lossy().into_owned()
@@ -207,12 +207,12 @@ fn exposed(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Fi
     if scene.context.is_elsewhere() {
         return finding.command(words);
     }
-    // As the service user, who can lead nobody but himself elsewhere.
+    // As the service user, who cannot redirect any other account.
     finding.safe(as_user(instance, &words))
 }
 
-/// Whether everybody can go as far as into the directory. The sandbox shows other directories above it
-/// than there are, so this is not asked inside.
+/// Whether every account can enter the directory. The sandbox shows other parent directories than the real ones, so
+/// this is not examined inside it.
 fn others_come_through(directory: &Path) -> bool {
     let Ok(path) = directory.canonicalize() else {
         return false;
@@ -223,7 +223,7 @@ fn others_come_through(directory: &Path) -> bool {
     })
 }
 
-/// The runner writes the number of its own process there, for upstream's commands to see.
+/// The runner writes its own process id there, for upstream's commands.
 fn pid_file(instance: &Instance, facts: &DirectoryFacts, scene: &Scene<'_>) -> Finding {
     let reference = Some(&instance.reference);
     let file = format!("{}/twistd.pid", path(instance, scene));

@@ -80,7 +80,7 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
                 None => shared.make(finding),
             }
         }
-        // Something is there, which `conda create` would remove.
+        // There is something at the prefix, which `conda create` would remove.
         EnvironmentState::NoCondaMeta => {
             let finding = problem(format!(
                 "`{prefix}` contains no `conda-meta`, so it is not an environment"
@@ -111,13 +111,13 @@ fn state(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> Fi
 /// Where conda itself would find an environment of this name.
 fn elsewhere(facts: &EnvironmentFacts) -> Option<String> {
     match facts.resolution.as_ref()? {
-        // A path that cannot stand in the configuration cannot be meant.
+        // A path that is not valid in the configuration cannot be meant.
         Resolution::Elsewhere(other) => usable(other),
         _ => None,
     }
 }
 
-/// Has the instance run from `prefix`.
+/// Makes the instance run from `prefix`.
 fn there(finding: Finding, instance: &Instance, prefix: &str) -> Finding {
     let reference = instance.reference.to_string();
     finding
@@ -210,7 +210,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
         shown.join(", ")
     );
     let finding = Finding::problem(Check::Packages, reference, seen);
-    // What is no name of a package is nothing to hand to conda.
+    // A text that is not a package name must not be passed to conda.
     let names: Vec<&str> = facts
         .damage
         .iter()
@@ -374,7 +374,7 @@ fn bytecode(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Opti
     let mut finding = Finding::warning(Check::Bytecode, reference, seen);
     let shared = Prefix::of(instance, scene);
     let prefix = instance.prefix().to_string();
-    // Root's, in a directory of somebody else's: nothing that root may run.
+    // Owned by root, in a directory of another account: root must not run it.
     if let Some(user) = shared.keeper_owns() {
         let user = format!("{user}:");
         finding = finding.command(["chown", "--recursive", "--no-dereference", &user, &prefix]);

@@ -1,5 +1,5 @@
-//! What a check comes to: a value with its name, the instance, how bad it is, what was seen, and
-//! what mends it. Nothing here looks at the host.
+//! The result of a check as a value: its name, the instance, the severity, what was found, and how to fix it. Nothing
+//! here examines the host.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Longest text of something seen, in characters: Buildbot's own words can be long.
 const LONGEST: usize = 600;
 
-/// Every check by its name, which `--only` takes and which listings show.
+/// Every check by its name, which `--only` accepts and listings show.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
 )]
@@ -106,13 +106,13 @@ impl fmt::Display for Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Severity {
-    /// In order.
+    /// Everything is in order.
     Ok,
     /// Could not be looked at, or has nothing to be looked at.
     Unseen,
     /// Works, and will not under circumstances that come.
     Warning,
-    /// Does not work, will not at the next start, or gives a secret away.
+    /// Does not work, will not work at the next start, or exposes a secret.
     Problem,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for Severity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
     pub(crate) check: Check,
-    /// `worker@gpu`; none where it is about the whole host, or about several instances.
+    /// Such as `worker@gpu`; none if the finding concerns the whole host, or several instances.
     pub(crate) instance: Option<String>,
     /// Every instance that it is about.
     pub(crate) instances: Vec<String>,
@@ -141,10 +141,10 @@ pub(crate) struct Finding {
     pub(crate) mending: Option<Mending>,
 }
 
-/// What mends a finding.
+/// How to fix a finding.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Mending {
-    /// To be run one after the other; they are carried out as they are printed.
+    /// Commands to run in this order; they are executed exactly as they are printed.
     pub(crate) commands: Vec<CommandLine>,
     /// What no command can do, or what to think of.
     pub(crate) words: Option<ForeignText>,
@@ -153,7 +153,7 @@ pub(crate) struct Mending {
     pub(crate) safe: bool,
 }
 
-/// A program and its arguments, printed so that a shell takes it as it is.
+/// A program and its arguments, printed so that a shell reads them unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandLine(pub(crate) Vec<String>);
 
@@ -219,14 +219,15 @@ impl Finding {
         self
     }
 
-    /// Says what to do in words.
+    /// Adds what to do in words.
     pub(crate) fn words(mut self, words: impl AsRef<str>) -> Self {
         self.mending.get_or_insert_default().words = Some(words.as_ref().into());
         self
     }
 
-    /// Takes another finding into this one where both have the same cause: it is the host's, or what solves the one solves
-    /// the other. Commands of one report then never come twice, as two accounts or two options might have them.
+    /// Merges another finding into this one if both have the same cause: the cause concerns the host, or one solution
+    /// solves both. A report then never contains the same commands twice, for example with two accounts or different
+    /// options.
     pub(crate) fn absorb(&mut self, other: &Self) -> bool {
         let is_same = (self.check, self.severity) == (other.check, other.severity)
             && self.mending == other.mending;
@@ -289,8 +290,8 @@ impl Serialize for CommandLine {
     }
 }
 
-/// A word for a shell: as it is where nothing in it means something to one. What a terminal would obey is written as
-/// bash takes it.
+/// A word for a shell: unchanged if nothing in it is special in a shell. Control characters are written in bash's
+/// notation.
 fn quoted(word: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=:@%,".contains(&byte) || byte >= 0x80;

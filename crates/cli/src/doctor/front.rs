@@ -1,4 +1,5 @@
-//! The web server in front of a master's pages: it runs, has the site file, and finds the master where it expects it.
+//! The web server in front of a master's pages: it runs, has the site file, and connects to the right port of the
+//! master.
 
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::settings::Instance;

@@ -184,7 +184,7 @@ fn room(place: &Path, found: &rustix::fs::StatVfs) -> Finding {
     ]
     .map(str::to_owned);
     let seen_bytes = format!("{mebibytes} MiB are free on the file system of `{name}`");
-    // File systems without a fixed number of inodes say 0.
+    // File systems without a fixed number of inodes report 0.
     let seen_inodes =
         format!("{inodes} of {all_inodes} inodes are free on the file system of `{name}`");
     let make_room = "free some space there; a `JanitorConfigurator` removes old builds of a master";

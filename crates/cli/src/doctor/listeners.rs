@@ -17,7 +17,7 @@ pub(super) struct Listener {
 /// `TCP_LISTEN` of `net/tcp_states.h`.
 const LISTENING: &str = "0A";
 
-/// Who listens on `port`, on whatever address; none when nobody does.
+/// The process that listens on `port` at any address; none if the port is free.
 pub(super) fn of(port: u16) -> Option<Listener> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let sockets: HashSet<String> = tables

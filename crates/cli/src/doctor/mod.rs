@@ -1,17 +1,17 @@
-//! `doctor [REF]`: everything that can be wrong, checked for real; each with what was seen and the
-//! command that mends it.
+//! `doctor [REF]`: checks the actual state of everything that can be wrong, and reports what was found and the command
+//! that fixes it.
 //!
-//! * `finding`: what a check comes to, a value
-//! * `scene`: what is looked at, gathered once: settings, units, accounts, who is looking
-//! * `inside`: what only the service user may look into, as facts
-//! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or anybody
-//!   can see
-//! * `prefix`: an environment and everybody who runs from it, with the commands that make or change it
-//! * `directory`, `environment`, `master`, `front`, `worker`: what the facts from inside amount to
+//! * `finding`: the result of a check, as a value
+//! * `scene`: what is examined, gathered once: settings, units, accounts, the caller
+//! * `inside`: facts that only the service user may read
+//! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or everyone can
+//!   see
+//! * `prefix`: an environment and all instances that run from it, with the commands that create or change it
+//! * `directory`, `environment`, `master`, `front`, `worker`: conclusions from the facts from inside
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
-//! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and what comes
-//! from inside never becomes a command.
+//! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and facts from inside never
+//! become a command.
 
 mod configuration;
 mod directory;
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if arguments.json {
         output::print(report::json(&findings)?)?;
     } else {
-        output::print(report::text(&findings, arguments.all, output::width()))?;
+        output::print_labelled(&report::text(&findings, arguments.all, output::width()))?;
     }
     Ok(status(&findings))
 }
@@ -182,8 +182,8 @@ fn merged(findings: Vec<Finding>) -> Vec<Finding> {
 /// Looks at the same time, at most: each waits for systemd and for a Python most of the time.
 const LANES: usize = 4;
 
-/// The facts from inside of each instance of the scene; none where there is nothing to ask for. A machine may have
-/// hundreds: what they run from is looked at once, by the first of those that share it.
+/// The facts from inside of each instance of the scene; none if there is nothing to examine. A machine may have
+/// hundreds of instances: a shared environment is examined only once, by the first instance that uses it.
 fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
     let instances = &scene.instances;
     let first_of = |place: usize| {

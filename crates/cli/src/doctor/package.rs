@@ -73,7 +73,7 @@ fn file(path: &str, is_program: bool, scene: &Scene<'_>) -> Option<Finding> {
     })
 }
 
-/// Whoever can write it decides where root writes. systemd makes it when it is missing.
+/// Whoever can write it decides where root writes. systemd creates it if it is missing.
 fn directory(path: &str, scene: &Scene<'_>) -> Option<Finding> {
     let path = scene.context.path(path);
     let metadata = path.symlink_metadata().ok()?;
@@ -123,7 +123,7 @@ fn needrestart(scene: &Scene<'_>) -> Finding {
             .filter(|line| !line.starts_with('#')),
     );
     let finding = Finding::warning(Check::Needrestart, None, seen);
-    // A file that says something else was changed by somebody.
+    // A file with other content was changed by someone.
     if path.exists() {
         finding.command(words)
     } else {

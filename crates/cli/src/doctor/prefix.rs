@@ -1,5 +1,6 @@
-//! An environment and everybody who runs from it. Each command that makes or changes one comes from here, so that findings
-//! about several instances have the same: one account, one set of packages, and never a `conda create` where something is.
+//! An environment and all instances that run from it. Every command that creates or changes an environment comes from
+//! here, so that findings about several instances contain the same one: one account, one set of packages, and never
+//! `conda create` where files exist.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -19,7 +20,7 @@ const CHANNEL: &str = "conda-forge";
 
 pub(super) struct Prefix<'a> {
     path: String,
-    /// At least one; all that the configuration has, whoever was asked about.
+    /// At least one; all instances of the configuration, regardless of the one that was asked for.
     users: Vec<&'a Instance>,
     scene: &'a Scene<'a>,
 }
@@ -82,7 +83,7 @@ impl<'a> Prefix<'a> {
         self.extend(finding, &[packages, &self.packages()].concat())
     }
 
-    /// Adds what installs packages that it does not have.
+    /// Adds the commands that install missing packages.
     pub(super) fn extend(&self, finding: Finding, packages: &[&str]) -> Finding {
         self.install(finding, &["--channel", CHANNEL], packages)
     }
@@ -115,8 +116,8 @@ impl<'a> Prefix<'a> {
         Path::new(&self.path).starts_with(paths::ENVIRONMENTS)
     }
 
-    /// Adds what leads its users to another environment: one that is there and open to everybody, or else a new one that
-    /// needs no conda.
+    /// Adds the commands that move its users to another environment: an existing one that is readable by everyone, or a
+    /// new one that does not need conda.
     pub(super) fn use_another(&self, finding: Finding) -> Finding {
         let name = installations::managed_name(&self.users[0].conda_env);
         let roles: BTreeSet<Role> = self.users.iter().map(|user| user.reference.role).collect();
@@ -179,7 +180,7 @@ impl<'a> Prefix<'a> {
         own(&[&["runuser", "-u", user, "--"], words].concat())
     }
 
-    /// Whether root owns the environment, in a directory that somebody else can write.
+    /// Whether root owns the environment, in a directory that another account can write.
     pub(super) fn keeper_owns(&self) -> Option<String> {
         let owner = Path::new(&self.path)
             .metadata()
@@ -187,7 +188,7 @@ impl<'a> Prefix<'a> {
         (owner == 0 && !self.is_roots(&self.path)).then(|| self.users[0].user.as_str().to_owned())
     }
 
-    /// Whether nobody but root decides what is there.
+    /// Whether only root decides about the content.
     fn is_roots(&self, path: &str) -> bool {
         let parts = Path::new(path).ancestors().map(PathBuf::from);
         let mut there =

@@ -35,9 +35,8 @@ pub(super) fn json(findings: &[Finding]) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(&report).context("write JSON")? + "\n")
 }
 
-/// A paragraph for each problem and warning, or with `all` for each finding, and a last line that
-/// counts them. Words go on in the next line where one of `width` characters is full; commands do not, so that they can
-/// be copied.
+/// A paragraph for each problem and warning, or with `all` for each finding, and a last line with their numbers. Text
+/// is wrapped at `width` characters; commands are not, so that they can be copied.
 pub(super) fn text(findings: &[Finding], all: bool, width: Option<usize>) -> String {
     let mut text = String::new();
     let shown = findings

@@ -1,5 +1,5 @@
-//! What doctor looks at, gathered once: the instances concerned, what systemd says of their units, the
-//! accounts, and who is looking.
+//! What doctor examines, gathered once: the instances, the state of their units in systemd, the accounts, and the
+//! caller.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub(super) struct Scene<'a> {
     pub(super) checks: Vec<Check>,
     /// The unit files on disk, whatever systemd has read.
     pub(super) unit_files: UnitFiles,
-    /// By the name of the unit; empty where systemd is not running.
+    /// By the name of the unit; empty if systemd is not running.
     units: BTreeMap<String, Unit>,
     accounts: BTreeMap<String, User>,
     uid: u32,
@@ -41,9 +41,9 @@ pub(super) enum Viewer {
     Root,
     /// The service user himself.
     Owner,
-    /// Somebody else, who sees what everybody sees.
+    /// Another account, which sees what everyone can see.
     Other,
-    /// Whoever it is looks below a root directory.
+    /// Any caller, below a root directory.
     Elsewhere,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Scene<'a> {
         systemd::runs(self.context)
     }
 
-    /// Whether an owner of files counts as root: below a root directory, whoever looks does.
+    /// Whether an owner of files counts as root: below a root directory, this is the caller.
     pub(super) fn is_roots(&self, owner: u32) -> bool {
         owner == 0 || self.context.is_elsewhere() && owner == self.uid
     }
@@ -141,7 +141,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// What systemd says of an instance's unit; none where it is not asked.
+    /// The state of an instance's unit in systemd; none if systemd is not asked.
     pub(super) fn unit(&self, instance: &Instance) -> Option<&Unit> {
         self.units.get(&instance.reference.unit_name())
     }
@@ -155,8 +155,8 @@ impl<'a> Scene<'a> {
         survey::has_served(&instance.reference, self.context)
     }
 
-    /// What it amounts to that somebody could not look at a place of an instance: a problem where that was its own account,
-    /// and otherwise the reason why nothing is known.
+    /// The finding for a place of an instance that could not be examined: a problem if its own account could not,
+    /// otherwise only the reason why nothing is known.
     pub(super) fn closed(
         &self,
         check: Check,

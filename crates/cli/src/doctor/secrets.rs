@@ -1,4 +1,5 @@
-//! The credentials of the configuration: there, root's, for nobody else's eyes, and those that a running process has.
+//! The credentials of the configuration: they exist, are owned by root and closed to others, and running processes have
+//! the current ones.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -75,7 +76,7 @@ fn open_to_others(
     let metadata = path.metadata().ok()?;
     let name = path.to_string_lossy().into_owned();
     let problem = |seen| Finding::problem(Check::Credentials, reference, seen);
-    // Elsewhere somebody else may put a link in the way of root.
+    // In other places, another account could redirect root with a link.
     let mend = |finding: Finding, words: [&str; 3]| {
         if path.starts_with(scene.context.path(paths::CREDENTIALS)) {
             finding.safe(words)

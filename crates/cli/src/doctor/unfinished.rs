@@ -1,4 +1,4 @@
-//! A command that was interrupted: what it has left half done is for `recover`.
+//! Reports an interrupted command, which `recover` completes or rolls back.
 
 use super::finding::{Check, Finding};
 use super::scene::Scene;

@@ -20,7 +20,7 @@ use crate::system::systemd::Unit;
 const ADMINISTRATORS: &str = "/etc/systemd/system";
 /// Bytes; more than any unit file has.
 const LARGEST: u64 = 1 << 20;
-/// Settings without which a service is not told about, not ended, or not restarted as it should be.
+/// Settings without which a service is not monitored, stopped or restarted correctly.
 const ESSENTIAL: [&str; 13] = [
     "Type",
     "NotifyAccess",
@@ -85,7 +85,7 @@ fn file(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
     }
 }
 
-/// The way from a hand-made unit to the package's, which `adopt` takes from where administrators have theirs.
+/// How to replace a hand-made unit by the package's: `adopt` reads such units only in the directory of administrators.
 fn hand_made(path: &Path, instance: &Instance, scene: &Scene<'_>) -> Finding {
     let is_in = |directory: &str| path.parent() == Some(&scene.context.path(directory));
     let problem = |seen| Finding::problem(Check::UnitFile, Some(&instance.reference), seen);
@@ -124,7 +124,7 @@ fn mask(instance: &Instance, unit: &OnDisk, scene: &Scene<'_>) -> Finding {
     };
     let seen = format!("`{name}` is masked and cannot be started");
     let finding = Finding::problem(Check::UnitMasked, reference, seen);
-    // Of a template, the mask of all its instances.
+    // The mask of a template applies to all of its instances.
     let masked = path.file_name().unwrap_or_default().to_string_lossy();
     let is_in = |directory: &str| path.parent() == Some(&scene.context.path(directory));
     if scene.has_systemd() && is_in(ADMINISTRATORS) {
@@ -167,7 +167,7 @@ fn drop_in(path: &Path, instance: &Instance) -> Option<Finding> {
     let reference = Some(&instance.reference);
     let text = read(path)?;
     let name = path.to_string_lossy().into_owned();
-    // systemd passes over files of other endings, and the administrator has it still.
+    // systemd ignores files with other suffixes, and the administrator still has it.
     let aside = ["mv", "--no-clobber", &name, &format!("{name}.off")].map(str::to_owned);
     let settings = unit_text::parse(&name, &text);
     let settings = settings

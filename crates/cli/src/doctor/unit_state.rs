@@ -1,4 +1,4 @@
-//! Whether a unit runs, will at the next boot, and what it says of itself.
+//! Whether a unit runs, starts at the next boot, and what it reports.
 
 use buildbot_conda_core::settings::Instance;
 
@@ -27,7 +27,7 @@ pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     }
     let is_off = unit.property("UnitFileState") == "disabled";
     if is_off && unit.property("ActiveState") == "inactive" {
-        // Somebody has decided so: neither half is an oversight.
+        // An administrator has decided this: neither half is an oversight.
         let seen = format!(
             "`{}` is disabled and stopped",
             instance.reference.unit_name()

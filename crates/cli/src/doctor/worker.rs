@@ -103,7 +103,7 @@ fn allow_shutdown(instance: &Instance, python: &PythonFacts, tac: &Tac) -> Findi
     edit(finding, instance, python, "allow_shutdown", "'signal'")
 }
 
-/// What the runner of a running instance says.
+/// The report of the runner of a running instance.
 pub(super) fn status(instance: &Instance, scene: &Scene<'_>) -> Option<StatusFile> {
     let pid = scene.unit(instance).and_then(Unit::main_pid)?;
     let path = scene.context.path(&paths::status_file(&instance.reference));

@@ -1,4 +1,4 @@
-//! The program that makes generations: what it is told, and what it answers.
+//! The program that creates generations: its arguments and its answer.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -46,7 +46,7 @@ pub(super) struct Answer {
     /// Whether it was made just now.
     pub(super) made: bool,
     pub(super) packages: Vec<Package>,
-    /// What is not done and somebody may miss.
+    /// What was not done although users may expect it.
     pub(super) warnings: Vec<ForeignText>,
 }
 
@@ -56,7 +56,7 @@ impl Answer {
     }
 }
 
-/// Makes the generation, unless it is there already; without a lock it only says what would be in it.
+/// Creates the generation, unless it exists; without a lock, it only returns what it would contain.
 pub(super) fn build(
     environment: &Environment,
     file: &Path,
@@ -108,7 +108,7 @@ pub(super) fn build(
         None => {
             command.arg("--dry-run");
         }
-        // If this process is killed, the environment stays locked until the program has ended, too.
+        // If this process is killed, the environment stays locked until the program has exited, too.
         Some(lock) => {
             rustix::io::fcntl_setfd(lock.file(), FdFlags::empty()).context("pass on the lock")?;
         }
@@ -123,7 +123,7 @@ pub(super) fn build(
         environment.sweep(lock)?;
         rustix::io::fcntl_setfd(lock.file(), FdFlags::CLOEXEC).context("keep the lock")?;
     }
-    // It has not understood what it was told.
+    // The program has not understood its arguments.
     if output.status.code() == Some(2) {
         bail!(
             "`{}` has a different version than this program\n\

@@ -1,6 +1,6 @@
-//! Another generation shall serve: it is tried for every instance, the instances that run begin anew from it, the masters
-//! one after the other and workers as many at a time as is asked for, and then the link is switched. That is the moment from which it serves; before it, however this ends,
-//! `recovery` has all of them run from the one before.
+//! Makes another generation current: it is tested with every instance, the running instances are restarted from it
+//! (masters one after the other, workers several at a time if requested), and then the link is replaced. Only then is
+//! it current; if the change fails before, `recovery` returns all instances to the previous generation.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::inside::trial;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::lanes;
 
-/// How instances that run begin anew.
+/// How running instances are restarted.
 #[derive(Debug, Args)]
 pub(super) struct Restarts {
     /// Do not restart running instances; they use their generation until the next restart
@@ -82,7 +82,7 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
             instances::restart(instance, context)
         });
         if let Err(failure) = lanes::outcome(failed) {
-            // From here on, whatever starts enters the old one.
+            // From here on, new starts enter the old generation.
             drop(in_force);
             let back = recovery::bring_back(environment, &note, lock, context);
             guard.end();
@@ -104,7 +104,7 @@ pub(super) fn carry_out(change: &Change<'_>, lock: &Lock, context: &Context) -> 
     Ok(())
 }
 
-/// An instance that does not run, and would not from the old generation either, is no reason to keep that one.
+/// An instance that does not run, and would not run from the old generation either, does not prevent the change.
 fn try_for(instance: &Instance, is_running: bool, change: &Change<'_>) -> anyhow::Result<()> {
     let Change {
         environment,

@@ -67,7 +67,7 @@ pub(super) fn report(
     output::print(text + "\n")
 }
 
-/// A table, the same for people wherever differences are told.
+/// The table of differences, in the same form for all commands.
 pub(super) fn text(differences: &[Difference]) -> String {
     let or_dash = |side: &Option<ForeignText>| side.as_deref().unwrap_or("-").to_owned();
     let rows = differences.iter().map(|one| {

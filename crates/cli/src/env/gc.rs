@@ -1,4 +1,4 @@
-//! `env gc`: generations that nobody uses and nobody will want back go.
+//! `env gc`: removes generations that are not used and not needed for a rollback.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,5 +1,5 @@
-//! Services that run from an environment: which they are, how each comes to run from another generation without losing
-//! a build, and which generations have processes.
+//! Services that run from an environment: which ones they are, how each is moved to another generation without losing a
+//! build, and which generations have processes.
 
 use std::fs;
 use std::path::Path;
@@ -37,8 +37,8 @@ pub(super) fn is_running(instance: &Instance) -> anyhow::Result<bool> {
     plan::is_running(&instance.reference.unit_name())
 }
 
-/// Has a running instance begin anew, and returns when it serves. A worker finishes its builds first where its tac
-/// allows it; a master is told to shut down cleanly by its unit, and what still ran is retried.
+/// Restarts a running instance, and returns when it serves. A worker finishes its builds first if its tac allows this;
+/// the unit of a master shuts it down cleanly, and builds that were still running are retried.
 pub(super) fn restart(instance: &Instance, context: &Context) -> anyhow::Result<()> {
     let reference = &instance.reference;
     if reference.role == Role::Worker && draining::is_possible(reference, context) {

@@ -48,8 +48,8 @@ struct Row {
     processes: Vec<u32>,
 }
 
-/// The configuration, which names the users of an environment. A host may have environments before it has a configuration;
-/// one that cannot be read does not say that nobody uses them.
+/// The configuration, which names the users of an environment. A host may have environments before it has a
+/// configuration; if the configuration cannot be read, the users are unknown.
 fn configured(context: &Context) -> Option<Settings> {
     let warn = |why: &dyn std::fmt::Display| {
         eprintln!("cannot determine all instances that use an environment: {why}");

@@ -1,9 +1,9 @@
-//! `env ...`: managed environments, each a directory of immutable generations that belong to root.
+//! `env ...`: managed environments, each a directory of immutable generations owned by root.
 //!
-//! What an environment is on disk is the crate `environments`; making a generation is the work of the program in the
-//! package `buildbot-conda-env`, called by `builder`. Everything else is here, so that an environment can be looked at,
-//! checked, switched back and removed without that program. `update` and `rollback` share `change`: try, restart, switch;
-//! `recovery` takes back what does not come to that end; `instances` is what they do to services.
+//! The crate `environments` defines the files on disk, and the program of the package `buildbot-conda-env`, which
+//! `builder` calls, creates generations. Everything else is here, so that an environment can be shown, verified, rolled
+//! back and removed without that program. `update` and `rollback` share `change`: test, restart, switch. `recovery`
+//! reverts incomplete changes, and `instances` restarts services.
 
 mod builder;
 mod change;

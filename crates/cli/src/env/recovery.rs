@@ -1,10 +1,10 @@
-//! After a change that did not come to its end, the instances run from the generation that serves, as before.
+//! After an incomplete change, returns the instances to the current generation.
 //!
-//! Nothing enters the other one any more from the moment at which the command ends, whatever ends it; what is left to
-//! do is to begin anew what runs from it already. A failed change does that itself. For one that is killed, a guard
-//! under systemd waits for its end; where the guard is killed as well, systemd begins it anew, and where the machine
-//! goes down, its next boot enters the generation that serves. A database that was upgraded meanwhile is put back by
-//! its master's own start, from the backup that the upgrade began with.
+//! As soon as the command ends for any reason, no new start enters the other generation; only the instances that
+//! already run from it have to be restarted. A failed change does this itself. If the command is killed, a guard under
+//! systemd waits for its end; if the guard is killed as well, systemd restarts it; and if the machine goes down, its
+//! next boot uses the current generation. If a database was upgraded meanwhile, the start of its master restores the
+//! backup from before the upgrade.
 
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
@@ -60,7 +60,7 @@ pub(super) fn finish(
     let Some(change) = lock.unfinished() else {
         return Ok(());
     };
-    // Whom that failed for is told, and left; a master's own start may still need the note.
+    // A failure is reported and left for later; the start of a master may still need the file.
     if change.running.is_empty() && !context.is_elsewhere() {
         return Ok(());
     }
@@ -74,8 +74,8 @@ pub(super) fn finish(
     bring_back(environment, change, lock, context)
 }
 
-/// Has every instance of the change run from the generation that serves, and forgets the change. What fails is tried
-/// once, told, and then left to whoever mends it.
+/// Returns every instance of the change to the current generation, and then removes the record of the change. A failure
+/// is tried once, reported, and left to the administrator.
 pub(super) fn bring_back(
     environment: &Environment,
     change: &Change,
@@ -88,7 +88,7 @@ pub(super) fn bring_back(
     let (mut failures, mut is_over) = (Vec::new(), true);
     for instance in instances::followers(&settings, environment.name()) {
         let reference = instance.reference.to_string();
-        // Somebody may have started one meanwhile, which then entered the other generation.
+        // An instance may have been started meanwhile from the other generation.
         let has_strayed = || {
             anyhow::Ok(
                 instances::is_running(instance)?
@@ -98,7 +98,7 @@ pub(super) fn bring_back(
         if !change.running.contains(&reference) && !has_strayed()? {
             continue;
         }
-        // While systemd does not answer nothing can be tried, and the note stays for whoever comes next.
+        // While systemd does not answer, nothing can be done, and the file stays for the next command.
         let is_running = instances::is_running(instance)?;
         match bring_one_back(instance, environment, change, is_running, is_same_boot) {
             Ok(serves) => is_over &= serves,

@@ -1,4 +1,4 @@
-//! `env remove NAME`: an environment goes, unless somebody uses it.
+//! `env remove NAME`: removes an environment, unless an instance uses it.
 
 use std::process::ExitCode;
 
@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         bail!("environment `{name}` not found\nhint: `buildbot-conda env list` shows all");
     }
     let generations = environment.generations()?;
-    // With a configuration that cannot be read, nobody knows who uses it. Where there is none, nobody does.
+    // If the configuration cannot be read, the users are unknown. If there is none, there are no users.
     let settings = match context.settings() {
         Err(InvalidConfiguration::Unusable(Unusable::Missing(_))) => None,
         other => Some(other?),

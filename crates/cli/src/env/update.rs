@@ -1,4 +1,4 @@
-//! `env update NAME --file FILE`: a new generation, made beside the one that serves.
+//! `env update NAME --file FILE`: creates a new generation next to the current one.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -12,10 +12,10 @@ use crate::system::values::{Mode, Ownership};
 
 /// The first number of people's accounts, adduser.conf(5).
 const FIRST_OF_PEOPLE: u32 = 1000;
-/// Takes accounts that are nobody's: no person's either.
+/// Skips accounts without a person behind them.
 const NOBODY: u32 = 65534;
 
-/// The account `name`; none where the host has none.
+/// The account `name`; none if the host does not have it.
 pub(super) fn find(name: &AccountName, context: &Context) -> anyhow::Result<Option<Account>> {
     let Some(user) = accounts::find(name.as_str(), context)? else {
         return Ok(None);
@@ -33,7 +33,8 @@ pub(super) fn find(name: &AccountName, context: &Context) -> anyhow::Result<Opti
     }))
 }
 
-/// Mode and owners of a path, without following a link; none where nothing is. Owners without a name have numbers.
+/// Mode and owners of a path, without following a link; none if the path does not exist. Owners without a name are
+/// numbers.
 pub(super) fn ownership(path: &Path, context: &Context) -> anyhow::Result<Option<Ownership>> {
     let Ok(metadata) = path.symlink_metadata() else {
         return Ok(None);

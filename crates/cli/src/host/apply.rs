@@ -91,7 +91,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     )
 }
 
-/// Both files of a profile say where instances are and whose: whoever edits one has to edit the other.
+/// Both files of a profile contain the directories and accounts of instances: whoever edits one must edit the other.
 fn ensure_agree(
     profile: &Profile,
     settings: &Settings,

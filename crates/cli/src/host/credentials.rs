@@ -13,11 +13,11 @@ use crate::system::prompt;
 /// Bytes; more than any secret that systemd passes on, systemd.exec(5).
 const LARGEST: u64 = 1 << 20;
 
-/// The texts of those that are missing, by name. A `dry_run` asks nobody and reads nothing.
+/// The contents of missing credentials, by name. A `dry_run` neither asks nor reads anything.
 ///
 /// # Errors
 ///
-/// All that cannot be had, together.
+/// All credentials that cannot be obtained, together.
 pub(super) fn gather(
     differences: &[Difference],
     directory: Option<&Path>,

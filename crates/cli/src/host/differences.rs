@@ -40,7 +40,7 @@ pub(super) enum Subject {
     Mode(String),
 }
 
-/// In which way.
+/// The kind of difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
@@ -60,9 +60,9 @@ pub(super) struct Difference {
     #[serde(flatten)]
     pub(super) subject: Subject,
     pub(super) state: State,
-    /// What the profile says, where that is a word.
+    /// The value in the profile, if it is a text.
     pub(super) wanted: Option<String>,
-    /// What is there, where that is a word.
+    /// The value on the host, if it is a text.
     pub(super) found: Option<String>,
 }
 
@@ -125,7 +125,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Everything in which the host is not what the profile says, by kind and name.
+/// All differences between the host and the profile, by kind and name.
 pub(super) fn differences(profile: &Profile, host: &Host) -> Vec<Difference> {
     let mut found = Found(Vec::new());
     let there = &host.profile;
@@ -189,7 +189,7 @@ impl Found {
         });
     }
 
-    /// Words by names; `more` says whether those that only the host has count.
+    /// Values by name; `more` states whether values that only the host has count as well.
     fn values<K: Ord + Clone, V: PartialEq + fmt::Display>(
         &mut self,
         subject: impl Fn(K) -> Subject,

@@ -1,7 +1,7 @@
-//! A profile's directory: read as a whole, and written file by file, each whole or not at all, `host.toml` last.
+//! Reads the directory of a profile completely, and writes it file by file, each atomically, `host.toml` last.
 //!
-//! The directory may be a person's, in a checkout of theirs. Then it is written as that person, by this program once
-//! more, so that root follows none of their links.
+//! The directory may belong to a person, in a checkout. Then this program runs again as that person to write it, so
+//! that root follows none of their links.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ const LARGEST: u64 = 8 << 20;
 ///
 /// # Errors
 ///
-/// When there is none, or a file that it needs is missing.
+/// If there is none, or a required file is missing.
 pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
     let name = directory.display();
     let manifest = directory.join(MANIFEST);
@@ -86,8 +86,8 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
     Ok(profile)
 }
 
-/// Refuses a profile by which somebody could become root who is not meant to: whoever can write it decides what root does.
-/// That may be root and one person, who has it in a checkout, and not the account of an instance, as its builds.
+/// Refuses a profile that would give root's power to others: whoever can write it decides what root does. Only root and
+/// one person, who has it in a checkout, may do so, but not the account of an instance, because its builds could.
 ///
 /// # Errors
 ///
@@ -130,11 +130,11 @@ pub(super) fn ensure_believable(
     Ok(())
 }
 
-/// The profile that is in `directory` already, if there is one.
+/// The existing profile in `directory`, if there is one.
 ///
 /// # Errors
 ///
-/// When there is something else.
+/// If the directory contains something else.
 pub(super) fn read_if_any(directory: &Path) -> anyhow::Result<Option<Manifest>> {
     let manifest = directory.join(MANIFEST);
     if manifest.is_file() {
@@ -224,7 +224,7 @@ fn texts(profile: &Profile, settings: &Settings) -> anyhow::Result<BTreeMap<Path
     Ok(texts)
 }
 
-/// Files below `part` of the directory, relative to the directory, sorted. Names that begin with `.` are not ours.
+/// Files below `part` of the directory, relative to the directory, sorted. Names that start with `.` are ignored.
 fn below(directory: &Path, part: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let path = directory.join(part);
     let entries = match fs::read_dir(&path) {
@@ -248,8 +248,8 @@ fn below(directory: &Path, part: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// A file of a profile by its path in there, which no link may lead out of: root would read what another file has. The
-/// kernel follows none, whatever is put in the place of a file meanwhile.
+/// Opens a file of a profile by its relative path. No link may lead out of the profile, because root would read another
+/// file. The kernel follows no link, even if a file is replaced meanwhile.
 fn part(directory: &Path, path: &Path) -> anyhow::Result<String> {
     ensure_inside(&utf8(path)?)?;
     let shown = directory.join(path);
@@ -282,7 +282,7 @@ fn text(file: &File, path: &Path) -> anyhow::Result<String> {
     String::from_utf8(bytes).with_context(|| format!("read `{name}`"))
 }
 
-/// Numeric id of whoever owns the directory, or would own it.
+/// Numeric user id of the owner of the directory, or of its future owner.
 fn owner_of(directory: &Path) -> anyhow::Result<u32> {
     let absolute = std::path::absolute(directory).context("find the directory")?;
     let there = absolute

@@ -76,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
     }
     let manifest = &mut host.profile.manifest;
-    // Missing ones are named all the same: whoever rebuilds the host has to bring them.
+    // Missing ones are named as well: whoever rebuilds the host has to provide them.
     for name in selection.credentials {
         if !manifest.credentials.contains(&name) {
             let path = system::credential_path(&name);

@@ -1,4 +1,4 @@
-//! What is there on a host, in the terms of a profile.
+//! The actual state of a host, in the form of a profile.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -34,7 +34,7 @@ pub(super) struct Selection {
     pub(super) damage: bool,
 }
 
-/// A host as it is.
+/// A host with its actual state.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) profile: Profile,
@@ -42,7 +42,7 @@ pub(super) struct Host {
     pub(super) damage: BTreeMap<String, Vec<ForeignText>>,
     /// Instances whose directories have something in them.
     pub(super) filled: BTreeSet<InstanceRef>,
-    /// What the profile cannot have and somebody may miss.
+    /// What the profile cannot contain although users may expect it.
     pub(super) warnings: Vec<String>,
 }
 
@@ -287,7 +287,7 @@ fn look_at_instances(
     Ok(())
 }
 
-/// What `create` has noted, as it is.
+/// The record of `create`, unchanged.
 fn created(path: &Path) -> anyhow::Result<Option<serde_json::Value>> {
     match fs::read_to_string(path) {
         Err(_) => Ok(None),

@@ -13,7 +13,7 @@ use super::layout::lock_file;
 use super::manifest::{EnvironmentEntry, Kind};
 use crate::system::context::Context;
 
-/// An environment, its lock, and what of it is not as it was installed.
+/// An environment, its lock, and the files that have changed since its installation.
 pub(super) type Found = (EnvironmentEntry, String, Vec<ForeignText>);
 
 /// Name and pinned generation of the managed environment that a configured prefix is.

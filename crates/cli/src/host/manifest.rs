@@ -1,5 +1,5 @@
-//! `host.toml`: what a profile says besides the files that lie beside it. One description of the format, by serde; here
-//! is how it becomes TOML in a stable order, one line for each thing that can change, and how it is read again.
+//! `host.toml`: the content of a profile apart from its other files. serde describes the format once; this module
+//! writes it as TOML in a stable order, with one line for each thing that can change, and reads it.
 
 use std::collections::BTreeMap;
 
@@ -72,18 +72,18 @@ pub(super) struct Account {
 pub(super) enum Kind {
     /// We: a generation that is immutable.
     Managed,
-    /// conda, mamba or pixi, and whoever calls them.
+    /// conda, mamba or pixi, and their callers.
     Conda,
 }
 
-/// One environment, with its lock in a file of its own.
+/// One environment, with its lock in a separate file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct EnvironmentEntry {
     /// Absolute; of a managed one that which instances are configured with.
     pub(super) prefix: String,
     pub(super) kind: Kind,
-    /// Of a managed one.
+    /// For a managed environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) generation: Option<String>,
     /// The account that owns one of Conda's.
@@ -109,7 +109,7 @@ pub(super) struct InstanceEntry {
 }
 
 impl Manifest {
-    /// One that says nothing yet.
+    /// An empty manifest.
     pub(super) fn new() -> Self {
         Self {
             format: FORMAT,
@@ -135,11 +135,11 @@ impl Manifest {
         Ok(format!("{HEADER}\n{document}"))
     }
 
-    /// Reads the text of the file; `name` is how messages call it.
+    /// Reads the text of the file; `name` is its name in messages.
     ///
     /// # Errors
     ///
-    /// When it is no TOML, of another format, or has keys that nobody knows.
+    /// If it is not TOML, has another format, or contains unknown keys.
     pub(super) fn parse(name: &str, text: &str) -> anyhow::Result<Self> {
         let document: DocumentMut = text
             .parse()

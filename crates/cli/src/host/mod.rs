@@ -1,11 +1,11 @@
-//! `host ...`: a host from files. `export` writes what a host is into a directory made for version control, `verify`
-//! names every difference between such a directory and a host, `apply` removes them.
+//! `host ...`: describes a host as files. `export` writes the state of a host to a directory for version control,
+//! `verify` shows every difference between such a directory and a host, and `apply` removes the differences.
 //!
-//! There is one model, `profile`, for what the directory says and for what is there: `directory` reads and writes it
-//! (`manifest` is its `host.toml`, `preseed` follows from it), `look` finds it on a host with `system`, `accounts`,
-//! `managed` and, as the owners of directories that are not root's, `crate::inside`; `layout` has names and places.
-//! `secrets` keeps secrets out of it, `credentials` are how they come back.
-//! `differences` are data, from which `steps` makes the plan that `crate::plan` carries out.
+//! The model `profile` describes both the directory and the actual state: `directory` reads and writes it (`manifest`
+//! is its `host.toml`, `preseed` is derived from it), and `look` finds it on a host with `system`, `accounts`,
+//! `managed` and, as the owners of directories of other accounts, `crate::inside`; `layout` contains names and places.
+//! `secrets` keeps secrets out of it, and `credentials` obtains them again. `differences` are data, from which `steps`
+//! creates the plan that `crate::plan` carries out.
 
 mod accounts;
 mod apply;

@@ -1,5 +1,5 @@
-//! `preseed.cfg`: the answers with which an installation comes to this configuration, for `debconf-set-selections`. As
-//! in the package's own `config` the truth is in the configuration and in systemd, not in what debconf remembers.
+//! `preseed.cfg`: the answers that lead an installation to this configuration, for `debconf-set-selections`. As in the
+//! package's own `config`, they are derived from the configuration and systemd, not from debconf's memory.
 
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::Settings;
@@ -10,7 +10,7 @@ use super::profile::Profile;
 const PACKAGE: &str = "buildbot-conda";
 /// Made by the package where nothing else is answered.
 const DEFAULT_USER: &str = "bb";
-/// Characters of the longest name that the package takes.
+/// Length of the longest name of the package's questions, in characters.
 const LONGEST_NAME: usize = 31;
 
 /// The text; questions that the configuration does not answer are left out, and get their defaults. So is an

@@ -1,5 +1,5 @@
-//! The one model: what a profile's directory says, and in the same terms what is there on a host. `directory` reads and
-//! writes the one, `look` finds the other, `differences` compares them.
+//! The model for both the directory of a profile and the actual state of a host. `directory` reads and writes the
+//! former, `look` finds the latter, and `differences` compares them.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use buildbot_conda_core::names::InstanceRef;
 
 use super::manifest::Manifest;
 
-/// A host, or what it shall be.
+/// The state of a host, actual or desired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Profile {
-    /// All that is no file.
+    /// Everything that is not a file.
     pub(super) manifest: Manifest,
     /// `config.toml`, byte for byte.
     pub(super) configuration: String,
-    /// Texts by their paths below `/etc/systemd/system`: drop-ins of our units, and units of our names that somebody
-    /// wrote.
+    /// Texts by their paths below `/etc/systemd/system`: drop-ins for our units, and units with our names that were
+    /// written by hand.
     pub(super) unit_files: BTreeMap<String, String>,
     /// Locks, by their paths in the profile.
     pub(super) locks: BTreeMap<String, String>,

@@ -1,6 +1,6 @@
-//! What must not get into a profile: passwords and the like that stand literally in a tac, a `master.cfg`, an
-//! `environment` table or a drop-in. Found by their names and their shapes, with the place of each; what is none can be
-//! named as such.
+//! Finds what must not be in a profile: literal passwords and other secrets in a tac, a `master.cfg`, an `environment`
+//! table or a drop-in. They are found by their names and forms, each with its location; values that are not secret can
+//! be named as such.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::layout::file_of;
 use super::profile::Profile;
 use crate::system::secrets::{has_password, is_secret};
 
-/// Calls that take a secret by its place, counted from 0; a name's end is enough.
+/// Calls that have a secret at this position, counted from 0; the end of the name is enough.
 const PLACES: [(&str, usize); 7] = [
     ("Worker", 1),
     ("GitHubAuth", 1),
@@ -33,7 +33,7 @@ pub(super) struct Found {
     pub(super) file: String,
     /// From 1.
     pub(super) line: usize,
-    /// By what it is called there.
+    /// The name of the value.
     pub(super) name: String,
 }
 
@@ -98,7 +98,7 @@ pub(super) fn find_values(profile: &Profile, values: &BTreeMap<String, String>) 
     let mut found = Vec::new();
     for (file, text) in instances.chain(units).chain(locks).chain([configuration]) {
         for (name, value) in values {
-            // Of a key in several lines, the one that says most.
+            // If a key occurs on several lines, the one that reveals most.
             let value = value.lines().map(str::trim).max_by_key(|line| line.len());
             let Some(value) = value.filter(|value| value.len() >= SHORTEST) else {
                 continue;
@@ -118,7 +118,7 @@ pub(super) fn find_values(profile: &Profile, values: &BTreeMap<String, String>) 
     found
 }
 
-/// A path only says where something is.
+/// A path only states where something is.
 fn is_literal(value: &str) -> bool {
     !value.is_empty() && !value.starts_with('/') && !value.starts_with('%')
 }
@@ -159,7 +159,7 @@ fn in_unit(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// A word of Python, as far as it matters.
+/// A token of Python, as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     Name(String),
@@ -232,7 +232,7 @@ fn in_python(text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// What stands between commas, from after an opening bracket to the one that closes it.
+/// The arguments between an opening bracket and the one that closes it, separated by commas.
 fn arguments(words: &[(usize, Word)]) -> Vec<&[(usize, Word)]> {
     let (mut arguments, mut depth, mut begin) = (Vec::new(), 0_usize, 0);
     for (index, (_, word)) in words.iter().enumerate() {
@@ -253,7 +253,7 @@ fn arguments(words: &[(usize, Word)]) -> Vec<&[(usize, Word)]> {
     arguments
 }
 
-/// Whether the argument at this place is a literal. One with a name, `name = ...`, begins with that.
+/// Whether the argument at this position is a literal. A named argument starts with `name = ...`.
 fn has_literal_at(place: usize, words: &[(usize, Word)]) -> bool {
     let arguments = arguments(words);
     let argument = arguments.get(place).copied().unwrap_or_default();
@@ -331,7 +331,7 @@ fn words(text: &str) -> Vec<(usize, Word)> {
     words
 }
 
-/// The text that begins with the quote at `index`, which is left at its last character.
+/// The text that starts with the quote at `index`, which is left at its last character.
 fn string(characters: &[char], index: &mut usize, line: &mut usize) -> String {
     let quote = characters[*index];
     let is_long =

@@ -28,7 +28,7 @@ pub(super) fn configuration(context: &Context) -> anyhow::Result<String> {
     }
 }
 
-/// Versions of our packages that are installed; none where nobody can tell.
+/// Versions of our installed packages; none if they cannot be determined.
 pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
     let mut command = Command::new("dpkg-query");
     if context.is_elsewhere() {
@@ -39,7 +39,7 @@ pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
         .arg("--showformat=${db:Status-Status} ${Package} ${Version}\\n")
         .args(PACKAGES)
         .output();
-    // It fails for those that it does not know, and tells of the others.
+    // It fails for unknown packages, and reports the others.
     let text = output.map_or_else(
         |_| String::new(),
         |output| String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -52,8 +52,8 @@ pub(super) fn packages(context: &Context) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Files of an administrator in `/etc/systemd/system`, by their paths there: units of our names, and drop-ins of such.
-/// A link to nowhere masks a drop-in as an empty file does, and is one here.
+/// Files of an administrator in `/etc/systemd/system`, by their paths there: units with our names, and their drop-ins.
+/// A link to a missing file masks a drop-in like an empty file, and is treated as one.
 pub(super) fn unit_files(context: &Context) -> anyhow::Result<BTreeMap<String, String>> {
     let units = context.path(unit_files::UNITS);
     let mut found = BTreeMap::new();
@@ -98,12 +98,12 @@ fn end_of(name: &str) -> &str {
     name.rsplit_once('.').map_or("", |(_, end)| end)
 }
 
-/// Also those of all units that begin with `buildbot-`, systemd.unit(5).
+/// Also those of all units whose names start with `buildbot-`, systemd.unit(5).
 fn takes_drop_ins(name: &str) -> bool {
     is_unit(name) || name == "buildbot-.service"
 }
 
-/// `enabled`, `disabled` or `masked`, of every instance and of whatever else of ours is enabled.
+/// `enabled`, `disabled` or `masked` for every instance, and for other enabled units of ours.
 pub(super) fn enablement(
     references: impl Iterator<Item = InstanceRef>,
     context: &Context,

@@ -14,7 +14,7 @@ use crate::system::accounts;
 use crate::system::as_user;
 use crate::system::context::Context;
 
-/// An account without any rights of its own, as one has that is yet to be made.
+/// An account without any rights of its own, such as one that does not exist yet.
 const NOBODY: &str = "nobody";
 
 /// What is to be used.
@@ -31,7 +31,7 @@ pub(crate) struct Obstacle {
     pub(crate) path: ForeignText,
     pub(crate) at: ForeignText,
     pub(crate) mode: u32,
-    /// Numeric id of its owner.
+    /// Numeric user id of its owner.
     pub(crate) owner: u32,
 }
 
@@ -45,13 +45,13 @@ impl Obstacle {
         }
     }
 
-    /// In the environment at `prefix`, for this process.
+    /// For the environment at `prefix`, with the rights of this process.
     pub(crate) fn in_environment(prefix: &Path) -> Option<Self> {
         let closed = closed_environment(prefix)?;
         Some(Self::new(prefix, &closed))
     }
 
-    /// In a directory, for this process.
+    /// For a directory, with the rights of this process.
     pub(crate) fn in_directory(path: &Path) -> Option<Self> {
         let closed = closed_directory(path)?;
         Some(Self::new(path, &closed))
@@ -70,10 +70,10 @@ impl Obstacle {
     }
 }
 
-/// What keeps the account of an instance from its environment or its directory. Nobody can ask as an account that is yet
-/// to be made; it can use what everybody can.
+/// What prevents the account of an instance from using its environment or its directory. For an account that does not
+/// exist yet, this is what everyone can use.
 pub(crate) fn obstacle(instance: &Instance, context: &Context) -> anyhow::Result<Option<Obstacle>> {
-    // Below a root directory nobody is anybody else.
+    // Below a root directory, there are no other accounts.
     if context.is_elsewhere() {
         return Ok(None);
     }

@@ -1,4 +1,4 @@
-//! An environment at a prefix of its own, made by whoever owns it: root runs nothing where others write.
+//! An environment at its own prefix, created by its owner: root runs nothing in places where others can write.
 
 use std::fs;
 use std::io::Write as _;
@@ -10,6 +10,7 @@ use buildbot_conda_core::paths;
 use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::output;
 use crate::system::as_user;
 
 /// What is to be made.
@@ -22,7 +23,7 @@ pub(crate) struct Prefix {
     pub(crate) options: Vec<String>,
 }
 
-/// Has `owner` make it, or makes it in this process where that is root.
+/// Lets `owner` create it, or creates it in this process if the owner is root.
 pub(crate) fn make(owner: &str, wanted: &Prefix) -> anyhow::Result<()> {
     if owner == "root" {
         return make_prefix(wanted);
@@ -40,13 +41,13 @@ pub(crate) fn make(owner: &str, wanted: &Prefix) -> anyhow::Result<()> {
     .with_context(|| format!("create `{}` as `{owner}`", wanted.path.display()))
 }
 
-/// As the owner: makes what stands on standard input.
+/// As the owner: creates the environment that standard input describes.
 pub(crate) fn make_as_owner() -> anyhow::Result<()> {
     let wanted = serde_json::from_reader(std::io::stdin()).context("read the request")?;
     make_prefix(&wanted)
 }
 
-/// In the place of the prefix, with a cache of its own.
+/// Instead of the prefix, with a separate cache.
 fn make_prefix(wanted: &Prefix) -> anyhow::Result<()> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let parent = wanted
@@ -81,6 +82,8 @@ pub(crate) fn builder(options: &[String], lock: &Path) -> Command {
 
 /// Runs it to its successful end.
 pub(crate) fn run(mut command: Command, told: &str) -> anyhow::Result<()> {
+    // It shows its progress there.
+    output::end_line();
     let status = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,5 +1,5 @@
-//! Work below a service user's directories, done by this program once more as that user: root itself neither writes
-//! there nor follows the user's links.
+//! Work below a service user's directories, done by this program as that user: root itself neither writes there nor
+//! follows the user's links.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -17,8 +17,8 @@ use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::values::{Identity, Mode};
 
-/// Everything is made in here first, and then takes its place, `buildbot.tac` last: a directory
-/// without one was not set up.
+/// Everything is created in here first, and then moved to its place, `buildbot.tac` last: a directory without one is
+/// not set up.
 const STAGE: &str = ".being-made";
 const TAC: &str = "buildbot.tac";
 /// Upstream's own command, whatever shebang its script has.
@@ -29,7 +29,7 @@ sys.argv = ['buildbot', 'create-master', '--quiet', '--relocatable', sys.argv[1]
 runner.run()
 ";
 
-/// What an instance's directory begins with.
+/// The initial content of an instance's directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contents {
     /// The master whose environment makes the database and the tac; none for a worker.
@@ -71,7 +71,7 @@ impl Contents {
     }
 }
 
-/// Has the user fill `directory`.
+/// Lets the user fill `directory`.
 pub(crate) fn fill(
     identity: &Identity,
     directory: &Path,
@@ -91,7 +91,7 @@ pub(crate) fn fill(
     .with_context(|| format!("set up `{}` as `{user}`", directory.display()))
 }
 
-/// Has the user remove what is in `directory`, and unless `keep` the directory.
+/// Lets the user remove the content of `directory`, and the directory unless `keep` is set.
 pub(crate) fn clear(identity: &Identity, directory: &Path, keep: bool) -> anyhow::Result<()> {
     if !directory.is_dir() {
         return Ok(());
@@ -108,8 +108,7 @@ pub(crate) fn clear(identity: &Identity, directory: &Path, keep: bool) -> anyhow
         .with_context(|| format!("clear `{}` as `{user}`", directory.display()))
 }
 
-/// As the service user: makes what stands on standard input in `directory`, which is empty or not
-/// there yet.
+/// As the service user: creates what standard input describes in `directory`, which is empty or does not exist yet.
 pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin()
@@ -129,7 +128,7 @@ pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Res
         .create(&stage)
         .with_context(|| format!("create `{}`", stage.display()))?;
     if let Some(reference) = &contents.database {
-        // As in the unit: database and secrets are nobody else's business.
+        // As in the unit: database and secrets must not be readable by others.
         rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
         create_master(reference, &stage, context)?;
     }

@@ -1,6 +1,6 @@
-//! What only the owner of a directory looks at: files of instances and environments that conda made. Root does not open
-//! what somebody else can replace by a link or a pipe; this program does, once more, as the owner. What it answers is
-//! data, with a limit.
+//! What only the owner of a directory examines: files of instances, and environments that conda created. Root does not
+//! open anything that another account can replace by a link or a pipe; this program runs again as the owner to do so.
+//! Its answer is data, with a size limit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,19 +25,19 @@ const LARGEST: u64 = 1 << 20;
 pub(crate) enum Question {
     /// Which of these files an instance has.
     Files(Vec<String>),
-    /// What is in an environment, and if so asked what of it is not as it was installed.
+    /// The packages of an environment and, if requested, the files that have changed since their installation.
     Environment { damage: bool },
 }
 
 /// What there is.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Answer {
-    /// The directory is there and has something in it.
+    /// The directory exists and is not empty.
     pub(crate) is_filled: bool,
     /// Text and mode by name; those that are there, regular and text.
     pub(crate) files: BTreeMap<String, (String, Mode)>,
     pub(crate) packages: Vec<Package>,
-    /// What pip has put there, which no lock has; sorted.
+    /// Distributions that pip has installed, which no lock contains; sorted.
     pub(crate) strangers: Vec<ForeignText>,
     /// `WHAT PATH`, in the order of the paths.
     pub(crate) damage: Vec<ForeignText>,
@@ -93,7 +93,7 @@ fn look(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
             answer.strangers = strangers(directory);
             if *damage {
                 let findings = verify(directory)?;
-                // Those of Conda's own, and what pip put there, are no damage.
+                // Files of Conda itself, and those that pip has installed, are not damage.
                 let known = findings.iter().filter(|finding| finding.package.is_some());
                 answer.damage = known
                     .map(|finding| format!("{} {}", finding.what, finding.path).into())
@@ -115,7 +115,7 @@ fn file(path: &Path) -> Option<(String, Mode)> {
     Some((String::from_utf8(bytes).ok()?, mode))
 }
 
-/// Distributions whose installer says that it was pip.
+/// Distributions whose recorded installer is pip.
 fn strangers(prefix: &Path) -> Vec<ForeignText> {
     let directories = |path: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();

@@ -1,15 +1,15 @@
-//! What is done as the service user, or as the owner of files: hidden verbs of this program, each beside the function by
-//! which root has it called. A question goes in and an answer comes out as JSON; the answer is data, with a limit.
+//! Work that is done as the service user, or as the owner of files: hidden verbs of this program, each next to the
+//! function with which root calls it. Question and answer are JSON; the answer is data, with a size limit.
 //!
 //! * `access`: what keeps an account from its environment or directory
-//! * `fill`: the directory of an instance is filled or cleared
+//! * `fill`: fills or clears the directory of an instance
 //! * `put`: one file of such a directory
 //! * `worker_list`: the list of workers in a master's configuration
-//! * `open`: a file is opened, and handed to root's process
+//! * `open`: opens a file, and passes it to root's process
 //! * `look`: what is in a directory or an environment
-//! * `environment`: an environment at a prefix of its own
+//! * `environment`: an environment at its own prefix
 //! * `profile`: the files of a profile of a host
-//! * `trial`: whether an instance would run from a generation that does not serve yet
+//! * `trial`: whether an instance would run from a generation that is not current yet
 
 pub(crate) mod access;
 pub(crate) mod environment;

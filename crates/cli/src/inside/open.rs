@@ -1,6 +1,6 @@
-//! A file as an account can open it. Root could open any file; where somebody else may have chosen which one that is, by
-//! a link or by a name, root has his process open it and takes the open file. So nobody gets at more through root than he
-//! has anyway.
+//! Opens a file as another account. Root could open any file; if another account may have chosen the file with a link
+//! or a name, root lets a process of that account open it, and receives the open file. Nobody gains access through root
+//! to more than they can already read.
 
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};

@@ -1,4 +1,4 @@
-//! The files of a profile of a host. Its directory may be a person's, in a checkout of theirs. Then it is written as that
+//! The files of a profile of a host. Its directory may belong to a person, in a checkout. Then it is written as that
 //! person, so that root follows none of their links.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) struct Writing {
     pub(crate) gone: Vec<PathBuf>,
 }
 
-/// Has the owner of `directory` write it.
+/// Lets the owner of `directory` write it.
 pub(crate) fn ask(owner: &str, directory: &Path, writing: &Writing) -> anyhow::Result<()> {
     let input = serde_json::to_string(writing).context("write a profile")?;
     let directory = std::path::absolute(directory).context("find the directory")?;
@@ -30,7 +30,7 @@ pub(crate) fn ask(owner: &str, directory: &Path, writing: &Writing) -> anyhow::R
         .with_context(|| format!("write `{}` as `{owner}`", directory.display()))
 }
 
-/// As the owner of the directory: writes what stands on standard input.
+/// As the owner of the directory: writes what standard input describes.
 pub(crate) fn write_as_owner(directory: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin()
@@ -42,7 +42,7 @@ pub(crate) fn write_as_owner(directory: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Writes it: each file whole or not at all.
+/// Writes the files, each of them atomically.
 pub(crate) fn write(directory: &Path, writing: &Writing) -> anyhow::Result<()> {
     let manifest = Path::new(MANIFEST);
     let last = writing.texts.iter().filter(|(path, _)| *path == manifest);

@@ -1,5 +1,5 @@
-//! One file in a service user's directory, written by that user: whole or not at all, and what it replaces is kept
-//! unless the plan knows it.
+//! One file in a service user's directory, written atomically by that user. A replaced file is kept unless the plan
+//! knows its content.
 
 use std::fmt;
 use std::fs;
@@ -22,14 +22,15 @@ pub(crate) struct Text {
     pub(crate) mode: Mode,
 }
 
-/// A file of a directory becomes `after`, none where that is nothing. One that is neither that nor `before` is kept
-/// beside it, and with `keep` so is `before`. The directory itself is made where it is missing, and goes if it is empty.
+/// The content of a file becomes `after`, or the file is removed if that is none. A file with other content than
+/// `before` and `after` is kept next to it; with `keep`, so is `before`. The directory is created if it is missing, and
+/// removed if it is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Put {
     #[serde(flatten)]
     pub(crate) identity: Identity,
     pub(crate) directory: PathBuf,
-    /// In the directory; empty for the directory itself.
+    /// Relative to the directory; empty for the directory itself.
     pub(crate) path: PathBuf,
     pub(crate) before: Option<Text>,
     pub(crate) after: Option<Text>,
@@ -37,7 +38,7 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    /// What takes it back, done or not.
+    /// The change that rolls it back, whether it was carried out or not.
     pub(crate) fn inverse(&self) -> Self {
         Self {
             before: self.after.clone(),
@@ -87,7 +88,7 @@ impl fmt::Display for Put {
     }
 }
 
-/// Has the user change the file.
+/// Lets the user change the file.
 pub(crate) fn put(put: &Put) -> anyhow::Result<()> {
     let input = serde_json::to_string(put).context("write a change")?;
     let place = put.directory.join(&put.path);
@@ -98,7 +99,7 @@ pub(crate) fn put(put: &Put) -> anyhow::Result<()> {
         .with_context(|| format!("write `{}` as `{user}`", place.display()))
 }
 
-/// As the service user: does what stands on standard input.
+/// As the service user: carries out what standard input describes.
 pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin()
@@ -139,7 +140,7 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
 /// The directory itself has a mode alone.
 fn set_mode(directory: &Path, after: Option<&Text>) -> anyhow::Result<()> {
     let Some(after) = after else {
-        // One with something in it stays; so does one that somebody else has removed.
+        // A directory that is not empty stays; one that another process has removed is fine.
         let _ = fs::remove_dir(directory);
         return Ok(());
     };

@@ -23,10 +23,10 @@ use crate::system::as_user;
 use crate::system::checkconfig::{Checked, checkconfig};
 use crate::system::context::{Context, InvalidConfiguration};
 
-/// What all of it may take, beyond the reading of a configuration.
+/// How long all of it may take, in addition to the reading of a configuration.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Tells the version of the Buildbot that the interpreter has.
+/// Prints the version of the interpreter's Buildbot.
 const VERSION: &str = "import sys, importlib; print(importlib.import_module(sys.argv[1]).version)";
 
 #[derive(Debug, Args)]
@@ -62,7 +62,7 @@ pub(crate) fn attempt(instance: &Instance, prefix: &Path) -> anyhow::Result<Outc
         let text = text.trim().trim_start_matches("error: ");
         bail!("`{reference}` would fail to start: {text}");
     }
-    // It ran code of the service user, and may say anything: only what is understood is used.
+    // It has run code of the service user, which may print anything: only what is understood is used.
     serde_json::from_slice(&answer.stdout)
         .map_err(|_| anyhow!("`{reference}` would fail to start: no answer"))
 }

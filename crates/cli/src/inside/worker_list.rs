@@ -20,14 +20,14 @@ use crate::system::values::{Identity, Mode};
 
 /// Bytes; real ones have some thousands.
 const LARGEST: u64 = 1 << 20;
-/// Beside the file, until it takes its place.
+/// The name of the new file until it replaces the old one.
 const STAGE: &str = ".workers.being-made";
 
 /// A master's configuration as its account sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) text: String,
-    /// Whether the account can put another file in its place: file and directory are its own.
+    /// Whether the account can replace the file: it owns both the file and the directory.
     pub(crate) is_own: bool,
     /// The file itself, where a link leads to it.
     pub(crate) file: PathBuf,
@@ -41,19 +41,18 @@ pub(crate) struct Edit {
     pub(crate) path: PathBuf,
     /// As the master knows it.
     pub(crate) name: String,
-    /// What a table says of it before; none where it is not there. A list has the name alone.
+    /// The details of the worker before the change; none if it was not listed. A list contains only names.
     pub(crate) was: Option<Details>,
     /// The same afterwards.
     pub(crate) becomes: Option<Details>,
     pub(crate) before: String,
     pub(crate) after: String,
-    /// Whether it is a failure that there is no such list any more. What is taken back has nothing
-    /// to take back then.
+    /// Whether it is an error if the list does not exist any more. A rollback then has nothing to do.
     pub(crate) required: bool,
 }
 
-/// The workers that a file names, as far as it is understood: a starter's `workers.toml`, or the list in the
-/// `master.cfg` of an older one.
+/// The workers that a file names, as far as it is understood: a starter's `workers.toml`, or the list in an older
+/// `master.cfg`.
 pub(crate) enum Names<'a> {
     List(WorkerList<'a>),
     Table(WorkerTable<'a>),
@@ -79,7 +78,7 @@ impl<'a> Names<'a> {
         }
     }
 
-    /// What is said of a worker; none where it is not there.
+    /// The details of a worker; none if it is not listed.
     pub(crate) fn details(&self, name: &str) -> Option<Details> {
         self.contains(name).then(|| match self {
             Self::List(_) => Details::default(),
@@ -111,7 +110,7 @@ impl<'a> Names<'a> {
 }
 
 impl Edit {
-    /// What takes it back.
+    /// The change that rolls it back.
     pub(crate) fn inverse(&self) -> Self {
         Self {
             path: self.path.clone(),
@@ -124,7 +123,7 @@ impl Edit {
         }
     }
 
-    /// The whole text that follows from `text`; none where there is nothing to do.
+    /// The whole text that results from `text`; none if nothing changes.
     fn applied(&self, text: &str) -> anyhow::Result<Option<String>> {
         if text == self.after {
             return Ok(None);
@@ -169,14 +168,14 @@ impl fmt::Display for Edit {
     }
 }
 
-/// Has `user` look at a configuration; nothing where there is none.
+/// Lets `user` read a file; none if it does not exist.
 pub(crate) fn look_as_user(identity: &Identity, path: &Path) -> anyhow::Result<Option<Seen>> {
     let user = identity.user.as_str();
     let answer = as_user::call(user, identity.group(), &["see-list"], path, "")?;
     serde_json::from_str(&answer).with_context(|| format!("examine `{}`", path.display()))
 }
 
-/// Has `user` make a change.
+/// Lets `user` make a change.
 pub(crate) fn change(identity: &Identity, edit: &Edit) -> anyhow::Result<()> {
     let input = serde_json::to_string(edit).context("write a change")?;
     let user = &identity.user;
@@ -191,7 +190,7 @@ pub(crate) fn change(identity: &Identity, edit: &Edit) -> anyhow::Result<()> {
     .with_context(|| format!("change `{}` as `{user}`", edit.path.display()))
 }
 
-/// Looks at a configuration as whoever this is.
+/// Reads a file with the rights of this process.
 pub(crate) fn see(path: &Path) -> anyhow::Result<Option<Seen>> {
     let seen = || -> io::Result<Option<Seen>> {
         let Some((file, metadata)) = buildbot_conda_host::open(path)? else {
@@ -220,8 +219,8 @@ pub(crate) fn see(path: &Path) -> anyhow::Result<Option<Seen>> {
     seen().with_context(|| format!("read `{}`", path.display()))
 }
 
-/// As the service user: makes the change that stands on standard input, whole or not at all. A link
-/// is the owner's arrangement; what it leads to is what changes.
+/// As the service user: makes the change that standard input describes, atomically. A link is an arrangement of the
+/// owner; its target is changed.
 pub(crate) fn apply_edit(path: &Path) -> anyhow::Result<()> {
     let mut input = String::new();
     io::stdin()

@@ -11,13 +11,13 @@ use rustix::net::sockopt::{self, Timeout};
 const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Bytes; a scraper's request has some hundred.
 const LONGEST_REQUEST: u64 = 8192;
-/// For each piece of a request. The whole of it is bounded by the unit.
+/// For each part of a request. The unit limits the whole request.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads a request, and answers it with what `text` gives.
 pub(super) fn answer(text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<ExitCode> {
     let stdin = io::stdin().lock();
-    // A pipe has none, and its writer is whoever calls this.
+    // A pipe has no time limit, and its writer is the caller.
     let _ = sockopt::set_socket_timeout(&stdin, Timeout::Recv, Some(PATIENCE));
     let request = read(stdin).context("read the request")?;
     let mut words = request.split(' ');

@@ -1,6 +1,6 @@
-//! `metrics`: every instance of this host as numbers for Prometheus, on standard output, in a file that is replaced as a
-//! whole, or over the connection that systemd has accepted. It looks at what `list` looks at, and asks no process of a
-//! service user.
+//! `metrics`: prints every instance of this host as numbers for Prometheus, to standard output, to a file that is
+//! replaced atomically, or to the connection that systemd has accepted. It reads what `list` reads, and starts no
+//! process of a service user.
 
 mod http;
 mod text;
@@ -29,7 +29,7 @@ use crate::system::systemd;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Write to FILE, which is replaced as a whole, instead of standard output
+    /// Write to FILE, which is replaced atomically, instead of standard output
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Answer the HTTP request on standard input; what the socket calls
@@ -161,7 +161,7 @@ fn add(row: &Row, metrics: &mut Metrics) {
     if let Some(backup) = status.load.as_ref().and_then(|load| load.backup) {
         metrics.add("backup_timestamp_seconds", &[name], backup);
     }
-    // What else it says is of a process that is no more.
+    // The rest describes a process that no longer exists.
     if matches!(status.state.as_str(), "failed" | "stopped") {
         return;
     }
@@ -192,7 +192,7 @@ fn add(row: &Row, metrics: &mut Metrics) {
     }
 }
 
-/// Of masters that are backed up by a timer.
+/// For masters that a timer backs up.
 fn add_backups(
     settings: &Settings,
     context: &Context,

@@ -99,7 +99,7 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ),
 ];
 
-/// What all names begin with.
+/// The prefix of all names.
 const PREFIX: &str = "buildbot_conda";
 
 /// Samples by family.

@@ -1,4 +1,4 @@
-//! The account that the services run as: one that exists, perhaps a person's, is used as it is.
+//! The account that the services run as: an existing one, perhaps that of a person, is used unchanged.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -63,8 +63,8 @@ fn missing(
     })
 }
 
-/// An account is in four files, which are replaced one after the other. What there was of one when that was interrupted
-/// goes, so that it is made as a whole.
+/// An account is in four files, which are replaced one after the other. The remains of an interrupted creation are
+/// removed, so that the account is created completely.
 pub(super) fn remove_half_made(context: &Context) -> anyhow::Result<()> {
     let path = context.path(HALF_MADE);
     let text = match fs::read_to_string(&path) {
@@ -131,7 +131,7 @@ mod tests {
             // Asked for later.
             ("1", "true", "ci", &["bb"], Some("ci")),
             ("1", "true", "Bertha", &["bb"], None),
-            // In force, and missing.
+            // Configured, but missing.
             ("1", "false", "ci", &["bb"], None),
             ("1", "false", "bb", &[], Some("bb")),
             ("1", "false", "", &[], None),

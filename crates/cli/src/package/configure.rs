@@ -1,5 +1,5 @@
-//! postinst's part up to the units: directories, account and configuration. Nothing here depends on whether Conda or
-//! Buildbot are there; that is for the units to say. Each step may have been interrupted and is then done again.
+//! The part of postinst before the units: directories, account and configuration. Nothing here depends on Conda or
+//! Buildbot being installed; the units report that. Each step may have been interrupted and is then repeated.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write as _};
@@ -21,7 +21,7 @@ const DIRECTORIES: [(&str, u32); 5] = [
     (paths::STATE, 0o755),
     (paths::BACKUPS, 0o755),
 ];
-/// The first configuration until it is whole; a purge removes what begins so.
+/// The name of the first configuration until it is complete; a purge removes files with this prefix.
 const UNFINISHED: &str = "/etc/buildbot-conda/.config.toml.new";
 
 pub(super) fn run(answers: &Answers, context: &Context) -> anyhow::Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn run(answers: &Answers, context: &Context) -> anyhow::Result<()> {
     account::remove_half_made(context)?;
     account::provide(answers, context)?;
     write_configuration(answers, context)?;
-    // What is bad keeps those instances alone from starting that it concerns, and is no reason to fail.
+    // Errors only prevent the affected instances from starting, and are not a reason to fail.
     let settings = context.settings().map_err(anyhow::Error::from);
     if let Err(error) = settings.and_then(|found| configuration::ensure_good(&found, context)) {
         let file = paths::CONFIGURATION;
@@ -55,8 +55,8 @@ fn create_directories(context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first configuration appears whole or not at all: from a half-written one, debconf would learn the starter's values
-/// in place of the answers. In one that is there, only what was answered changes.
+/// The first configuration is created atomically: from an incomplete one, debconf would read the starter's values
+/// instead of the answers. In an existing configuration, only answered values are changed.
 fn write_configuration(answers: &Answers, context: &Context) -> anyhow::Result<()> {
     let unfinished = context.path(UNFINISHED);
     files::remove(&unfinished)?;
@@ -102,7 +102,7 @@ fn write_configuration(answers: &Answers, context: &Context) -> anyhow::Result<(
 /// An answer that the configuration is to have: the table, the key and the value.
 type Wanted<'a> = (Option<InstanceRef>, &'static str, &'a str);
 
-/// An empty answer leaves the file as it is.
+/// An empty answer does not change the file.
 fn wanted(answers: &Answers, is_first: bool) -> Vec<Wanted<'_>> {
     let questions = answers.list.iter().map(|(question, _)| *question);
     questions
@@ -114,9 +114,9 @@ fn wanted(answers: &Answers, is_first: bool) -> Vec<Wanted<'_>> {
         .collect()
 }
 
-/// The text with all answers that it can have; what it cannot have, from a preseed for instance, is reported. A directory
-/// is refused while the other instance has it, whose own answer may come later: so all that were refused are tried again
-/// as long as that helps.
+/// The text with all answers that are accepted; others, for example from a preseed, are reported. A directory is
+/// refused while the other instance uses it, whose own answer may come later: therefore, refused answers are tried
+/// again as long as that helps.
 fn with_answers(text: &str, mut wanted: Vec<Wanted<'_>>, context: &Context) -> String {
     let mut text = text.to_owned();
     loop {

@@ -93,7 +93,7 @@ impl Answers {
         })
     }
 
-    /// The answer to a question, where there is one to act on.
+    /// The answer to a question, if there is one to apply.
     fn to_act_on(&self, question: Question, is_first: bool) -> Option<&str> {
         let (_, answer) = self.list.iter().find(|(found, _)| *found == question)?;
         (is_first || answer.waits).then_some(answer.text.as_str())

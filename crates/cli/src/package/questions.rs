@@ -1,4 +1,4 @@
-//! What is in force of the things that debconf asks about, and texts as debconf's protocol has them.
+//! The values in effect for debconf's questions, and texts in debconf's protocol.
 
 use std::process::{Command, Stdio};
 
@@ -13,8 +13,8 @@ use crate::system::unit_files;
 /// What dpkg prints of a package that was unpacked and never configured.
 const NEVER_CONFIGURED: [&str; 3] = ["half-installed ", "unpacked ", "half-configured "];
 
-/// What is in force; none where nothing is, and an empty text where that is nothing an answer can be. A first
-/// configuration that was interrupted may have left the file, which has the answers then, but not yet all links.
+/// The value in effect; none if there is no value, and an empty text if the value cannot be an answer. If the first
+/// configuration was interrupted, the file with the answers may exist without all links.
 pub(super) fn present(
     question: Question,
     version: &str,
@@ -31,8 +31,8 @@ pub(super) fn present(
     Ok(is_there.then(|| question.text_in(&text())))
 }
 
-/// Apt, which asks before it unpacks, gives the version that it finds. An interruption may have kept that from ever being
-/// configured; dpkg then knows of none.
+/// apt, which asks before it unpacks, passes the installed version. After an interruption, that version may never have
+/// been configured; dpkg then knows no version.
 fn is_configured(version: &str) -> anyhow::Result<bool> {
     if version.is_empty() {
         return Ok(false);
@@ -47,7 +47,7 @@ fn is_configured(version: &str) -> anyhow::Result<bool> {
     Ok(!NEVER_CONFIGURED.contains(&&*status))
 }
 
-/// The services that are started at boot, as debconf's answer has them. systemd keeps that as links, which are still there
+/// The services that start at boot, in the form of debconf's answer. systemd stores this as links, which still exist
 /// after a removal. A masked unit is not started.
 fn enabled_services(context: &Context) -> anyhow::Result<String> {
     let files = context.unit_files();

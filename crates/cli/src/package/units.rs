@@ -15,7 +15,7 @@ use crate::system::{files, programs, systemd};
 
 /// preinst leaves it when the units are to be started. In `/run`, as a reboot starts what is enabled anyway.
 const MARK: &str = "/run/buildbot-conda.start";
-/// Longest wait for a start, in seconds. The job itself goes on in systemd.
+/// Longest wait for a start, in seconds. The job itself continues in systemd.
 const PATIENCE: &str = "10";
 /// Exit status of `timeout` for a command that has taken too long.
 const TOO_LONG: i32 = 124;
@@ -42,7 +42,7 @@ fn decide(wanted: Option<bool>, is_first: bool, is_enabled: bool) -> Settling {
     }
 }
 
-/// Names every unit file that comes before the package's and does not call our launcher. It is left as it is.
+/// Names every unit file that takes precedence over the package's and does not call our launcher. It is not changed.
 pub(super) fn report_hand_made(context: &Context) {
     let unit_files = context.unit_files();
     for name in unit_files.files().into_keys().filter(|name| is_ours(name)) {
@@ -145,7 +145,7 @@ fn is_enabled(unit: &str, context: &Context) -> anyhow::Result<bool> {
     Ok(!unit_files::links(unit, context)?.is_empty())
 }
 
-/// Has systemd, and by it the generator, read the configuration; starts the units after an installation.
+/// Lets systemd, and thereby the generator, read the configuration; starts the units after an installation.
 pub(super) fn start(context: &Context) -> anyhow::Result<()> {
     let mark = context.path(MARK);
     if systemd::runs(context) {
@@ -159,8 +159,8 @@ pub(super) fn start(context: &Context) -> anyhow::Result<()> {
     files::remove(&mark)
 }
 
-/// A unit that is not set up is skipped by its own conditions. A start that takes longer or fails is reported by systemd
-/// and no reason for the installation to fail.
+/// A unit that is not set up is skipped by its own conditions. A start that takes longer or fails is reported by
+/// systemd, and does not make the installation fail.
 fn start_units(context: &Context) -> anyhow::Result<()> {
     let units = units_to_start(context)?;
     if units.is_empty() {
@@ -204,7 +204,7 @@ fn units_to_start(context: &Context) -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Stops what runs of ours, named instances included; a unit that an administrator wrote by hand is not ours to stop.
+/// Stops our running services, named instances included; a unit that an administrator wrote by hand is not stopped.
 /// Waits as long as the units' own stops do: a worker that is configured to finish its builds does so.
 pub(super) fn stop(context: &Context) -> anyhow::Result<()> {
     if !systemd::runs(context) {

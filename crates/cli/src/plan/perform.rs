@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use super::Plan;
 use super::journal::{Begun, Journal};
 use super::step::{FileStep, Step, Undo, UnitStep};
+use crate::output::StepLine;
 use crate::system::interrupt;
 use crate::system::values::Mode;
 
@@ -50,8 +51,8 @@ fn carry_out_until(
                 return complete(begun, journal);
             }
             Ok(Undo::Steps(undo)) => {
-                eprintln!("{step}");
-                note(undo, &mut begun, journal).and_then(|()| step.perform())
+                let line = StepLine::begin(step);
+                line.end_with(note(undo, &mut begun, journal).and_then(|()| step.perform()))
             }
             Err(error) => Err(error),
         };
@@ -101,8 +102,8 @@ pub(super) fn complete(mut begun: Begun, journal: &Journal) -> anyhow::Result<()
     let mut reasons = Vec::new();
     while let Some(step) = begun.remaining.first().cloned() {
         journal.write(&begun)?;
-        eprintln!("{step}");
-        if let Err(error) = step.perform() {
+        let line = StepLine::begin(&step);
+        if let Err(error) = line.end_with(step.perform()) {
             reasons.push(format!("{error:#}"));
         }
         begun.remaining.remove(0);
@@ -167,7 +168,8 @@ pub(super) fn roll_back(mut begun: Begun, journal: &Journal) -> anyhow::Result<L
     let mut left = Left::default();
     let mut steps = Vec::new();
     for step in with_final_reload(std::mem::take(&mut begun.undo)) {
-        match step.perform() {
+        let line = StepLine::begin_rollback(&step);
+        match line.end_with(step.perform()) {
             Ok(()) => {}
             // The first line: a hint says what to do about a plan that goes on.
             Err(error) if step.relies_on_others() => {

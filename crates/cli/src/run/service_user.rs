@@ -1,5 +1,5 @@
-//! Root enters no environment that a service user can write: for root, `run` is this program once
-//! more, as that user, with his groups, a clean environment and a terminal of his own.
+//! Root enters no environment that a service user can write: for root, `run` is executed again as that user, with the
+//! user's groups, a clean environment and a separate terminal.
 
 use std::env;
 use std::fs;
@@ -15,7 +15,7 @@ use crate::system::as_user::drop_rights;
 use crate::system::context::Context;
 use crate::system::terminal;
 
-/// What of the caller's environment says something about the terminal and its user's language.
+/// Variables of the caller that describe the terminal and the language.
 const KEPT: [&str; 4] = ["COLORTERM", "LANG", "LC_ALL", "TERM"];
 
 /// Whether what this process starts would be root's.
@@ -23,11 +23,11 @@ fn is_root(context: &Context) -> bool {
     !context.is_elsewhere() && rustix::process::geteuid().is_root()
 }
 
-/// Goes on as `user` when this process is root's and he is not; gives the exit status of that.
+/// Continues as `user` if this process runs as root and `user` is not root; returns the exit status.
 ///
 /// # Errors
 ///
-/// When there is no such account, or nothing can be run as him.
+/// If there is no such account, or nothing can be run as this user.
 pub(super) fn become_user(
     user: &str,
     group: Option<&str>,
@@ -57,12 +57,11 @@ pub(super) fn become_user(
     Ok(Some(ExitCode::from(terminal::code_of(status))))
 }
 
-/// The account whose environment root would enter at `root`, a directory that somebody has named; none where this
-/// process enters it itself.
+/// The account whose environment root would enter at the given directory `root`; none if this process enters it itself.
 ///
 /// # Errors
 ///
-/// When it belongs to a number that no account has.
+/// If the owner is a number that belongs to no account.
 pub(super) fn owner_of(root: &Path, context: &Context) -> anyhow::Result<Option<String>> {
     if !is_root(context) {
         return Ok(None);

@@ -1,8 +1,8 @@
-//! `service ...`: what the units call for reload and stop, and the runner for its database. The exit status and the words on stderr
-//! are what systemd and the journal are told.
+//! `service ...`: commands that the units run for reload and stop, and the runner for its database. systemd reads the
+//! exit status, and the journal standard error.
 //!
-//! The units say where their credentials are; without that somebody calls by hand, and then systemd
-//! is asked to do the whole thing properly.
+//! The units pass the location of their credentials; without it, a person has called the command, and systemd is asked
+//! to do the operation.
 
 mod next_step;
 mod own;
@@ -30,7 +30,7 @@ use crate::system::systemd;
 pub(crate) enum Verb {
     /// Apply a changed configuration, and fail if it is not applied
     Reload(Arguments),
-    /// Wait for running builds as long as `drain` specifies, before systemd stops the rest
+    /// Wait for running builds as long as `drain` specifies, before systemd stops the service
     Stop(Arguments),
     /// Back up and upgrade the database, then start; the runner replaces itself with this command if needed
     Prepare {
@@ -100,7 +100,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     let Some(credentials) = &arguments.credentials else {
         return through_systemd(name, &arguments.reference, context);
     };
-    // Not set when the main process has ended, which a stop command is run after, too.
+    // Not set if the main process has exited, in which case a stop command is also run.
     let pid = env::var_os("MAINPID").unwrap_or_default();
     let settings = context.settings()?;
     let instance = settings

@@ -1,4 +1,4 @@
-//! `service next-step`: one line for whoever has just installed the package, about what comes next on this host.
+//! `service next-step`: prints one line about the next step on this host, after the installation of the package.
 
 use std::process::ExitCode;
 

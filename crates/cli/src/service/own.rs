@@ -1,9 +1,10 @@
-//! `service own REF`: gives the service user what root has left in an instance's directory, and nothing that was not
-//! his to read already. What `doctor --fix` calls.
+//! `service own REF`: gives the service user the files that root has left in an instance's directory, but only those
+//! that the user could already read. `doctor --fix` calls this.
 //!
-//! The user may rename whatever is in his directory while this runs, and may have put something of root's there that is
-//! not meant for him. So nothing is called by its path: the directory is opened by a way that only root and he can have
-//! made, everything below it by its descriptor, and what is given is what was looked at.
+//! The user may rename anything in the directory while this runs, and may have moved a file of root there that is not
+//! meant for the user. Therefore, nothing is accessed by its path: the directory is opened through a path that only
+//! root and the user can have created, everything below it through its descriptor, and exactly the examined file is
+//! given away.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -23,9 +24,9 @@ use crate::system::accounts::{self, User};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::own_place;
 
-/// Everybody may read it, so its owner learns nothing.
+/// Everyone may read it, so its owner learns nothing new.
 const READ: u32 = 0o004;
-/// Everybody may list and enter it.
+/// Everyone may list and enter it.
 const ENTER: u32 = 0o005;
 
 pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<ExitCode> {
@@ -66,7 +67,7 @@ pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<
 /// A walk below the directory.
 struct Giving {
     user: User,
-    /// What is mounted below is somebody else's affair.
+    /// File systems that are mounted below are not touched.
     device: u64,
     left: Vec<PathBuf>,
 }
@@ -183,7 +184,7 @@ mod tests {
         ] {
             write(name, 0o644);
         }
-        // A file that root has put there, or that was moved there: not for the user to read.
+        // A file that root has put there, or that was moved there: the user may not read it.
         write("shadow", 0o640);
         fs::set_permissions(directory.join("closed"), Permissions::from_mode(0o700)).unwrap();
         // Another name of a file that is of use elsewhere, and a link to one.

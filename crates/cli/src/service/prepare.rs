@@ -17,7 +17,7 @@ use crate::database::progress::Progress;
 use crate::database::{CONFIGURATION, Failure, Master, perform};
 use crate::system::context::{Context, InvalidConfiguration};
 
-/// Tells the runner that it has been here: what is still not right then will not become so.
+/// Tells the runner that the preparation has been done: a remaining problem will not be solved by another one.
 const PREPARED: &str = "BUILDBOT_CONDA_PREPARED";
 
 pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<ExitCode> {
@@ -46,7 +46,7 @@ pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<
             failure
         }
     };
-    // The journal takes a level in front of each line.
+    // The journal expects a level at the beginning of each line.
     let level = env::var_os("JOURNAL_STREAM").map_or("", |_| "<3>");
     for line in format!("error: {failure}").lines() {
         eprintln!("{level}{line}");

@@ -1,5 +1,5 @@
-//! `service reload`: a master takes up its changed configuration, a worker finishes its builds and
-//! comes back fresh. Success means that it happened.
+//! `service reload`: a master applies its changed configuration; a worker finishes its builds and restarts. Success
+//! means that this has happened.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 use crate::system::main_process::MainProcess;
 use crate::system::status_file::{STANDBY, StatusFile};
 
-/// systemd ends a reload that takes too long, and the runner asks it for more time while there is
-/// reason to; so there is no limit of ours. It only has to be far away.
+/// systemd aborts a reload that takes too long, and the runner asks for more time as long as there is a reason; so this
+/// program has no limit of its own, only a very large one.
 const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
 
 pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
@@ -28,7 +28,7 @@ pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
 
 fn reload_master(service: &Service<'_>) -> anyhow::Result<()> {
     let main = &service.main;
-    // Until it serves, a signal would kill it.
+    // Before the instance serves, a signal would kill it.
     let serving = main.watch(NO_LIMIT, |status| match status.state.as_str() {
         "running" | "reloading" => Some(true),
         STANDBY => Some(false),
@@ -141,7 +141,7 @@ fn reload_worker(service: &Service<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// What comes of a reload of a worker whose process goes on.
+/// The result of reloading a worker whose process continues.
 enum Outcome {
     /// It has started again.
     Fresh,

@@ -1,5 +1,5 @@
-//! `service stop`: running builds may finish for as long as `drain` says. systemd's own signals
-//! follow, whatever happens here, so nothing here fails a stop.
+//! `service stop`: lets running builds finish for as long as `drain` allows. systemd's own signals follow in any case,
+//! so nothing here makes a stop fail.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::Service;
 use crate::system::draining::{DRAIN_HINT, drains_on_signal};
 use crate::system::status_file::STANDBY;
 
-/// How long a master may take to notice that it is to stop.
+/// How long a master may take to react to a stop.
 const NOTICE: Duration = Duration::from_secs(2);
 
 pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
@@ -23,15 +23,15 @@ pub(super) fn run(service: &Service<'_>) -> anyhow::Result<()> {
     }
 }
 
-/// A clean shutdown first: once a master has begun one, the TERM that follows leaves running builds
-/// to be retried after the next start. With TERM alone Buildbot cancels them for good.
+/// A clean shutdown first: once a master has started one, the following TERM leaves running builds to be retried after
+/// the next start. With TERM alone, Buildbot cancels them permanently.
 fn stop_master(service: &Service<'_>) -> anyhow::Result<()> {
     let main = &service.main;
     let running = main
         .status()
         .is_some_and(|status| !matches!(status.state.as_str(), "starting" | STANDBY));
     if !running {
-        // Before it serves, a master has no builds, and the signal would end it in disorder.
+        // Before a master serves, it has no builds, and the signal would stop it in an undefined state.
         return Ok(());
     }
     main.signal(Signal::USR1)?;
@@ -60,7 +60,7 @@ fn stop_worker(service: &Service<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the builds, as long as `drain` says and Buildbot itself waits for them.
+/// Waits for the builds, as long as `drain` allows and Buildbot itself waits for them.
 fn wait(service: &Service<'_>) {
     if let Some(message) = service.main.wait_while_draining(service.instance.drain) {
         eprintln!("warning: running builds are interrupted and retried: {message}");

@@ -11,8 +11,8 @@ use crate::output;
 use crate::system::context::Context;
 use crate::system::unit_files::is_ours;
 
-/// `UNIT WORD`, and behind `copy`, `hand-made`, `replaced` and `masked` the path of the file that decides. Without names,
-/// those of the two plain units, and of every file that an administrator has for a unit of ours.
+/// `UNIT WORD`, and after `copy`, `hand-made`, `replaced` and `masked` the path of the file that is in effect. Without
+/// names, for the two plain units, and for every file that an administrator has for a unit of ours.
 pub(super) fn run(names: &[String], context: &Context) -> anyhow::Result<ExitCode> {
     let unit_files = context.unit_files();
     let plain = Role::ALL.map(|role| format!("buildbot-{role}.service"));

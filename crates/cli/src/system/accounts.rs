@@ -1,5 +1,5 @@
-//! The accounts and groups of this host: by `getent` and `id`, from wherever the host has them; below a root directory,
-//! from its `passwd` and `group`.
+//! The accounts and groups of this host: from `getent` and `id`, which use all sources of the host; below a root
+//! directory, from its `passwd` and `group`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,11 +28,11 @@ pub(crate) struct User {
     pub(crate) shell: String,
 }
 
-/// The account `name`; none where the host has none.
+/// The account `name`; none if the host does not have it.
 ///
 /// # Errors
 ///
-/// When that cannot be asked, or the answer is not a line of `passwd`.
+/// If this cannot be determined, or the answer is not a line of `passwd`.
 pub(crate) fn find(name: &str, context: &Context) -> anyhow::Result<Option<User>> {
     let line = entry("passwd", name, Field::Name, context)?;
     line.map(|line| {
@@ -66,7 +66,7 @@ pub(crate) fn create(name: &AccountName, home: &Path, comment: &str) -> anyhow::
     programs::run(command)
 }
 
-/// Whether the primary group of an account bears its name and has nobody else in it, as Debian makes them.
+/// Whether the primary group of an account has the same name and no other members, as on Debian.
 pub(crate) fn is_alone_in_group(user: &User) -> anyhow::Result<bool> {
     let number = user.gid.to_string();
     let line = entry("group", &number, Field::Number, &Context::default())?.unwrap_or_default();
@@ -76,7 +76,7 @@ pub(crate) fn is_alone_in_group(user: &User) -> anyhow::Result<bool> {
     Ok(is_named_so && members.all(|member| member.is_empty() || member == user.name))
 }
 
-/// The account as it is now; none in a root directory, or before it is made.
+/// The current account; none in a root directory, or before it is created.
 pub(crate) fn account_of(instance: &Instance, context: &Context) -> Option<User> {
     if context.is_elsewhere() {
         return None;
@@ -101,7 +101,7 @@ pub(crate) fn has_group(name: &str, context: &Context) -> anyhow::Result<bool> {
     Ok(entry("group", name, Field::Name, context)?.is_some())
 }
 
-/// The name of an account; none for a number that no account has. Below a root directory whoever looks plays root.
+/// The name of an account; none for a number without an account. Below a root directory, the caller is treated as root.
 pub(crate) fn name_of_user(uid: u32, context: &Context) -> anyhow::Result<Option<String>> {
     let own = rustix::process::geteuid().as_raw();
     if uid == 0 || (context.is_elsewhere() && uid == own) {
@@ -110,7 +110,7 @@ pub(crate) fn name_of_user(uid: u32, context: &Context) -> anyhow::Result<Option
     named("passwd", uid, context)
 }
 
-/// The name of a group; none for a number that no group has. Below a root directory whoever looks plays root.
+/// The name of a group; none for a number without a group. Below a root directory, the caller is treated as root.
 pub(crate) fn name_of_group(gid: u32, context: &Context) -> anyhow::Result<Option<String>> {
     let own = rustix::process::getegid().as_raw();
     if gid == 0 || (context.is_elsewhere() && gid == own) {
@@ -183,7 +183,7 @@ fn file(database: &str, context: &Context) -> anyhow::Result<String> {
     }
 }
 
-/// What a program prints; none when it ends with a status that says that there is nothing.
+/// The output of a program; none if its exit status means that there is no result.
 fn answer(
     program: &str,
     words: &[&str],

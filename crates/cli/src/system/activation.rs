@@ -11,7 +11,7 @@ use buildbot_conda_conda::{self as conda, CommandLine, Environment, PrefixFacts}
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_host::trusted::Trust;
 
-/// Variables by which systemd talks to one process; they are not for what that process starts.
+/// Variables with which systemd communicates with one process; they must not be passed to its children.
 const OF_THE_SERVICE_MANAGER: [&str; 12] = [
     "BUILDBOT_CONDA_DROP_IN",
     "BUILDBOT_CONDA_LOCK",
@@ -42,7 +42,7 @@ fn ensure_only_root_writes(path: &Path) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    // As in `/tmp`, others may make names beside those of root.
+    // As in `/tmp`, others may create names next to those of root.
     let trust = Trust::of_root(None).and_account(0, Some(0));
     match trust.find(path) {
         Err(untrusted) if !untrusted.is_missing() => bail!(

@@ -1,16 +1,17 @@
-//! The one way in which root has something done by a service user: this program once more, as that user, in a clean
-//! environment, followed by root's process.
+//! The only way in which root lets a service user do something: this program runs again as that user, in a clean
+//! environment, supervised by root's process.
 //!
-//! Root reads only what root wrote; whatever looks at the user's files, runs his code or writes in his directories is a
-//! process of his own. What he may do with such a process must not reach root:
+//! Root reads only what root wrote; a process of the user reads the user's files, runs the user's code and writes to
+//! the user's directories. Whatever the user does with such a process must not affect root:
 //!
-//! * it is in a session of its own, so there is no terminal that it could type into (TIOCSTI), and no `^C` but root's
-//! * it has three descriptors: what root hands over, and two pipes, from which root takes only so many bytes
-//! * it has a time, and a signal to root's process ends it, whatever it does (a stopped process, for instance)
-//! * nothing of it is left afterwards: systemd ends all of a unit; without systemd, what loses its parent becomes a child
-//!   of root's process, which ends it
+//! * it has its own session, so there is no terminal that it could type into (TIOCSTI), and no `^C` except root's
+//! * it has three descriptors: the one that root passes on, and two pipes, from which root reads a limited number of
+//!   bytes
+//! * it has a time limit, and a signal to root's process terminates it, even if it is stopped
+//! * none of its processes remains: systemd terminates all processes of a unit; without systemd, a process that loses
+//!   its parent becomes a child of root's process, which terminates it
 //!
-//! What looks at or changes a service runs under the rules of its unit where systemd runs.
+//! Processes that examine or change a service run with the rules of its unit if systemd is running.
 
 use std::env;
 use std::ffi::OsString;
@@ -36,28 +37,28 @@ use super::{interrupt, systemd, unit_settings};
 use crate::output;
 use crate::system::context::{AS_ROOT, Context};
 
-/// Bytes that root takes from each stream.
+/// Maximum number of bytes that root reads from each stream.
 const MOST_SAID: usize = 8 << 20;
-/// What a look at one file, or a change of it, may take. Root may hold the lock of a plan meanwhile, and whoever stops the
-/// process keeps root from everything else for as long.
+/// How long the examination or change of one file may take. Root may hold the lock of a plan meanwhile, and a user who
+/// stops the process blocks root's other commands for this time.
 const MOMENT: Duration = Duration::from_mins(2);
-/// What a look at many files, or a change of them, may take: the largest environment is verified within it.
+/// How long the examination or change of many files may take: the largest environment is verified within this time.
 pub(crate) const FILES: Duration = Duration::from_mins(15);
-/// What a backup of a large database, or an environment over a slow line, may take.
+/// How long a backup of a large database, or an environment over a slow connection, may take.
 pub(crate) const LONG: Duration = Duration::from_hours(24);
-/// How long systemd lets a command end by itself before it kills it, in seconds.
+/// How long systemd lets a command exit by itself before it kills it, in seconds.
 const GRACE: u32 = 10;
 /// How long a process that was killed is waited for. One that the kernel keeps is left to it.
 const LAST_BREATH: Duration = Duration::from_secs(2);
-/// Generations of orphans that are ended; whoever has more than that makes new ones faster than they are ended.
+/// Generations of orphans that are terminated; an account with more creates new ones faster than they are terminated.
 const MOST_ORPHANS: usize = 1000;
 
-/// One without systemd at a time: orphans of two could not be told apart.
+/// Only one without systemd at a time, because the orphans of two could not be distinguished.
 static ALONE: Mutex<()> = Mutex::new(());
 static UNITS: AtomicU32 = AtomicU32::new(0);
 
-/// Runs this command line as the service user unless this process is that already, and gives its
-/// exit status; `None` says that the work is this process's own.
+/// Runs this command line as the service user, unless this process already runs as that user, and returns its exit
+/// status; `None` means that this process does the work itself.
 pub(crate) fn hand_over(
     instance: &Instance,
     context: &Context,
@@ -65,8 +66,8 @@ pub(crate) fn hand_over(
     hand_over_with(instance, context, None)
 }
 
-/// As [`hand_over`]. A file can be handed over with it, as standard input: the command line then has one word more, which
-/// says so.
+/// As [`hand_over`]. A file can be passed as standard input: the command line then has an additional word that states
+/// this.
 pub(crate) fn hand_over_with(
     instance: &Instance,
     context: &Context,
@@ -86,11 +87,11 @@ pub(crate) fn hand_over_with(
     relay(Job::with_state(instance)?, &words, input).map(Some)
 }
 
-/// Runs another command line as the service user, and gives what it prints; what it has to report goes to standard error.
+/// Runs another command line as the service user, and returns its output; its messages go to standard error.
 ///
 /// # Errors
 ///
-/// When it fails, in its own words.
+/// If it fails, with its own message.
 pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<String> {
     let answer = answer(Job::with_state(instance)?, words, Input::Empty)?;
     let said = answer.said.join("\n");
@@ -103,12 +104,12 @@ pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<
     String::from_utf8(answer.stdout).context("read an answer, which is not UTF-8")
 }
 
-/// Whether root's process has to hand over what it is to do for an instance: the service user's own does it itself, and
-/// below a root directory, whoever runs this plays the service user.
+/// Whether the service user of an instance has to do the work: a process of that user does it itself, and below a root
+/// directory, the caller acts as the service user.
 ///
 /// # Errors
 ///
-/// When there is no such account, or this process may not do it.
+/// If there is no such account, or this process may not do it.
 pub(crate) fn is_for_another(instance: &Instance, context: &Context) -> anyhow::Result<bool> {
     if context.is_elsewhere() {
         return Ok(false);
@@ -139,12 +140,12 @@ pub(crate) struct Answer {
     pub(crate) said: Vec<String>,
 }
 
-/// Has this program run as the service user of an instance to look at something, for at most `limit`, under the rules of
-/// its unit; nothing is made or changed for it.
+/// Runs this program as the service user of an instance to examine something, for at most `limit`, with the rules of
+/// its unit; nothing is created or changed for it.
 ///
 /// # Errors
 ///
-/// When there is no answer.
+/// If there is no answer.
 pub(crate) fn ask(
     instance: &Instance,
     words: &[OsString],
@@ -164,7 +165,7 @@ pub(crate) fn call(
     call_within(MOMENT, user, group, words, path, input)
 }
 
-/// As [`call`], for what takes longer.
+/// As [`call`], for work that takes longer.
 pub(crate) fn call_within(
     limit: Duration,
     user: &str,
@@ -214,7 +215,7 @@ struct Job {
 enum Way {
     /// A unit for the time of one command.
     Systemd { command: Command, unit: String },
-    /// A session of its own.
+    /// Its own session.
     Session(Command),
 }
 
@@ -245,7 +246,8 @@ impl Job {
         })
     }
 
-    /// As [`Job::of`], for what takes long and needs the directories of the instance that the service user cannot make.
+    /// As [`Job::of`], for work that takes long and needs the directories of the instance that the service user cannot
+    /// create.
     fn with_state(instance: &Instance) -> anyhow::Result<Self> {
         let mut job = Self::of(instance, LONG)?;
         if instance.reference.role == Role::Master {
@@ -267,12 +269,12 @@ impl Job {
         Ok(job)
     }
 
-    /// Without any rules, in a session of its own.
+    /// Without any rules, in its own session.
     fn in_session(user: User, group: Option<&str>, limit: Duration) -> Self {
         let mut command = Command::new("setsid");
         command.args(drop_rights(&user, group));
         command.args(["--reset-env", "--no-new-privs"]);
-        // Nobody goes on with what is taken back when this process is killed.
+        // Work that is rolled back must not continue if this process is killed.
         command.args(["--pdeathsig=KILL", "--", "env", "LANG=C.UTF-8"]);
         Self {
             user,
@@ -289,7 +291,7 @@ impl Job {
         heard: impl FnMut(Stream, &[u8]),
     ) -> anyhow::Result<ExitStatus> {
         let bounds = Bounds {
-            // What systemd ends at the limit says so itself.
+            // A command that systemd terminates at the limit reports this itself.
             time: Some(
                 self.limit
                     .saturating_add(2 * Duration::from_secs(GRACE.into())),
@@ -344,7 +346,7 @@ pub(crate) fn drop_rights(user: &User, group: Option<&str>) -> [OsString; 4] {
 
 /// Ends a unit with all of its processes, then the program that waits for it.
 fn end_unit(child: &mut Child, unit: &str) {
-    // Within GRACE; when it cannot be ended, RuntimeMaxSec= is what is left.
+    // Within GRACE; if it cannot be terminated, RuntimeMaxSec= remains.
     let _ = systemd::stop(unit);
     children::wait_until(LAST_BREATH, || {
         child.try_wait().is_ok_and(|ended| ended.is_some())
@@ -352,8 +354,8 @@ fn end_unit(child: &mut Child, unit: &str) {
     children::end(child);
 }
 
-/// Ends the processes of an account that have become children of this one, until there is none: what was started by one
-/// that is ended becomes a child in its turn.
+/// Terminates the processes of an account that have become children of this one, until there are none: a child of a
+/// terminated process becomes a child of this one as well.
 fn end_orphans(uid: u32) {
     // Root's own children are awaited elsewhere.
     if uid == 0 {
@@ -424,8 +426,7 @@ fn through_systemd(instance: &Instance, unit: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// As systemd does for `StateDirectory=`. The parents are root's, so nobody else can put anything
-/// in the way.
+/// As systemd does for `StateDirectory=`. The parent directories are owned by root, so no other account can interfere.
 fn make_directory(parent: &str, path: &str, user: &User) -> anyhow::Result<()> {
     let made = || {
         fs::create_dir_all(parent)?;
@@ -459,7 +460,7 @@ fn answer(job: Job, words: &[OsString], input: Input) -> anyhow::Result<Answer> 
     })
 }
 
-/// Passes on what it says, without anything that could steer a terminal.
+/// Passes on its messages, without anything that could control a terminal.
 fn relay(job: Job, words: &[OsString], input: Input) -> anyhow::Result<ExitCode> {
     let mut printed = Ok(ExitCode::SUCCESS);
     let mut lines = Lines::default();

@@ -1,6 +1,6 @@
-//! The Buildbots of units that are not ours: known by where they run and what they have open, whatever their command line
-//! says. `buildbot start`, `restart`, `twistd` and `python -m` all end in a Python that works in its base directory, or
-//! has the log or the database there open.
+//! The Buildbots of units that are not ours: they are identified by where they run and which files they have open, not
+//! by their command line. `buildbot start`, `restart`, `twistd` and `python -m` all result in a Python process that
+//! works in its base directory, or has the log or the database there open.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,11 +26,11 @@ pub(crate) struct Buildbot {
     process: OwnedFd,
     /// Where its `buildbot.tac` is.
     pub(crate) directory: PathBuf,
-    /// It has Buildbot's own files open, or takes a master's signal.
+    /// It has files of Buildbot open, or handles a master's signal.
     is_certain: bool,
 }
 
-/// What a process says of itself, proc(5).
+/// Facts about a process from proc(5).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) pid: u32,
@@ -44,11 +44,11 @@ pub(crate) struct Facts {
     pub(crate) nice: i32,
 }
 
-/// The Buildbots of a unit that runs; none of them is a child of another.
+/// The Buildbots of a running unit; none of them is a child of another one.
 ///
 /// # Errors
 ///
-/// When systemd says nothing of the unit.
+/// If systemd does not report the unit.
 pub(crate) fn of_unit(unit: &str) -> anyhow::Result<Vec<Buildbot>> {
     let found = systemd::one(unit, "Id,ControlGroup,MainPID")?;
     let group = found.property("ControlGroup");
@@ -94,7 +94,7 @@ impl Buildbot {
         rustix::process::pidfd_send_signal(&self.process, signal).is_ok()
     }
 
-    /// What it says of itself; nothing when it has ended.
+    /// Facts about the process; none if it has exited.
     pub(crate) fn facts(&self) -> Option<Facts> {
         let pid = self.pid;
         let number = |text: Option<String>, radix| {
@@ -122,7 +122,8 @@ impl Buildbot {
     }
 }
 
-/// Where a process has its `buildbot.tac`: beside a file that it has open, which is said as well, or where it works.
+/// Where a process has its `buildbot.tac`: next to one of its open files, which is returned as well, or in its working
+/// directory.
 fn base_directory(pid: u32) -> Option<(PathBuf, bool)> {
     let has_tac = |directory: &Path| directory.join("buildbot.tac").exists();
     let open = fs::read_dir(format!("/proc/{pid}/fd"))

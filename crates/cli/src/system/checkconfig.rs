@@ -35,16 +35,16 @@ sys.argv[0] = 'buildbot'
 runner.run()
 "
 );
-/// What it says last when the check has succeeded.
+/// Its last line if the check has succeeded.
 const CHECKED: &str = "\nchecked to the end\n";
 
 /// Bytes of a refusal that are passed on.
 const MOST_SAID: u64 = 64 << 10;
 
-/// What Buildbot says of a configuration.
+/// Buildbot's result for a configuration.
 pub(crate) enum Checked {
     Good,
-    /// It ended the process that read it, after these words.
+    /// It terminated the process that read it, after this output.
     Ended(String),
     /// In Buildbot's words.
     Refused(String),
@@ -82,7 +82,7 @@ pub(crate) fn checkconfig(
     })
 }
 
-/// Runs to the end or the limit; whether it succeeded, and all that it said.
+/// Runs to the end or the limit; returns whether it succeeded, and its output.
 fn run_with_limit(mut command: Command, limit: Duration) -> anyhow::Result<(bool, String)> {
     // A file in memory and not a pipe: a process that the configuration left behind could hold a
     // pipe open for ever.

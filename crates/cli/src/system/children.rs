@@ -1,5 +1,5 @@
-//! Child processes that are followed while they run: within a time, and with limits on what they print, because many of
-//! them run code of somebody else. What ends the rest of a child is said by whoever starts it.
+//! Child processes that are supervised while they run: with a time limit and limits on their output, because many of
+//! them run code of other accounts. The caller defines how remaining processes of a child are terminated.
 
 use std::io::{self, ErrorKind, Read, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,10 +18,10 @@ use crate::output::harmless;
 const LOOK: Duration = Duration::from_millis(50);
 /// The same once it has closed its pipes, when it is about to end.
 const LOOK_AT_END: Duration = Duration::from_millis(2);
-/// How long words are waited for once a child has ended: something it left behind may hold its
-/// pipes open for ever.
+/// How long to wait for output once a child has exited: a process that it has left behind may hold its pipes open
+/// forever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Bytes on each stream of a program of the service user's own; no upgrade of a database says more.
+/// Bytes on each stream of a program of the service user; no upgrade of a database prints more.
 const MOST_PRINTED: usize = 64 << 20;
 /// Bytes of a line; what is longer comes in pieces.
 const LONGEST_LINE: usize = 64 << 10;
@@ -36,13 +36,13 @@ pub(crate) enum Stream {
 pub(crate) enum Input {
     /// Nothing.
     Empty,
-    /// A descriptor of its own.
+    /// A separate descriptor.
     Handed(Stdio),
     /// A text, through a pipe.
     Text(Vec<u8>),
 }
 
-/// What a child may take.
+/// The limits of a child.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub(crate) time: Option<Duration>,
@@ -52,7 +52,7 @@ pub(crate) struct Bounds {
     pub(crate) interruptible: bool,
 }
 
-/// Why a child had to be ended.
+/// Why a child had to be terminated.
 #[derive(Debug, Error)]
 pub(crate) enum Stopped {
     #[error("{0}")]
@@ -63,12 +63,12 @@ pub(crate) enum Stopped {
     TooMuch(usize),
     #[error("interrupted")]
     Interrupted,
-    /// By whoever has heard it.
+    /// The receiver of its output decided so.
     #[error("it has said enough")]
     Enough,
 }
 
-/// What a program has printed, and whether it ended well.
+/// The output of a program, and whether it succeeded.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) is_success: bool,
@@ -76,12 +76,12 @@ pub(crate) struct Ended {
     pub(crate) stderr: Vec<u8>,
 }
 
-/// Runs a program within `bounds`, and gives what it has printed. It need not come to its end once `is_enough` says so of
-/// its standard output until then.
+/// Runs a program within `bounds`, and returns its output. It does not have to finish if `is_enough` accepts its
+/// standard output so far.
 ///
 /// # Errors
 ///
-/// When it cannot be started, or had to be ended.
+/// If it cannot be started, or had to be terminated.
 pub(crate) fn collect(
     command: Command,
     input: Input,
@@ -111,12 +111,12 @@ pub(crate) fn collect(
     })
 }
 
-/// Runs a program of the service user's own to its end, or to `limit`; `heard` gets every line, without control
+/// Runs a program of the service user to its end, or to `limit`; `heard` receives every line, without control
 /// characters.
 ///
 /// # Errors
 ///
-/// When it cannot be started, or had to be killed because of the limit or of all that it printed.
+/// If it cannot be started, or had to be killed because of the limit or the amount of its output.
 pub(crate) fn run(
     command: Command,
     limit: Option<Duration>,
@@ -137,17 +137,17 @@ pub(crate) fn run(
 
 /// Kills a child, if it still runs.
 pub(crate) fn end(child: &mut Child) {
-    // It may have ended this very moment.
+    // It may have exited at this very moment.
     let _ = child.kill();
     let _ = child.wait();
 }
 
-/// Runs a child within `bounds`; `heard` gets what it prints as it comes. A child that must not go on is ended by `end`,
-/// which leaves none of it.
+/// Runs a child within `bounds`; `heard` receives its output as it arrives. A child that must not continue is
+/// terminated with `end`, which leaves none of its processes.
 ///
 /// # Errors
 ///
-/// When it cannot be started, or had to be ended.
+/// If it cannot be started, or had to be terminated.
 pub(crate) fn follow(
     command: Command,
     input: Input,
@@ -161,7 +161,7 @@ pub(crate) fn follow(
     })
 }
 
-/// As [`follow`]; `heard` says whether that is enough.
+/// As [`follow`]; `heard` returns whether the output is sufficient.
 fn follow_until(
     mut command: Command,
     input: Input,
@@ -289,7 +289,7 @@ impl Pipes {
         match pipe.write(&self.text) {
             Ok(written) => drop(self.text.drain(..written)),
             Err(error) if is_not_ready(&error) => return,
-            // It reads no more. Why, it says itself.
+            // It reads no more. It reports the reason itself.
             Err(_) => self.text.clear(),
         }
         if self.text.is_empty() {
@@ -299,7 +299,7 @@ impl Pipes {
 }
 
 impl Output {
-    /// Reads what is there, once.
+    /// Reads the available bytes, once.
     fn read(
         &mut self,
         limit: usize,
@@ -343,7 +343,7 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    /// Gives `heard` each line that is complete, or too long to wait for its end.
+    /// Passes each line to `heard` that is complete, or too long to wait for its end.
     pub(crate) fn take(
         &mut self,
         stream: Stream,
@@ -360,7 +360,7 @@ impl Lines {
         }
     }
 
-    /// Gives it what has no end of a line.
+    /// Passes on the rest without a line break.
     pub(crate) fn finish(self, heard: &mut impl FnMut(Stream, &str)) {
         for (stream, begun) in [Stream::Stdout, Stream::Stderr].into_iter().zip(self.begun) {
             if !begun.is_empty() {
@@ -375,7 +375,7 @@ fn line(bytes: &[u8]) -> String {
     harmless(text.trim_end_matches(['\n', '\r']))
 }
 
-/// Sleeps until `is_done` says so, at most for `limit`.
+/// Sleeps until `is_done` returns true, for at most `limit`.
 pub(crate) fn wait_until(limit: Duration, mut is_done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_done() && began.elapsed() < limit {

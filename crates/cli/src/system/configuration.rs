@@ -1,5 +1,5 @@
-//! The configuration as verbs check and change it: a key at a time, refused where that would make it worse, and written
-//! whole.
+//! How verbs check and change the configuration: one key at a time, refused if the change would cause new problems, and
+//! written atomically.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt as _;
@@ -98,7 +98,7 @@ pub(crate) fn replace(text: &str, context: &Context) -> anyhow::Result<()> {
     files::write(&target, text, mode & 0o7777).map_err(|error| {
         let cause = error.downcast_ref::<io::Error>();
         if cause.is_some_and(|cause| cause.kind() == ErrorKind::PermissionDenied) {
-            // Without the name of the temporary file, which says nothing to anybody.
+            // Without the name of the temporary file, which means nothing to users.
             anyhow!("write `{file}`: permission denied\nhint: {AS_ROOT}")
         } else {
             error

@@ -1,4 +1,4 @@
-//! Where this invocation looks: the root directory in front of every path, and the configuration
+//! The context of this invocation: the root directory that is prepended to every path, and the configuration that is
 //! read from there.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use buildbot_conda_host::Unusable;
 use buildbot_conda_host::unit_files::UnitFiles;
 use thiserror::Error;
 
-/// The hint for whoever is not allowed to do something.
+/// The hint for callers without permission.
 pub(crate) const AS_ROOT: &str = "try again with `sudo`";
 
 /// The root directory of this invocation.
@@ -30,7 +30,7 @@ impl Context {
         self.root.is_some()
     }
 
-    /// For what changes something: only root can do that, and below a root directory whoever may write there.
+    /// For changes: only root can make them, and below a root directory anyone who can write there.
     pub(crate) fn ensure_root(&self) -> anyhow::Result<()> {
         if !self.is_elsewhere() && !rustix::process::geteuid().is_root() {
             bail!("only root can do this\nhint: {AS_ROOT}");
@@ -38,7 +38,7 @@ impl Context {
         Ok(())
     }
 
-    /// For what acts on a running system, by the name of its verb.
+    /// For operations on a running system, with the name of the verb.
     pub(crate) fn ensure_here(&self, verb: &str) -> anyhow::Result<()> {
         if self.is_elsewhere() {
             bail!("`{verb}` changes a running system and cannot be used with `--root`");

@@ -1,4 +1,4 @@
-//! Credentials as a process has them: systemd hands them over at a start and never again.
+//! The credentials of a process: systemd passes them on at a start, and never again.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
-//! Draining: running builds finish, however long they take, no new one begins, and the service then stays down.
+//! Draining: running builds finish, however long they take, no new ones start, and the service then stays stopped.
 //!
-//! systemd is not asked to stop before the builds are finished, as its stop has a limit. A drained
-//! worker ends by itself, and `Restart=always` would bring it back some seconds later: the stop
-//! comes at once after its end. Buildbot's own words about the progress are the runner's.
+//! systemd is not asked to stop before the builds are finished, because its stop has a time limit. A drained worker
+//! exits by itself, and `Restart=always` would restart it some seconds later, so the stop follows immediately. The
+//! runner reports the progress in Buildbot's own words.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -18,9 +18,9 @@ use super::main_process::MainProcess;
 use super::status_file::STANDBY;
 use super::systemd::{self, Unit};
 
-/// How long Buildbot may take to notice that it is to drain. A busy one takes a second or two.
+/// How long Buildbot may take to react to a drain request. A busy one takes a second or two.
 const NOTICE: Duration = Duration::from_mins(1);
-/// Builds take as long as they take; it only has to be far away.
+/// Builds may take any time; this is only a very large limit.
 const NO_LIMIT: Duration = Duration::from_hours(24 * 365);
 
 /// What is to be done about the instance.
@@ -41,7 +41,7 @@ pub(crate) fn is_possible(reference: &InstanceRef, context: &Context) -> bool {
     plan(reference, context).is_ok()
 }
 
-/// Lets builds finish, and stops the instance.
+/// Lets builds finish, and then stops the instance.
 pub(crate) fn stop_after_builds(reference: &InstanceRef, context: &Context) -> anyhow::Result<()> {
     match plan(reference, context)? {
         Plan::Nothing => Ok(()),
@@ -53,7 +53,7 @@ pub(crate) fn stop_after_builds(reference: &InstanceRef, context: &Context) -> a
 pub(crate) fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
     let (unit, pid) = ask(reference)?;
     if !unit.is_running()? {
-        // A name that nobody has configured is a slip of the pen, not an instance that is down.
+        // An unconfigured name is a typing error, not an instance that is stopped.
         context
             .settings()?
             .instance(reference)
@@ -140,7 +140,7 @@ pub(crate) fn drain(main: &MainProcess, reference: &InstanceRef) -> anyhow::Resu
             say(reference, &message);
             last.clone_from(&message);
         }
-        // Buildbot gives up draining when the master does not answer, or when somebody asks it to.
+        // Buildbot gives up draining if the master does not answer, or if it is asked to.
         (status.state == "running").then_some(message)
     });
     if let Some(message) = resumed {
@@ -165,7 +165,7 @@ pub(crate) fn stop(reference: &InstanceRef) -> anyhow::Result<()> {
     systemd::stop(&reference.unit_name())
 }
 
-/// One line about the progress; a terminal that went away does not end a drain.
+/// One line about the progress; a closed terminal does not stop a drain.
 pub(crate) fn say(reference: &InstanceRef, text: &str) {
     let _ = writeln!(std::io::stderr(), "{reference}: {text}");
 }

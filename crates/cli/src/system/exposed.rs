@@ -16,7 +16,7 @@ pub(crate) struct Exposed {
     pub(crate) host: String,
     /// The port on which the front expects the master.
     pub(crate) web_port: u16,
-    /// Nobody reads without a login.
+    /// Reading requires a login.
     pub(crate) private: bool,
 }
 

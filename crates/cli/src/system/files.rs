@@ -1,6 +1,6 @@
-//! Files and links of root's, written whole or not at all: a temporary file beside the target, its
-//! owner and mode set, synced, renamed. Directories whose entries changed are synced as well, so
-//! that the journal never knows less than the disk.
+//! Files and links owned by root, written atomically: a temporary file next to the target gets its owner and mode, is
+//! synced, and renamed. Directories whose entries changed are synced as well, so that the journal of a plan never knows
+//! less than the disk.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use tempfile::{Builder, NamedTempFile};
 
-/// What a path is now, as far as it can be put back.
+/// The current state of a path, as far as it can be restored.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// Nothing is there.
+    /// The path does not exist.
     Nothing,
     /// A regular file: its text and the bits of its mode.
     File { text: String, mode: u32 },
@@ -49,7 +49,7 @@ pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
     })
 }
 
-/// Makes `path` a file with this text and mode. One that is there keeps its owner.
+/// Writes a file with this text and mode to `path`. An existing file keeps its owner.
 pub(crate) fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
     let written = || -> io::Result<()> {
         let mut file = beside(path)?;
@@ -78,7 +78,7 @@ pub(crate) fn link(path: &Path, target: &Path) -> anyhow::Result<()> {
     linked().with_context(|| format!("link `{}`", path.display()))
 }
 
-/// Removes a file or link if it is there.
+/// Removes a file or link if it exists.
 pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -87,8 +87,8 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     .with_context(|| format!("remove `{}`", path.display()))
 }
 
-/// Gives a file or link another place: whole there before it goes here, so at no moment nowhere.
-/// One that is there already, and not here any more, has been moved before.
+/// Moves a file or link: it is complete at the new place before it is removed from the old one, so it exists at every
+/// moment. If it exists only at the new place, it has been moved before.
 pub(crate) fn move_to(from: &Path, to: &Path) -> anyhow::Result<()> {
     let moved = || -> io::Result<()> {
         let metadata = match from.symlink_metadata() {
@@ -133,8 +133,7 @@ fn copy_over(
     Ok(copy.into_temp_path())
 }
 
-/// A temporary file in the directory of `path`, under a name that nothing takes for a unit or a
-/// credential.
+/// A temporary file in the directory of `path`, with a name that is not valid for a unit or a credential.
 fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut prefix = OsString::from(".");

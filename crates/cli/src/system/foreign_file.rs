@@ -1,5 +1,5 @@
 //! The few files in directories of service users that root reads itself, as data: never through a link, without waiting
-//! for a pipe, and up to a limit. Everything else that is theirs is read by a process of theirs (`as_user`).
+//! for a pipe, and with a size limit. All other files of a service user are read by a process of that user (`as_user`).
 
 use std::fs::File;
 use std::io;

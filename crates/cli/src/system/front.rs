@@ -1,4 +1,4 @@
-//! The web server in front of a master, as Debian packages it: its files, its own check of them, and its reload.
+//! The web server in front of a master, as packaged by Debian: its files, its own check of them, and its reload.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::context::Context;
 use super::systemd::{self, systemctl};
 
-/// Caddy's own file, as Debian has it.
+/// Caddy's main file in Debian.
 const CADDYFILE: &str = "/etc/caddy/Caddyfile";
 
 /// Which.
@@ -28,9 +28,9 @@ pub(crate) enum Front {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SiteFiles {
     pub(crate) site: PathBuf,
-    /// The link by which the site counts.
+    /// The link that enables the site.
     pub(crate) link: Option<PathBuf>,
-    /// The file that has a line by which the sites of a directory count, and that line.
+    /// The file that contains the line which includes the sites of a directory, and that line.
     pub(crate) import: Option<(PathBuf, String)>,
 }
 
@@ -55,7 +55,7 @@ impl Front {
         }
     }
 
-    /// The group that reads its site files; none where root does.
+    /// The group that reads its site files; none if root reads them.
     pub(crate) fn reader(self) -> Option<&'static str> {
         match self {
             Self::Nginx => None,
@@ -99,7 +99,7 @@ impl Front {
         }
     }
 
-    /// Whether it takes what its files say, by its own word.
+    /// Whether its own check accepts its files.
     pub(crate) fn check(self) -> anyhow::Result<()> {
         let mut command = match self {
             Self::Nginx => {
@@ -131,7 +131,7 @@ impl Front {
         )
     }
 
-    /// Has it read its files again. One that does not run reads them when it starts.
+    /// Makes it read its files again. If it does not run, it reads them when it starts.
     pub(crate) fn reload(self) -> anyhow::Result<()> {
         let unit = self.unit();
         if systemd::is_booted() && systemd::is_running(&unit)? {
@@ -147,7 +147,7 @@ impl fmt::Display for Front {
     }
 }
 
-/// Root's file by which people log in at the front of a master.
+/// The file of root with the passwords for the front of a master.
 pub(crate) fn people_file(reference: &InstanceRef, context: &Context) -> PathBuf {
     context.path(PEOPLE).join(format!("{reference}.htpasswd"))
 }

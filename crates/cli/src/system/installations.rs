@@ -1,5 +1,4 @@
-//! Conda environments that are on a host, where people and installers put them: what to name to somebody whose
-//! configuration leads to none.
+//! Finds Conda environments on a host in the usual places, to suggest them if the configuration leads to none.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,7 +12,7 @@ use buildbot_conda_environments::EnvironmentName;
 use super::accounts;
 use super::context::Context;
 
-/// Directories in which installations are, beside everybody's home.
+/// Directories that contain installations, in addition to home directories.
 const PLACES: [&str; 3] = ["/opt", "/usr/local", "/srv"];
 /// What the installers call theirs.
 const NAMES: [&str; 9] = [
@@ -32,7 +31,7 @@ const NAMES: [&str; 9] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) prefix: AbsolutePath,
-    /// The account that alone can use it; none where everybody can.
+    /// The only account that can use it; none if everyone can.
     pub(crate) only: Option<String>,
 }
 
@@ -76,7 +75,7 @@ fn candidate(prefix: &str, context: &Context) -> Option<Candidate> {
         None
     } else {
         let owner = context.path(prefix).metadata().ok()?.uid();
-        // What root alone can use is nobody's.
+        // An environment that only root can use belongs to nobody.
         let name = accounts::name_of_user(owner, context).ok().flatten()?;
         Some(name).filter(|name| name != "root")?.into()
     };
@@ -84,8 +83,8 @@ fn candidate(prefix: &str, context: &Context) -> Option<Candidate> {
     Some(Candidate { prefix, only })
 }
 
-/// Whether an account that owns none of it can use an environment: everybody may look into each of its directories, and
-/// read the interpreter.
+/// Whether an account that owns none of it can use an environment: everyone may enter each of its directories, and read
+/// the interpreter.
 pub(crate) fn is_for_everybody(prefix: &Path) -> bool {
     let python = prefix.join("bin/python");
     let Ok(real) = python.canonicalize() else {

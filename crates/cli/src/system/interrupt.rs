@@ -1,5 +1,5 @@
-//! The signals that ask this program to end: `^C`, TERM, and HUP from a terminal that is gone. They end it at once, as
-//! they end any other, except while a [`Hold`] lives: then they are noted, and whoever holds looks for them.
+//! The signals that ask this program to stop: `^C`, TERM, and HUP from a closed terminal. They terminate it at once,
+//! like any other program, except while a [`Hold`] exists: then they are recorded, and the holder checks for them.
 
 use std::fs;
 use std::io;
@@ -34,7 +34,7 @@ impl Hold {
         Ok(Self(()))
     }
 
-    /// Ends this process by the signal that was noted, unless somebody else holds, too.
+    /// Terminates this process with the recorded signal, unless another holder exists.
     pub(crate) fn give_way(self) {
         let is_last = HOLDS.load(Ordering::SeqCst) == 1;
         drop(self);
@@ -59,7 +59,7 @@ pub(crate) fn is_noted() -> bool {
     watched().any(|watched| watched.noted.load(Ordering::SeqCst))
 }
 
-/// What was noted has been acted on: from here on only another signal counts.
+/// The recorded signal has been handled: from here on, only another signal counts.
 pub(crate) fn forget() {
     for watched in watched() {
         watched.noted.store(false, Ordering::SeqCst);
@@ -80,7 +80,7 @@ fn watch() -> io::Result<Vec<Watched>> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut all = Vec::new();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // As whoever called this wants it, by nohup(1) for instance.
+        // The caller has set this, for example with nohup(1).
         if is_ignored(&status, signal) {
             continue;
         }

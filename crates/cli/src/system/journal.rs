@@ -1,20 +1,20 @@
 //! The journal's text as this program shows it: an entry of several lines, such as a traceback, is not indented by the
 //! width of the time and the unit's name.
 
-/// The output of `journalctl` in which each line begins with the unit; one form for one unit and for many.
+/// The output format of `journalctl` in which each line starts with the unit; the same for one unit and for many.
 pub(crate) const FORM: &str = "with-unit";
-/// Blanks in front of the further lines of an entry.
+/// Indentation of the further lines of an entry.
 const INDENT: usize = 4;
 
 /// Lines as journalctl prints them, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
-    /// Characters in front of an entry's text; journalctl puts as many blanks in front of its further lines.
+    /// Number of characters before the text of an entry; journalctl indents the further lines by the same number.
     prefix: usize,
 }
 
 impl Lines {
-    /// The line as it is shown, and whether it goes on with the entry of the one before.
+    /// The line as it is shown, and whether it continues the previous entry.
     pub(crate) fn next(&mut self, line: &str) -> (String, bool) {
         let blanks = line.len() - line.trim_start_matches(' ').len();
         if self.prefix > INDENT && blanks >= self.prefix {

@@ -5,8 +5,8 @@ use std::{iter, thread};
 
 use anyhow::anyhow;
 
-/// Does `work` for each item, at most `lanes` at the same time. After a failure none is begun any more, and those that were
-/// begun come to their end. Gives what failed, in the order of the items.
+/// Does `work` for each item, at most `lanes` at the same time. After a failure, no further item is started, and
+/// started ones are completed. Returns the failures in the order of the items.
 pub(crate) fn each<T: Sync>(
     items: &[T],
     lanes: usize,
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn as_many_as_asked_for_are_done_at_the_same_time_and_no_more() {
         let items: Vec<usize> = (0..12).collect();
-        // Nobody would come past it if there were fewer.
+        // Nobody would get past it if there were fewer.
         let barrier = Barrier::new(3);
         let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let done = Mutex::new(Vec::new());

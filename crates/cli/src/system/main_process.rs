@@ -1,5 +1,5 @@
-//! The unit's main process: signalled and awaited by a descriptor, so that another process which
-//! got its number meanwhile is never hit, and read about in the runner's status file.
+//! The unit's main process: it is signalled and awaited through a descriptor, so that another process which has got the
+//! same id is never affected, and its state is read from the runner's status file.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
@@ -27,15 +27,15 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct MainProcess {
     pid: u32,
-    /// None when it has ended already.
+    /// None if it has already exited.
     descriptor: Option<OwnedFd>,
-    /// The usual one, and the one that is there when that cannot be written.
+    /// The usual path, and the one that is used if that cannot be written.
     status_files: [PathBuf; 2],
     reload_mark: PathBuf,
 }
 
 impl MainProcess {
-    /// The process of systemd's `$MAINPID`; `0` or a process that has ended is none.
+    /// The process of systemd's `$MAINPID`; none for `0` or a process that has exited.
     pub(crate) fn open(
         pid: &OsStr,
         context: &Context,
@@ -76,12 +76,12 @@ impl MainProcess {
         self.pid
     }
 
-    /// Whether it has ended.
+    /// Whether it has exited.
     pub(crate) fn is_gone(&self) -> bool {
         self.wait(Duration::ZERO)
     }
 
-    /// Sends a signal; none reaches a process that has ended.
+    /// Sends a signal, unless the process has exited.
     pub(crate) fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(descriptor) = &self.descriptor else {
             return Err(anyhow!("process {} has exited", self.pid));
@@ -90,7 +90,7 @@ impl MainProcess {
             .with_context(|| format!("signal process {}", self.pid))
     }
 
-    /// Waits until it has ended, at most `limit`; whether it has.
+    /// Waits until it has exited, for at most `limit`; returns whether it has.
     pub(crate) fn wait(&self, limit: Duration) -> bool {
         let Some(descriptor) = &self.descriptor else {
             return true;
@@ -99,7 +99,7 @@ impl MainProcess {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).ok();
-            // A pidfd is readable when its process has ended, pidfd_open(2).
+            // A pidfd is readable once its process has exited, pidfd_open(2).
             let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
             match rustix::event::poll(&mut polled, timeout.as_ref()) {
                 Ok(0) => return false,
@@ -110,7 +110,7 @@ impl MainProcess {
         }
     }
 
-    /// Lets the process start again when its builds are finished, instead of ending.
+    /// Makes the process restart instead of exiting when its builds are finished.
     pub(crate) fn request_new_start(&self) -> anyhow::Result<()> {
         self.withdraw_new_start();
         let mut options = OpenOptions::new();
@@ -121,13 +121,13 @@ impl MainProcess {
             .with_context(|| format!("write `{}`", self.reload_mark.display()))
     }
 
-    /// Lets the process end when its builds are finished.
+    /// Makes the process exit when its builds are finished.
     pub(crate) fn withdraw_new_start(&self) {
-        // It is there only while a reload goes on.
+        // The file exists only during a reload.
         let _ = fs::remove_file(&self.reload_mark);
     }
 
-    /// What its runner says now; nothing when the file is about another process.
+    /// The current report of its runner; none if the file is about another process.
     pub(crate) fn status(&self) -> Option<StatusFile> {
         let found = self
             .status_files
@@ -138,8 +138,7 @@ impl MainProcess {
             .max_by_key(|status| status.serial)
     }
 
-    /// Looks at the status until `found` makes something of it, or the process has ended, or
-    /// `limit` is over.
+    /// Reads the status until `found` accepts it, the process has exited, or `limit` has passed.
     pub(crate) fn watch<T>(
         &self,
         limit: Duration,
@@ -158,9 +157,8 @@ impl MainProcess {
             thread::sleep(LOOK);
         }
     }
-    /// Waits until a drain has come to the end of the process, at most `limit`. Gives what the
-    /// runner says when Buildbot gives up draining and goes on: its master did not answer, or
-    /// somebody has called it off.
+    /// Waits until a drained process has exited, for at most `limit`. Returns the runner's message if Buildbot gives up
+    /// draining and continues: its master did not answer, or the drain was cancelled.
     pub(crate) fn wait_while_draining(&self, limit: Duration) -> Option<ForeignText> {
         let mut drains = false;
         self.watch(limit, |status| {

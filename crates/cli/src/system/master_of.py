@@ -1,11 +1,11 @@
-"""The BuildMaster of a directory, as a start makes it; put in front of the programs that need to know where it is.
+"""The BuildMaster of a directory, as a start creates it; prepended to the programs that need its directories.
 
-Its base directory and its configuration are what `buildbot.tac` hands to it, and neither need be in the directory.
+`buildbot.tac` sets its base directory and its configuration, and neither has to be in the directory.
 """
 
 
 def master_of(directory):
-    """The BuildMaster that `buildbot.tac` makes, or None where there is no such file."""
+    """The BuildMaster that `buildbot.tac` creates, or None if there is no such file."""
     import os
     import sys
 

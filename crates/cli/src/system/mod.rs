@@ -1,25 +1,25 @@
-//! What this program knows of the host and does to it, once for all verbs: nothing in here knows a verb, a plan or a
-//! check.
+//! Access to the host that all verbs share: nothing in here depends on a verb, a plan or a check.
 //!
 //! * `context`: the root directory of this invocation, and its configuration, which `configuration` checks and changes
 //! * `accounts`: accounts and groups
-//! * `as_user`: this program once more, as the service user; `children` follows what it runs
-//! * `interrupt`: signals that ask this program to end; `terminal`: a command of somebody else in front of root
+//! * `as_user`: runs this program again as the service user; `children` supervises processes
+//! * `interrupt`: signals that ask this program to stop; `terminal`: an interactive command of another account
 //! * `activation`, `checkconfig`: programs of an instance's environment
-//! * `systemd`: what systemd says of units and does with them; `unit_files` are those of an administrator,
-//!   `unit_settings` the rules that commands share with a unit
-//! * `managed`: managed environments by their names; `credentials`: those that a process has
-//! * `journal`: the text of the journal as it is shown
+//! * `systemd`: states of units and operations on them; `unit_files`: those of an administrator, `unit_settings` the
+//!   rules that commands share with a unit
+//! * `managed`: managed environments by their names; `credentials`: those of a process
+//! * `journal`: the format of the journal
 //! * `values`: modes, owners and identities, in steps and profiles
-//! * `files`: files of root's, written whole or not at all
+//! * `files`: files owned by root, written atomically
 //! * `own_place`: where an account's own files may be; `search_path`: where root finds programs
-//! * `record`: what `create` has noted; `exposed`: what `web expose` has
-//! * `front`: the web server in front of a master; `requests`: what is asked of that, and of web hooks
+//! * `record`: the record of `create`; `exposed`: that of `web expose`
+//! * `front`: the web server in front of a master; `requests`: requests to it and to web hooks
 //! * `buildbots`: the processes of units that are not ours
-//! * `openssl`: certificates and TLS; `foreign_file`: what a service user has written, as data
-//! * `prompt`: secrets that a person types; `passwords`: those that chance makes
-//! * `programs`: programs of the system that change it; `lanes`: the same work for many at a time
-//! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, what it says, and how it ends with its builds
+//! * `openssl`: certificates and TLS; `foreign_file`: files of a service user, as data
+//! * `prompt`: secrets that a person types; `passwords`: generated ones
+//! * `programs`: programs of the system that change it; `lanes`: the same work for several items at a time
+//! * `main_process`, `status_file`, `draining`: the Buildbot of a unit, its reports, and how its builds finish before
+//!   it stops
 
 pub(crate) mod accounts;
 pub(crate) mod activation;

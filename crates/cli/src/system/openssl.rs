@@ -22,12 +22,12 @@ pub(crate) fn command(words: &[&str]) -> Command {
     command
 }
 
-/// Runs a command of it. It need not come to its end once `is_enough` says so of its standard output.
+/// Runs one of its commands. It does not have to finish if `is_enough` accepts its standard output.
 ///
 /// # Errors
 ///
-/// When it is not installed, or had to be ended. Its exit status is the caller's business: of a connection it is no
-/// measure, as many servers end one without a word that openssl misses.
+/// If it is not installed, or had to be terminated. The caller interprets the exit status: for a connection it is
+/// meaningless, because many servers close one without the message that openssl expects.
 pub(crate) fn run(
     mut command: Command,
     input: &str,
@@ -48,7 +48,7 @@ pub(crate) fn run(
     }
 }
 
-/// What it has complained of last; its own lines begin with a number and have the reason between colons.
+/// Its last error message; its own lines start with a number and have the reason between colons.
 pub(crate) fn complaint(ended: &Ended) -> ForeignText {
     let text = String::from_utf8_lossy(&ended.stderr);
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());

@@ -1,5 +1,5 @@
-//! Where an account's own files may be: on a way that nobody can change but root and that account. Whoever else owns a
-//! directory on it can put another `buildbot.tac` in the place of the account's, which then runs it.
+//! Where an account's own files may be: in a path that only root and that account can change. Any other owner of a
+//! directory in the path could replace the account's `buildbot.tac`, which the account would then run.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use buildbot_conda_host::trusted::{Reason, Trust};
 use super::accounts::{self, User};
 use super::context::Context;
 
-/// Root, the account, and a group that has nobody else in it. Without an account, which is yet to be made, root alone.
+/// Root, the account, and a group without other members. If the account does not exist yet, only root.
 pub(crate) fn trust(user: Option<&User>) -> anyhow::Result<Trust> {
     let of_root = Trust::of_root(None);
     let Some(user) = user else {
@@ -21,8 +21,8 @@ pub(crate) fn trust(user: Option<&User>) -> anyhow::Result<Trust> {
     Ok(of_root.and_account(user.uid, own_group))
 }
 
-/// Refuses an instance whose directory, or one above it, belongs to somebody else. One that is not there yet is judged
-/// by those that are.
+/// Refuses an instance whose directory, or one above it, belongs to another account. For a directory that does not
+/// exist yet, the existing parents are checked.
 pub(crate) fn ensure(instance: &Instance, context: &Context) -> anyhow::Result<()> {
     let Some(seen) = distrust(instance, context)? else {
         return Ok(());
@@ -33,7 +33,7 @@ pub(crate) fn ensure(instance: &Instance, context: &Context) -> anyhow::Result<(
     )
 }
 
-/// Who else could put something in the place of the instance's directory.
+/// Which other account could replace the instance's directory.
 pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result<Option<String>> {
     if context.is_elsewhere() {
         return Ok(None);
@@ -42,7 +42,7 @@ pub(crate) fn distrust(instance: &Instance, context: &Context) -> anyhow::Result
     let directory = instance.directory.as_str();
     let mut trust = trust(account.as_ref())?;
     if instance.reference.role == Role::Worker {
-        // A worker does what a master says, so its account is trusted with the worker's already.
+        // A worker runs what a master tells it to, so the master's account is already trusted.
         for master in masters(context)? {
             trust = trust.and_account(master.uid, None);
         }

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 /// Characters of a password; 62 of them make 190 bits.
 const LENGTH: usize = 32;
 
-/// One that nobody knows.
+/// A random password.
 pub(crate) fn generate() -> anyhow::Result<String> {
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let source = "/dev/urandom";

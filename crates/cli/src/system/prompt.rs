@@ -7,14 +7,14 @@ use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, tcgetattr, 
 
 /// What the terminal sends for ^C.
 const INTERRUPT: u8 = 3;
-/// Bytes of a password that somebody gives, at most.
+/// Maximum length of a given password, in bytes.
 const LONGEST: usize = 1024;
 
-/// Asks a person, without showing what is typed.
+/// Asks the user, without showing what is typed.
 ///
 /// # Errors
 ///
-/// Without a terminal there is nobody to ask.
+/// If there is no terminal.
 pub(crate) fn ask_unseen(what: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
@@ -33,7 +33,7 @@ pub(crate) fn ask_unseen(what: &str) -> anyhow::Result<String> {
     tcsetattr(&stdin, OptionalActions::Flush, &hidden)
         .context("turn off the echo of the terminal")?;
     eprint!("{what}: ");
-    // Unseen or not, the question has been put.
+    // The question has been asked, even if it was not shown.
     let _ = io::stderr().flush();
     // A terminal gives one line at a time.
     let mut line = [0; LONGEST];
@@ -48,7 +48,7 @@ pub(crate) fn ask_unseen(what: &str) -> anyhow::Result<String> {
     first_line(&line[..length])
 }
 
-/// The secret in the first line of `source`, which has to be one that Buildbot reads as it is.
+/// The secret in the first line of `source`, which must be one that Buildbot reads unchanged.
 pub(crate) fn first_line(source: impl io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
     source.take(LONGEST as u64).read_to_string(&mut text)?;

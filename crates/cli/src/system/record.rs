@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 
-/// Root's, world-readable: there is no secret in it.
+/// Owned by root and readable by everyone: it contains no secret.
 pub(crate) const RECORDS: &str = "/var/lib/buildbot-conda/created";
 
 /// A created master.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) web_port: u16,
-    /// TCP port of its workers; none where they come by the socket in its run-time directory.
+    /// TCP port of its workers; none if they connect to the socket in its run-time directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) worker_port: Option<u16>,
     /// The worker that its starter configuration names.
@@ -31,7 +31,7 @@ pub(crate) struct Record {
 pub(crate) struct WorkerRecord {
     /// `HOST:PORT` or socket of its master.
     pub(crate) master: String,
-    /// The name by which the master knows it.
+    /// The worker's name at the master.
     pub(crate) worker: String,
     /// The master's reference, if it is an instance of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +48,7 @@ pub(crate) fn network_file(reference: &InstanceRef, context: &Context) -> std::p
     context.path(&format!("{RECORDS}/{reference}.network"))
 }
 
-/// What is noted of an instance, in a file of its own.
+/// The record of an instance, in a separate file.
 pub(crate) trait Noted: Serialize + DeserializeOwned {
     /// That of an instance, if it was created by us.
     fn read(reference: &InstanceRef, context: &Context) -> Option<Self> {

@@ -1,5 +1,6 @@
-//! Requests of HTTP: to the web server of this host, as a browser makes them, by TCP to a master and by TLS to the front of
-//! it; and to a web hook elsewhere. Whoever answers is somebody else: an answer has a time as a whole, and a size.
+//! HTTP requests: to the web server of this host, as a browser sends them, with TCP to a master and with TLS to the
+//! front; and to a web hook elsewhere. The answering side is not trusted: an answer has a total time limit and a size
+//! limit.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
@@ -10,7 +11,7 @@ use buildbot_conda_core::foreign_text::ForeignText;
 
 use super::{interrupt, openssl};
 
-/// How long an answer of a master may take; by TLS, openssl has its own time.
+/// How long an answer of a master may take; openssl has its own time for TLS.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often an interrupt is looked for meanwhile.
 const LOOK: Duration = Duration::from_millis(100);
@@ -34,7 +35,7 @@ pub(crate) enum Way<'a> {
 pub(crate) enum Much {
     /// All of it.
     All,
-    /// What stands above the body, of one that does not end.
+    /// The headers above the body, for an answer that does not end.
     Head,
 }
 
@@ -46,11 +47,11 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Sends a request, and gives the answer. `more` are further headers.
+/// Sends a request, and returns the answer. `more` contains further headers.
 ///
 /// # Errors
 ///
-/// When nobody answers, or not in the words of HTTP.
+/// If there is no answer, or it is not HTTP.
 pub(crate) fn ask(
     way: Way<'_>,
     method: &str,
@@ -154,7 +155,7 @@ fn tls(
         command.args(["-verify_quiet", "-verify_return_error"]);
         command.args(["-verify_hostname", name]);
     }
-    // An address is no name to choose a certificate by, RFC 6066.
+    // An address is not a name that selects a certificate, RFC 6066.
     if name.parse::<IpAddr>().is_err() {
         command.args(["-servername", name]);
     }
@@ -214,7 +215,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let server = thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            // As long as the other side is there.
+            // As long as the other side is connected.
             while stream.write_all(b"x").is_ok() {
                 thread::sleep(Duration::from_millis(10));
             }

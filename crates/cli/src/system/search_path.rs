@@ -1,4 +1,4 @@
-//! Where root finds programs: in the system's directories. A caller's `PATH` may begin with those of a Conda
+//! Where root finds programs: in the system's directories. A caller's `PATH` may start with those of a Conda
 //! environment, whose `systemctl`, `getent` or `setpriv` root would run.
 
 use std::env;
@@ -13,17 +13,17 @@ use buildbot_conda_host::trusted::Trust;
 
 /// What root gets instead.
 const SYSTEM: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-/// What an administrator installs; good as long as root alone can.
+/// Programs that an administrator has installed; used if root alone can write them.
 const LOCAL: [&str; 2] = ["/usr/local/sbin", "/usr/local/bin"];
 /// Where the caller's own is kept for [`callers_environment`].
 const CALLERS: &str = "BUILDBOT_CONDA_CALLERS_PATH";
 
-/// Begins this program again with the system's `PATH`, where root has been called with another one. A process cannot
-/// change its own environment safely, and every program that it starts inherits that.
+/// Restarts this program with the system's `PATH` if root has called it with another one. A process cannot change its
+/// own environment safely, and every program that it starts inherits it.
 ///
 /// # Errors
 ///
-/// When this program cannot be executed once more.
+/// If this program cannot be executed again.
 pub(crate) fn settle() -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
@@ -55,7 +55,7 @@ fn is_systems(path: &OsStr) -> bool {
         })
 }
 
-/// The environment as the caller has it, for a command of his own.
+/// The caller's environment, for the caller's own command.
 pub(crate) fn callers_environment() -> impl Iterator<Item = (OsString, OsString)> {
     let callers = env::var_os(CALLERS);
     env::vars_os().filter_map(move |(name, value)| match &callers {

@@ -1,5 +1,5 @@
-//! What looks like a secret, by its name or its shape. Names say it in most cases, and a name too many costs less than
-//! one too few.
+//! What looks like a secret, by its name or its form. In most cases the name shows it, and a false positive costs less
+//! than a missed secret.
 
 /// Parts of names of what is secret.
 const WORDS: [&str; 9] = [
@@ -13,7 +13,7 @@ const WORDS: [&str; 9] = [
     "private_key",
     "credential",
 ];
-/// Ends of names of what only says where a secret is.
+/// Suffixes of names that only state where a secret is.
 const ENDS: [&str; 10] = [
     "_file",
     "_path",
@@ -27,7 +27,8 @@ const ENDS: [&str; 10] = [
     "_provider",
 ];
 
-/// Parts of names, between `_`, that say it where a value is about to be copied: too short to be looked for in any text.
+/// Parts of names, between `_`, that show a secret when a value is about to be copied: too short to be searched for in
+/// any text.
 const PARTS: [&str; 8] = ["pass", "pwd", "pw", "key", "auth", "cred", "creds", "pat"];
 
 /// Whether a name is that of something secret.
@@ -36,7 +37,7 @@ pub(crate) fn is_secret(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word)) && !ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// Whether a variable should not be copied to where everybody can read it.
+/// Whether a variable must not be copied to a place that everyone can read.
 pub(crate) fn may_be_secret(name: &str, value: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     let is_place = ENDS.iter().any(|end| lower.ends_with(end));
@@ -44,7 +45,7 @@ pub(crate) fn may_be_secret(name: &str, value: &str) -> bool {
     is_secret(name) || (has_part && !is_place) || has_password(value)
 }
 
-/// `https://somebody:something@host`, or a key as it stands in its file.
+/// `https://somebody:something@host`, or a key as it appears in its file.
 pub(crate) fn has_password(text: &str) -> bool {
     if text.contains("PRIVATE KEY-----") {
         return true;
@@ -65,7 +66,8 @@ pub(crate) fn has_password(text: &str) -> bool {
     false
 }
 
-/// A program or a shell fills it in. Any other `%` is of a percent-encoded character, and `$` is one as any.
+/// A placeholder for a program or a shell. Any other `%` belongs to a percent-encoded character, and any other `$` is
+/// literal.
 fn is_template(password: &str) -> bool {
     password.starts_with('$')
         || ["{", "%(", "%s"]

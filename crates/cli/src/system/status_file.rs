@@ -1,5 +1,5 @@
-//! `status.json`: what the runner says of its Buildbot. It is written by the service user, so it is
-//! read without following links, up to a limit, and what it says is foreign text.
+//! `status.json`: the runner's report about its Buildbot. The service user writes it, so it is read without following
+//! links, with a size limit, and its content is foreign text.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -49,7 +49,7 @@ pub(crate) struct StatusFile {
     /// A worker's connection.
     #[serde(default)]
     pub(crate) worker: Option<WorkerStatus>,
-    /// The database of a master, where it is one of a server.
+    /// The database of a master, if it is on a server.
     #[serde(default)]
     pub(crate) database: Option<DatabaseStatus>,
     /// The certificates of a master's ports.
@@ -123,7 +123,7 @@ pub(crate) struct Load {
 /// What only the database knows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DatabaseLoad {
-    /// Build requests that nobody has begun.
+    /// Build requests that no master has started.
     pub(crate) requests: u64,
     /// When the oldest of them was submitted.
     pub(crate) oldest_request: Option<f64>,
@@ -153,7 +153,7 @@ pub(crate) struct Certificate {
 /// A reconfiguration of a master.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Reconfiguration {
-    /// How many this process has begun.
+    /// How many reconfigurations this process has started.
     pub(crate) number: u64,
     /// `running`, `complete`, `aborted` or `partial`.
     pub(crate) outcome: ForeignText,
@@ -162,7 +162,7 @@ pub(crate) struct Reconfiguration {
     pub(crate) message: Option<ForeignText>,
 }
 
-/// Where a worker stands with its master.
+/// The state of a worker's connection to its master.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WorkerStatus {
     /// `connecting`, `connected`, `refused` or `lost`.

@@ -1,5 +1,5 @@
-//! systemd, by `systemctl`. What it does not say is an error and never an answer: a unit runs or does not run only when
-//! systemd has said so.
+//! systemd, through `systemctl`. A missing answer is an error: a unit runs or does not run only if systemd has reported
+//! so.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,7 +53,7 @@ pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<String> {
     bail!("`{}` failed: {reason}", shown(words))
 }
 
-/// Why a program of systemd's was not run: most often there is no systemd, as in a container.
+/// Why a program of systemd was not run: usually because there is no systemd, as in a container.
 pub(crate) fn not_run(program: &str, error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::NotFound {
         return anyhow!(
@@ -78,7 +78,7 @@ fn shown(words: &[&str]) -> String {
 ///
 /// # Errors
 ///
-/// When systemd does not say so.
+/// If systemd does not report it.
 pub(crate) fn is_running(unit: &str) -> anyhow::Result<bool> {
     one(unit, "Id,ActiveState")?.is_running()
 }
@@ -87,7 +87,7 @@ pub(crate) fn is_running(unit: &str) -> anyhow::Result<bool> {
 ///
 /// # Errors
 ///
-/// When systemd does not say anything of it.
+/// If systemd does not report it.
 pub(crate) fn one(unit: &str, properties: &str) -> anyhow::Result<Unit> {
     let mut units = ask(&[unit.to_owned()], properties)?;
     units
@@ -113,12 +113,12 @@ pub(crate) fn running_units(pattern: &str) -> anyhow::Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// Has systemd read units and configuration again.
+/// Makes systemd reload its units and the configuration.
 pub(crate) fn daemon_reload() -> anyhow::Result<()> {
     systemctl(&["daemon-reload"]).map(drop)
 }
 
-/// Has systemd stop a unit, and returns when that is done.
+/// Makes systemd stop a unit, and returns when that is done.
 pub(crate) fn stop(unit: &str) -> anyhow::Result<()> {
     systemctl(&["stop", "--", unit]).map(drop)
 }
@@ -151,11 +151,11 @@ impl Unit {
             && !matches!(checked, "" | "0")
     }
 
-    /// Whether it has processes, or will have.
+    /// Whether it has processes, or will have some.
     ///
     /// # Errors
     ///
-    /// When systemd does not say so.
+    /// If systemd does not report it.
     pub(crate) fn is_running(&self) -> anyhow::Result<bool> {
         match self.property("ActiveState") {
             "inactive" | "failed" => Ok(false),
@@ -177,8 +177,8 @@ impl Unit {
         }
     }
 
-    /// The status that systemd's own set-up ended a failed start with, before ours was reached. The next start may be
-    /// waited for.
+    /// The exit status of a start that failed in systemd's own setup, before our program was reached. The next start
+    /// may succeed.
     pub(crate) fn failed_set_up(&self) -> Option<u32> {
         let status = self.property("ExecMainStatus").parse().ok()?;
         let is_waiting = self.property("SubState").starts_with("auto-restart");
@@ -186,7 +186,7 @@ impl Unit {
         (has_failed && (200..=245).contains(&status)).then_some(status)
     }
 
-    /// The main process, when there is one.
+    /// The main process, if there is one.
     pub(crate) fn main_pid(&self) -> Option<u32> {
         self.property("MainPID")
             .parse()
@@ -204,13 +204,13 @@ impl Unit {
         self.number("MemoryMax")
     }
 
-    /// How often systemd has restarted it by itself since somebody started it.
+    /// How often systemd has restarted it since it was last started by a person.
     pub(crate) fn restarts(&self) -> Option<u64> {
         self.number("NRestarts")
     }
 
     fn number(&self, property: &str) -> Option<u64> {
-        // `[not set]`, `infinity` and 2^64-1 all mean that there is no figure.
+        // `[not set]`, `infinity` and 2^64-1 all mean that there is no value.
         let number = self.property(property).parse().ok();
         number.filter(|number| *number != u64::MAX)
     }
@@ -235,8 +235,8 @@ impl Unit {
     }
 }
 
-/// Asks systemd about the units of `references`; one that it does not know is in the result too,
-/// with `LoadState` `not-found`.
+/// Asks systemd about the units of `references`; the result also contains unknown units, with the `LoadState`
+/// `not-found`.
 pub(crate) fn query<'r>(
     references: impl Iterator<Item = &'r InstanceRef>,
 ) -> anyhow::Result<BTreeMap<String, Unit>> {

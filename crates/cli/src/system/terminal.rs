@@ -1,6 +1,6 @@
-//! A command of somebody else in front of root. Where a standard stream of root's is a terminal, the command gets a
-//! terminal of its own in its place, and this process passes on what is typed and printed: in root's terminal, the
-//! command could type, or go on reading after its end. Streams that are no terminals are the command's as they are.
+//! Runs an interactive command of another account for root. If a standard stream of root is a terminal, the command
+//! gets its own terminal instead, and this process passes on what is typed and printed: in root's terminal, the command
+//! could inject input, or continue to read after its end. Other streams are passed to the command unchanged.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -22,14 +22,14 @@ use rustix::termios::{OptionalActions, Termios};
 
 use super::{children, interrupt};
 
-/// Becomes the leader of a session, takes the terminal that the first word names as that of the session (setsid(2): the
-/// first one it opens), and becomes the command of the other words.
+/// Becomes the leader of a session, makes the terminal that the first word names the terminal of the session
+/// (setsid(2): the first one that it opens), and executes the command in the other words.
 const TAKE_TERMINAL: &str = ": <>\"$0\"; exec \"$@\"";
 /// `^C`, as a terminal without line editing gives it.
 const INTERRUPT: u8 = 3;
 /// How often the command is looked after.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long it may take to end once it was asked to.
+/// How long it may take to exit after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long its last words are waited for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ pub(crate) fn run_in_front(
     command.args(words);
     prepare(&mut command);
     let mut child = command.spawn().context("run `setsid`")?;
-    // The last of our own ends: the terminal is closed when the command has ended.
+    // The last of our own ends: the terminal is closed when the command has exited.
     drop(command);
     let status = attend(&mut child, relay.as_mut());
     drop(relay);
@@ -82,7 +82,7 @@ pub(crate) fn run_in_front(
     Ok(status)
 }
 
-/// The exit status as a shell has it.
+/// The exit status as in a shell.
 pub(crate) fn code_of(status: ExitStatus) -> u8 {
     let code = status
         .code()
@@ -90,7 +90,7 @@ pub(crate) fn code_of(status: ExitStatus) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// A pair of a terminal and what sits in front of it.
+/// A pair of a terminal and its controlling side.
 struct Terminal {
     outer: OwnedFd,
     inner: OwnedFd,
@@ -122,7 +122,7 @@ impl Terminal {
 }
 
 fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
-    // Without a size it is as a terminal that nobody has told its own.
+    // Without a size, it is like a terminal that does not know its size.
     if let Ok(size) = rustix::termios::tcgetwinsize(from) {
         let _ = rustix::termios::tcsetwinsize(to, size);
     }
@@ -130,7 +130,7 @@ fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
 
 /// What passes between root's terminal and the command's.
 struct Relay {
-    /// None once nobody has the other end.
+    /// None once the other end is closed.
     outer: Option<File>,
     shown: File,
     /// Whether what is typed is for the command.
@@ -176,7 +176,7 @@ impl Relay {
         })
     }
 
-    /// Passes on what is there, after at most `limit`; whether `^C` was typed.
+    /// Passes on the available bytes, after at most `limit`; returns whether `^C` was typed.
     fn pass(&mut self, limit: Duration) -> io::Result<bool> {
         let Some(outer) = &self.outer else {
             std::thread::sleep(Duration::from_millis(2));
@@ -207,7 +207,7 @@ impl Relay {
         if is_typed && let Some(keyboard) = &self.keyboard {
             let mut bytes = [0; 1 << 10];
             match rustix::io::read(&keyboard.file, &mut bytes) {
-                // It is gone; the signal that says so comes, too.
+                // The terminal is closed; the signal that reports this arrives, too.
                 Ok(0) | Err(rustix::io::Errno::IO) => self.keyboard = None,
                 Ok(length) => {
                     is_interrupted = bytes[..length].contains(&INTERRUPT);
@@ -236,17 +236,17 @@ impl Relay {
         let mut bytes = [0; 16 << 10];
         match rustix::io::read(outer, &mut bytes) {
             Ok(length) if length > 0 => {
-                // A terminal that is gone: the signal that says so comes, too.
+                // The terminal is closed; the signal that reports this arrives, too.
                 let _ = self.shown.write_all(&bytes[..length]);
             }
             Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            // EIO: nobody has the other end.
+            // EIO: the other end is closed.
             Ok(_) | Err(_) => self.outer = None,
         }
     }
 }
 
-/// Waits for the end of a command. None when a signal to this process has ended it.
+/// Waits for the end of a command. None if a signal to this process has ended it.
 fn attend(child: &mut Child, mut relay: Option<&mut Relay>) -> io::Result<Option<ExitStatus>> {
     let mut ended: Option<(ExitStatus, Instant)> = None;
     loop {
@@ -260,7 +260,7 @@ fn attend(child: &mut Child, mut relay: Option<&mut Relay>) -> io::Result<Option
             }
         }
         let is_interrupted = if let Some(relay) = &mut relay {
-            // A stopped process takes no `^C` from its terminal.
+            // A stopped process does not handle a `^C` from its terminal.
             relay.pass(LOOK)? && is_stopped(child.id())
         } else {
             children::wait_until(LOOK, || {

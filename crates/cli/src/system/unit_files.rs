@@ -1,4 +1,5 @@
-//! Unit files and links in `/etc/systemd/system`: which of our names an administrator wrote, and which are enabled.
+//! Unit files and links in `/etc/systemd/system`: which units with our names an administrator wrote, and which are
+//! enabled.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,7 +12,7 @@ use buildbot_conda_host::unit_files::Runs;
 
 use super::context::Context;
 
-/// Where administrators put units.
+/// The directory for units of administrators.
 pub(crate) const UNITS: &str = "/etc/systemd/system";
 /// Bytes; more than any unit file or wrapper script has.
 const LARGEST: u64 = 1 << 20;
@@ -51,7 +52,7 @@ pub(crate) fn of_other_names(
         if is_ours(&file_name) || !has_extension(&file_name, &["service"]) || !is_file {
             continue;
         }
-        // What cannot be read is somebody else's matter.
+        // Files that cannot be read are not handled here.
         let Ok(text) = read(&path) else { continue };
         let lower = format!("{file_name} {text}").to_ascii_lowercase();
         let is_of_buildbot = ["buildbot", "buildmaster", "buildslave", "twistd"]
@@ -64,7 +65,7 @@ pub(crate) fn of_other_names(
     Ok(found)
 }
 
-/// Hand-made unit files of our names and of others in other directories of units, where `adopt` does not take them from.
+/// Hand-made unit files with our names or others in other directories of units, which `adopt` does not read.
 pub(crate) fn hand_made_elsewhere(context: &Context) -> Vec<PathBuf> {
     let directory = context.path(UNITS);
     let unit_files = context.unit_files();
@@ -145,7 +146,7 @@ pub(crate) fn has_extension(name: &str, extensions: &[&str]) -> bool {
     extensions.contains(&found)
 }
 
-/// The names in a directory of root's, sorted; none where there is no directory.
+/// The names in a directory owned by root, sorted; none if it does not exist.
 pub(crate) fn entries(directory: &Path) -> anyhow::Result<Vec<String>> {
     let list = match fs::read_dir(directory) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -30,10 +30,10 @@ pub(crate) fn properties(instance: &Instance, transient: &str) -> anyhow::Result
     };
     let mut properties =
         given.with_context(|| format!("run a command with the settings of `{unit}`"))?;
-    // It says that the drop-in is in force, which is the launcher's matter.
+    // It states that the drop-in is in effect, which only the launcher needs.
     let fingerprint = format!("Environment={FINGERPRINT_VARIABLE}=");
     properties.retain(|property| !property.starts_with(&fingerprint));
-    // Whatever the files say, the account is the configured one.
+    // Regardless of the files, the account is the configured one.
     properties.push(format!("User={}", instance.user.as_str()));
     if let Some(group) = &instance.group {
         properties.push(format!("Group={}", group.as_str()));
@@ -41,8 +41,8 @@ pub(crate) fn properties(instance: &Instance, transient: &str) -> anyhow::Result
     Ok(properties)
 }
 
-/// The settings of the files that systemd has loaded for a unit, in their order. `None` for one that it has not, or
-/// without our drop-in: nothing of ours runs by that.
+/// The settings of the files that systemd has loaded for a unit, in their order. `None` for a unit that is not loaded,
+/// or has no drop-in of ours: then it runs nothing of ours.
 fn loaded(unit: &str) -> anyhow::Result<Option<Vec<Setting>>> {
     let asked = systemd::ask(&[unit.to_owned()], "Id,LoadState,FragmentPath,DropInPaths")?;
     let Some(found) = asked.get(unit) else {

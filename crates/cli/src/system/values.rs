@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub(crate) struct Mode(u32);
 
 impl Mode {
-    /// Bits beyond those of a mode are dropped: those of a file's type stand beside them in what `stat` says.
+    /// Other bits are dropped: in the output of `stat`, the file type is next to the mode.
     pub(crate) const fn new(bits: u32) -> Self {
         Self(bits & 0o7777)
     }
@@ -183,7 +183,7 @@ impl Identity {
         }
     }
 
-    /// The name of the group, as the programs take it that change to another account.
+    /// The name of the group, as programs that change the account expect it.
     pub(crate) fn group(&self) -> Option<&str> {
         self.group.as_ref().map(AccountName::as_str)
     }

@@ -1,4 +1,4 @@
-//! `web expose`: the files of front and master, both told to read them, and a request of each kind.
+//! `web expose`: writes the files of the front and the master, makes both read them, and sends a request of each kind.
 
 use std::fs;
 use std::net::IpAddr;
@@ -28,21 +28,21 @@ use crate::system::record::{Noted as _, RECORDS, Record};
 use crate::system::systemd;
 use crate::system::values::{Mode, Ownership};
 
-/// Seconds that a front may take to serve what it has read, and to get a certificate where none is given.
+/// How long a front may take to serve the pages, in seconds, and to obtain a certificate if none is given.
 const PATIENCE: [u64; 2] = [20, 120];
 
 /// Who asks people who they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Asker {
-    /// The web server, for a password
+    /// With a password, which the web server asks for
     Htpasswd,
-    /// GitHub
+    /// Through GitHub
     Github,
-    /// A GitLab
+    /// Through a GitLab server
     Gitlab,
-    /// Google
+    /// Through Google
     Google,
-    /// Another proxy, by a header
+    /// Through another proxy, which passes the name in a header
     Header,
 }
 
@@ -225,7 +225,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     })
 }
 
-/// One name is one master.
+/// A host name belongs to one master.
 fn refuse_taken(
     arguments: &Arguments,
     settings: &Settings,
@@ -264,8 +264,8 @@ fn certificate(
     Ok(None)
 }
 
-/// The front reads them as root, or as its account, and shows one of them to everybody: nobody else may have chosen what
-/// they are. That one is missing, it says itself.
+/// The front reads the files as root, or as its own account, and shows one of them to everyone, so no other account may
+/// have chosen them. The front itself reports a missing file.
 fn ensure_own(files: [&TlsFile; 2], front: Front, context: &Context) -> anyhow::Result<()> {
     if context.is_elsewhere() {
         return Ok(());
@@ -283,7 +283,7 @@ fn ensure_own(files: [&TlsFile; 2], front: Front, context: &Context) -> anyhow::
     Ok(())
 }
 
-/// The steps by which it is noted, unless it is.
+/// The steps that write the record, if it differs.
 fn note(record: &Exposed, reference: &InstanceRef, context: &Context) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::new();
     if Exposed::read(reference, context).as_ref() != Some(record) {
@@ -402,7 +402,7 @@ fn secret(
     context: &Context,
 ) -> anyhow::Result<String> {
     let source = source(arguments);
-    // It belongs to the login that is there.
+    // The option belongs to the existing login.
     let login = |text: &str| -> Vec<String> {
         let of_login = |line: &&str| {
             ["login =", "server =", "client-id ="]
@@ -432,12 +432,12 @@ fn secret(
     }
 }
 
-/// Whether the front says who somebody is, and not somebody else.
+/// Whether the front authenticates users itself.
 fn by_front(exposure: &Exposure) -> bool {
     exposure.login == Login::Front
 }
 
-/// The steps by which people log in.
+/// The steps for the login.
 fn name_people(
     text: &str,
     path: &Path,
@@ -468,7 +468,7 @@ fn name_people(
     Ok(steps)
 }
 
-/// The steps by which the front serves it, unless it does.
+/// The steps that make the front serve the pages, if it does not yet.
 fn serve(
     front: Front,
     reference: &InstanceRef,
@@ -525,7 +525,7 @@ mod tests {
             let file = path.parse().unwrap();
             ensure_own([&file, &file], Front::Nginx, &Context::default())
         };
-        // Everybody can make a name in `/tmp`.
+        // Everyone can create names in `/tmp`.
         let refused = ensure("/tmp/chain.pem").unwrap_err().to_string();
         assert!(
             refused.contains("`/tmp`, which is writable by accounts other than root"),

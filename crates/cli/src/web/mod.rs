@@ -1,8 +1,8 @@
-//! The pages of a master, shown to others by a web server in front of it, which asks who it is, keeps crawlers away and
-//! speaks TLS: `expose` and `hide`.
+//! Publishes the pages of a master through a web server in front of it, which authenticates users, rejects crawlers and
+//! provides TLS: `expose` and `hide`.
 //!
-//! What the site file and the master's `web.toml` say is `buildbot_conda_core::web`; `people` are those who log in by a
-//! password.
+//! `buildbot_conda_core::web` creates the text of the site file and of the master's `web.toml`; `people` are users with
+//! a password.
 
 mod expose;
 mod hide;
@@ -66,7 +66,7 @@ fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result
         .map_err(InvalidConfiguration::from)?)
 }
 
-/// The step by which the master's account gets `web.toml` and the secret beside it, or loses them; none where they are so.
+/// The step with which the master's account writes or removes `web.toml` and the secret; none if nothing changes.
 fn tell(master: &Instance, after: Option<[String; 2]>, context: &Context) -> Option<Step> {
     let [table, secret] = after.map_or([None, None], |texts| texts.map(Some));
     let text = |text: String| Text {
@@ -84,7 +84,7 @@ fn tell(master: &Instance, after: Option<[String; 2]>, context: &Context) -> Opt
             keep: false,
         })
     };
-    // The table counts: what it needs is there before it, and goes after it.
+    // The table is decisive: what it needs exists before it, and is removed after it.
     let mut files: Vec<Put> = [put(web::WEB_SECRET, secret), put(web::WEB, table)]
         .into_iter()
         .flatten()

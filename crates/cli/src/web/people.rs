@@ -19,12 +19,12 @@ pub(super) enum Source<'a> {
     File(&'a PathBuf),
     Stdin,
     Prompt,
-    /// Nobody is asked: the plan is only shown.
+    /// Nothing is asked: the plan is only shown.
     Nobody,
 }
 
-/// The file with exactly these people. Whoever has a password in `before` keeps it, unless passwords are given and
-/// nobody is without one; given ones are those of the first without, one a line.
+/// The file with exactly these people. Existing passwords from `before` are kept, unless passwords are given and
+/// everyone already has one. Given passwords, one per line, are assigned in order to those without one.
 pub(super) fn file(
     people: &[&Person],
     before: &str,
@@ -94,7 +94,7 @@ fn passwords(wanted: &[&Person], source: &Source<'_>) -> anyhow::Result<Vec<Stri
     Ok(passwords)
 }
 
-/// Something else that somebody gives in one line.
+/// Another value that is given on one line.
 pub(super) fn one(what: &str, source: &Source<'_>) -> anyhow::Result<String> {
     match source {
         Source::Nobody => Ok(String::new()),

@@ -32,7 +32,7 @@ pub(crate) enum Outcome {
     Changes(Vec<(String, Option<Vec<u8>>)>),
     /// conda refused.
     Fails,
-    /// A script ended the shell.
+    /// A script exited the shell.
     Exits(i32),
 }
 

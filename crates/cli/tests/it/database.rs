@@ -7,7 +7,7 @@ use crate::house::{CONFIGURATION, Host, Said, said};
 
 const BACKUPS: &str = "var/lib/buildbot-conda/instances/master/backups";
 
-/// A host with a master and a worker, neither of which is there.
+/// A host with a master and a worker, neither of which is set up.
 fn host() -> Host {
     let host = Host::empty();
     host.create_directory("m");
@@ -120,7 +120,7 @@ fn what_is_no_backup_is_not_restored() {
              hint: specify a backup of `backup`, or a copy of a `state.sqlite`\n"
         )
     );
-    // One from elsewhere that is not there, and a pipe that nobody writes to.
+    // A path that does not exist, and a pipe without a writer.
     let missing = "20261101T000000Z-buildbot-4.3.0-schema-067.sqlite";
     let elsewhere = host.path(missing);
     let elsewhere = elsewhere.to_str().unwrap();

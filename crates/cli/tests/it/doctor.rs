@@ -1,5 +1,5 @@
-//! `doctor` below a root directory, where it sees files alone: exact output and exit status, refusals, and what mends
-//! what. Everything that needs a running system is tested on booted machines.
+//! `doctor` below a root directory, where it examines only files: exact output and exit status, refusals, and suggested
+//! commands. Everything that needs a running system is tested on booted machines.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -369,7 +369,7 @@ fn all_commands_for_a_host_without_an_environment_lead_to_one() {
         "0\nno problems, no warnings, 2 in order\n"
     );
 
-    // One that is there, and open to everybody, is better than a new one.
+    // An existing one that everyone can read is better than a new one.
     host.write("etc/buildbot-conda/config.toml", CONFIGURATION);
     fs::remove_dir_all(host.path("var/lib/buildbot-conda/envs")).unwrap();
     for file in [
@@ -664,7 +664,7 @@ fn an_old_systemd_and_a_desktop_are_named() {
     }
 }
 
-/// An environment of 6,000 files takes some time to look at, and 200 times that was minutes.
+/// An environment of 6,000 files takes some time to examine; 200 times that would be minutes.
 #[test]
 fn what_two_hundred_run_from_is_looked_at_once_and_told_of_each() {
     let host = host();

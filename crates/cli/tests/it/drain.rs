@@ -1,5 +1,5 @@
-//! `drain` as far as it can be seen without a booted machine: what it refuses, and what it would do. A program that
-//! stands in for `systemctl` answers `show` and writes down what else it is asked.
+//! `drain` without a booted machine: what it refuses, and what it would do. A program that replaces `systemctl` answers
+//! `show` and records its other arguments.
 
 use std::fs;
 use std::process::{Child, Command};
@@ -26,7 +26,7 @@ fn asked(host: &Host) -> String {
     fs::read_to_string(host.beside("asked")).unwrap_or_default()
 }
 
-/// A process that is ended with the test.
+/// A process that is terminated with the test.
 struct Bystander(Child);
 
 impl Bystander {

@@ -91,7 +91,7 @@ fn without_the_program_it_is_said_which_package_has_it() {
     );
     assert_eq!(done(&host, "list --json"), "[]\n");
 
-    // One of another version says itself what it does not understand.
+    // A program of another version reports itself what it does not understand.
     write_builder(&host, "#!/bin/sh\nexit 2\n");
     let Said { status, stderr, .. } = run(&host, "create ci --file first");
     assert_eq!(status, Some(1));

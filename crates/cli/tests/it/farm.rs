@@ -27,7 +27,7 @@ fn check(host: &Host, words: &[&str], expect: &Expect) {
     assert_eq!(host.snapshot(), before);
 }
 
-/// What `join` says to a line in a file, which is never its password.
+/// The output of `join` for a line in a file; it never contains the password.
 #[track_caller]
 fn refused(host: &Host, line: &[u8]) -> String {
     let file = host.beside("line");
@@ -153,29 +153,20 @@ fn an_invitation_needs_a_name_a_time_and_a_master_that_has_workers_as_data() {
 #[test]
 fn a_worker_that_is_not_there_can_be_neither_revoked_nor_rotated() {
     let host = host_with_table("[worker]\n[gpu]\n");
-    check(
-        &host,
-        &["revoke", "new", "--dry-run"],
-        &expect![[r#"
-            status 1
-            stdout:
-            stderr:
-            error: `master` has no worker `new`
-            hint: the workers are listed in `workers.toml` in `/home/bb/master`
-        "#]],
-    );
-    check(
-        &host,
-        &["rotate", "new", "--dry-run"],
-        &expect![[r#"
-            status 1
-            stdout:
-            stderr:
-            error: `master` has no worker `new`
-            hint: the workers are listed in `workers.toml` in `/home/bb/master`
-        "#]],
-    );
-    // One of another host, of a master that takes none.
+    for verb in ["revoke", "rotate"] {
+        check(
+            &host,
+            &[verb, "new", "--dry-run"],
+            &expect![[r#"
+                status 1
+                stdout:
+                stderr:
+                error: `master` has no worker `new`
+                hint: the workers are listed in `workers.toml` in `/home/bb/master`
+            "#]],
+        );
+    }
+    // From another host, of a master that accepts none.
     check(
         &host,
         &["rotate", "gpu", "--dry-run"],
@@ -330,7 +321,7 @@ fn a_line_that_is_not_whole_or_not_ours_is_refused_without_its_password() {
     );
     let foreign = refused(&host, b"bbworker://\xff\xfe");
     assert!(foreign.starts_with("error: read `FILE`: "), "{foreign}");
-    // Nobody listens at port 9.
+    // Nothing listens on port 9.
     let alone = refused(&host, whole.as_bytes());
     assert!(
         alone.starts_with("error: no TLS with the master at 127.0.0.1:9: "),
@@ -363,7 +354,7 @@ fn a_line_among_the_words_of_a_command_is_refused_and_not_repeated() {
 #[test]
 fn without_a_terminal_the_line_comes_from_standard_input() {
     let host = Host::configured("[worker]\n");
-    // Nothing is there.
+    // Nothing exists.
     check(
         &host,
         &["join", "--dry-run"],
@@ -403,7 +394,7 @@ fn a_line_can_be_had_by_ssh_and_what_keeps_it_is_shown() {
     };
     let words = ["join", "--worker-name", "gpu", "--dry-run", "--via"];
     let run = |place: &str| host.run(&[&words[..], &[place]].concat());
-    // The line is taken, and leads to where nobody listens.
+    // The line is accepted, and leads to a port where nothing listens.
     answer(&format!("echo welcome; echo '{}'", line("127.0.0.1:9")));
     let said = run("ssh://ci.example.org");
     assert!(
@@ -432,7 +423,7 @@ fn a_line_can_be_had_by_ssh_and_what_keeps_it_is_shown() {
     }
 }
 
-/// A TLS server with a certificate of its own. It is stopped when this is dropped.
+/// A TLS server with its own certificate. It is stopped when this is dropped.
 struct Stranger(Child);
 
 impl Drop for Stranger {

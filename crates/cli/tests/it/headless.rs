@@ -7,7 +7,7 @@ use crate::house::{self, Host, Said};
 const LINK: &str = "etc/systemd/system/default.target";
 const DEFAULT: &str = "usr/lib/systemd/system/default.target";
 
-/// A host whose distribution boots to a desktop, and whose administrator says `link`.
+/// A host whose distribution boots to a desktop, and whose administrator has set `link`.
 fn host_with(link: Option<&str>) -> Host {
     let host = Host::empty();
     host.create_directory("etc/systemd/system");

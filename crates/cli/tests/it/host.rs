@@ -1,5 +1,5 @@
-//! A host in a directory as files: what is exported, what is refused, how differences are told, and what would be done
-//! about them. That it is done is for the booted machines.
+//! A host in a directory as files: what is exported, what is refused, how differences are shown, and how they would be
+//! removed. Booted machines test that this is done.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -26,7 +26,7 @@ directory = "/srv/gpu"
 environment = { LANG = "C" }
 "#;
 
-/// A host with all that a profile may hold, and beside it a place for profiles.
+/// A host with everything that a profile can contain, and next to it a place for profiles.
 fn host() -> Host {
     let host = Host::configured(CONFIGURATION);
     write_secret(
@@ -100,7 +100,7 @@ fn profile(host: &Host) -> PathBuf {
     host.beside("profile")
 }
 
-/// `host` with the words of `line`; a relative path is beside the root directory.
+/// `host` with the words of `line`; relative paths start next to the root directory.
 fn run(host: &Host, line: &str) -> String {
     host.run_line(&format!("host {line}")).to_string()
 }

@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// The administrator's configuration, as [`Host::path`] takes it.
+/// The administrator's configuration, for [`Host::path`].
 pub(crate) const CONFIGURATION: &str = "etc/buildbot-conda/config.toml";
 
 /// The compiled command.
 const BINARY: &str = env!("CARGO_BIN_EXE_buildbot-conda");
 
-/// A root directory, and beside it the working directory of every command and the programs that it finds first.
+/// A root directory, and next to it the working directory of every command and the programs that it finds first.
 pub(crate) struct Host(TempDir);
 
 impl Host {
@@ -100,7 +100,7 @@ impl Host {
 
     /// Puts the compiled command where every account may call it, and gives its path.
     pub(crate) fn add_binary(&self) -> PathBuf {
-        // By another process, for the reason that `write_program` gives.
+        // With another process, for the reason that `write_program` gives.
         let path = self.beside("programs/buildbot-conda");
         let status = Command::new("cp").arg(BINARY).arg(&path).status();
         assert!(status.unwrap().success());
@@ -121,8 +121,8 @@ impl Host {
         command
     }
 
-    /// The compiled command. Root finds programs in directories of the system alone; this host's are put there, in a
-    /// mount namespace of the command's own.
+    /// The compiled command. Root finds programs only in directories of the system; the programs of this host are
+    /// mounted there, in a separate mount namespace.
     fn binary(&self) -> Command {
         let programs = self.beside("programs");
         let has_some = fs::read_dir(&programs).is_ok_and(|mut entries| entries.next().is_some());
@@ -225,8 +225,8 @@ fn walk(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
     }
 }
 
-/// Writes a program by another process. A program that a parallel test starts at the same moment would inherit this
-/// process's open file, and nobody can execute a file that is open for writing (`ETXTBSY`, execve(2)).
+/// Writes a program with another process. A program that a parallel test starts at the same moment would inherit this
+/// process's open file, and a file that is open for writing cannot be executed (`ETXTBSY`, execve(2)).
 pub(crate) fn write_program(path: &Path, text: &str) {
     let mut shell = Command::new("sh")
         .args(["-euc", "cat >\"$0\"; chmod 755 \"$0\""])
@@ -249,7 +249,7 @@ pub(crate) fn unread() -> PipeWriter {
 /// What a run said.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Said {
-    /// Exit status; nothing when a signal ended it.
+    /// Exit status; none if a signal terminated it.
     pub(crate) status: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,

@@ -17,7 +17,7 @@ fn logs(host: &Host, words: &[&str]) -> Said {
     host.run(&[&["logs"], words].concat())
 }
 
-/// The words that `journalctl` got.
+/// The arguments that `journalctl` received.
 #[track_caller]
 fn asked(host: &Host, words: &[&str]) -> String {
     let said = logs(host, words);

@@ -133,7 +133,7 @@ fn a_file_is_replaced_as_a_whole_and_by_no_link() {
         assert_eq!(host.mode("out/buildbot.prom"), 0o644);
         let names = std::fs::read_dir(host.path("out")).unwrap().count();
         assert_eq!(names, 1);
-        // What is there is not followed.
+        // An existing link is not followed.
         std::fs::remove_file(&file).unwrap();
         host.link("out/buildbot.prom", "/etc/hostname");
     }

@@ -1,8 +1,8 @@
 //! Every recorded activation, through the real `buildbot-conda run`: the same tree, the same environment before, and
 //! the environment after compared variable by variable. `activations/recorded.txt` explains the form of the records.
 //!
-//! Where this program differs from conda on purpose, [`DEVIATIONS`] says in which case, how exactly, and why; a case
-//! that differs otherwise fails, and so does a deviation that no longer is one.
+//! If this program intentionally differs from conda, [`DEVIATIONS`] contains the case, the exact difference, and the
+//! reason; any other difference fails, and so does a listed deviation that does not occur.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use crate::activation_records::{Outcome, Record, parse};
 
 /// How an outcome differs from the record.
 enum Difference {
-    /// In these variables: `NAME=VALUE`, or `-NAME` for one that is not there.
+    /// In these variables: `NAME=VALUE`, or `-NAME` for an unset variable.
     Variables(&'static [&'static str]),
     /// The record is of a failure; this is what is set instead, besides what the root gives.
     Succeeds(&'static [&'static str]),
@@ -70,7 +70,7 @@ const DEVIATIONS: &[(&str, Difference, &str)] = &[
     ),
     (
         "nested_same_prefix",
-        // From level 0 the environment's variable meets its own inherited value, and that is kept as any other.
+        // At level 0, the environment's variable meets its own inherited value, which is kept like any other.
         Variables(&["-DEACT", "__CONDA_SHLVL_0_OLDVAR=o"]),
         LEVEL,
     ),
@@ -451,8 +451,8 @@ fn plain(world: &World) -> Environment {
     ])
 }
 
-/// Writes a program by another process. What a parallel test starts would have a file of this one open for writing, too,
-/// for a moment, and then nobody can execute it (`ETXTBSY`, execve(2)).
+/// Writes a program with another process. A program that a parallel test starts would briefly inherit a descriptor of
+/// this file that is open for writing, and then it cannot be executed (`ETXTBSY`, execve(2)).
 fn write_program(path: &Path, text: &str, mode: u32) {
     fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory");
     let mut shell = Command::new("sh")
@@ -587,7 +587,7 @@ fn run_configured(world: &World, arguments: &[&str]) -> Output {
         .expect("the program is built")
 }
 
-/// What `env` prints of the variables whose names begin so, in any case.
+/// The output of `env` for the variables with this prefix, in any case.
 fn variables(output: &Output, start: &str) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let of_them = |line: &&str| line.to_lowercase().starts_with(start);
@@ -641,7 +641,7 @@ fn condarc_counts_for_an_instance_as_far_as_its_service_sees_it() {
         let found = seen(&run(words));
         assert_eq!(found, ["http_proxy=p", "http_seen_as=plain"], "{words:?}");
     }
-    // Of no concern to a service, and what nobody can read by name is.
+    // Not relevant for a service, and variables that cannot be read by name.
     fs::write(world.path("home/.condarc"), "envs_dirs: [\n").expect("a file");
     assert_eq!(run(&["master"]).status.code(), Some(0));
     assert_eq!(run(&["--env", "plain", "master"]).status.code(), Some(1));

@@ -1,5 +1,5 @@
-//! What each verb refuses, in the words of the refusal and with its exit status: bad configurations, instances that are
-//! not there, words that mean nothing, and whoever is not root. What only one verb refuses is in that verb's own tests.
+//! What each verb refuses, with the exact message and exit status: invalid configurations, missing instances, invalid
+//! arguments, and callers who are not root. Refusals of a single verb are in the tests of that verb.
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
@@ -33,7 +33,7 @@ const READERS: [&[&str]; 19] = [
     &["service", "prepare", "master"],
 ];
 
-/// systemd would read it as root, and a user could have put a link to any file there.
+/// systemd would read it as root, and a user could have placed a link to any file there.
 #[test]
 fn a_credential_in_a_place_of_others_is_named_by_check_and_doctor() {
     let text = "[master]\ncredentials = { key = \"key\" }\n";
@@ -289,7 +289,7 @@ fn each_shell_gets_completions_of_every_verb() {
     }
 }
 
-/// As somebody who is not root, without the groups of the caller where the caller is root.
+/// As an account other than root, without the groups of the caller if the caller is root.
 fn as_nobody(host: &Host, words: &[&str]) -> Said {
     let mut command = Command::new(host.add_binary());
     command.args(words);
@@ -299,7 +299,7 @@ fn as_nobody(host: &Host, words: &[&str]) -> Said {
     host.said(&mut command)
 }
 
-/// The real system is asked, by somebody who may not change it.
+/// The real system is asked, by an account that may not change it.
 #[test]
 fn only_root_changes_the_running_system() {
     let host = Host::empty();
@@ -318,7 +318,7 @@ fn only_root_changes_the_running_system() {
 #[test]
 fn a_configuration_of_somebody_else_is_read_and_not_changed() {
     let host = Host::configured("[master]\n");
-    // Nobody else's when a developer runs this, and closed all the same.
+    // Closed to all other accounts, also if a developer runs this.
     host.set_mode("etc/buildbot-conda", 0o555);
 
     let root = host.root();

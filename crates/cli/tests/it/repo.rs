@@ -1,5 +1,5 @@
-//! `repo` where no key is needed: its grammar, and what it refuses before it asks gpg. What it publishes is tried in
-//! whole Debians, by the tests of the package.
+//! `repo` without a key: its grammar, and what it refuses before it asks gpg. The tests of the package publish
+//! repositories in complete Debian systems.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::house::{Host, Said, said};
 
 const KEY: &str = "4C9EC1C0A136183CF945DFE2ABC9C38EF6B9DA80";
 
-/// `repo` with `DIR` for the root directory of `host`, in words as in what it says.
+/// `repo` with `DIR` for the root directory of `host`, both in its arguments and in its output.
 fn run(host: &Host, words: &[&str]) -> Said {
     let words = words.iter().map(|word| word.replace("DIR", &host.root()));
     let mut command = host.command_without_root();

@@ -1,10 +1,10 @@
-//! Root runs no program that a caller's `PATH` leads to, and a command of the caller's own has that `PATH` all the same.
+//! Root runs no program from the caller's `PATH`, but a command that the caller names still gets that `PATH`.
 
 use std::process::Command;
 
 use crate::house::{Host, write_program};
 
-/// The command as it is called with a `systemctl` of somebody's in front of the system's.
+/// The command, called with another `systemctl` before the system's.
 fn command(host: &Host) -> Command {
     let trap = format!("#!/bin/sh\ntouch '{}'\n", host.beside("sprung").display());
     write_program(&host.beside("systemctl"), &trap);
@@ -19,7 +19,7 @@ fn root_finds_no_program_in_front_of_the_systems() {
     let host = Host::empty();
     let said = host.said(command(&host).args(["doctor", "--only", "system"]));
     assert!(said.stdout.contains("system: "), "{said}");
-    // Whoever is not root harms nobody but himself.
+    // A caller who is not root can only harm themselves.
     let is_root = rustix::process::geteuid().is_root();
     assert_eq!(host.beside("sprung").exists(), !is_root);
 }

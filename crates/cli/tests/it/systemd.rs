@@ -1,5 +1,4 @@
-//! What systemd does not say is an error, whoever asks: nobody takes silence for a unit that runs, or for one that does
-//! not.
+//! A missing answer of systemd is an error for every command: it never means that a unit runs, or that it does not.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::house::{Host, Said, said, write_program};
 
-/// A running system in namespaces of its own: systemd is there, and the configuration is this host's.
+/// A running system in separate namespaces: systemd is present, and the configuration is this host's.
 const LIVE: &str = "set -e
 mount -t overlay -o \"lowerdir=${PATH%%:*}:/usr/bin\" overlay /usr/bin
 mount -t tmpfs tmpfs /run
@@ -24,7 +23,7 @@ pub(crate) fn live(host: &Host, line: &str) -> Said {
     live_after(host, "true", line)
 }
 
-/// After another command of the shell, which may change what there is.
+/// After another command of the shell, which may change the host.
 fn live_after(host: &Host, change: &str, line: &str) -> Said {
     let mut command = Command::new("unshare");
     let script = LIVE.replace("exec ", &format!("{change}\nexec "));
@@ -92,7 +91,7 @@ fn a_standby_is_shown_as_such_and_is_not_down() {
     let drained = live_after(&host, change, "drain master --dry-run");
     let expect = said(0, "systemctl stop buildbot-master.service\n", "");
     assert_eq!(drained, expect);
-    // What it said before its end says nothing of the process that runs now.
+    // Output from before the exit does not concern the process that runs now.
     let other = live_after(&host, &change.replace(":1}", ":2}"), "list");
     assert!(!other.stdout.contains("master    standby"), "{other:?}");
 }
@@ -111,7 +110,7 @@ fn a_standby_is_reloaded_after_a_check_and_stopped_without_a_word() {
     host.create_directory("env/bin");
     host.create_directory("master");
     let python = host.path("env/bin/python");
-    // It notes every signal; what is written to the host's directory is seen from here.
+    // It records every signal; the directory of the host is visible from here.
     let change = r#"(trap 'echo HUP >> "$ROOT/got"' HUP; trap 'echo USR1 >> "$ROOT/got"' USR1
           for i in $(seq 100); do sleep 0.1; done) >/dev/null 2>&1 &
         export MAINPID=$!

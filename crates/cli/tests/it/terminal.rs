@@ -23,8 +23,11 @@ fn host() -> Host {
 
 /// What a terminal of 80 columns gets from standard output, the line breaks those of a text; and the exit status.
 fn on_a_terminal(host: &Host, words: &str) -> (Option<i32>, String) {
-    let script = format!("stty columns 80; exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null");
-    // The end of input is that of nobody typing. The root directory stays: its length counts.
+    let script = format!(
+        "stty columns 80; NO_COLOR=1 exec \"$BINARY\" --root \"$ROOT\" {words} 2>/dev/null"
+    );
+    // The end of input is as if nobody typed anything. The root directory is kept in the text, because its length
+    // matters.
     let output = host.on_a_terminal(&script).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.code(), text.replace("\r\n", "\n"))
@@ -73,7 +76,7 @@ fn one_instance_has_all_its_words_in_80_columns() {
 #[test]
 fn doctor_breaks_no_word_and_no_command() {
     let host = host();
-    // Nothing of a desktop, and no unit is there.
+    // There is no desktop and no unit.
     let (status, text) = on_a_terminal(&host, "doctor --all");
     assert_eq!(status, Some(1), "{text}");
     let piped = in_a_pipe(&host, &["doctor", "--all"], &[]);
@@ -132,6 +135,41 @@ worker@with-a-long-name  unknown    -    -       -  -         /srv/software/envi
 ";
     let seen = in_a_pipe(&host(), &["list"], &[]);
     assert_eq!(String::from_utf8(seen).unwrap(), expect);
+}
+
+/// All that a terminal gets from a command with these variables.
+fn with_colours(host: &Host, words: &str, variables: &str) -> String {
+    let script = format!("{variables} exec \"$BINARY\" --root \"$ROOT\" {words}");
+    let output = host.on_a_terminal(&script).output().unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .replace("\r\n", "\n")
+}
+
+#[test]
+fn labels_have_colours_on_a_terminal_that_shows_them() {
+    let host = host();
+    for (words, label) in [
+        ("status worker@gone", "\x1b[1m\x1b[31merror:\x1b[0m "),
+        ("doctor 2>/dev/null", "\x1b[1m\x1b[31mproblem:\x1b[0m "),
+    ] {
+        let text = with_colours(&host, words, "");
+        assert!(text.contains(label), "{text:?}");
+        for variables in ["NO_COLOR=1", "TERM=dumb", "CLICOLOR=0"] {
+            let text = with_colours(&host, words, variables);
+            assert!(!text.contains("\x1b["), "{variables}: {text:?}");
+        }
+    }
+    // The error is of this program, its text may be of others.
+    host.write(
+        "etc/buildbot-conda/config.toml",
+        "[master]\n\"\\u001b[2J\" = 1\n",
+    );
+    let text = with_colours(&host, "check", "");
+    assert!(
+        !text.contains("\x1b[2J") && text.contains("\x1b[0m"),
+        "{text:?}"
+    );
 }
 
 #[test]

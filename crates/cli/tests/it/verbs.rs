@@ -1,5 +1,5 @@
-//! The real command below a root directory: exact output and exit status of every verb but `run`,
-//! which has tests of its own, and `service`, whose effects need a booted machine.
+//! The real command below a root directory: exact output and exit status of every verb except `run`, which has its own
+//! tests, and `service`, whose effects need a booted machine.
 
 use std::fs;
 use std::io::Read as _;
@@ -210,7 +210,7 @@ fn watching_shows_the_table_anew() {
             break;
         }
         assert!(length > 0, "it ended: {text}");
-        // A later picture is of what there is then.
+        // A later screen shows the state at that time.
         if text.contains("worker@gpu") && new.exists() {
             fs::rename(&new, host.path(CONFIGURATION)).unwrap();
         }
@@ -304,7 +304,7 @@ credentials."password" = "/etc/buildbot-conda/credentials/gpu"
     let drop_in =
         "\n# /run/systemd/generator/buildbot-worker@gpu.service.d/10-buildbot-conda.conf\n";
     assert!(outcome.stdout.contains(drop_in), "{}", outcome.stdout);
-    // What it shows can be put into a file again.
+    // Its output can be written to a file again.
     let settings = outcome.stdout.split("\n\n").next().unwrap();
     assert_eq!(Host::configured(settings).run(&["check"]).status, Some(0));
 }
@@ -562,7 +562,7 @@ fn the_name_of_a_managed_environment_is_set_as_its_prefix() {
             outcome.stdout
         );
     }
-    // The installation's own of that name is meant where there is one.
+    // The environment of the installation with that name is meant, if there is one.
     host.create_directory("opt/conda/envs/build/conda-meta");
     let outcome = host.run(&["set", "conda-env", "build"]);
     assert!(

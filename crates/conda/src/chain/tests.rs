@@ -287,7 +287,7 @@ fn notes_say_which_script_runs_and_what_all_of_them_have_printed() {
         words(&[]),
         Some(&watch),
     );
-    // As if whoever executes it had made copies of its own standard output and standard error.
+    // As if the caller had duplicated its own standard output and standard error.
     let mut copying = words(&["-c", "exec 8>&1 9>&2; exec \"$@\"", "bash", BASH]);
     copying.extend(command_line.arguments);
     let output = run(&CommandLine {

@@ -135,7 +135,7 @@ fn scripts_come_in_the_order_of_code_points() {
         .iter()
         .map(|path| path.file_name().expect("a name"))
         .collect();
-    // The directory is among them: bash says what it thinks of it, as it does for conda.
+    // The directory is one of them: bash prints its error, as it does for conda.
     assert_eq!(
         found[..8],
         [

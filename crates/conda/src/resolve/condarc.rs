@@ -29,12 +29,12 @@ pub(super) struct Settings {
 /// Why a source of settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CondarcError {
-    /// The file is there but cannot be read.
+    /// The file exists but cannot be read.
     #[error("read `{}`: {source}", shown(path))]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
     /// The file is not YAML, or its top level is not a mapping.
@@ -42,10 +42,10 @@ pub enum CondarcError {
     NotYaml {
         /// The file.
         path: PathBuf,
-        /// With line and column where the parser knows them.
+        /// With line and column if the parser knows them.
         reason: String,
     },
-    /// A key has a value of the wrong kind, or is there under two names.
+    /// A key has a value of the wrong type, or occurs under two names.
     #[error("read `{place}`: `{key}`: {reason}")]
     Value {
         /// The file, or the variable.
@@ -80,16 +80,16 @@ const ENV_PROMPT: [&str; 1] = ["env_prompt"];
 const CHANGEPS1: [&str; 1] = ["changeps1"];
 const UPPER_CASE: [&str; 1] = ["envvars_force_uppercase"];
 
-/// Those that say how an environment is activated, whichever it is.
+/// Keys that affect how any environment is activated.
 const OF_ACTIVATION: [&[&str]; 4] = [&ROOT_PREFIX, &ENV_PROMPT, &CHANGEPS1, &UPPER_CASE];
-/// Those that say which environment a name means.
+/// Keys that affect which environment a name means.
 const OF_NAMES: [&[&str]; 2] = [&ENVS_DIRS, &DEFAULT_ACTIVATION_ENV];
 
 /// What of the settings is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// What an environment named by its prefix is activated by. A file that says nothing of that is not looked into any
-    /// further, whatever is wrong with it.
+    /// The settings for the activation of an environment that is named by its prefix. If a file does not contain such
+    /// settings, nothing else in it is examined, whatever errors it has.
     Activation,
     Everything,
 }
@@ -140,7 +140,7 @@ impl Settings {
 
     fn add_file(&mut self, file: &Path, wanted: Wanted) -> Result<(), CondarcError> {
         let text = match fs::read_to_string(file) {
-            // It may contain a token of somebody else's, which is no reason to refuse a service.
+            // It may contain a token of another program, which is not a reason to refuse a service.
             Err(error)
                 if error.kind() == io::ErrorKind::PermissionDenied
                     && wanted == Wanted::Activation =>

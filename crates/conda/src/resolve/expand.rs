@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::Surroundings;
 use crate::Environment;
 
-/// Replaces `$NAME` and `${NAME}` once; what is not set, or has no closing brace, stays as it is.
+/// Replaces `$NAME` and `${NAME}` once; unset names and names without a closing brace are left unchanged.
 pub(super) fn variables(text: &OsStr, environment: &Environment) -> OsString {
     let mut rest = text.as_bytes();
     let mut expanded = Vec::with_capacity(rest.len());
@@ -36,7 +36,7 @@ pub(super) fn variables(text: &OsStr, environment: &Environment) -> OsString {
     OsString::from_vec(expanded)
 }
 
-/// Replaces a leading `~` or `~NAME`; an account that is not known leaves the path as it is.
+/// Replaces a leading `~` or `~NAME`; if the account is not known, the path is left unchanged.
 pub(super) fn home(path: &OsStr, surroundings: &Surroundings) -> OsString {
     let bytes = path.as_bytes();
     let Some(after) = bytes.strip_prefix(b"~") else {

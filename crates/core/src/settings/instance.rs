@@ -34,13 +34,13 @@ pub struct Instance {
     pub credentials: BTreeMap<CredentialName, AbsolutePath>,
     /// How long a stop waits for running builds.
     pub drain: Duration,
-    /// A start that has not succeeded by then is ended.
+    /// How long a start may take before it is aborted.
     pub start_timeout: Duration,
     /// Where the log goes.
     pub log: Log,
     /// Who upgrades the database.
     pub upgrade: Upgrade,
-    /// How often a master's database is backed up by itself.
+    /// How often a master's database is backed up automatically.
     pub backup_every: BackupEvery,
     /// Where copies of those backups are kept, below the name of the instance; none for no copies.
     pub backup_to: Option<AbsolutePath>,
@@ -48,7 +48,7 @@ pub struct Instance {
     pub watchdog: Option<Duration>,
     /// The sandbox.
     pub hardening: Hardening,
-    /// What it may use of the host's resources, as far as that is configured.
+    /// The configured limits of the host's resources.
     pub limits: Limits,
     /// Where its failures are reported to.
     pub notify: Notify,

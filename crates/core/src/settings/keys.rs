@@ -1,15 +1,15 @@
-//! Every key of the configuration once: its name, what it means, and when a change of it takes effect.
+//! Every key of the configuration: its name, its meaning, and when a change takes effect.
 
 /// When a change of a key takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// In a new process: what runs keeps the old value until it is restarted.
+    /// In a new process: a running service keeps the old value until it is restarted.
     Restart,
-    /// The next start reads it; there is no reason to restart what runs.
+    /// At the next start: running services do not have to be restarted.
     Start,
     /// The next stop reads it, also that of a process that runs already.
     Stop,
-    /// The timer of backups has it, or the next backup reads it.
+    /// In the timer of backups, or at the next backup.
     Backup,
     /// The next failure, once systemd has read the units again.
     Failure,
@@ -20,9 +20,9 @@ pub enum Effect {
 pub struct Key {
     /// As written in a table.
     pub name: &'static str,
-    /// What stands after the key and a dot, for a key whose value is a table.
+    /// The placeholder after the key and a dot, for a key whose value is a table.
     pub entry: Option<&'static str>,
-    /// In one line.
+    /// Its meaning, on one line.
     pub meaning: &'static str,
     /// When a change takes effect.
     pub effect: Effect,
@@ -37,7 +37,7 @@ impl Key {
         }
     }
 
-    /// The key of a name as `set` expects it, if there is one.
+    /// The key with this name, written as `set` expects it.
     pub fn find(written: &str) -> Option<&'static Self> {
         let outer = written.split('.').next().unwrap_or_default();
         KEYS.iter().find(|key| key.name == outer)
@@ -87,7 +87,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "cpu-weight",
         Effect::Restart,
-        "share of the processors beside other services, 1 to 10000",
+        "share of the processors, 1 to 10000; the default is 100",
     ),
     table(
         "credentials",
@@ -120,7 +120,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "io-weight",
         Effect::Restart,
-        "share of the disks beside other services, 1 to 10000",
+        "share of the disks, 1 to 10000; the default is 100",
     ),
     key(
         "log",
@@ -130,12 +130,12 @@ pub const KEYS: [Key; 23] = [
     key(
         "memory-high",
         Effect::Restart,
-        "memory above which it is slowed down, such as `3G` or `40%`",
+        "memory above which the instance is slowed down, such as `3G`",
     ),
     key(
         "memory-max",
         Effect::Restart,
-        "memory that it cannot exceed, such as `4G` or `50%`",
+        "memory that the instance cannot exceed, such as `4G`, `50%`",
     ),
     key(
         "name",
@@ -160,7 +160,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "tasks-max",
         Effect::Restart,
-        "how many processes and threads, such as `4096` or `infinity`",
+        "maximum number of processes and threads, such as `4096`",
     ),
     key(
         "upgrade",

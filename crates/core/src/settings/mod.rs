@@ -1,8 +1,8 @@
-//! `config.toml` as settings: strict, with every problem of a file at once, and with the good
-//! instances usable beside the bad ones.
+//! `config.toml` as settings: strict, with all problems of a file at once, and with valid instances usable although
+//! others are not.
 //!
-//! `keys` has what may stand in a table, `instance` is what comes out, `problem` says what is wrong and where, `read` turns
-//! tables into typed layers, `resolve` lays the defaults below each instance.
+//! `keys` contains the keys of a table, `instance` the result, `problem` errors with their positions, `read` turns
+//! tables into typed layers, and `resolve` adds the defaults to each instance.
 
 mod instance;
 mod keys;
@@ -18,7 +18,7 @@ pub use resolve::Settings;
 /// Where Buildbot's log goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Log {
-    /// To the journal alone.
+    /// Only to the journal.
     Journal,
     /// To the journal, and to `twistd.log` as upstream does.
     Both,
@@ -33,16 +33,16 @@ pub enum Upgrade {
     Manual,
 }
 
-/// How often a master's database is backed up by itself.
+/// How often a master's database is backed up automatically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupEvery {
-    /// Only before an upgrade, and by hand.
+    /// Only before an upgrade, and manually.
     Off,
     /// Each hour.
     Hourly,
     /// Each night.
     Daily,
-    /// In the night to Monday.
+    /// In the night from Sunday to Monday.
     Weekly,
     /// In the first night of each month.
     Monthly,
@@ -61,7 +61,7 @@ pub enum Hardening {
 
 /// A key whose value is one of a few words.
 pub trait Word: Copy + 'static {
-    /// Each word with what it stands for, the default first.
+    /// Each word with its value; the first one is the default.
     const WORDS: &'static [(&'static str, Self)];
 
     /// The word as written in the configuration.

@@ -30,9 +30,9 @@ impl Position {
 /// Which instances a problem keeps from starting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Affects {
-    /// All: the file, the defaults, or something that nobody can assign.
+    /// All instances: the file, the defaults, or something that belongs to no instance.
     Everything,
-    /// One, whose table it stands in.
+    /// One instance, in whose table it is.
     Instance(InstanceRef),
     /// None: a table that is meant for an instance but names none.
     NoInstance,
@@ -54,7 +54,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// `FILE:LINE:COLUMN: KEY: REASON`, and `hint: ...` on a line of its own when there is one.
+    /// `FILE:LINE:COLUMN: KEY: REASON`, and `hint: ...` on a separate line if there is one.
     pub fn display<'a>(&'a self, file: &'a str) -> impl fmt::Display + 'a {
         fmt::from_fn(move |f| {
             let Position { line, column } = self.position;

@@ -1,5 +1,5 @@
-//! From TOML tables to typed layers. A layer holds what one table says and nothing else; whatever
-//! it says wrong is a problem and leaves the key unset.
+//! From TOML tables to typed layers. A layer contains only the content of one table. An invalid value is a problem, and
+//! its key is left unset.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,7 +23,7 @@ use crate::values::{
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
-/// What one table says.
+/// The content of one table.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) user: Option<AccountName>,
@@ -48,14 +48,14 @@ pub(super) struct Layer {
     pub(super) notify: Option<Notify>,
 }
 
-/// The file of a credential, and where the text says so.
+/// The file of a credential, and its position in the text.
 #[derive(Debug, Clone)]
 pub(super) struct Credential {
     pub(super) file: AbsolutePath,
     pub(super) at: Range<usize>,
 }
 
-/// One instance's table: its header's place, and what it says.
+/// The table of one instance: the position of its header, and its content.
 #[derive(Debug)]
 pub(super) struct Section {
     pub(super) reference: InstanceRef,
@@ -63,7 +63,7 @@ pub(super) struct Section {
     pub(super) layer: Layer,
 }
 
-/// Everything a file says, with its problems in no particular order.
+/// The content of a file, with its problems in no particular order.
 #[derive(Debug, Default)]
 pub(super) struct Document {
     pub(super) defaults: Layer,
@@ -71,7 +71,7 @@ pub(super) struct Document {
     pub(super) problems: Vec<Problem>,
 }
 
-/// Reads a whole file. A syntax error is reported alone: what follows it cannot be trusted.
+/// Reads a whole file. After a syntax error nothing else is reported, because the rest of the file cannot be trusted.
 pub(super) fn document(text: &str) -> Document {
     match DeTable::parse(text) {
         Err(error) => Document {

@@ -12,12 +12,12 @@ use crate::names::{InstanceRef, Role};
 use crate::notify::Notify;
 use crate::values::{AbsolutePath, ValueError, Watchdog};
 
-/// A configuration file, resolved as far as it is good.
+/// A configuration file, resolved as far as it is valid.
 #[derive(Debug, Clone)]
 pub struct Settings {
     file: String,
     defaults: Defaults,
-    /// `None` for an instance that has a table but no settings, for problems of its own.
+    /// `None` for an instance whose table has problems.
     instances: BTreeMap<InstanceRef, Option<Instance>>,
     problems: Vec<Problem>,
 }
@@ -29,8 +29,8 @@ impl Settings {
         Self::parse_with(file, content, &mut |_| Ok(()))
     }
 
-    /// As [`Settings::parse`], for a host: `judge` says whether the file of a credential is in a place that may have
-    /// one, and if not, why.
+    /// As [`Settings::parse`], for a host: `judge` decides whether the file of a credential is in an acceptable place,
+    /// and if not, why.
     pub fn parse_with(
         file: &str,
         content: &[u8],

@@ -83,7 +83,7 @@ impl Host {
         format!("@EXPLICIT\n{}", self.lines(&self.channel()))
     }
 
-    /// The packages as the maker tells of them: `name`, `version`, `file`, `sha256`, `md5`.
+    /// The packages as reported by the maker: `name`, `version`, `file`, `sha256`, `md5`.
     pub(crate) fn packages(&self) -> &[Value] {
         &self.packages
     }
@@ -127,7 +127,7 @@ impl Host {
             .arg(self.path("environment"))
             .args(["--used-as", "/envs/x", "--cache"])
             .arg(self.path("cache"))
-            // Neither credentials nor proxies of whoever runs this.
+            // Without credentials and proxies of the caller.
             .env("HOME", self.path("home"))
             .env("NO_PROXY", "127.0.0.1");
         command

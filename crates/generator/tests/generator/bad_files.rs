@@ -67,7 +67,7 @@ fn a_directory_or_device_is_no_configuration() {
         &root,
         "read `/etc/buildbot-conda/config.toml`: it is not a regular file\n",
     );
-    // As far as the boot is concerned, a socket stands for every device: none of them is opened.
+    // For the boot, a socket represents every kind of device: none of them is opened.
     let root = Root::bare();
     root.write("dev/x", "");
     let _socket = UnixListener::bind(root.path("dev/log")).unwrap();
@@ -171,7 +171,7 @@ fn a_configuration_of_another_owner_is_not_believed() {
     }
 }
 
-/// Whoever may write one directory of a link's way says what the configuration is, `user = "root"` included.
+/// Anyone who can write to one directory in the path of a link controls the configuration, `user = "root"` included.
 #[test]
 fn a_configuration_through_a_directory_of_others_is_not_believed() {
     for (link, file) in [

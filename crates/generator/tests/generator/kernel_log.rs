@@ -1,4 +1,4 @@
-//! Problems reach the kernel log where there is one, and only there.
+//! Problems are written to the kernel log if there is one, and nowhere else.
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -1,6 +1,6 @@
-//! The generator as systemd runs it: the real program, in a directory that stands for `/`.
+//! The generator as systemd runs it: the real program, with a directory that is used as `/`.
 //!
-//! Whatever it finds, it ends at once with status 0; [`Root::run`] checks that each time.
+//! In every case, it exits at once with status 0; [`Root::run`] checks that each time.
 
 #![expect(
     clippy::unwrap_used,
@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// Far above what any case takes, far below what a tester waits for.
+/// Much longer than any case takes, much shorter than a tester waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A scratch root directory, with `normal`, `early` and `late` beside the paths of a system.
+/// A temporary root directory, with `normal`, `early` and `late` next to the paths of a system.
 struct Root(TempDir);
 
 impl Root {
-    /// With this configuration, as a package installation would leave it.
+    /// A root with this configuration, as an installation of the package would leave it.
     fn new(config: impl AsRef<[u8]>) -> Self {
         let root = Self::bare();
         root.write("etc/buildbot-conda/config.toml", config);
@@ -86,7 +86,7 @@ impl Root {
         command
     }
 
-    /// What the generator says on stderr, the root's own path taken out.
+    /// The standard error of the generator, without the path of the root.
     #[track_caller]
     fn run(&self) -> String {
         let stderr = finish(self.command().stderr(Stdio::piped()).spawn().unwrap());

@@ -6,7 +6,8 @@ use buildbot_conda_machine::{Machine, Outcome, Rest};
 use crate::groups::Group;
 use crate::{SOON, call};
 
-/// What a build tells of itself, and of all that it can look into. No name is in the command, which the log shows.
+/// A build prints this about itself, and about everything that it can read. The command, which the log shows, contains
+/// no name.
 const TELL: &str = r#"
 id -un; python -c 'import sys; print(sys.prefix)'; env
 for file in /run/credentials/*/* /home/*/*/buildbot.tac /home/*/*/*.cfg /home/*/*/state.sqlite /srv/*/*/buildbot.tac \

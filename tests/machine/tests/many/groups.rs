@@ -61,9 +61,9 @@ impl Group {
         }
     }
 
-    /// The loop that makes it. The plain master's needs to be told nothing.
+    /// The loop that creates it. The plain master needs no options.
     pub(crate) fn create(&self) -> String {
-        // Workers that nobody says anything of have accounts of their own, which takes time for each.
+        // Workers without options have their own accounts, which takes time for each.
         let (mut master, mut worker) = (String::new(), format!("--user {}", self.accounts[1]));
         if let Some(name) = self.master {
             let [one, other] = self.accounts;
@@ -140,7 +140,7 @@ pub(crate) fn groups(release: Release) -> Vec<Group> {
     groups
 }
 
-/// The name of a worker for its master; Buildbot takes none that begins with a digit.
+/// The worker's name at its master; Buildbot does not accept one that starts with a digit.
 pub(crate) fn name_of(instance: &str) -> String {
     if instance.starts_with(|first: char| first.is_ascii_digit()) {
         return format!("worker-{instance}");

@@ -21,7 +21,7 @@ on_each_release! {
     a_loop_of_create_makes_instances_that_know_nothing_of_each_other,
 }
 
-/// From a request to the end of its build, and for a worker to come, on a busy machine.
+/// From a request to the end of its build, and for a worker to connect, on a busy machine.
 const SOON: Duration = Duration::from_mins(2);
 /// A loop over all of them, on a busy machine.
 const LOOP: Duration = Duration::from_mins(20);
@@ -130,7 +130,7 @@ fn everything_is_connected_as_it_was_asked_for(machine: &Machine, groups: &[Grou
                 "{reference}: {owner}"
             );
         }
-        // Its master knows these, and the one that every master begins with.
+        // Its master knows these, and the one of every new master.
         let known = Rest::at(machine, group.web_port).get("workers")?;
         let known = known["workers"].as_array().context("read workers")?;
         let known: BTreeSet<&str> = known
@@ -207,7 +207,7 @@ fn a_worker_of_one_master_is_no_worker_of_another(machine: &Machine, groups: &[G
          hint: choose another name with `--worker-name`\n"
     );
     ensure!(taken.status == 1 && taken.stderr == expect, "{taken}");
-    // Under a name that it knows and nobody has, with the password of the first master.
+    // With a name that it knows and nobody uses, and the password of the first master.
     machine
         .run(&["systemctl", "stop", &format!("buildbot-worker@{known}")])?
         .succeeded()?;
@@ -265,7 +265,7 @@ fn a_failure_is_that_of_one(machine: &Machine, groups: &[Group]) -> Outcome {
     Rest::at(machine, groups[0].web_port).wait_for_worker(name, SOON)
 }
 
-/// The administrator's own builder is on it: the master would not take its configuration.
+/// The administrator's own builder uses it: the master would not accept its configuration.
 fn what_a_builder_needs_is_not_removed(machine: &Machine, groups: &[Group]) -> Outcome {
     let group = &groups[0];
     let reference = format!("worker@{}", group.chosen());
@@ -369,7 +369,7 @@ fn all_are_drained_and_removed(
     }
     let now = state(machine)?;
     let said = |line: &str| kept.iter().any(|path| line.contains(path));
-    // The account was made with its home, and stays; so does what was noted of nobody any more.
+    // The account was created with its home directory, and is kept; so are records that belong to nobody any more.
     let expected = [
         "bb-worker",
         "/etc/buildbot-conda/config.toml",

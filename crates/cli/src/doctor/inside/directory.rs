@@ -1,5 +1,5 @@
-//! The instance's directory: what is there, whose it is, and who can read it. Metadata and the one
-//! number in `twistd.pid`; nothing else is opened.
+//! The instance's directory: its content, its owners, and who can read it. Only metadata is read, and the number in
+//! `twistd.pid`; nothing else is opened.
 
 use std::fs;
 use std::io::Read as _;
@@ -19,10 +19,10 @@ use crate::system::context::Context;
 const MOST: usize = 20_000;
 /// Levels below the directory: builders and their working directories.
 const DEEPEST: usize = 3;
-/// Paths told of.
+/// Maximum number of paths to report.
 const MOST_TOLD: usize = 5;
 
-/// What there is to say about a directory.
+/// Facts about a directory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -34,14 +34,14 @@ pub(in crate::doctor) struct DirectoryFacts {
     pub(in crate::doctor) exists: bool,
     pub(in crate::doctor) is_empty: bool,
     pub(in crate::doctor) has_tac: bool,
-    /// Numeric id of its owner.
+    /// Numeric user id of its owner.
     pub(in crate::doctor) owner: u32,
     /// What this process cannot write, and how many there are.
     pub(in crate::doctor) unwritable: Vec<PathBuf>,
     pub(in crate::doctor) unwritable_count: usize,
-    /// Whether all of those belong to root, under one name each, and everybody may read them.
+    /// Whether all of those are owned by root, have a single name, and are readable by everyone.
     pub(in crate::doctor) unwritable_can_be_given: bool,
-    /// Files with secrets whose mode lets everybody read them: their names in the directory.
+    /// Files with secrets that everyone can read: their names in the directory.
     pub(in crate::doctor) exposed: Vec<String>,
     pub(in crate::doctor) pid_file: Option<PidFile>,
 }

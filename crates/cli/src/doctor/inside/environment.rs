@@ -1,5 +1,5 @@
-//! The environment as files: can it be activated, is it the one conda would take, is it what its
-//! packages brought. No program of it is run.
+//! The environment as files: whether it can be activated, whether conda would select the same one, and whether its
+//! files match its packages. None of its programs is run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,15 +20,15 @@ use crate::inside::access::Obstacle;
 use crate::system::context::Context;
 use crate::system::installations;
 
-/// Packages told of that differ from their files.
+/// Maximum number of changed packages to report.
 const MOST_TOLD: usize = 20;
 
-/// What there is to say about an environment.
+/// Facts about an environment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct EnvironmentFacts {
     pub(in crate::doctor) state: State,
     pub(in crate::doctor) resolution: Option<Resolution>,
-    /// Packages whose files are not as they brought them; none where that was not asked.
+    /// Packages whose files have changed; none if this was not checked.
     pub(in crate::doctor) damage: Vec<Damage>,
     /// How many packages it has whose records can be read.
     pub(in crate::doctor) packages: usize,
@@ -55,7 +55,7 @@ pub(in crate::doctor) enum State {
 /// Where conda finds the environment of this name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::doctor) enum Resolution {
-    /// Where the configuration says.
+    /// The path in the configuration.
     Same,
     Elsewhere(PathBuf),
     Nowhere,
@@ -159,7 +159,7 @@ fn resolution(instance: &Instance) -> Option<Resolution> {
     };
     let root = Path::new(instance.conda_root.as_str());
     if !root.join("bin/conda").exists() {
-        // Then nobody resolves a name with it.
+        // Then no name is resolved with it.
         return None;
     }
     let configured = Path::new(instance.prefix().as_str()).to_owned();
@@ -225,7 +225,7 @@ fn damage(prefix: &Path, records: &[Record]) -> Vec<Damage> {
 }
 
 fn damage_of(prefix: &Path, record: &Record) -> Option<Damage> {
-    // Sizes of what was linked as it is; text with a prefix in it has another one afterwards.
+    // Sizes of files that were linked unchanged; a text that contains the prefix has another size afterwards.
     let sizes: BTreeMap<&str, u64> = record
         .paths_data
         .paths

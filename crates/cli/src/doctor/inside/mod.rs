@@ -1,10 +1,8 @@
-//! What only the service user may look into: the directory, the environment, and what Buildbot makes
-//! of them.
+//! Examines what only the service user may read: the directory, the environment, and how Buildbot reads them.
 //!
-//! This program runs once more for it, as `doctor --inside REF`, as that user, with the unit's sandbox
-//! and credentials, in a clean environment and for a limited time (`account` of the database verbs has
-//! the way there). What it answers is facts, never words to be obeyed: code of the service user runs
-//! beside it and may have written the answer. Commands are made of the configuration alone.
+//! For this, the program runs again as that user, as `doctor --inside REF`, with the unit's sandbox and credentials, in
+//! a clean environment and with a time limit. Its answer consists of facts, never of commands: code of the service user
+//! runs at the same time and may have written the answer. Commands are derived from the configuration only.
 
 mod directory;
 mod environment;
@@ -33,14 +31,14 @@ pub(super) use python::{Database, MasterFacts, PythonFacts, Reach, Tac, WorkerIn
 
 /// More than any answer has, in bytes.
 const LARGEST: usize = 1 << 20;
-/// What the looking itself may take, beyond the reading of a configuration.
+/// How long the examination may take, in addition to the reading of a configuration.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// What was found inside.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Inside {
     pub(super) environment: Option<EnvironmentFacts>,
     pub(super) directory: Option<DirectoryFacts>,
-    /// What the environment's Python says; the reason where it does not run.
+    /// The answer of the environment's Python, or the reason why it does not run.
     pub(super) python: Option<Result<PythonFacts, String>>,
     /// What Buildbot makes of a master's configuration and database.
     pub(super) master: Option<MasterFacts>,
@@ -62,7 +60,7 @@ impl Inside {
             && self.python.as_ref().is_none_or(Result::is_ok)
     }
 
-    /// With what another one has found, as far as this one has not looked.
+    /// Adds the facts of another result that this one does not contain.
     pub(super) fn with(mut self, other: &Self) -> Self {
         if let (Some(own), Some(other)) = (&mut self.environment, &other.environment)
             && own.state == EnvironmentState::Usable
@@ -86,7 +84,7 @@ impl Inside {
         self
     }
 
-    /// Whether what was found first explains that Buildbot cannot run: then what it says of it adds nothing.
+    /// Whether an earlier finding explains why Buildbot cannot run, so that its own message adds nothing.
     pub(super) fn says_why_nothing_runs(&self) -> bool {
         let is_usable = |facts: &EnvironmentFacts| facts.state == EnvironmentState::Usable;
         !self.environment.as_ref().is_none_or(is_usable)
@@ -98,9 +96,9 @@ impl Inside {
 /// How deep to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Depth {
-    /// At files alone: below a root directory, or as somebody whose code this is not.
+    /// Only files: below a root directory, or if the code belongs to another account.
     Files,
-    /// Also run what is there.
+    /// Programs are run as well.
     Everything,
 }
 
@@ -124,7 +122,7 @@ const PYTHON: [Check; 6] = [
     Check::AllowShutdown,
     Check::Connection,
 ];
-/// Checks whose facts are the same for everybody who runs from an environment in one role.
+/// Checks whose facts are the same for all instances that run from an environment in one role.
 pub(super) const SHARED: [Check; 4] = [
     Check::Packages,
     Check::Python,
@@ -184,11 +182,12 @@ pub(super) fn print(
     output::print(serde_json::to_string(&facts).context("write JSON")?)
 }
 
-/// Has the service user look; `as_root` when this process is root's, else it is his own.
+/// Runs the examination as the service user; `as_root` if this process runs as root, otherwise it already runs as that
+/// user.
 ///
 /// # Errors
 ///
-/// When no answer comes, with the reason.
+/// If there is no answer, with the reason.
 pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyhow::Result<Inside> {
     let limit = PATIENCE + instance.start_timeout;
     let mut words = vec!["doctor".to_owned(), "--inside".to_owned()];
@@ -206,13 +205,13 @@ pub(super) fn ask(instance: &Instance, checks: &[Check], as_root: bool) -> anyho
     serde_json::from_slice(&answer).map_err(|_| anyhow!("{}", last_of(&said, "no answer")))
 }
 
-/// The last line that says something.
+/// The last line that is not empty.
 fn last_of(said: &[String], otherwise: &str) -> String {
     let last = said.iter().rev().find(|line| !line.trim().is_empty());
     last.map_or(otherwise, String::as_str).to_owned()
 }
 
-/// As the service user by hand: without whatever his own environment would lead Python to.
+/// The service user called this directly: ignore what the user's own environment would change in Python.
 fn own(words: &[std::ffi::OsString]) -> Command {
     let mut command = Command::new(paths::CLI);
     command.args(words).env_clear().current_dir("/");

@@ -1,12 +1,11 @@
-"""Tell how far the environment's Python carries one Buildbot, and where a worker's tac leads.
+"""Report whether the environment's Python can run an instance, and to which master a worker's tac connects.
 
-Run by `python -c` as the service user, in the activated environment: ROLE DIRECTORY WISH...
-A wish is `python`, `plugins`, `bytecode`, `tac` or `connection`. One JSON object goes to stdout;
-whatever imported modules or a tac print goes to stderr. Works with CPython 3.8 and later and
-Buildbot 2.10 to 4.x.
+Run by `python -c` as the service user, in the activated environment: ROLE DIRECTORY WISH... A wish is `python`,
+`plugins`, `bytecode`, `tac` or `connection`. One JSON object is written to stdout; the output of imported modules and
+of a tac goes to stderr. Works with CPython 3.8 and later and Buildbot 2.10 to 4.x.
 
-Nothing is left behind: no bytecode is written, the log file of a tac is not opened, and nothing is
-started. A worker's tac is run as Twisted runs it, since only that tells what it hands to Buildbot.
+Nothing remains: no bytecode is written, the log file of a tac is not opened, and nothing is started. A worker's tac is
+run in the same way as by Twisted, because only this shows what it passes to Buildbot.
 """
 
 import sys
@@ -26,7 +25,7 @@ MODULES = {
 }
 # What a module of Buildbot imports that its package does not always bring along; asked where that one fails.
 BESIDE = {"buildbot_worker.bot": ("msgpack", "autobahn")}
-# What Buildbot does without, and somebody misses.
+# Modules that Buildbot does not need, but whose absence has consequences.
 WANTED = {"master": ("buildbot_www",), "worker": ()}
 # Packages that a start imports much of.
 COMPILED = ("buildbot", "buildbot_worker", "twisted", "sqlalchemy")
@@ -79,7 +78,7 @@ def failed_plugins():
 
 
 def bytecode():
-    """How many sources of the packages that a start imports have no bytecode beside them."""
+    """The number of imported sources of the packages that have no bytecode."""
     import importlib.util
 
     sources = missing = 0
@@ -183,7 +182,7 @@ def verified(described):
 
 
 def unverified():
-    """A context that takes every certificate, as Twisted's `ssl:` does."""
+    """A context that accepts every certificate, like Twisted's `ssl:`."""
     import ssl
 
     found = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -240,7 +239,7 @@ def reach(host, port, tls, protocol):
 
 
 def worker(directory, wishes):
-    """The worker's tac, as far as it can be told."""
+    """The worker's tac, as far as it can be determined."""
     answer = {"failure": None, "workers": []}
     try:
         found = run_tac(directory)
@@ -265,7 +264,7 @@ def worker(directory, wishes):
 
 
 def literals(path):
-    """Names that stand at the beginning of a line with `NAME = ...`, which a stream editor can change."""
+    """Names in lines that start with `NAME = ...`, which a stream editor can change."""
     with open(path, encoding="utf-8", errors="replace") as file:
         return re.findall(r"^(allow_shutdown) *= ", file.read(), re.M)
 

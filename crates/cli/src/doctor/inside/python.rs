@@ -1,4 +1,4 @@
-//! What the environment's Python says, and Buildbot in it. Both are programs of the service user.
+//! The answers of the environment's Python and of its Buildbot. Both are programs of the service user.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ const PROGRAM: &str = concat!(
 );
 /// Imports, and a worker's tac.
 const LIMIT: Duration = Duration::from_mins(1);
-/// How a shell of ours begins to report a script that did not come back to it.
+/// The beginning of the message in which our shell reports a script that did not return.
 pub(in crate::doctor) const ACTIVATION_SCRIPT: &str = "the activation script `";
 
 /// What `probe.py` answers.
@@ -42,7 +42,7 @@ pub(in crate::doctor) struct PythonFacts {
     pub(in crate::doctor) plugins: BTreeMap<ForeignText, ForeignText>,
     pub(in crate::doctor) bytecode: Option<Bytecode>,
     pub(in crate::doctor) tac: Option<Tac>,
-    /// Settings of the tac that stand alone on a line.
+    /// Settings of the tac that are alone on a line.
     pub(in crate::doctor) editable: Vec<ForeignText>,
 }
 
@@ -55,7 +55,7 @@ pub(in crate::doctor) struct Bytecode {
     pub(in crate::doctor) missing: usize,
 }
 
-/// What a worker's tac says.
+/// The settings of a worker's tac.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(in crate::doctor) struct Tac {
     /// Why it cannot be run.
@@ -67,7 +67,7 @@ pub(in crate::doctor) struct Tac {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::doctor) struct WorkerInTac {
     pub(in crate::doctor) allow_shutdown: Option<ForeignText>,
-    /// `HOST:PORT`; none where it goes another way.
+    /// `HOST:PORT`; none if the worker connects in another way.
     pub(in crate::doctor) target: Option<ForeignText>,
     pub(in crate::doctor) reach: Option<Reach>,
 }
@@ -77,7 +77,7 @@ pub(in crate::doctor) struct WorkerInTac {
 pub(in crate::doctor) struct Reach {
     /// `dns`, `tcp`, `tls` or `greeting`: the last one tried.
     pub(in crate::doctor) step: ForeignText,
-    /// Why it failed; none when it did not.
+    /// Why it failed; none if it did not.
     pub(in crate::doctor) reason: Option<ForeignText>,
 }
 
@@ -86,7 +86,7 @@ pub(in crate::doctor) struct Reach {
 pub(in crate::doctor) struct MasterFacts {
     /// 78, 69 or 1 with Buildbot's words, when it makes nothing of it.
     pub(in crate::doctor) failure: Option<(u8, ForeignText)>,
-    /// An upgrade was begun and not finished.
+    /// An upgrade was started and not finished.
     pub(in crate::doctor) is_marked: bool,
     pub(in crate::doctor) database: Option<Database>,
     /// What is listened on, `pb` or `www`, and the TCP port.
@@ -99,7 +99,7 @@ pub(in crate::doctor) struct MasterFacts {
     pub(in crate::doctor) elsewhere: Option<ForeignText>,
 }
 
-/// A database as [`Facts`] has it.
+/// A database as in [`Facts`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::doctor) struct Database {
     /// `empty`, `older`, `current`, `newer` or `damaged`.
@@ -130,7 +130,8 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
     let extra = BTreeMap::from([("PYTHONDONTWRITEBYTECODE".into(), "1".into())]);
     let words = words.iter().map(Into::into).collect();
     let chain = activation::of_instance(instance, python.clone().into(), words, extra)?;
-    // Ended by a signal that the shell of activation scripts outlives for a moment, so that it names the script.
+    // Terminated by a signal that the shell of activation scripts survives for a moment, so that it can name the
+    // script.
     let mut command = Command::new("timeout");
     command
         .arg("--kill-after=5")
@@ -195,7 +196,7 @@ fn ask_database(
     told: &mut MasterFacts,
 ) -> Result<Facts, Failure> {
     let master = Master::new(instance, context)?;
-    // A mark that says nothing is one all the same.
+    // A mark without content is still a mark.
     told.is_marked = Mark::read(&master.state).map_or(true, |mark| mark.is_some());
     Facts::ask(&master, None, false)
 }

@@ -56,7 +56,7 @@ pub(super) fn account(
             words.push("--disabled-password".to_owned());
         }
         if wanted.group == name.as_str() && !accounts::has_group(name.as_str(), context)? {
-            // People have a group of their own anyway.
+            // Accounts of people have their own group anyway.
             words.extend(wanted.system.then(|| "--group".to_owned()));
         } else {
             words.extend(["--ingroup".to_owned(), wanted.group.clone()]);

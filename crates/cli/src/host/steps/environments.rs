@@ -1,5 +1,5 @@
-//! Environments: ours are made, updated and mended, one of Conda's is made where there is none and left to Conda
-//! otherwise.
+//! Environments: ours are created, updated and repaired. An environment of Conda is created if it is missing, and
+//! otherwise left to Conda.
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::paths;
@@ -51,8 +51,8 @@ pub(super) fn environment(
     Ok(())
 }
 
-/// The generation that serves, or one that instances are pinned to. Both verbs let it serve, so after a pinned one what
-/// shall serve is let serve again.
+/// The current generation, or one that instances are pinned to. Both verbs make it current, so after a pinned one the
+/// desired generation is made current again.
 fn make(
     prefix: &str,
     wanted: &EnvironmentEntry,

@@ -62,8 +62,8 @@ pub(super) fn directory(
     Ok(())
 }
 
-/// The passwords of a master's workers on this host, which no profile has: the master reads them from files of its own,
-/// and root has them as the workers' credentials.
+/// The passwords of a master's workers on this host, which a profile does not contain: the master reads them from its
+/// own files, and root has them as the workers' credentials.
 fn passwords(
     master: &InstanceRef,
     wish: &Wish<'_>,
@@ -106,7 +106,7 @@ fn passwords(
     Ok(if is_read { made } else { Vec::new() })
 }
 
-/// A file of an instance that is set up; another one is kept beside it.
+/// A file of an instance that is set up; a different existing file is kept next to it.
 pub(super) fn file(
     reference: &InstanceRef,
     path: &str,
@@ -158,7 +158,7 @@ pub(super) fn file(
     Ok(())
 }
 
-/// By these `remove` and `create` know instances.
+/// The records with which `remove` and `create` know instances.
 pub(super) fn record(
     reference: &InstanceRef,
     wish: &Wish<'_>,

@@ -20,16 +20,16 @@ use crate::plan::{self, Plan, Step, UnitStep};
 use crate::system::context::Context;
 use crate::system::systemd;
 
-/// What shall be, what is, and how far to go.
+/// The desired state, the actual state, and the limits of the change.
 pub(super) struct Wish<'a> {
     pub(super) profile: &'a Profile,
-    /// Of the profile's configuration.
+    /// Settings from the configuration of the profile.
     pub(super) settings: &'a Settings,
     pub(super) host: &'a Host,
     pub(super) differences: &'a [Difference],
     /// Texts of missing credentials by name.
     pub(super) secrets: BTreeMap<String, String>,
-    /// For what makes environments.
+    /// Options for the program that creates environments.
     pub(super) options: Vec<String>,
     pub(super) no_restart: bool,
     pub(super) title: String,
@@ -41,7 +41,7 @@ struct Draft {
     accounts: Vec<Step>,
     environments: Vec<Step>,
     files: Vec<Step>,
-    /// After systemd has read its units again.
+    /// After systemd has reloaded its units.
     units: Vec<Step>,
     /// Instances whose next start differs.
     changed: BTreeSet<InstanceRef>,
@@ -135,7 +135,7 @@ pub(super) fn plan(wish: &Wish<'_>, context: &Context) -> anyhow::Result<(Plan, 
     Ok((plan, draft.left))
 }
 
-/// Instances that were set up or enabled by this plan, and shall be started at boot: they are started now as well.
+/// Instances that this plan has set up or enabled, and that start at boot, are started now as well.
 fn starting(wish: &Wish<'_>, begun: &BTreeSet<InstanceRef>) -> Vec<InstanceRef> {
     let is_enabled = |reference: &InstanceRef| {
         let units = &wish.profile.manifest.units;

@@ -1,4 +1,4 @@
-//! What is root's: configuration, units, credentials, modes. What is replaced or taken away is kept.
+//! Files owned by root: configuration, units, credentials, modes. Replaced and removed files are kept.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -250,8 +250,8 @@ pub(super) fn mode(
     Ok(())
 }
 
-/// Whether root alone can change what a path leads to. Where others can, a link of theirs would have root write, or give
-/// away, another file.
+/// Whether root alone can change where a path leads. Otherwise, a link of another account could make root write, or
+/// give away, another file.
 fn is_roots_place(path: &Path, context: &Context) -> bool {
     context.is_elsewhere()
         || path.ancestors().skip(1).all(|ancestor| {

@@ -1,4 +1,4 @@
-//! A master whose workers are data: how a worker gets into its table, with a password of its own, and out of it.
+//! A master whose workers are data: how a worker with its own password is added to its table, and removed.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -151,7 +151,7 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
             stderr:
         "#]],
     );
-    // A password that nobody uses goes with its master.
+    // An unused password is removed with its master.
     let words = ["remove", "master", "--data", "--dry-run"];
     check(
         &host,
@@ -171,7 +171,7 @@ fn removing_a_worker_takes_its_table_and_password_out_unless_it_is_the_last() {
     );
 }
 
-/// Seconds of processor that three plans of a further worker take where so many are there.
+/// Processor time in seconds for three plans of a further worker, with this many existing ones.
 fn seconds_beside(workers: usize) -> f64 {
     let mut table = String::from("[worker]\n");
     for number in 0..workers {

@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use expect_test::expect;
 
 use super::{check, host_with_master};
-use crate::house::{CONFIGURATION, Host};
+use crate::house::{CONFIGURATION, Host, said};
 
 const CREATE: [&str; 4] = ["create", "worker", "gpu", "--dry-run"];
 
@@ -46,7 +46,7 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
             stderr:
         "#]],
     );
-    // Under a name that is there nothing needs to be added.
+    // A worker with an existing name does not have to be added.
     let words = [&CREATE[..], &["--worker-name=worker"]].concat();
     check(
         &host,
@@ -72,33 +72,18 @@ fn a_worker_that_its_master_does_not_know_is_added_to_its_list() {
 #[test]
 fn a_list_that_is_none_any_more_is_left_to_its_owner() {
     let host = host_with_workers("sorted(open(\"/etc/workers\"))");
-    check(
-        &host,
-        &CREATE,
-        &expect![[r#"
-            status 0
-            stdout:
-            # `worker@gpu` as user `bb-worker-gpu`, directory `/home/bb-worker-gpu/worker-gpu`, environment `/home/bb/anaconda3/envs/buildbot`, worker `gpu` of the master at localhost:9990
-            # `/home/bb/master/master.cfg`: it contains no plain list `WORKERS`; add the worker to it, for example with `worker.Worker("gpu", secret("worker-password"))`
-            create the account `bb-worker-gpu`, home `/home/bb-worker-gpu`
-            in `/etc/buildbot-conda/config.toml`:
-                worker@gpu.directory = "/home/bb-worker-gpu/worker-gpu"
-                worker@gpu.user = "bb-worker-gpu"
-                worker@gpu.credentials.password = "worker-password"
-            as `bb-worker-gpu`, set up a worker in `/home/bb-worker-gpu/worker-gpu`: `info/admin`, `info/host`, `buildbot.tac`
-            write `/var/lib/buildbot-conda/created/worker@gpu.json`, mode 0644
-            create `/etc/systemd/system/multi-user.target.wants`
-            link `/etc/systemd/system/multi-user.target.wants/buildbot-worker@gpu.service` to `/usr/lib/systemd/system/buildbot-worker@.service`
-            stderr:
-        "#]],
-    );
+    let plan = host.run(&CREATE).stdout;
+    let note = "\n# `/home/bb/master/master.cfg`: it contains no plain list `WORKERS`; add the worker to it, for example with \
+                `worker.Worker(\"gpu\", secret(\"worker-password\"))`\n";
+    assert!(plan.contains(note), "{plan}");
+    assert!(!plan.contains("add \"gpu\" to `WORKERS`"), "{plan}");
 }
 
 #[test]
 fn a_list_that_the_masters_account_may_not_change_is_refused_before_anything_is_done() {
     let host = host_with_workers("[\"worker\"]");
     let file = host.path("home/bb/master/master.cfg");
-    // Root may change any directory; what is not its own is another account's all the same.
+    // Root may change any directory; one that belongs to another account is still not its own.
     if chown(file, Some(65534), None).is_err() {
         host.set_mode("home/bb/master", 0o500);
     }
@@ -128,35 +113,26 @@ fn two_workers_of_one_name_are_refused() {
         "var/lib/buildbot-conda/created/worker@old.json",
         "{\"master\":\"localhost:9990\",\"worker\":\"gpu\",\"instance\":\"master\"}\n",
     );
-    check(
-        &host,
-        &CREATE,
-        &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        error: `worker@old` already is the worker `gpu` of the master at localhost:9990
-        hint: choose another name with `--worker-name`
-    "#]],
-    );
-    let words = [
+    let given = [
         "create",
         "worker",
         "--worker-name=gpu",
         "--master=localhost:9990",
         "--dry-run",
     ];
-    check(
-        &host,
-        &words,
-        &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        error: `worker@old` already is the worker `gpu` of the master at localhost:9990
-        hint: choose another name with `--worker-name`
-    "#]],
-    );
+    for words in [&CREATE[..], &given] {
+        check(
+            &host,
+            words,
+            &expect![[r#"
+                status 1
+                stdout:
+                stderr:
+                error: `worker@old` already is the worker `gpu` of the master at localhost:9990
+                hint: choose another name with `--worker-name`
+            "#]],
+        );
+    }
 }
 
 #[test]
@@ -171,64 +147,30 @@ fn removing_a_worker_takes_its_name_out_unless_it_is_the_last() {
         "var/lib/buildbot-conda/created/worker@gpu.json",
         "{\"master\":\"localhost:9990\",\"worker\":\"gpu\",\"instance\":\"master\"}\n",
     );
-    let words = ["remove", "worker@gpu", "--dry-run"];
-    check(
-        &host,
-        &words,
-        &expect![[r#"
-            status 0
-            stdout:
-            in `/etc/buildbot-conda/config.toml`:
-                without ["worker@gpu"]
-            remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-            as `bb`, remove "gpu" from `WORKERS` in `/home/bb/master/master.cfg`
-            stderr:
-        "#]],
-    );
-    // A builder without a worker is no configuration.
-    write_workers(&host, "[\"gpu\"]");
-    check(
-        &host,
-        &words,
-        &expect![[r#"
-        status 0
-        stdout:
-        # `/home/bb/master/master.cfg` still contains the worker `gpu`, because its builder needs a worker
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        stderr:
-    "#]],
-    );
-    // Its owner has put it elsewhere.
-    write_workers(&host, "list({\"gpu\": 2})");
-    check(
-        &host,
-        &words,
-        &expect![[r#"
-        status 0
-        stdout:
-        # `/home/bb/master/master.cfg` still contains the worker `gpu`
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        stderr:
-    "#]],
-    );
-    // Nothing to do with it any more.
-    write_workers(&host, "[\"worker\"]");
-    check(
-        &host,
-        &words,
-        &expect![[r#"
-        status 0
-        stdout:
-        in `/etc/buildbot-conda/config.toml`:
-            without ["worker@gpu"]
-        remove `/var/lib/buildbot-conda/created/worker@gpu.json`
-        stderr:
-    "#]],
-    );
+    let kept = "# `/home/bb/master/master.cfg` still contains the worker `gpu`";
+    let removed = "in `/etc/buildbot-conda/config.toml`:\n    without [\"worker@gpu\"]\n\
+                   remove `/var/lib/buildbot-conda/created/worker@gpu.json`\n";
+    for (workers, note, step) in [
+        (
+            "[\"worker\", \"gpu\"]",
+            String::new(),
+            "as `bb`, remove \"gpu\" from `WORKERS` in `/home/bb/master/master.cfg`\n",
+        ),
+        // A builder without workers is not valid.
+        (
+            "[\"gpu\"]",
+            format!("{kept}, because its builder needs a worker\n"),
+            "",
+        ),
+        // Its owner has moved it.
+        ("list({\"gpu\": 2})", format!("{kept}\n"), ""),
+        // Nothing to do with it any more.
+        ("[\"worker\"]", String::new(), ""),
+    ] {
+        write_workers(&host, workers);
+        let plan = host.run(&["remove", "worker@gpu", "--dry-run"]);
+        assert_eq!(plan, said(0, &format!("{note}{removed}{step}"), ""));
+    }
 }
 
 /// The workers of a master as the starter had them before, and two of them on this host.
@@ -281,7 +223,7 @@ fn an_older_master_is_converted_with_a_credential_for_each_worker_that_shares_on
             stderr:
         "#]],
     );
-    // What is there already with the same password is used; what has another one stays.
+    // An existing file with the same password is used; one with another password is kept.
     let file = "etc/buildbot-conda/credentials/password-of-worker";
     host.write(file, "x\n");
     let plan = host.run(&["convert", "--dry-run"]).stdout;
