@@ -50,23 +50,20 @@ pub(crate) struct Arguments {
     #[arg(long, hide = true, value_name = "PREFIX", conflicts_with_all = ["backup", "list"])]
     of_upgrade: Option<PathBuf>,
     /// List the backups, newest first
-    #[arg(long)]
+    #[arg(long, group = "shown")]
     list: bool,
     /// Restore the backup into a scratch place, read all of it, and show what it contains; the master may run
-    #[arg(long = "try", conflicts_with = "list")]
+    #[arg(long = "try", group = "shown")]
     drill: bool,
     /// Print JSON, with `--list` or `--try`
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, requires = "shown")]
     json: bool,
     /// Show what would be done, and change nothing
-    #[arg(long, conflicts_with_all = ["list", "drill"])]
+    #[arg(long, conflicts_with = "shown")]
     dry_run: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.json && !arguments.list && !arguments.drill {
-        bail!("`--json` needs `--list` or `--try`");
-    }
     let settings = context.settings()?;
     let instance = settings
         .instance(&arguments.reference)
