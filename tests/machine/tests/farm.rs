@@ -254,6 +254,23 @@ fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
     ensure!(rest.worker_connected("gpu")? && rest.worker_connected("cpu")?);
     b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
     rest.wait_for_worker("gpu", SOON)?;
+    // Both hosts know how long it is good for, and the worker's how long its authority is.
+    for (machine, reference, seen) in [
+        (
+            a,
+            "master",
+            "the certificate of network.toml is valid for 89 days",
+        ),
+        (b, "worker", ":9989 is valid for 89 days"),
+        (b, "worker", "the certificate of the authority of a"),
+    ] {
+        let doctor = call(machine, &["doctor", "--only", "certificates", "--json"])?.succeeded()?;
+        let status = call(machine, &["status", reference])?.succeeded()?;
+        ensure!(
+            doctor.stdout.contains(seen) && status.stdout.contains(seen),
+            "{doctor}{status}"
+        );
+    }
     Ok(())
 }
 

@@ -7,12 +7,13 @@
 //! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or anybody
 //!   can see
 //! * `prefix`: an environment and everybody who runs from it, with the commands that make or change it
-//! * `directory`, `environment`, `master`, `front`, `worker`: what the facts from inside amount to
+//! * `certificates`, `directory`, `environment`, `master`, `front`, `worker`: what the facts from inside amount to
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
 //! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and what comes
 //! from inside never becomes a command.
 
+mod certificates;
 mod configuration;
 mod directory;
 mod environment;
