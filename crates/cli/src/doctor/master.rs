@@ -46,7 +46,6 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     findings.extend(sandbox(instance, facts));
     findings.extend(database(instance, facts));
-    findings.extend(super::certificates::judge(instance, scene));
     findings.extend(super::front::judge(instance, &facts.ports, scene));
     findings.extend(
         facts

@@ -153,6 +153,7 @@ fn examine(
                 findings.extend(environment::judge(instance, &inside, &scene));
                 findings.extend(master::judge(instance, &inside, &scene));
                 findings.extend(worker::judge(instance, &inside, &scene));
+                findings.extend(certificates::judge(instance, &scene));
             }
         }
     }

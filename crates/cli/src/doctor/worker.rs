@@ -38,7 +38,6 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
         findings.extend([Check::Tac, Check::AllowShutdown].map(unseen));
     }
     findings.push(connection(instance, tac, scene));
-    findings.extend(super::certificates::judge(instance, scene));
     findings
 }
 
