@@ -20,6 +20,10 @@ macro_rules! eprint {
     ($($words:tt)*) => { $crate::output::say(format_args!($($words)*)) };
 }
 
+mod outcome;
+
+pub(crate) use outcome::{Manner, Outcome};
+
 /// Writes `text` to standard error, where somebody reads it.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     // Whatever error or note has foreign text in it.

@@ -264,7 +264,8 @@ fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
         (b, "worker", ":9989 is valid for 89 days"),
         (b, "worker", "the certificate of the authority of a"),
     ] {
-        let doctor = call(machine, &["doctor", "--only", "certificates", "--json"])?.succeeded()?;
+        let words = ["doctor", "--only", "certificates", "--all", "--json"];
+        let doctor = call(machine, &words)?.succeeded()?;
         let status = call(machine, &["status", reference])?.succeeded()?;
         ensure!(
             doctor.stdout.contains(seen) && status.stdout.contains(seen),
@@ -293,6 +294,25 @@ fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
     Ok(())
 }
 
+/// The same words once more change nothing, and disturb nobody.
+fn repeat(a: &Machine, b: &Machine, secret: &str) -> Outcome {
+    let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
+    let again = call(b, &["join", "--file", LINE, "--json"])?.succeeded()?;
+    ensure!(
+        again.stdout.contains("\"changed\": false")
+            && again.stdout.contains("\"state\": \"active\""),
+        "{again}"
+    );
+    ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);
+    let again = ["invite", "gpu", "--slots", "2", "--tag", "cuda", "--json"];
+    let again = call(a, &again)?.succeeded()?;
+    ensure!(
+        again.stdout.contains("\"changed\": false") && !again.stdout.contains(secret),
+        "{again}"
+    );
+    Ok(())
+}
+
 fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> Outcome {
     let below = installed_with(release, "openssl", "openssl")?;
     let boot = |name| Machine::boot_named(below.clone(), name);
@@ -308,6 +328,8 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     // One command on each side.
     let line = invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])?;
     let secret = line.split(['@', ':']).nth(2).context("find the password")?;
+    // Whoever has lost the line gets the same again, until it is used.
+    ensure!(invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])? == line);
     // Somebody on the way between the two learns nothing, and gets no worker.
     let (master, stranger) = (network.address("a"), network.address("c"));
     pose_as_master(&c)?;
@@ -345,10 +367,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         listed.stdout.contains("joined") && listed.stdout.contains("cuda"),
         "{listed}"
     );
-    // The same line once more disturbs nobody.
-    let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
-    join(&b, &line)?.succeeded()?;
-    ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);
+    repeat(&a, &b, secret)?;
     lead_astray(&b, &master, &stranger)?;
     b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
     b.wait_until("the worker distrusts the stranger", SOON, || {

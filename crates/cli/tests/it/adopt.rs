@@ -228,7 +228,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
     assert!(!now.contains_key("etc/systemd/system/buildbot-master.service"));
     assert_eq!(
         host.run(&["adopt"]).to_string(),
-        "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\n"
+        "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\nnothing to do\n"
     );
     check(
         &host,
@@ -521,12 +521,13 @@ fn units_that_are_not_hand_made_are_left_alone() {
         &host,
         &["adopt"],
         &expect![[r#"
-        status 0
-        stdout:
-        stderr:
-        nothing to adopt in `/etc/systemd/system`
-        `/etc/systemd/system/buildbot-worker@.service` is not changed: nothing that it starts is enabled
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            nothing to adopt in `/etc/systemd/system`
+            `/etc/systemd/system/buildbot-worker@.service` is not changed: nothing that it starts is enabled
+            nothing to do
+        "#]],
     );
     check(
         &host,
