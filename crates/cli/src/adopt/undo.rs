@@ -17,7 +17,13 @@ pub(super) fn plan(context: &Context) -> anyhow::Result<Plan> {
         .rev()
         .find(|(_, directory)| directory.join(RECORD).is_file())
     else {
-        bail!("nothing was adopted on this host: `{BACKUPS}` contains no record of it");
+        return Ok(Plan {
+            title: "adopt --undo".to_owned(),
+            notes: vec![format!(
+                "nothing was adopted on this host: `{BACKUPS}` contains no record of it"
+            )],
+            steps: Vec::new(),
+        });
     };
     let record = directory.join(RECORD);
     let name = record.display();

@@ -255,11 +255,12 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
         &host,
         &["adopt", "--undo"],
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
+        "#]],
     );
 }
 
@@ -558,23 +559,25 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
         &host,
         &["adopt", "--undo", "--dry-run"],
         &expect![[r#"
-            status 1
+            status 0
             stdout:
+            # nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
             stderr:
             `buildbot-conda adopt` was interrupted, rolling it back first
-            error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
         "#]],
     );
     check(
         &host,
         &["adopt", "--undo"],
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        `buildbot-conda adopt` was interrupted, rolling it back first
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            `buildbot-conda adopt` was interrupted, rolling it back first
+            nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
+        "#]],
     );
     assert_eq!(files(&host), before);
 }
