@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
+use serde_json::Value;
 
-use crate::output;
+use crate::output::{self, Manner, Outcome};
 use crate::system::context::Context;
 use crate::system::draining::{self, Plan, say, signal_of};
+use crate::system::instance_state;
 use crate::system::lanes;
 
 #[derive(Debug, Args)]
@@ -17,14 +19,14 @@ pub(crate) struct Arguments {
     /// Instances to drain, such as `master` or `worker@gpu`, all at the same time
     #[arg(value_name = "REF", required = true)]
     references: Vec<InstanceRef>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     context.ensure_here("drain")?;
-    if !arguments.dry_run {
+    let Manner { dry_run, json } = arguments.manner;
+    if !dry_run {
         context.ensure_root()?;
     }
     // All of them are looked at before the first is touched.
@@ -35,11 +37,33 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             plans.push((reference, draining::plan(reference, context)?));
         }
     }
-    if arguments.dry_run {
-        let lines = plans
-            .iter()
-            .map(|(reference, plan)| describe(plan, reference));
-        return output::print(lines.collect::<String>());
+    let lines = plans
+        .iter()
+        .map(|(reference, plan)| describe(plan, reference));
+    let lines: Vec<String> = lines.collect();
+    if dry_run && !json {
+        return output::print(lines.concat());
+    }
+    let state = || -> anyhow::Result<Value> {
+        let states = plans.iter();
+        let states = states.map(|(reference, _)| instance_state::of(reference, context));
+        states.collect()
+    };
+    let mut outcome = Outcome {
+        dry_run,
+        ..Outcome::default()
+    };
+    if json {
+        outcome.before = state()?;
+        for ((_, plan), lines) in plans.iter().zip(&lines) {
+            if !matches!(plan, Plan::Nothing) {
+                outcome.changed = true;
+                outcome.steps.extend(lines.lines().map(str::to_owned));
+            }
+        }
+    }
+    if dry_run {
+        return outcome.print();
     }
     let failed = lanes::each(&plans, plans.len(), |(reference, plan)| {
         match plan {
@@ -52,7 +76,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
         Ok(())
     });
-    lanes::outcome(failed).map(|()| ExitCode::SUCCESS)
+    lanes::outcome(failed)?;
+    if json {
+        outcome.after = Some(state()?);
+        return outcome.print();
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn describe(plan: &Plan, reference: &InstanceRef) -> String {

@@ -11,8 +11,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::output::{self, harmless};
-use crate::plan::{self, FileStep, Plan, UnitStep};
+use crate::output::{self, Manner, harmless};
+use crate::plan::{self, Closing, FileStep, Plan, UnitStep};
 use crate::system::context::Context;
 use crate::system::files::{self, Found};
 use crate::system::systemd;
@@ -21,18 +21,11 @@ use crate::system::values::Mode;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Boot without a desktop, starting with the next boot
-    On(Change),
+    On(Manner),
     /// Restore the boot target from before `on`
-    Off(Change),
+    Off(Manner),
     /// Show the target of the next boot
     Status(Status),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Change {
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -77,22 +70,22 @@ struct Report {
 }
 
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
-    let change = match verb {
+    let manner = match verb {
         Verb::Status(arguments) => return status(arguments, context),
-        Verb::On(change) | Verb::Off(change) => change,
+        Verb::On(manner) | Verb::Off(manner) => *manner,
     };
-    if change.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(verb, context)?);
-    }
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let plan = plan(verb, context)?;
-    plan::carry_out(&plan, &journal, None)?;
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    Ok(ExitCode::SUCCESS)
+    let this = plan::Verb {
+        name: "headless",
+        manner,
+        works_elsewhere: true,
+        record: None,
+    };
+    let plan = || Ok((plan(verb, context)?, ()));
+    let state = |(): &()| {
+        let report = Boot::look(context)?.report();
+        serde_json::to_value(report).context("describe the boot")
+    };
+    this.run(context, plan, state, |()| Closing::default())
 }
 
 fn status(arguments: &Status, context: &Context) -> anyhow::Result<ExitCode> {

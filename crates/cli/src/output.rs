@@ -26,6 +26,10 @@ macro_rules! eprint {
     ($($words:tt)*) => { $crate::output::say(format_args!($($words)*)) };
 }
 
+mod outcome;
+
+pub(crate) use outcome::{Manner, Outcome};
+
 /// Writes `text` to standard error.
 pub(crate) fn say(text: fmt::Arguments<'_>) {
     end_line();

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::edit;
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
@@ -16,11 +16,12 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::WORKER_CREDENTIAL;
 use clap::Args;
 
-use crate::output;
+use crate::output::Manner;
 use crate::plan::naming::{Naming, Workers, take_out};
-use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep};
-use crate::system::context::{Context, InvalidConfiguration};
+use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep, Verb};
+use crate::system::context::{Context, InvalidConfiguration, no_instance};
 use crate::system::exposed::Exposed;
+use crate::system::instance_state;
 use crate::system::record::{Noted as _, Record, WorkerRecord, record_file};
 use crate::system::systemd;
 use crate::system::unit_files;
@@ -37,29 +38,35 @@ pub(crate) struct Arguments {
     /// Do not ask for confirmation
     #[arg(long)]
     yes: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(arguments, context)?);
-    }
-    context.ensure_here_unless_shown("remove")?;
-    context.ensure_root()?;
-    let journal = plan::begin(context)?;
-    let plan = plan(arguments, context)?;
-    if !arguments.yes && !confirm(&plan, &arguments.reference)? {
-        eprintln!("nothing was changed");
-        return Ok(ExitCode::from(1));
-    }
-    plan::carry_out(&plan, &journal, None)?;
-    for note in &plan.notes {
-        eprintln!("{note}");
-    }
-    Ok(ExitCode::SUCCESS)
+    let Arguments {
+        reference,
+        yes,
+        manner,
+        ..
+    } = arguments;
+    let plan = || {
+        let plan = plan(arguments, context)?;
+        let is_asked = !yes && !manner.dry_run && !plan.steps.is_empty();
+        ensure!(
+            !is_asked || confirm(&plan, reference)?,
+            "the removal was not confirmed, nothing was changed"
+        );
+        Ok((plan, ()))
+    };
+    let (name, manner) = ("remove", *manner);
+    let this = Verb {
+        name,
+        manner,
+        ..Verb::default()
+    };
+    let state = |(): &()| instance_state::of(reference, context);
+    let closing = |()| format!("`{reference}` is removed").into();
+    this.run(context, plan, state, closing)
 }
 
 fn confirm(plan: &Plan, reference: &InstanceRef) -> anyhow::Result<bool> {
@@ -80,9 +87,9 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let settings = context.settings()?;
     // The credentials and the master of the instance may belong to an instance whose table cannot be read.
     settings.check().map_err(InvalidConfiguration::from)?;
-    let instance = settings
-        .instance(reference)
-        .map_err(InvalidConfiguration::from)?;
+    let Ok(instance) = settings.instance(reference) else {
+        return absent(arguments, &settings, context);
+    };
     unit_files::ensure_ours(reference, context)?;
     if let Some(exposed) = Exposed::read(reference, context) {
         bail!(
@@ -138,6 +145,29 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     Ok(Plan {
         title: format!("remove {reference}"),
         notes,
+        steps,
+    })
+}
+
+/// What is to be done about an instance that is not there.
+fn absent(arguments: &Arguments, settings: &Settings, context: &Context) -> anyhow::Result<Plan> {
+    let reference = &arguments.reference;
+    let mut left = own_directories(reference, context).into_iter();
+    if let Some(path) = left.find(|path| arguments.data && path.exists()) {
+        bail!(
+            "`{reference}` is not configured any more, so its directory and credentials are not known\n             hint: remove them by hand, and `{}`",
+            path.display()
+        );
+    }
+    let reason = no_instance(reference, settings).to_string();
+    let links = unit_files::links(&reference.unit_name(), context)?.into_iter();
+    let mut steps: Vec<Step> = links.map(|path| FileStep::Remove { path }.into()).collect();
+    if !steps.is_empty() && systemd::runs(context) {
+        steps.push(UnitStep::ReloadSystemd.into());
+    }
+    Ok(Plan {
+        title: format!("remove {reference}"),
+        notes: vec![reason.replace("\nhint: ", "; ")],
         steps,
     })
 }

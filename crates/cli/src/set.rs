@@ -12,18 +12,19 @@ use buildbot_conda_core::settings::{BackupEvery, Effect, Instance, Key, Settings
 use buildbot_conda_core::values::CondaEnv;
 use clap::Args;
 use clap::error::ErrorKind as Usage;
+use serde_json::Value;
+use toml_edit::{DocumentMut, Item};
 
-use crate::output::{self, harmless};
+use crate::output::{self, Manner, Outcome, harmless};
 use crate::system::configuration::{self, ensure_no_worse, refused};
 use crate::system::context::Context;
 use crate::system::{managed, systemd};
 
 #[derive(Debug, Args)]
-#[command(override_usage = "buildbot-conda set [--dry-run] [REF] KEY VALUE")]
+#[command(override_usage = "buildbot-conda set [--dry-run] [--json] [REF] KEY VALUE")]
 pub(crate) struct Arguments {
-    /// Show the lines that would change, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
     /// Optional instance, then key and value; without an instance, `[defaults]` is changed
     #[arg(
         num_args = 1..,
@@ -35,11 +36,10 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "buildbot-conda unset [--dry-run] [REF] KEY")]
+#[command(override_usage = "buildbot-conda unset [--dry-run] [--json] [REF] KEY")]
 pub(crate) struct UnsetArguments {
-    /// Show the lines that would change, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
     /// Optional instance, then the key; without an instance, `[defaults]` is changed
     #[arg(num_args = 1..=2, required = true, value_name = "[REF] KEY")]
     words: Vec<String>,
@@ -47,13 +47,15 @@ pub(crate) struct UnsetArguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     // A value may start with a hyphen, so clap does not interpret anything after the first word.
-    let is_option = |word: &&String| word.as_str() == "--dry-run";
-    let dry_run = arguments.dry_run || arguments.words.iter().any(|word| is_option(&word));
-    let words: Vec<&String> = arguments
-        .words
-        .iter()
-        .filter(|word| !is_option(word))
-        .collect();
+    let mut manner = arguments.manner;
+    let mut words: Vec<&String> = Vec::new();
+    for word in &arguments.words {
+        match word.as_str() {
+            "--dry-run" => manner.dry_run = true,
+            "--json" => manner.json = true,
+            _ => words.push(word),
+        }
+    }
     let (reference, key, value) = match words[..] {
         [key, value] => (None, key, value),
         [reference, key, value] => (Some(typed(reference)), key, value),
@@ -64,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         key,
         value: Some(value),
     };
-    edit.run(dry_run, context)
+    edit.run(manner, context)
 }
 
 pub(crate) fn run_unset(arguments: &UnsetArguments, context: &Context) -> anyhow::Result<ExitCode> {
@@ -78,7 +80,7 @@ pub(crate) fn run_unset(arguments: &UnsetArguments, context: &Context) -> anyhow
         key,
         value: None,
     };
-    edit.run(arguments.dry_run, context)
+    edit.run(arguments.manner, context)
 }
 
 fn typed(text: &str) -> InstanceRef {
@@ -103,7 +105,8 @@ struct Edit<'a> {
 }
 
 impl Edit<'_> {
-    fn run(&self, dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
+    fn run(&self, manner: Manner, context: &Context) -> anyhow::Result<ExitCode> {
+        let Manner { dry_run, json } = manner;
         let path = context.configuration();
         // Read by the rules for a configuration first: what they refuse is not to be rewritten.
         let settings = context.settings()?;
@@ -118,20 +121,47 @@ impl Edit<'_> {
             before,
             after,
         };
-        if dry_run {
-            return output::print(change);
-        }
         let is_change = change.after != change.before;
-        if is_change {
+        let mut next = Vec::new();
+        if is_change && !dry_run {
             configuration::replace(&change.after, context)?;
+            next = next_steps(self.key, &settings, &changed, context);
         }
-        output::print(change)?;
-        if is_change {
-            for step in next_steps(self.key, &settings, &changed, context) {
-                eprintln!("{step}");
-            }
+        let outcome = Outcome {
+            changed: is_change,
+            dry_run,
+            before: self.value_in(&change.before),
+            after: Some(self.value_in(&change.after)),
+            ..Outcome::default()
+        };
+        if !json {
+            output::print(change)?;
+        }
+        for step in &next {
+            eprintln!("{step}");
+        }
+        if json {
+            return outcome.print();
         }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// What a text of the configuration has for the key; null where its default applies.
+    fn value_in(&self, text: &str) -> Value {
+        let table = self.reference.as_ref().map(ToString::to_string);
+        let table = table.unwrap_or_else(|| "defaults".to_owned());
+        let Ok(document) = text.parse::<DocumentMut>() else {
+            return Value::Null;
+        };
+        let mut names = std::iter::once(table.as_str()).chain(self.key.splitn(2, '.'));
+        let item = names.try_fold(document.as_item(), |item, name| item.get(name));
+        match item.and_then(Item::as_value) {
+            Some(toml_edit::Value::String(text)) => text.value().as_str().into(),
+            Some(toml_edit::Value::Integer(number)) => (*number.value()).into(),
+            Some(toml_edit::Value::Boolean(truth)) => (*truth.value()).into(),
+            Some(other) => other.to_string().trim().into(),
+            None => Value::Null,
+        }
     }
 
     /// The text of the configuration with the change.

@@ -13,6 +13,7 @@ import sys
 from .arguments import Refusal
 from .names import CONFIGURATION, LOGIN_PATIENCE, WARNING
 from .reasons import error_text, exit_status
+from .tls import expiry
 
 FILE = "network.toml"
 KEYS = {"port": int, "certificate": str, "key": str, "interface": str}
@@ -50,9 +51,6 @@ class Door:
 
     def load(self, path, settings):
         """The first certificate, the context that serves it, and its end in seconds since 1970."""
-        import calendar
-        import time
-
         try:
             from OpenSSL import SSL, crypto
             from twisted.internet import ssl
@@ -75,7 +73,6 @@ class Door:
             context = options.getContext()
         except (crypto.Error, SSL.Error, ValueError, TypeError) as error:
             raise Refusal(CONFIGURATION, "%s: %s" % (doing, openssl_text(error)))
-        until = calendar.timegm(time.strptime(certificates[0].get_notAfter().decode(), "%Y%m%d%H%M%SZ"))
         if certificates[0].has_expired():
             reason = "`%s` has expired, workers reject it" % certificate
             # Workers on this host are served anyway, and a clock may be wrong; a certificate that is still valid is
@@ -83,7 +80,7 @@ class Door:
             if self.leaf not in (None, chain[0]):
                 raise Refusal(CONFIGURATION, reason)
             self.journal.write(WARNING, reason)
-        return chain[0], context, until
+        return chain[0], context, expiry(certificates[0])
 
     def getContext(self):
         """For a new connection: a renewed certificate does not affect existing connections."""

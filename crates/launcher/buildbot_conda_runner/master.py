@@ -138,7 +138,7 @@ class Master(Role):
         from . import reload
 
         self.certificates = found
-        if any(found.values()):
+        if any(found.values()) or self.report.status.get("certificates"):
             self.report.change(certificates=reload.expiries(self.master.config, found))
 
     def _load_failed(self, error):

@@ -19,6 +19,7 @@ from twisted.internet import defer, endpoints, reactor
 
 from . import siblings
 from .reasons import error_text
+from .tls import expiry
 
 # Keys of c['www'] that are only read when a site is created.
 OF_SITE = ("change_hook_auth", "logfileName", "logRotateLength", "maxRotatedFiles")
@@ -90,8 +91,6 @@ def stamps(config):
 
 def expiries(config, read):
     """When the certificate of each port expires: a list for `status.json`; `read` is what `stamps` gave."""
-    from datetime import datetime, timezone
-
     from OpenSSL import crypto
 
     found = []
@@ -99,10 +98,9 @@ def expiries(config, read):
         ends = []
         for data in read.get(port) or ():
             try:
-                end = crypto.load_certificate(crypto.FILETYPE_PEM, data).get_notAfter().decode()
+                ends.append(expiry(crypto.load_certificate(crypto.FILETYPE_PEM, data)))
             except crypto.Error:  # a key alone
                 continue
-            ends.append(datetime.strptime(end, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp())
         if ends:
             found.append({"port": key, "expires": min(ends)})
     return found

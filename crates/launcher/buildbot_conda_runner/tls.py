@@ -1,6 +1,11 @@
-"""Why TLS between a worker and its master does not come about, in words. Twisted itself gives the reason to nobody."""
+"""TLS between a worker and its master: the certificates that it sees, and in words why a connection does not come about.
 
+Twisted itself gives the reason to nobody.
+"""
+
+import calendar
 import sys
+import time
 import weakref
 
 # Numbers of verify(1ssl): not yet valid, expired, and what is signed by nobody who is trusted.
@@ -9,7 +14,7 @@ NOT_YET, EXPIRED, UNTRUSTED = 9, 10, (2, 18, 19, 20, 21, 27)
 PLAIN = ("wrong version number", "http request", "unknown protocol", "packet length too long")
 
 
-# Of each connection the certificates that were refused, and the master's own: [(certificate, number or 0, depth)].
+# Of each connection the certificates that were checked: [(certificate, number or 0, depth)]; the master's own has depth 0.
 seen = weakref.WeakKeyDictionary()
 
 
@@ -30,8 +35,7 @@ def listening(set_verify, default):
 
         def check(connection, certificate, number, depth, is_good):
             decision = callback(connection, certificate, number, depth, is_good)
-            if depth == 0 or not is_good:
-                seen.setdefault(connection, []).append((certificate, number, depth))
+            seen.setdefault(connection, []).append((certificate, number, depth))
             return decision
 
         return set_verify(self, mode, check)
@@ -52,6 +56,14 @@ class Handshake:
     @property
     def own(self):
         return next((c for c, _, depth in seen.get(self.connection, ()) if depth == 0), None)
+
+    def certificates(self, target):
+        """The master's certificate and its authority's, for `status.json`; none of a master that is not the right one."""
+        if self.refused and self.refused[1] != EXPIRED:
+            return []
+        found = {depth: certificate for certificate, _, depth in seen.get(self.connection, ())}
+        ends = {depth: expiry(found[depth]) for depth in sorted({0, max(found, default=0)}) if depth in found}
+        return [{"port": target, "expires": end, "authority": depth > 0} for depth, end in ends.items()]
 
     def reason(self, target, error):
         """Why the connection to `target` ended, or None when TLS is not the reason."""
@@ -85,6 +97,31 @@ class Handshake:
         except (AttributeError, ValueError, x509.ExtensionNotFound):
             return "no name"
         return ", ".join("`%s`" % name.value for name in names) or "no name"
+
+
+def look(endpoint, call):
+    """Shake hands at an endpoint once more, without a login, and `call` with the Handshake when that is over."""
+    from twisted.internet import interfaces, protocol
+    from zope.interface import implementer
+
+    @implementer(interfaces.IHandshakeListener)
+    class Look(protocol.Protocol):
+        def connectionMade(self):
+            self.handshake = Handshake(self.transport.getHandle())
+
+        def handshakeCompleted(self):
+            self.transport.loseConnection()
+
+        def connectionLost(self, _):
+            call(self.handshake)
+
+    # Whether anybody answers there is the business of the connection that lasts.
+    endpoint.connect(protocol.Factory.forProtocol(Look)).addErrback(lambda _: None)
+
+
+def expiry(certificate):
+    """When a certificate expires, in seconds since 1970."""
+    return calendar.timegm(time.strptime(certificate.get_notAfter().decode(), "%Y%m%d%H%M%SZ"))
 
 
 def day(stamp):

@@ -10,6 +10,9 @@ from .names import AWAY, LONGEST_RETRY, TAC, WARNING
 from .role import Role, stop_reactor
 from .text import one_line
 
+# Seconds until a worker looks at its master's certificate again, at most, and where that has expired.
+LOOK, EXPIRED_LOOK = 24 * 60 * 60, 60 * 60
+
 
 class Connection:
     """The state of the connection of one Worker to its master."""
@@ -22,6 +25,8 @@ class Connection:
         self.was_reached = False
         self.refusal = None  # "login" or "tls", while the state is "refused"
         self.handshake = None  # of TLS, from the begin of an attempt
+        self.endpoint = self.look = None  # where it connects, and what looks there for another certificate
+        self.certificates = []  # for `status.json`
         self.is_logging_in = False
         # Whether an attempt is under way of which nothing is known yet.
         self.pending = True
@@ -33,8 +38,9 @@ class Connection:
         self.state, self.message, self.pending, self.refusal = state, message, pending, refusal
         self.role.show()
 
-    def attempt(self, target):
-        self.target = target
+    def attempt(self, endpoint):
+        self.endpoint, self.target = endpoint, endpoint_name(endpoint)
+        target = self.target
         if self.state == "connected":
             self.change("lost", "lost the connection to %s, retrying" % target)
         elif self.message == "connecting":
@@ -71,6 +77,7 @@ class Connection:
         if reason:
             if reason != self.message:
                 self.role.journal.write(WARNING, reason)
+            self._note_certificates(self.handshake)
             self.change("refused", reason, refusal="tls")
         elif "401" in str(upgrade):
             self._unauthorized()
@@ -89,9 +96,33 @@ class Connection:
         self._wait_for(None)
         name = self.worker.name
         name = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        self._note_certificates(self.handshake)
         self.change("connected", "connected to %s as %s" % (self.target, name))
         if hasattr(perspective, "notifyOnDisconnect"):
             perspective.notifyOnDisconnect(lambda _: self.lost())
+
+    def _note_certificates(self, handshake):
+        """Remember when the certificates expire, and look again long before: they are renewed while connections last."""
+        self.certificates = (handshake and handshake.certificates(self.target)) or self.certificates
+        if not self.certificates:
+            return
+        from twisted.internet import reactor
+
+        if self.look is not None and self.look.active():
+            self.look.cancel()
+        left = min(one["expires"] for one in self.certificates) - time.time()
+        self.look = reactor.callLater(min(LOOK, left / 2 if left > 5 else EXPIRED_LOOK), self._look_again)
+
+    def _look_again(self):
+        from .tls import look
+
+        def seen(handshake):
+            self._note_certificates(handshake)
+            self.role.show()
+
+        self._note_certificates(None)  # in case that nobody answers
+        if self.state == "connected":
+            look(self.endpoint, seen)
 
     def lost(self):
         if self.state == "connected":
@@ -183,7 +214,7 @@ class Worker(Role):
                 connection = role.connection_of(self.factory)
                 if connection is None:
                     return self.endpoint.connect(proxy)
-                connection.attempt(endpoint_name(self.endpoint))
+                connection.attempt(self.endpoint)
                 result = self.endpoint.connect(proxy)
 
                 def reached(protocol):
@@ -344,14 +375,18 @@ class Worker(Role):
             "refusal": worst.refusal,
             "allow_shutdown": self.allow_shutdown(),
         }
+        certificates = []
+        for connection in self.connections:
+            certificates += [one for one in connection.certificates if one not in certificates]
+        fields = {"worker": worker, "certificates": certificates}
         if start:
-            self.report.change(worker=worker)
+            self.report.change(**fields)
             self.runner.started(message)
         elif self.draining or self.asked:
-            self.report.change(worker=worker)
+            self.report.change(**fields)
             self._end_drain_alone()
         else:
-            self.report.change(message=message, worker=worker)
+            self.report.change(message=message, **fields)
 
     def watch(self, event, text):
         if text.startswith("Initiating shutdown because "):

@@ -2,6 +2,21 @@
 
 import pathlib
 import subprocess
+import time
+
+# For openssl-ca(1), which alone takes the second in which a certificate ends: database, directory.
+SETTINGS = """
+[ca]
+default_ca = this
+[this]
+database = %s
+new_certs_dir = %s
+rand_serial = yes
+default_md = sha256
+policy = any
+[any]
+commonName = supplied
+"""
 
 
 class Authority:
@@ -14,15 +29,23 @@ class Authority:
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=" + name,
                 "-keyout", self.key, "-out", self.file)  # fmt: skip
 
-    def certificate(self, names="DNS:localhost,IP:127.0.0.1", days=9):
-        """Writes a new key and a certificate of so many days; returns their paths."""
+    def certificate(self, names="DNS:localhost,IP:127.0.0.1", days=9, seconds=None):
+        """Writes a new key and a certificate of so many days or seconds; returns their paths."""
         place = self.roots.parent
         key, file = place / "master.key", place / "master.crt"
         request, extensions = place / "request", place / "extensions"
         extensions.write_text("subjectAltName=%s\n" % names)
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=master", "-keyout", key, "-out", request)
-        openssl("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self.key, "-CAcreateserial",
-                "-days", str(days), "-extfile", extensions, "-out", file)  # fmt: skip
+        if seconds is None:
+            openssl("x509", "-req", "-in", request, "-CA", self.file, "-CAkey", self.key, "-CAcreateserial",
+                    "-days", str(days), "-extfile", extensions, "-out", file)  # fmt: skip
+        else:
+            settings, database = place / "settings", place / "database"
+            settings.write_text(SETTINGS % (database, place))
+            database.write_text("")
+            end = time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + seconds))
+            openssl("ca", "-batch", "-config", settings, "-in", request, "-cert", self.file, "-keyfile", self.key,
+                    "-enddate", end, "-extfile", extensions, "-notext", "-out", file)  # fmt: skip
         return key, file
 
     def port(self, number, **certificate):

@@ -1,6 +1,7 @@
 """Reloads: what has changed is in effect when they have succeeded, or they name what is not."""
 
 import re
+import socket
 import ssl
 import time
 import urllib.error
@@ -86,7 +87,24 @@ c['workers'].append(worker.Worker('w2', util.Secret('w2')))
     first.start().wait_status("^cannot reach ", 15)
     configuration.complete(port)
     first.attached(patience=30)
+    # A second one beside the first, which is not disturbed, and without it again.
+    beside = free_port()
+    configuration.complete(port, extra="\nc['protocols']['msgpack_experimental_v7'] = {'port': %d}\n" % beside)
+    socket.create_connection(("127.0.0.1", beside), 5).close()
+    assert first.status().startswith("connected to "), first.tell()
+    configuration.complete(port)
+    refuses(beside)
+    # None at all, and back.
+    configuration.complete(port, extra="\nc.update(multiMaster=True, protocols={}, workers=[], builders=[], schedulers=[])\n")
+    refuses(moved)
+    configuration.complete(port)
+    first.attached(patience=30)
     assert first.stop() == 0 and master.stop() == 0
+
+
+def refuses(port):
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
 
 
 def test_web_port_site_and_manhole_are_in_effect_after_a_reload(python, make):
@@ -124,20 +142,27 @@ c['www']['change_hook_auth'] = [strcred.makeChecker('memory:me:secret')]
 
     manhole = free_port()
     extra = "\nfrom buildbot import manhole\nc['manhole'] = manhole.TelnetManhole('tcp:%d:interface=127.0.0.1', 'a', 'b')\n"
-    import socket
-
     configuration.complete(extra=extra % manhole)
     socket.create_connection(("127.0.0.1", manhole), 5).close()
+    another = free_port()
+    configuration.complete(extra=extra % another)
+    socket.create_connection(("127.0.0.1", another), 5).close()
+    refuses(manhole)
     configuration.complete()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", manhole), 5)
+    refuses(another)
     assert status(master.www) != 401
+    # The making of a site alone looks at it, and Buildbot refuses to have it taken away.
+    cookie = "\nimport datetime; c['www']['cookie_expiration_time'] = datetime.timedelta(days=1)\n"
+    configuration.complete(extra=cookie)
+    found = configuration.reload()
+    assert found["outcome"] == "aborted" and "c['www']['cookie_expiration_time'] has" in found["message"], found
     assert master.stop() == 0
 
 
 # What a reload cannot put into effect -> words of its refusal.
 REFUSED = {
     "c['db'] = {'db_url': 'sqlite:///other.sqlite'}": "c['db'] has changed, which needs a restart of the master",
+    "c['db']['db_url'] = 'postgresql+psycopg2://db.example.org/buildbot'": "c['db'] has changed",
     "c['mq'] = {'type': 'wamp', 'router_url': 'ws://127.0.0.1:1/ws', 'realm': 'x'}": "c['mq'] has changed",
     "c['protocols'] = {'pb': {'port': 'ssl:1:privateKey=/no/key'}}": "c['protocols']['pb']['port']: the port `ssl:1:",
     "c['www']['port'] = 'ssl:1:privateKey=/no/key'": "c['www']['port']: the port `ssl:1:privateKey=/no/key` cannot",
@@ -191,7 +216,13 @@ def test_renewed_certificates_are_shown_to_whoever_comes_and_nobody_has_to_leave
     assert worker.stop() == 0
     worker.start().attached()
     # One that is no good is refused, and the one before goes on.
+    key = (tmp_path / "own" / "master.key").read_text()
     (tmp_path / "own" / "master.key").write_text("")
     assert configuration.reload()["outcome"] == "aborted"
     assert ssl.get_server_certificate(("127.0.0.1", port)) == after[0]
+    # A port that is no more has none that could expire.
+    (tmp_path / "own" / "master.key").write_text(key)
+    plain = "\nc['protocols'] = {'pb': {'port': 'tcp:%d:interface=127.0.0.1'}}" % port
+    configuration.complete(extra=plain + "\nc['www']['port'] = None\n")
+    assert master.status_file()["certificates"] == []
     assert worker.stop() == 0 and master.stop() == 0

@@ -1,9 +1,11 @@
 """TLS between worker and master: it works, or the worker reports why it does not."""
 
+import time
+
 import pytest
 
 from certificates import Authority, trust
-from instances import free_port
+from instances import free_port, wait_until
 
 # What is wrong -> (certificate, text on the status line).
 FAULTS = {
@@ -28,6 +30,11 @@ def test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journ
     worker.wait_status("^does not trust localhost:%d: %s" % (port, words), patience=15)
     status = worker.status_file()["worker"]
     assert (status["connection"], status["refusal"], status["pending"]) == ("refused", "tls", False)
+    certificates = worker.status_file()["certificates"]
+    if fault == "expired":
+        assert [one["expires"] < time.time() for one in certificates if not one["authority"]] == [True]
+    else:
+        assert fault == "name" or not certificates, "nothing is known of a stranger"
     worker.journal.catch_up()
     told = [entry for entry in worker.entries() if words in entry["MESSAGE"]]
     assert len(told) == 1 and told[0]["PRIORITY"] == "4", worker.entries()
@@ -42,6 +49,30 @@ def test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journ
     master.start().ready()
     worker.wait_status("^connected to localhost:%d as w1$" % port, patience=30)
     assert worker.status_file()["worker"]["refusal"] is None
+
+
+def test_worker_notes_when_certificates_of_its_master_expire_and_that_they_were_renewed(python, make, tmp_path):
+    authority, port = Authority(tmp_path / "own"), free_port()
+    master = serve(make, python, authority.port(port, seconds=30)).start().ready()
+    worker = trust(make.worker(python, master), authority.roots, port).start()
+    worker.attached()
+
+    def certificates():
+        found = worker.status_file()["certificates"]
+        assert [(one["port"], one["authority"]) for one in found] == [
+            ("localhost:%d" % port, False),
+            ("localhost:%d" % port, True),
+        ]
+        return [(one["expires"] - time.time()) / 86400 for one in found]
+
+    own, of_authority = certificates()
+    assert own < 1 and 8.9 < of_authority < 9
+    # It is renewed while the worker is connected, and stays so.
+    authority.certificate(days=5)
+    master.signal(1)
+    wait_until(lambda: certificates()[0] > 4, worker.tell, 60)
+    assert "lost" not in " ".join(worker.statuses()), worker.tell()
+    assert worker.stop() == 0 and master.stop() == 0
 
 
 def test_port_without_tls_is_told_from_one_with_it(python, make, tmp_path):

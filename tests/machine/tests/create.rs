@@ -55,7 +55,18 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
     let before = state(&machine)?;
 
     call(&machine, &["create", "master"])?.succeeded()?;
-    call(&machine, &["create", "worker"])?.succeeded()?;
+    let made = call(&machine, &["create", "worker", "--json"])?.succeeded()?;
+    ensure!(
+        made.stdout.contains("\"changed\": true") && made.stdout.contains("\"state\": \"active\""),
+        "{made}"
+    );
+    // The same once more changes nothing.
+    let process = Unit::worker(&machine).main_pid()?;
+    for role in ["master", "worker"] {
+        let again = call(&machine, &["create", role, "--json"])?.succeeded()?;
+        ensure!(again.stdout.contains("\"changed\": false"), "{again}");
+    }
+    ensure!(Unit::worker(&machine).main_pid()? == process);
 
     let rest = Rest::new(&machine);
     let build = rest.wait_for_build(rest.force("hello", &[])?, BUILT)?;
@@ -122,6 +133,19 @@ fn two_commands_lead_to_the_first_green_build_and_two_more_back(release: Release
             "/var/lib/buildbot-conda/instances/worker@night",
         ])?
         .succeeded()?;
+    let again = call(&machine, &["remove", "worker@night", "--yes", "--json"])?.succeeded()?;
+    ensure!(
+        again.stdout.contains("\"changed\": false") && again.stdout.contains("\"before\": null"),
+        "{again}"
+    );
+    for changed in [true, false] {
+        let drained = call(&machine, &["drain", "worker", "--json"])?.succeeded()?;
+        ensure!(
+            drained.stdout.contains(&format!("\"changed\": {changed}"))
+                && drained.stdout.contains("\"state\": \"inactive\""),
+            "{drained}"
+        );
+    }
     let mut talk = kept;
     for reference in ["worker", "master@nightly", "master"] {
         talk = call(&machine, &["remove", reference, "--data", "--yes"])?.succeeded()?;

@@ -35,6 +35,20 @@ fn join(machine: &Machine, line: &str) -> anyhow::Result<Output> {
     call(machine, &["join", "--file", LINE])
 }
 
+/// Joins by a line that the host of the master is asked for. In the place of ssh is what hears the question: between
+/// machines of a test there is no ssh.
+fn join_by_ssh(machine: &Machine, line: &str) -> Outcome {
+    machine.write_file(LINE, line, "0600", "root")?;
+    let ssh = format!(
+        "#!/bin/sh\n[ \"$1 $2 $3\" = '-T -- a' ] || exit 2\n\
+         case \"$4\" in *'exec sudo buildbot-conda invite cpu;'*) cat {LINE};; *) exit 3;; esac\n"
+    );
+    machine.write_file("/usr/bin/ssh", &ssh, "0755", "root")?;
+    let words = ["join", "--via", "ssh://a", "--worker-name", "cpu"];
+    call(machine, &words)?.succeeded()?;
+    Ok(())
+}
+
 /// How long builds go over a slow link.
 const SLOW: Duration = Duration::from_secs(40);
 
@@ -254,6 +268,24 @@ fn renew(a: &Machine, b: &Machine, rest: Rest<'_>) -> Outcome {
     ensure!(rest.worker_connected("gpu")? && rest.worker_connected("cpu")?);
     b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
     rest.wait_for_worker("gpu", SOON)?;
+    // Both hosts know how long it is good for, and the worker's how long its authority is.
+    for (machine, reference, seen) in [
+        (
+            a,
+            "master",
+            "the certificate of network.toml is valid for 89 days",
+        ),
+        (b, "worker", ":9989 is valid for 89 days"),
+        (b, "worker", "the certificate of the authority of a"),
+    ] {
+        let words = ["doctor", "--only", "certificates", "--all", "--json"];
+        let doctor = call(machine, &words)?.succeeded()?;
+        let status = call(machine, &["status", reference])?.succeeded()?;
+        ensure!(
+            doctor.stdout.contains(seen) && status.stdout.contains(seen),
+            "{doctor}{status}"
+        );
+    }
     Ok(())
 }
 
@@ -276,6 +308,25 @@ fn forget_who_was_attached(a: &Machine, rest: Rest<'_>) -> Outcome {
     Ok(())
 }
 
+/// The same words once more change nothing, and disturb nobody.
+fn repeat(a: &Machine, b: &Machine, secret: &str) -> Outcome {
+    let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
+    let again = call(b, &["join", "--file", LINE, "--json"])?.succeeded()?;
+    ensure!(
+        again.stdout.contains("\"changed\": false")
+            && again.stdout.contains("\"state\": \"active\""),
+        "{again}"
+    );
+    ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);
+    let again = ["invite", "gpu", "--slots", "2", "--tag", "cuda", "--json"];
+    let again = call(a, &again)?.succeeded()?;
+    ensure!(
+        again.stdout.contains("\"changed\": false") && !again.stdout.contains(secret),
+        "{again}"
+    );
+    Ok(())
+}
+
 fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> Outcome {
     let below = installed_with(release, "openssl", "openssl")?;
     let boot = |name| Machine::boot_named(below.clone(), name);
@@ -291,6 +342,8 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     // One command on each side.
     let line = invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])?;
     let secret = line.split(['@', ':']).nth(2).context("find the password")?;
+    // If the line is lost, the same command prints it again until it is used.
+    ensure!(invite(&a, &["gpu", "--slots", "2", "--tag", "cuda"])? == line);
     // An attacker between the two learns nothing, and gets no worker.
     let (master, stranger) = (network.address("a"), network.address("c"));
     pose_as_master(&c)?;
@@ -328,10 +381,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
         listed.stdout.contains("joined") && listed.stdout.contains("cuda"),
         "{listed}"
     );
-    // Using the same line again disturbs nothing.
-    let worker = b.unit_property(WORKER_UNIT, "MainPID")?;
-    join(&b, &line)?.succeeded()?;
-    ensure!(b.unit_property(WORKER_UNIT, "MainPID")? == worker);
+    repeat(&a, &b, secret)?;
     lead_astray(&b, &master, &stranger)?;
     b.run(&["systemctl", "restart", WORKER_UNIT])?.succeeded()?;
     b.wait_until("the worker distrusts the stranger", SOON, || {
@@ -351,7 +401,7 @@ fn workers_of_other_hosts_join_by_one_line_and_are_revoked(release: Release) -> 
     refuse_strangers(&a, &c, &line)?;
 
     // A second host; neither password nor line is anywhere but where it belongs.
-    join(&c, &invite(&a, &["cpu"])?)?.succeeded()?;
+    join_by_ssh(&c, &invite(&a, &["cpu"])?)?;
     ensure!(rest.worker_connected("cpu")?, "the second is there too");
     search(&a, &b, secret)?;
 

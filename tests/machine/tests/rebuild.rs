@@ -54,8 +54,14 @@ fn a_fresh_host_becomes_the_one_that_was_exported(release: Release) -> Outcome {
 
     let verify = call(&second, &["host", "verify", PROFILE])?;
     ensure!(verify.status == 0, "{verify}");
-    let again = call(&second, &["host", "apply", PROFILE, "--secrets", SECRETS])?.succeeded()?;
-    ensure!(again.stderr.contains("nothing to do"), "{again}");
+    let again = ["host", "apply", PROFILE, "--secrets", SECRETS, "--json"];
+    let again = call(&second, &again)?.succeeded()?;
+    ensure!(
+        again.stderr.contains("nothing to do")
+            && again.stdout.contains("\"changed\": false")
+            && again.stdout.contains("\"before\": []"),
+        "{again}"
+    );
     ensure_same(&expected, &manifest(&second)?)?;
 
     // Its history comes by backup and restore, under a host name that Buildbot has not seen.

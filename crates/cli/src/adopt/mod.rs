@@ -35,13 +35,15 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::unit_text::Setting;
 use buildbot_conda_host::trusted::Trust;
 use clap::Args;
+use serde_json::Value;
 
 use crate::inside::look::{self, Question};
-use crate::output;
-use crate::plan::{self, Plan};
+use crate::output::{self, Manner};
+use crate::plan::{Plan, Verb};
 use crate::system::accounts;
 use crate::system::buildbots;
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::instance_state;
 use crate::system::unit_files::{self, UNITS};
 
 use derived::{Derived, Given, Host, Script, Source};
@@ -74,30 +76,42 @@ pub(crate) struct Arguments {
         conflicts_with_all = ["references", "conda_root", "conda_env", "directory", "user"]
     )]
     undo: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
+    let this = Verb {
+        name: "adopt",
+        manner: arguments.manner,
+        works_elsewhere: true,
+        record: (!arguments.undo).then_some(steps::record),
+    };
+    let state = |(): &()| configured(context);
     if arguments.undo {
-        return undo::run(arguments.dry_run, context);
+        let closing = |()| "the state before `adopt` is restored".to_owned().into();
+        return this.run(context, || Ok((undo::plan(context)?, ())), state, closing);
     }
-    if arguments.dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(arguments, context)?);
-    }
-    let journal = plan::begin(context)?;
-    let plan = plan(arguments, context)?;
-    for note in &plan.notes {
-        eprintln!("{}", output::harmless(note));
-    }
-    if !plan.steps.is_empty() {
-        let record = steps::record(&plan);
-        plan::carry_out(&plan, &journal, record.as_deref())?;
-        eprintln!("adopted; `buildbot-conda adopt --undo` reverts this");
-    }
-    Ok(ExitCode::SUCCESS)
+    let closing = |()| {
+        "adopted; `buildbot-conda adopt --undo` reverts this"
+            .to_owned()
+            .into()
+    };
+    this.run(
+        context,
+        || Ok((plan(arguments, context)?, ())),
+        state,
+        closing,
+    )
+}
+
+/// The instances of this host.
+fn configured(context: &Context) -> anyhow::Result<Value> {
+    let settings = context.settings()?;
+    let states = settings.references();
+    states
+        .map(|reference| instance_state::of(reference, context))
+        .collect()
 }
 
 /// What is found becomes a plan, or the reasons why it cannot.

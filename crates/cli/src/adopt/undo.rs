@@ -3,35 +3,27 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use buildbot_conda_core::names::Unit;
 
 use super::steps::{BACKUPS, RECORD, backups};
-use crate::output;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::Context;
 
-pub(super) fn run(dry_run: bool, context: &Context) -> anyhow::Result<ExitCode> {
-    if dry_run {
-        plan::announce_unfinished(context);
-        return output::print(plan(context)?);
-    }
-    let journal = plan::begin(context)?;
-    let plan = plan(context)?;
-    plan::carry_out(&plan, &journal, None)?;
-    eprintln!("the state before `adopt` is restored");
-    Ok(ExitCode::SUCCESS)
-}
-
-fn plan(context: &Context) -> anyhow::Result<Plan> {
+pub(super) fn plan(context: &Context) -> anyhow::Result<Plan> {
     let Some((_, directory)) = backups(context)
         .into_iter()
         .rev()
         .find(|(_, directory)| directory.join(RECORD).is_file())
     else {
-        bail!("nothing was adopted on this host: `{BACKUPS}` contains no record of it");
+        return Ok(Plan {
+            title: "adopt --undo".to_owned(),
+            notes: vec![format!(
+                "nothing was adopted on this host: `{BACKUPS}` contains no record of it"
+            )],
+            steps: Vec::new(),
+        });
     };
     let record = directory.join(RECORD);
     let name = record.display();

@@ -9,7 +9,7 @@ use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{Address, WORKER_PORT, Way, WorkerName};
 
-use crate::system::record::{Record, WorkerRecord};
+use crate::system::record::{Asked, Record, WorkerRecord};
 
 /// The account of the worker beside a master; a further one has its name behind that.
 const ACCOUNT: &str = "bb-worker";
@@ -151,6 +151,7 @@ pub(super) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<Decision> {
     };
     let worker = worker_name(wish, master.as_ref())?;
     let record = WorkerRecord {
+        asked: Asked::default(),
         master: way.to_string(),
         worker: worker.as_str().to_owned(),
         instance: master

@@ -17,7 +17,9 @@ use clap::Args;
 use self::decision::{Decision, Facts, Wish, decide};
 use super::decision::Secret;
 use super::facts::credentials;
-use super::{Closing, Common, Draft, credential, enable_and_start, password, place};
+use super::{
+    Closing, Common, Draft, already, credential, enable_and_start, has_password, password, place,
+};
 use crate::inside::fill::{Contents, Made};
 use crate::plan::{self, Plan, UserStep};
 use crate::system::context::Context;
@@ -53,8 +55,15 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     };
     let home = place::home(&user, context)?;
     let instance = place::settle(&mut draft, common, common.user.as_deref(), &home, context)?;
-    place::refuse(&instance, context)?;
     let given = password::given(common)?;
+    if let Some(record) = Record::read(&reference, context)
+        && draft.is_there(context)
+    {
+        let is_as_asked =
+            draft.is_same() && is_as_asked(arguments, given.as_ref(), &record, context);
+        return already(&reference, is_as_asked, context);
+    }
+    place::refuse(&instance, context)?;
     let wish = Wish {
         reference: reference.clone(),
         web_port: arguments.web_port,
@@ -114,6 +123,22 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     };
     let closing = closing(&instance, &pages, &secrets);
     Ok((plan, Box::new(move || closing.clone())))
+}
+
+/// Whether a master that is there was made with the same words.
+fn is_as_asked(
+    arguments: &Arguments,
+    password: Option<&String>,
+    record: &Record,
+    context: &Context,
+) -> bool {
+    let file = record.worker_credential.as_ref();
+    let file = file.map(|file| context.path(paths::CREDENTIALS).join(file));
+    arguments
+        .web_port
+        .is_none_or(|port| port == record.web_port)
+        && (arguments.worker_port.is_none() || arguments.worker_port == record.worker_port)
+        && has_password(password, file.as_deref())
 }
 
 /// The web pages of a new master, which only an environment with `buildbot-www` has.

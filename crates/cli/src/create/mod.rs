@@ -13,16 +13,20 @@ mod worker;
 
 pub(crate) use worker::{Joining, join};
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_core::edit::{self, EditError};
 use buildbot_conda_core::names::{InstanceName, InstanceRef, Role};
 use buildbot_conda_core::paths;
+use buildbot_conda_core::settings::Settings;
 use clap::{Args, Subcommand};
 
+use crate::output::Manner;
 use crate::plan::{self, FileStep, Plan, Step, UnitStep};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::instance_state;
 use crate::system::systemd;
 use crate::system::unit_files;
 use crate::system::values::Mode;
@@ -58,21 +62,26 @@ pub(crate) struct Common {
     /// Read the password of the workers from the first line of standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) manner: Manner,
 }
 
 pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
-    let common = match verb {
-        Verb::Master(arguments) => &arguments.common,
-        Verb::Worker(arguments) => &arguments.common,
+    let (common, role) = match verb {
+        Verb::Master(arguments) => (&arguments.common, Role::Master),
+        Verb::Worker(arguments) => (&arguments.common, Role::Worker),
     };
-    let plan = || plan(verb, context);
-    if let Some(closing) = plan::show_or_carry_out("create", common.dry_run, context, plan)? {
-        eprintln!("{}", closing());
-    }
-    Ok(ExitCode::SUCCESS)
+    let name = common.name.clone();
+    let reference = InstanceRef { role, name };
+    let (name, manner) = ("create", common.manner);
+    let this = plan::Verb {
+        name,
+        manner,
+        ..plan::Verb::default()
+    };
+    let state = |_: &_| instance_state::of(&reference, context);
+    let closing = |closing: Closing| closing().into();
+    this.run(context, || plan(verb, context), state, closing)
 }
 
 /// What to say when a plan is carried out; found out then.
@@ -96,6 +105,20 @@ struct Draft {
 }
 
 impl Draft {
+    /// Whether the instance was set up before.
+    fn is_there(&self, context: &Context) -> bool {
+        let before = Settings::parse(&self.file, self.before.as_bytes());
+        before.instance(&self.reference).is_ok_and(|instance| {
+            let tac = format!("{}/buildbot.tac", instance.directory);
+            context.path(&tac).symlink_metadata().is_ok()
+        })
+    }
+
+    /// Whether nothing of its configuration would change.
+    fn is_same(&self) -> bool {
+        self.after == self.before
+    }
+
     fn of_worker(wish: &decision::Wish, context: &Context) -> anyhow::Result<Self> {
         let reference = InstanceRef {
             role: Role::Worker,
@@ -136,8 +159,8 @@ impl Draft {
         Ok(())
     }
 
-    fn settings(&self) -> buildbot_conda_core::settings::Settings {
-        buildbot_conda_core::settings::Settings::parse(&self.file, self.after.as_bytes())
+    fn settings(&self) -> Settings {
+        Settings::parse(&self.file, self.after.as_bytes())
     }
 
     /// The account of the instance's table, or the defaults'.
@@ -162,6 +185,41 @@ impl Draft {
             .into()
         })
     }
+}
+
+/// What there is to do for an instance that `create` has made already: nothing, if it is as it was asked for.
+fn already(
+    reference: &InstanceRef,
+    is_as_asked: bool,
+    context: &Context,
+) -> anyhow::Result<(Plan, Closing)> {
+    ensure!(
+        is_as_asked,
+        "`{reference}` already exists, and was created with other options\n\
+         hint: `buildbot-conda set` changes its settings, and `buildbot-conda remove {reference}` removes it"
+    );
+    let unit = reference.unit_name();
+    let note = if systemd::runs(context) && !systemd::is_running(&unit)? {
+        format!(
+            "`{reference}` exists, but is not running: `systemctl enable --now {unit}` starts it"
+        )
+    } else {
+        format!("`{reference}` already exists")
+    };
+    let plan = Plan {
+        title: format!("create {reference}"),
+        notes: vec![note],
+        steps: Vec::new(),
+    };
+    Ok((plan, Box::new(String::new)))
+}
+
+/// Whether an instance is there with the password that was given, if one was; `file` has the one that it was made with.
+fn has_password(given: Option<&String>, file: Option<&Path>) -> bool {
+    given.is_none_or(|given| {
+        let text = file.and_then(|file| std::fs::read_to_string(file).ok());
+        text.is_some_and(|text| text.lines().next() == Some(given))
+    })
 }
 
 /// From the configuration to a unit that serves: the end of every plan.

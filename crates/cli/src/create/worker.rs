@@ -2,19 +2,24 @@
 //! then the steps are listed.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::bail;
-use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{
-    self, Address, Details, MOST_SLOTS, TRUST, Tag, WORKER_CREDENTIAL, WorkerName, WorkerStart,
+    self, Address, Details, MOST_SLOTS, TRUST, Tag, WORKER_CREDENTIAL, WORKER_PORT, WorkerName,
+    WorkerStart,
 };
 use clap::Args;
 
 use super::decision::{Decision, Master, Secret, Wish, decide};
 use super::master::title;
-use super::{Closing, Common, Draft, credential, enable_and_start, facts, password, place};
+use super::{
+    Closing, Common, Draft, already, credential, enable_and_start, facts, has_password, password,
+    place,
+};
 use crate::inside::fill::{Contents, Made};
 use crate::plan::naming::{self, Naming, Workers};
 use crate::plan::{self, AccountStep, Plan, Step, UnitStep, UserStep};
@@ -22,6 +27,7 @@ use crate::system::accounts::account_of;
 use crate::system::context::Context;
 use crate::system::passwords;
 use crate::system::prompt;
+use crate::system::record::{Asked, Noted as _, WorkerRecord};
 use crate::system::status_file;
 use crate::system::values::{Identity, Mode};
 
@@ -85,6 +91,7 @@ pub(crate) fn join(
             tags: Vec::new(),
         },
         admin: joining.admin,
+        asked: Asked::default(),
     };
     let (mut plan, reference) = planned(common, &wish, more, context)?;
     plan.title = format!("join {}", title(&reference));
@@ -97,6 +104,7 @@ struct More {
     authority: Option<String>,
     admin: Option<String>,
     details: Details,
+    asked: Asked,
 }
 
 pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Closing)> {
@@ -111,6 +119,17 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         has_password: given.is_some(),
         is_invited: false,
     };
+    let reference = InstanceRef {
+        role: Role::Worker,
+        name: common.name.clone(),
+    };
+    if let Some(record) = WorkerRecord::read(&reference, context) {
+        let draft = Draft::new(reference.clone(), context)?;
+        if draft.is_there(context) {
+            let is_as_asked = is_as_asked(arguments, given.as_ref(), draft, &record, context)?;
+            return already(&reference, is_as_asked, context);
+        }
+    }
     let more = More {
         password: given,
         authority: None,
@@ -119,9 +138,50 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
             slots: arguments.slots,
             tags: arguments.tags.clone(),
         },
+        asked: asked(arguments),
     };
     let (plan, reference) = planned(common, &wish, more, context)?;
     Ok((plan, Box::new(move || closing(&reference))))
+}
+
+/// Whether a worker that is there was made with the same words.
+fn is_as_asked(
+    arguments: &Arguments,
+    password: Option<&String>,
+    mut draft: Draft,
+    record: &WorkerRecord,
+    context: &Context,
+) -> anyhow::Result<bool> {
+    let common = &arguments.common;
+    // Of a directory that is configured, nothing depends on a home.
+    let (user, home) = (common.user.as_deref(), Path::new("/"));
+    let instance = place::settle(&mut draft, common, user, home, context)?;
+    let is_master = |master: &String| {
+        let with_port = format!("{master}:{WORKER_PORT}");
+        let address = master.parse().or_else(|_| with_port.parse());
+        let address = address.map(|address: Address| address.to_string());
+        record.instance.as_ref() == Some(master)
+            || address.is_ok_and(|address| address == record.master)
+    };
+    let mut credentials = instance.credentials.iter();
+    let file = credentials.find(|(name, _)| name.as_str() == WORKER_CREDENTIAL);
+    let file = file.map(|(_, file)| context.path(file.as_str()));
+    let name = arguments.worker_name.as_ref();
+    Ok(draft.is_same()
+        && arguments.master.as_ref().is_none_or(is_master)
+        && name.is_none_or(|name| name.as_str() == record.worker)
+        && record.asked.is_as(&asked(arguments))
+        && has_password(password, file.as_deref()))
+}
+
+/// What only the files of a worker and its master say otherwise.
+fn asked(arguments: &Arguments) -> Asked {
+    Asked {
+        tls: arguments.tls,
+        slots: arguments.slots,
+        tags: arguments.tags.clone(),
+        admin: arguments.admin.clone(),
+    }
 }
 
 fn planned(
@@ -142,7 +202,7 @@ fn planned(
             "tags are set on the master's host\nhint: there, `buildbot-conda invite NAME --tag TAG`"
         );
     }
-    let password = password_of(&decision, more.password, common.dry_run, context)?;
+    let password = password_of(&decision, more.password, common.manner.dry_run, context)?;
     let naming = match &decision.master {
         Some(master) => name(master, &decision, password.as_ref(), &more.details, context)?,
         None => Naming::default(),
@@ -172,6 +232,7 @@ fn planned(
         admin: more.admin.as_deref(),
         authority: more.authority.as_deref(),
         slots: more.details.slots,
+        asked: &more.asked,
     };
     let plan = Plan {
         title: format!("create {}", title(&decision.reference)),
@@ -255,6 +316,7 @@ struct Worker<'a> {
     admin: Option<&'a str>,
     authority: Option<&'a str>,
     slots: Option<u32>,
+    asked: &'a Asked,
 }
 
 fn steps(
@@ -300,7 +362,11 @@ fn steps(
         },
     };
     steps.push(set_up.into());
-    steps.extend(plan::note(&decision.record, reference, context)?);
+    let record = WorkerRecord {
+        asked: worker.asked.clone(),
+        ..decision.record.clone()
+    };
+    steps.extend(plan::note(&record, reference, context)?);
     steps.extend(naming.steps);
     enable_and_start(reference, context, &mut steps);
     if matches!(steps.last(), Some(Step::Unit(UnitStep::Start { .. }))) {

@@ -65,7 +65,7 @@ pub(crate) enum Check {
     Ports,
     /// The web server in front of a master runs and reaches its port
     Front,
-    /// The certificates of the ports are valid and do not expire soon
+    /// The certificates of masters are valid and do not expire soon
     Certificates,
     /// The worker reaches its master
     Connection,

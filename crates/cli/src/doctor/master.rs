@@ -1,20 +1,16 @@
 //! What Buildbot's own words about a master amount to: configuration, database, ports.
 
 use buildbot_conda_core::foreign_text::ForeignText;
-use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::{Hardening, Instance, Upgrade};
-use buildbot_conda_core::starter::NETWORK;
 
 use super::finding::{Check, Finding};
 use super::inside::{Database, Inside, MasterFacts};
 use super::listeners::{self, Listener};
 use super::scene::Scene;
-use crate::system::status_file::{self, Certificate};
 
 /// What the failure of a database has for a status.
 const AWAY: u8 = 69;
-/// Days before its end from which on a certificate should have been renewed.
-const RENEWAL: f64 = 14.0;
 
 pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> Vec<Finding> {
     if instance.reference.role != Role::Master {
@@ -50,7 +46,6 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     findings.extend(sandbox(instance, facts));
     findings.extend(database(instance, facts));
-    findings.extend(certificates(instance, scene));
     findings.extend(super::front::judge(instance, &facts.ports, scene));
     findings.extend(
         facts
@@ -59,39 +54,6 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
             .map(|(purpose, port)| port_of(instance, purpose, *port, scene)),
     );
     findings
-}
-
-/// The certificates that a running master shows, by its own word.
-fn certificates(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
-    let now = status_file::now();
-    let Some(status) = super::worker::status(instance, scene) else {
-        return Vec::new();
-    };
-    let judge =
-        |certificate: Certificate| judge_certificate(&instance.reference, &certificate, now);
-    status.shown_certificates().map(judge).collect()
-}
-
-/// `now` is in seconds since 1970.
-fn judge_certificate(reference: &InstanceRef, certificate: &Certificate, now: f64) -> Finding {
-    let (days, seen) = certificate.days_left(now);
-    if days >= RENEWAL {
-        return Finding::ok(Check::Certificates, Some(reference), seen);
-    }
-    let finding = if days < 0.0 {
-        Finding::problem(Check::Certificates, Some(reference), seen)
-    } else {
-        Finding::warning(Check::Certificates, Some(reference), seen)
-    };
-    if certificate.port == NETWORK {
-        return finding
-            .words("the timer `buildbot-conda-upkeep` renews it a month before it expires; its journal shows why it has not")
-            .command(["systemctl", "start", "buildbot-conda-upkeep.service"])
-            .command(["journalctl", "--unit", "buildbot-conda-upkeep.service"]);
-    }
-    finding
-        .words("renew it; after the reload, the master uses the new one")
-        .command(["systemctl", "reload", &reference.unit_name()])
 }
 
 fn configuration(instance: &Instance, facts: &MasterFacts) -> Finding {
@@ -249,37 +211,4 @@ fn taken(instance: &Instance, purpose: &str, port: u16, listener: &Listener) -> 
         None => finding.command(["kill", &pid]),
     };
     finding.words("or configure another port for the master")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::finding::Severity;
-    use super::*;
-    use crate::system::status_file::{DAY, StatusFile};
-
-    #[test]
-    fn certificates_are_judged_by_the_days_that_are_left() {
-        let reference = "master".parse().expect("a reference");
-        for (days, severity) in [
-            (-1.5, Severity::Problem),
-            (0.5, Severity::Warning),
-            (13.5, Severity::Warning),
-            (14.5, Severity::Ok),
-        ] {
-            let certificate = Certificate {
-                port: "c['www']['port']".into(),
-                expires: 1e9 + days * DAY,
-            };
-            let finding = judge_certificate(&reference, &certificate, 1e9);
-            assert_eq!(finding.severity, severity, "{days}");
-            let status: StatusFile = serde_json::from_value(serde_json::json!({
-                "version": 1, "state": "running", "pid": 1,
-                "door": {"port": 9989, "certificate_until": 1e9 + days * DAY},
-            }))
-            .expect("a status file");
-            let shown: Vec<Certificate> = status.shown_certificates().collect();
-            let finding = judge_certificate(&reference, &shown[0], 1e9);
-            assert_eq!((shown.len(), finding.severity), (1, severity), "{days}");
-        }
-    }
 }

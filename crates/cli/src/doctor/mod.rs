@@ -7,12 +7,13 @@
 //! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or everyone can
 //!   see
 //! * `prefix`: an environment and all instances that run from it, with the commands that create or change it
-//! * `directory`, `environment`, `master`, `front`, `worker`: conclusions from the facts from inside
+//! * `certificates`, `directory`, `environment`, `master`, `front`, `worker`: conclusions from the facts from inside
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
 //! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and facts from inside never
 //! become a command.
 
+mod certificates;
 mod configuration;
 mod directory;
 mod environment;
@@ -152,6 +153,7 @@ fn examine(
                 findings.extend(environment::judge(instance, &inside, &scene));
                 findings.extend(master::judge(instance, &inside, &scene));
                 findings.extend(worker::judge(instance, &inside, &scene));
+                findings.extend(certificates::judge(instance, &scene));
             }
         }
     }

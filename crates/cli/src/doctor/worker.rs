@@ -150,7 +150,14 @@ fn connection(instance: &Instance, tac: Option<&Tac>, scene: &Scene<'_>) -> Find
     };
     let worker = status.as_ref().and_then(|status| status.worker.as_ref());
     if worker.is_some_and(WorkerStatus::distrusts_master) {
-        return Finding::problem(Check::Connection, reference, message()).words(CERTIFICATE);
+        let finding = Finding::problem(Check::Connection, reference, message());
+        let now = status_file::now();
+        let mut shown = status.iter().flat_map(StatusFile::shown_certificates);
+        return if shown.any(|certificate| certificate.expires < now) {
+            finding.words("another certificate is needed, see the check `certificates`")
+        } else {
+            finding.words(CERTIFICATE)
+        };
     }
     match state {
         Some("connected") => return Finding::ok(Check::Connection, reference, message()),

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_core::paths;
-use buildbot_conda_environments::EnvironmentName;
+use buildbot_conda_environments::{EnvironmentName, GenerationId};
 use clap::Args;
+use serde_json::Value;
 
-use super::builder::{self, Source};
+use super::builder::{self, Answer, Source};
 use super::recovery::locked;
 use super::scene::store;
 use super::show;
-use crate::output;
+use crate::output::{self, Manner, Outcome};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -26,31 +27,40 @@ pub(crate) struct Arguments {
     file: Option<PathBuf>,
     #[command(flatten)]
     source: Source,
-    /// Show the packages that would be installed, and create nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the packages as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let name = &arguments.name;
     context.ensure_root()?;
+    let Manner { dry_run, json } = arguments.manner;
     let environment = store(context).environment(name);
-    if environment.current()?.is_some() {
-        bail!(
-            "the environment `{name}` already exists\n\
-             hint: `buildbot-conda env update {name} --file FILE` changes it"
-        );
-    }
     let file = match &arguments.file {
         Some(file) => file.clone(),
         None => context.path(paths::ENVIRONMENT_FILE),
     };
-    if arguments.dry_run {
+    let mut outcome = Outcome {
+        dry_run,
+        ..Outcome::default()
+    };
+    let current = environment.current()?;
+    if dry_run || current.is_some() {
         let answer = builder::build(&environment, &file, &arguments.source, None, context)?;
-        return show::print(&answer.packages, arguments.json);
+        let generation = answer.generation()?;
+        if let Some(current) = &current {
+            ensure!(
+                *current == generation,
+                "the environment `{name}` already exists, with other packages\n\
+                 hint: `buildbot-conda env update {name} --file FILE` changes it"
+            );
+            eprintln!(
+                "`{name}` already exists with these packages, generation {current}\nnothing to do"
+            );
+        }
+        outcome.changed = current.is_none();
+        outcome.before = current.map_or(Value::Null, |current| current.as_str().into());
+        return report(outcome, &answer, &generation, json);
     }
     let lock = locked(&environment, context)?;
     let answer = builder::build(&environment, &file, &arguments.source, Some(&lock), context)?;
@@ -61,8 +71,25 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         answer.packages.len(),
         paths::managed_prefix(name.as_str())
     );
-    if arguments.json {
-        return show::print(&answer.packages, true);
+    if json {
+        outcome.changed = true;
+        return report(outcome, &answer, &generation, json);
     }
     output::print(format_args!("{generation}\n"))
+}
+
+/// The packages, or all of it as JSON.
+fn report(
+    mut outcome: Outcome,
+    answer: &Answer,
+    generation: &GenerationId,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    if !json {
+        return show::print(&answer.packages, false);
+    }
+    outcome.after = Some(generation.as_str().into());
+    let packages = serde_json::to_value(&answer.packages).context("write packages")?;
+    outcome.more.insert("packages".to_owned(), packages);
+    outcome.print()
 }

@@ -6,11 +6,10 @@ use anyhow::{Context as _, bail};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_environments::{Difference, GenerationId, difference, packages_of};
 use clap::Args;
-use serde_json::json;
 
 use super::scene::{existing, prefix_of};
 use super::table;
-use crate::output;
+use crate::output::{self, Outcome};
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -56,15 +55,23 @@ pub(super) fn print(differences: &[Difference]) -> anyhow::Result<ExitCode> {
     output::print(text(differences))
 }
 
-/// A change of what serves as JSON: `from`, `to` and `differences`.
+/// A change of what serves as JSON, with the `differences` of the packages.
 pub(super) fn report(
     from: &GenerationId,
     to: &GenerationId,
     differences: &[Difference],
+    dry_run: bool,
 ) -> anyhow::Result<ExitCode> {
-    let report = json!({ "from": from.as_str(), "to": to.as_str(), "differences": differences });
-    let text = serde_json::to_string_pretty(&report).context("write what changes")?;
-    output::print(text + "\n")
+    let mut outcome = Outcome {
+        changed: from != to,
+        dry_run,
+        before: from.as_str().into(),
+        after: Some(to.as_str().into()),
+        ..Outcome::default()
+    };
+    let differences = serde_json::to_value(differences).context("write differences")?;
+    outcome.more.insert("differences".to_owned(), differences);
+    outcome.print()
 }
 
 /// The table of differences, in the same form for all commands.

@@ -2,15 +2,16 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use buildbot_conda_environments::EnvironmentName;
 use buildbot_conda_host::Unusable;
 use clap::Args;
+use serde_json::Value;
 
 use super::instances;
 use super::recovery::locked;
 use super::scene::store;
-use crate::output;
+use crate::output::{self, Manner, Outcome};
 use crate::system::context::{Context, InvalidConfiguration};
 
 #[derive(Debug, Args)]
@@ -18,20 +19,29 @@ pub(crate) struct Arguments {
     /// Name of the environment
     #[arg(value_name = "NAME")]
     name: EnvironmentName,
-    /// Show what would be removed, and remove nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the removed paths as a JSON list
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     context.ensure_root()?;
     let name = &arguments.name;
     let environment = store(context).environment(name);
+    let Manner { dry_run, json } = arguments.manner;
+    let mut outcome = Outcome {
+        dry_run,
+        after: Some(Value::Null),
+        ..Outcome::default()
+    };
     if !environment.directory().is_dir() {
-        bail!("environment `{name}` not found\nhint: `buildbot-conda env list` shows all");
+        eprintln!(
+            "environment `{name}` not found; `buildbot-conda env list` shows all\nnothing to do"
+        );
+        return if json {
+            outcome.print()
+        } else {
+            Ok(ExitCode::SUCCESS)
+        };
     }
     let generations = environment.generations()?;
     // If the configuration cannot be read, the users are unknown. If there is none, there are no users.
@@ -62,15 +72,16 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
     }
     let directory = environment.directory().display().to_string();
-    if !arguments.dry_run {
+    if !dry_run {
         environment.remove_all(&locked(&environment, context)?)?;
         eprintln!("removed `{name}`");
     }
-    if arguments.json {
-        let text = serde_json::to_string_pretty(&[directory]).context("write what is removed")?;
-        return output::print(text + "\n");
+    if json {
+        outcome.changed = true;
+        outcome.before = directory.into();
+        return outcome.print();
     }
-    if arguments.dry_run {
+    if dry_run {
         return output::print(format_args!("remove {directory}\n"));
     }
     Ok(ExitCode::SUCCESS)

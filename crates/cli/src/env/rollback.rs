@@ -11,6 +11,7 @@ use super::databases::Databases;
 use super::diff;
 use super::recovery::locked;
 use super::scene::{existing, one_of};
+use crate::output::Manner;
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -26,19 +27,16 @@ pub(crate) struct Arguments {
     /// Also restore the databases of the masters from before the upgrade: builds since then are lost
     #[arg(long, conflicts_with_all = ["no_restart", "json"])]
     with_database: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the changes as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     context.ensure_root()?;
+    let Manner { dry_run, json } = arguments.manner;
     let name = &arguments.name;
     let (environment, _) = existing(name, context)?;
-    let lock = if arguments.dry_run {
+    let lock = if dry_run {
         None
     } else {
         Some(locked(&environment, context)?)
@@ -53,8 +51,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     if to == from {
         eprintln!("generation {to} of `{name}` is already in use");
-        return if arguments.json {
-            diff::report(&from, &to, &[])
+        return if json {
+            diff::report(&from, &to, &[], dry_run)
         } else {
             Ok(ExitCode::SUCCESS)
         };
@@ -84,10 +82,10 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             upgraded.with_hint(error, name)
         })?,
     }
-    if arguments.json {
-        return diff::report(&from, &to, &differences);
+    if json {
+        return diff::report(&from, &to, &differences, dry_run);
     }
-    let tense = if arguments.dry_run {
+    let tense = if dry_run {
         "would be in use"
     } else {
         "is in use"

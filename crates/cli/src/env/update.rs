@@ -11,6 +11,7 @@ use super::change::{self, Change, Restarts};
 use super::diff;
 use super::recovery::locked;
 use super::scene::existing;
+use crate::output::Manner;
 use crate::system::context::Context;
 
 #[derive(Debug, Args)]
@@ -25,19 +26,16 @@ pub(crate) struct Arguments {
     source: Source,
     #[command(flatten)]
     restarts: Restarts,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print the changes as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     context.ensure_root()?;
+    let Manner { dry_run, json } = arguments.manner;
     let name = &arguments.name;
     let (environment, _) = existing(name, context)?;
-    let lock = if arguments.dry_run {
+    let lock = if dry_run {
         None
     } else {
         Some(locked(&environment, context)?)
@@ -63,14 +61,14 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         };
         change::carry_out(&change, &lock, context)?;
     }
-    if arguments.json {
-        return diff::report(&from, &to, &differences);
+    if json {
+        return diff::report(&from, &to, &differences, dry_run);
     }
     if to == from {
         eprintln!("`{name}` is up to date, generation {from}");
         return Ok(ExitCode::SUCCESS);
     }
-    let tense = if arguments.dry_run {
+    let tense = if dry_run {
         "would be in use"
     } else {
         "is in use"

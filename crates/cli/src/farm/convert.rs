@@ -17,11 +17,12 @@ use buildbot_conda_core::starter::{
     MASTER_CREDENTIAL, PASSWORDS, WORKER_CREDENTIAL, WORKER_TABLE, WorkerName, worker_table,
 };
 use clap::Args;
+use serde_json::json;
 
 use crate::inside::put::{Put, Text};
 use crate::inside::worker_list::Seen;
-use crate::output::harmless;
-use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep, naming};
+use crate::output::{Manner, harmless};
+use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep, Verb, naming};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::record::{Noted as _, Record, WorkerRecord};
 use crate::system::systemd;
@@ -37,28 +38,31 @@ pub(crate) struct Arguments {
     /// The master, if this host has several
     #[arg(value_name = "REF")]
     reference: Option<InstanceRef>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
     let (master, record) = super::choose(arguments.reference.as_ref(), &settings, context)?;
     let name = &master.reference;
-    if record.worker_credential.is_some() {
-        eprintln!("`{name}` has its workers in `{WORKER_TABLE}` already");
-        return Ok(ExitCode::SUCCESS);
-    }
+    let this = Verb {
+        name: "convert",
+        manner: arguments.manner,
+        ..Verb::default()
+    };
     let plan = || plan(master, &record, &settings, context);
-    let done = plan::show_or_carry_out("convert", arguments.dry_run, context, plan)?;
-    if let Some(next) = done {
-        eprintln!("`{name}` reads its workers from `{WORKER_TABLE}`; they keep their passwords");
-        for line in next {
-            eprintln!("{line}");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let state = |_: &_| {
+        let record = Record::read(name, context);
+        let is_converted = record.is_some_and(|record| record.worker_credential.is_some());
+        Ok(json!({ "master": name.to_string(), "converted": is_converted }))
+    };
+    let closing = |next: Vec<String>| {
+        let done =
+            format!("`{name}` reads its workers from `{WORKER_TABLE}`; they keep their passwords");
+        [vec![done], next].concat().join("\n").into()
+    };
+    this.run(context, plan, state, closing)
 }
 
 /// The plan, and what the administrator may do after it.
@@ -68,6 +72,17 @@ fn plan(
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<(Plan, Vec<String>)> {
+    if record.worker_credential.is_some() {
+        let plan = Plan {
+            title: format!("convert {}", master.reference),
+            notes: vec![format!(
+                "`{}` has its workers in `{WORKER_TABLE}` already",
+                master.reference
+            )],
+            steps: Vec::new(),
+        };
+        return Ok((plan, Vec::new()));
+    }
     settings.check().map_err(InvalidConfiguration::from)?;
     let unit = master.reference.unit();
     ensure!(

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::paths;
-use buildbot_conda_core::starter::Tag;
+use buildbot_conda_core::settings::Instance;
+use buildbot_conda_core::starter::{Tag, WorkerName};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{self, FileStep, Step};
@@ -54,6 +55,17 @@ struct Attached {
     /// From when on nothing is missing.
     since: u64,
     workers: BTreeMap<String, u64>,
+}
+
+impl State {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Joined => "joined",
+            Self::Expired => "expired",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Invited {
@@ -102,6 +114,17 @@ pub(super) fn now() -> u64 {
 
 fn file(context: &Context) -> PathBuf {
     context.path(RECORDS).join(FILE)
+}
+
+/// That of one worker of a master, if there is one.
+pub(super) fn of(
+    master: &Instance,
+    name: &WorkerName,
+    context: &Context,
+) -> anyhow::Result<Option<Invited>> {
+    let reference = master.reference.to_string();
+    let mut invited = read(context)?.into_iter();
+    Ok(invited.find(|one| one.worker == name.as_str() && one.master == reference))
 }
 
 /// All that are noted.

@@ -13,8 +13,9 @@ use comfy_table::{Table, presets};
 
 use super::invitations::{self, Invited, State};
 use super::{door, upkeep};
+use crate::output::Manner;
 use crate::plan::naming::{self, Workers};
-use crate::plan::{self, Plan, Step, UnitStep};
+use crate::plan::{Closing, Plan, Step, UnitStep, Verb};
 use crate::system::context::Context;
 use crate::system::passwords;
 use crate::{output, table};
@@ -46,11 +47,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
     /// List the invitations and their states
-    #[arg(long, conflicts_with_all = ["name", "slots", "tags", "host", "port", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["name", "slots", "tags", "host", "port", "dry_run", "json"])]
     list: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 /// A line without an end would be a password for ever.
@@ -66,27 +66,103 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     if arguments.list {
         return list(context);
     }
-    let plan = || plan(arguments, context);
-    let invitation = plan::show_or_carry_out("invite", arguments.dry_run, context, plan)?;
-    let Some(invitation) = invitation else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    upkeep::enable();
-    let hours = humantime::format_duration(arguments.ttl);
-    eprintln!(
-        "`{}` can join with this line for {hours}; keep it secret. On the other host, run `buildbot-conda join` and paste it:",
-        invitation.worker.as_str()
-    );
-    output::print(invitation.line())
-}
-
-fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invitation)> {
-    let settings = context.settings()?;
-    let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = arguments
         .name
         .as_ref()
         .context("specify the name of a worker")?;
+    let settings = context.settings()?;
+    let master = super::master(arguments.master.as_ref(), &settings, context)?;
+    let this = Verb {
+        name: "invite",
+        manner: arguments.manner,
+        ..Verb::default()
+    };
+    let state = |_: &_| super::state(master, name, context);
+    let closing = |invitation: Option<Invitation>| {
+        upkeep::enable();
+        let hours = humantime::format_duration(arguments.ttl);
+        Closing {
+            message: format!(
+                "`{}` can join with this line for {hours}; keep it secret. On the other host, run `buildbot-conda join` and paste it:",
+                name.as_str()
+            ),
+            data: invitation.map(|invitation| ("line", invitation.line())),
+        }
+    };
+    let plan = || plan(arguments, name, master, context);
+    this.run(context, plan, state, closing)
+}
+
+/// What there is to do for a worker that was invited already with the same words: nothing. As long as nobody has used the
+/// line, it is printed once more.
+fn already(
+    arguments: &Arguments,
+    name: &WorkerName,
+    master: &Instance,
+    context: &Context,
+) -> anyhow::Result<Option<(Plan, Option<Invitation>)>> {
+    let details = naming::details(master, name.as_str(), context);
+    let (Some(details), Some(invited)) = (details, invitations::of(master, name, context)?) else {
+        return Ok(None);
+    };
+    let Some(door) = door::Door::read(&master.reference, context) else {
+        return Ok(None);
+    };
+    let host = arguments.host.as_ref();
+    if details.slots != arguments.slots
+        || details.tags != arguments.tags
+        || arguments.port.is_some_and(|port| port != door.port)
+        || host.is_some_and(|host| !door.names.contains(host))
+    {
+        return Ok(None);
+    }
+    let shown = name.as_str();
+    let (note, line) = match invited.state(invitations::now(), context) {
+        State::Joined => {
+            let note = format!(
+                "`{shown}` has already joined; `buildbot-conda rotate {shown}` changes its password and prints a new line"
+            );
+            (note, None)
+        }
+        State::Pending => {
+            let authority = door::Authority::read(context)?;
+            let password = naming::password(master, shown, context);
+            let (Some(authority), Some(password)) = (authority, password) else {
+                return Ok(None);
+            };
+            let until = UNIX_EPOCH + Duration::from_secs(invited.until);
+            let until = humantime::format_rfc3339_seconds(until);
+            let line = Invitation {
+                address: door.address(arguments.host.as_deref())?,
+                worker: name.clone(),
+                password,
+                slots: details.slots,
+                authority: authority.fingerprint,
+                until: invited.until,
+            };
+            let note =
+                format!("`{shown}` was invited already; its line can be used until {until}:");
+            (note, Some(line))
+        }
+        State::Expired | State::Unknown => return Ok(None),
+    };
+    let plan = Plan {
+        title: format!("invite {shown}"),
+        notes: vec![note],
+        steps: Vec::new(),
+    };
+    Ok(Some((plan, line)))
+}
+
+fn plan(
+    arguments: &Arguments,
+    name: &WorkerName,
+    master: &Instance,
+    context: &Context,
+) -> anyhow::Result<(Plan, Option<Invitation>)> {
+    if let Some(already) = already(arguments, name, master, context)? {
+        return Ok(already);
+    }
     ensure!(
         context.is_elsewhere() || naming::is_running(master, context)?,
         "`{0}` is not running\nhint: `systemctl start {1}`",
@@ -141,7 +217,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Invit
         notes,
         steps,
     };
-    Ok((plan, invitation))
+    Ok((plan, Some(invitation)))
 }
 
 /// Opens the master to the network where it is not yet, or not by this name: the address for the invitation, and steps
@@ -203,12 +279,7 @@ fn list(context: &Context) -> anyhow::Result<ExitCode> {
     table.set_header(["WORKER", "MASTER", "STATE", "UNTIL", "TAGS"]);
     let now = invitations::now();
     for one in invitations::read(context)? {
-        let state = match one.state(now, context) {
-            State::Pending => "pending",
-            State::Joined => "joined",
-            State::Expired => "expired",
-            State::Unknown => "unknown",
-        };
+        let state = one.state(now, context).name();
         let until = UNIX_EPOCH + Duration::from_secs(one.until);
         let until = humantime::format_rfc3339_seconds(until).to_string();
         let tags: Vec<&str> = one.tags.iter().map(Tag::as_str).collect();

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use buildbot_conda_core::foreign_text::ForeignText;
 use buildbot_conda_core::invitation::Invitation;
 use buildbot_conda_core::names::{InstanceName, InstanceRef};
+use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::{TRUST, WORKER_CREDENTIAL, WorkerName};
 use buildbot_conda_host::trusted::open_given;
@@ -19,11 +20,14 @@ use clap::Args;
 use super::{invitations, openssl};
 use crate::create::{self, Common, Joining};
 use crate::inside::put::{Put, Text};
-use crate::plan::{self, FileStep, Plan, UnitStep, UserStep};
+use crate::output::Manner;
+use crate::plan::{FileStep, Plan, UnitStep, UserStep, Verb, naming};
 use crate::system::children::{self, Bounds, Input};
 use crate::system::context::Context;
+use crate::system::instance_state;
 use crate::system::prompt;
 use crate::system::record::{Noted as _, WorkerRecord};
+use crate::system::status_file;
 use crate::system::values::{Identity, Mode};
 
 /// Bytes of a line, at most.
@@ -64,14 +68,13 @@ pub(crate) struct Arguments {
     /// Contact for the worker, shown on the master's web pages
     #[arg(long, value_name = "TEXT")]
     admin: Option<String>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     // Before anybody is asked for a secret.
-    if !arguments.dry_run {
+    if !arguments.manner.dry_run {
         context.ensure_here_unless_shown("join")?;
         context.ensure_root()?;
     }
@@ -91,16 +94,18 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         );
     }
     let authority = openssl::authority_of(&invitation.address, &invitation.authority)?;
-    let plan = || plan(arguments, &invitation, authority, context);
-    let reference = plan::show_or_carry_out("join", arguments.dry_run, context, plan)?;
-    let Some(reference) = reference else {
-        return Ok(ExitCode::SUCCESS);
+    let this = Verb {
+        name: "join",
+        manner: arguments.manner,
+        ..Verb::default()
     };
-    eprintln!(
-        "`{reference}` is connected to the master at {} as `{name}`",
-        invitation.address
-    );
-    Ok(ExitCode::SUCCESS)
+    let plan = || plan(arguments, &invitation, authority, context);
+    let state = |reference: &InstanceRef| instance_state::of(reference, context);
+    let closing = |reference: InstanceRef| {
+        let address = &invitation.address;
+        format!("`{reference}` is connected to the master at {address} as `{name}`").into()
+    };
+    this.run(context, plan, state, closing)
 }
 
 fn invitation(arguments: &Arguments) -> anyhow::Result<Invitation> {
@@ -174,8 +179,9 @@ fn by_ssh(place: &str, worker: &WorkerName) -> anyhow::Result<String> {
     };
     let input = Input::Handed(Stdio::inherit());
     let ended = children::collect(command, input, &bounds, |_| false).context("run ssh")?;
+    // The worker may have joined already.
     ensure!(
-        ended.is_success,
+        ended.is_success && !ended.stdout.is_empty(),
         "`{host}` created no invitation: {}",
         ForeignText::of_bytes(&ended.stderr)
     );
@@ -191,7 +197,7 @@ fn plan(
     let settings = context.settings()?;
     if let Some(before) = joined_before(invitation, &settings, context) {
         let reference = before.instance.reference.clone();
-        return Ok((again(&before, invitation, authority, context), reference));
+        return Ok((again(&before, invitation, authority, context)?, reference));
     }
     let common = Common {
         name: arguments
@@ -204,7 +210,7 @@ fn plan(
         conda_env: arguments.conda_env.clone(),
         password_file: None,
         password_stdin: false,
-        dry_run: arguments.dry_run,
+        manner: arguments.manner,
     };
     let joining = Joining {
         address: invitation.address.clone(),
@@ -271,16 +277,19 @@ fn again(
     invitation: &Invitation,
     authority: String,
     context: &Context,
-) -> Plan {
+) -> anyhow::Result<Plan> {
     let Before {
         instance,
         credential,
     } = before;
     let reference = &instance.reference;
+    let path = Path::new(TRUST).join("authority.pem");
+    let trusted = naming::text(instance, &path.to_string_lossy(), context);
+    let is_trusted = trusted.as_ref() == Some(&authority);
     let trust = Put {
         identity: Identity::of(instance),
         directory: context.path(instance.directory.as_str()),
-        path: Path::new(TRUST).join("authority.pem"),
+        path,
         before: None,
         after: Some(Text {
             text: authority,
@@ -290,10 +299,27 @@ fn again(
     };
     let unit = reference.unit();
     let required = true;
-    let mut steps = vec![UserStep::Put(trust).into()];
+    let mut steps = Vec::new();
+    if !is_trusted {
+        steps.push(UserStep::Put(trust).into());
+    }
     let mut notes = Vec::new();
     // The same line once more disturbs nobody.
-    if !before.has(invitation) {
+    if before.has(invitation) {
+        let status = status_file::read(&context.path(&paths::status_file(reference)));
+        let worker = status.and_then(|status| status.worker);
+        let is_connected = worker.is_some_and(|worker| worker.connection == "connected");
+        if is_trusted && is_connected && naming::is_running(instance, context)? {
+            notes.push(format!(
+                "`{reference}` has joined with this line and is connected"
+            ));
+            return Ok(Plan {
+                title: format!("join {}", invitation.worker.as_str()),
+                notes,
+                steps,
+            });
+        }
+    } else {
         let write = FileStep::Write {
             path: credential.clone(),
             text: format!("{}\n", invitation.password),
@@ -306,9 +332,9 @@ fn again(
     }
     steps.push(UnitStep::Start { unit: unit.clone() }.into());
     steps.push(UnitStep::AwaitConnection { unit, required }.into());
-    Plan {
+    Ok(Plan {
         title: format!("join {}", invitation.worker.as_str()),
         notes,
         steps,
-    }
+    })
 }

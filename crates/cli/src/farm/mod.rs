@@ -25,9 +25,12 @@ pub(crate) use upkeep::run as upkeep;
 use anyhow::{bail, ensure};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Settings};
-use buildbot_conda_core::starter::WorkerName;
+use buildbot_conda_core::starter::{Tag, WorkerName};
 use clap::Args;
+use serde_json::{Value, json};
 
+use crate::output::Manner;
+use crate::plan::naming;
 use crate::system::context::Context;
 use crate::system::record::{Noted as _, Record};
 
@@ -40,9 +43,28 @@ pub(crate) struct WorkerArguments {
     /// The master, if this host has several
     #[arg(long, value_name = "REF")]
     master: Option<InstanceRef>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
+}
+
+/// What a master knows of a worker, for reports; null where it knows nothing.
+fn state(master: &Instance, name: &WorkerName, context: &Context) -> anyhow::Result<Value> {
+    let details = naming::details(master, name.as_str(), context);
+    let has_password = naming::password(master, name.as_str(), context).is_some();
+    if details.is_none() && !has_password {
+        return Ok(Value::Null);
+    }
+    let details = details.unwrap_or_default();
+    let invited = invitations::of(master, name, context)?;
+    let tags: Vec<&str> = details.tags.iter().map(Tag::as_str).collect();
+    Ok(json!({
+        "worker": name.as_str(),
+        "master": master.reference.to_string(),
+        "slots": details.slots,
+        "tags": tags,
+        "invitation": invited.as_ref().map(|one| one.state(invitations::now(), context).name()),
+        "until": invited.map(|one| one.until),
+    }))
 }
 
 /// The master that is meant: the given one, or the plain one, or the only one, with what is noted of it.

@@ -2,28 +2,30 @@
 
 use std::process::ExitCode;
 
-use anyhow::ensure;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::WorkerName;
 
 use super::{WorkerArguments, invitations};
 use crate::plan::naming::{self, Workers};
-use crate::plan::{self, Plan, UnitStep};
+use crate::plan::{Plan, UnitStep, Verb};
 use crate::system::context::Context;
 
 pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Result<ExitCode> {
     let settings = context.settings()?;
     let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = &arguments.name;
+    let this = Verb {
+        name: "revoke",
+        manner: arguments.manner,
+        ..Verb::default()
+    };
     let plan = || plan(name, master, context).map(|plan| (plan, ()));
-    if let Some(()) = plan::show_or_carry_out("revoke", arguments.dry_run, context, plan)? {
-        eprintln!(
-            "`{}` no longer accepts the worker `{}`",
-            master.reference,
-            name.as_str()
-        );
-    }
-    Ok(ExitCode::SUCCESS)
+    let state = |(): &()| super::state(master, name, context);
+    let closing = |()| {
+        let (reference, name) = (&master.reference, name.as_str());
+        format!("`{reference}` no longer accepts the worker `{name}`").into()
+    };
+    this.run(context, plan, state, closing)
 }
 
 pub(super) fn plan(
@@ -32,13 +34,19 @@ pub(super) fn plan(
     context: &Context,
 ) -> anyhow::Result<Plan> {
     let password = naming::password(master, name.as_str(), context);
-    ensure!(
-        password.is_some() || naming::is_named(master, name.as_str(), context),
-        "`{}` has no worker `{}`\nhint: the workers are listed in `workers.toml` in `{}`",
-        master.reference,
-        name.as_str(),
-        master.directory
-    );
+    if password.is_none() && !naming::is_named(master, name.as_str(), context) {
+        let note = format!(
+            "`{}` has no worker `{}`; the workers are listed in `workers.toml` in `{}`",
+            master.reference,
+            name.as_str(),
+            master.directory
+        );
+        return Ok(Plan {
+            title: format!("revoke {}", name.as_str()),
+            notes: vec![note],
+            steps: Vec::new(),
+        });
+    }
     let mut steps = Vec::new();
     // Nobody can log in as a worker without a password, should the name have to stay.
     if let Some(password) = &password {

@@ -9,8 +9,7 @@ use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::starter::{WORKER_CREDENTIAL, WorkerName};
 
 use super::{WorkerArguments, door, invitations};
-use crate::output;
-use crate::plan::{self, FileStep, Plan, Step, UnitStep, naming};
+use crate::plan::{Closing, FileStep, Plan, Step, UnitStep, Verb, naming};
 use crate::system::context::Context;
 use crate::system::passwords;
 use crate::system::record::{Noted as _, WorkerRecord};
@@ -20,28 +19,34 @@ use crate::system::values::Mode;
 const TTL: Duration = Duration::from_hours(24);
 
 pub(crate) fn run(arguments: &WorkerArguments, context: &Context) -> anyhow::Result<ExitCode> {
-    let plan = || plan(arguments, context);
-    let carried_out = plan::show_or_carry_out("rotate", arguments.dry_run, context, plan)?;
-    let Some(invitation) = carried_out else {
-        return Ok(ExitCode::SUCCESS);
+    let settings = context.settings()?;
+    let master = super::master(arguments.master.as_ref(), &settings, context)?;
+    let this = Verb {
+        name: "rotate",
+        manner: arguments.manner,
+        ..Verb::default()
     };
+    let plan = || plan(arguments, master, &settings, context);
+    let state = |_: &_| super::state(master, &arguments.name, context);
     let name = arguments.name.as_str();
-    let Some(invitation) = invitation else {
-        eprintln!("`{name}` has a new password and is connected");
-        return Ok(ExitCode::SUCCESS);
+    let closing = |invitation: Option<Invitation>| match invitation {
+        None => format!("`{name}` has a new password and is connected").into(),
+        Some(invitation) => Closing {
+            message: format!(
+                "`{name}` has a new password; keep it secret. On the worker's host, run `buildbot-conda join` and paste this line:"
+            ),
+            data: Some(("line", invitation.line())),
+        },
     };
-    eprintln!(
-        "`{name}` has a new password; keep it secret. On the worker's host, run `buildbot-conda join` and paste this line:"
-    );
-    output::print(invitation.line())
+    this.run(context, plan, state, closing)
 }
 
 fn plan(
     arguments: &WorkerArguments,
+    master: &Instance,
+    settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<(Plan, Option<Invitation>)> {
-    let settings = context.settings()?;
-    let master = super::master(arguments.master.as_ref(), &settings, context)?;
     let name = arguments.name.as_str();
     let details = naming::details(master, name, context);
     ensure!(
@@ -52,7 +57,7 @@ fn plan(
     );
     let before = naming::password(master, name, context);
     let password = passwords::generate()?;
-    let local = local(master, name, &settings, context);
+    let local = local(master, name, settings, context);
     let mut steps = Vec::new();
     if let Some(worker) = local {
         steps.push(credential(worker, &password, context)?);

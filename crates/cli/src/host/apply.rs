@@ -4,16 +4,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use buildbot_conda_core::settings::Settings;
 use clap::Args;
+use serde_json::Value;
 
 use super::differences::differences;
 use super::look::{Selection, look};
 use super::profile::Profile;
 use super::steps::{self, Wish};
 use super::{credentials, directory};
-use crate::output;
+use crate::output::{self, Manner, Outcome};
 use crate::plan;
 use crate::system::context::{Context, InvalidConfiguration};
 
@@ -37,13 +38,12 @@ pub(crate) struct Arguments {
     /// Create environments only from cached and local packages, without network access
     #[arg(long)]
     offline: bool,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    if context.is_elsewhere() && !arguments.dry_run {
+    if context.is_elsewhere() && !arguments.manner.dry_run {
         bail!(
             "`host apply` changes a running system and cannot be used with `--root`\n\
              hint: `--dry-run` shows the steps"
@@ -59,7 +59,20 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     settings.check().map_err(InvalidConfiguration::from)?;
     ensure_agree(&profile, &settings, arguments)?;
     directory::ensure_believable(&arguments.directory, &settings, context)?;
-    if arguments.dry_run {
+    let Manner { dry_run, json } = arguments.manner;
+    let state = || -> anyhow::Result<Value> {
+        if !json {
+            return Ok(Value::Null);
+        }
+        let host = look(&Selection::of(&profile), context)?;
+        serde_json::to_value(differences(&profile, &host)).context("describe the differences")
+    };
+    let mut outcome = Outcome {
+        dry_run,
+        before: state()?,
+        ..Outcome::default()
+    };
+    if dry_run {
         plan::announce_unfinished(context);
         let (plan, left) = plan(arguments, &profile, &settings, context)?;
         for line in &left {
@@ -68,21 +81,36 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         if plan.steps.is_empty() {
             eprintln!("nothing to do");
         }
+        if json {
+            outcome.changed = !plan.steps.is_empty();
+            outcome.steps = plan.steps.iter().map(ToString::to_string).collect();
+            return outcome.print();
+        }
         return output::print(plan);
     }
     let journal = plan::begin(context)?;
-    let mut has_changed = false;
     for _ in 0..LOOKS {
         let (plan, left) = plan(arguments, &profile, &settings, context)?;
         if plan.steps.is_empty() {
             for line in &left {
                 eprintln!("{line}");
             }
-            let told = if has_changed { "done" } else { "nothing to do" };
+            let told = if outcome.changed {
+                "done"
+            } else {
+                "nothing to do"
+            };
             eprintln!("{told}");
+            if json {
+                outcome.after = Some(state()?);
+                return outcome.print();
+            }
             return Ok(ExitCode::SUCCESS);
         }
-        has_changed = true;
+        outcome.changed = true;
+        outcome
+            .steps
+            .extend(plan.steps.iter().map(ToString::to_string));
         plan::carry_out(&plan, &journal, None)?;
     }
     bail!(
@@ -128,7 +156,7 @@ fn plan(
     let secrets = credentials::gather(
         &differences,
         arguments.secrets.as_deref(),
-        arguments.dry_run,
+        arguments.manner.dry_run,
     )?;
     let mut options: Vec<String> = Vec::new();
     for mirror in &arguments.mirrors {

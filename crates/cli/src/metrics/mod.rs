@@ -180,11 +180,11 @@ fn add(row: &Row, metrics: &mut Metrics) {
     let doors = status
         .door
         .iter()
-        .map(|door| ("network", door.certificate_until));
+        .map(|door| ("network".to_owned(), door.certificate_until));
     let ports = status.certificates.iter();
-    let ports = ports.map(|certificate| (certificate.port.as_str(), certificate.expires));
+    let ports = ports.map(|certificate| (certificate.owner(), certificate.expires));
     for (port, expires) in ports.chain(doors) {
-        let labels = [name, ("port", port)];
+        let labels = [name, ("port", port.as_str())];
         metrics.add("certificate_expiry_timestamp_seconds", &labels, expires);
     }
     if let Some(load) = &status.load {

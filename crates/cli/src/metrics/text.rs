@@ -95,7 +95,7 @@ pub(super) const FAMILIES: [(&str, &str); 28] = [
     ),
     (
         "certificate_expiry_timestamp_seconds",
-        "When the certificate of a port expires.",
+        "When the certificate of a port, or of the master of a worker, expires.",
     ),
 ];
 

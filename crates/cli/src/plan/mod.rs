@@ -28,7 +28,7 @@ pub(crate) use step::{
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,
 };
-pub(crate) use verb::show_or_carry_out;
+pub(crate) use verb::{Closing, Verb};
 
 /// Steps in their order. What is worth knowing beforehand stands above them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

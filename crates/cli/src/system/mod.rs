@@ -36,6 +36,7 @@ pub(crate) mod files;
 pub(crate) mod foreign_file;
 pub(crate) mod front;
 pub(crate) mod installations;
+pub(crate) mod instance_state;
 pub(crate) mod interrupt;
 pub(crate) mod journal;
 pub(crate) mod lanes;

@@ -4,6 +4,7 @@
 use std::fs;
 
 use buildbot_conda_core::names::InstanceRef;
+use buildbot_conda_core::starter::Tag;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,33 @@ pub(crate) struct WorkerRecord {
     /// The master's reference, if it is an instance of this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) instance: Option<String>,
+    /// With what words it was created.
+    #[serde(default, skip_serializing_if = "Asked::is_default")]
+    pub(crate) asked: Asked,
+}
+
+/// What was asked for when a worker was created, as far as only files of others have it besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Asked {
+    pub(crate) tls: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) slots: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<Tag>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<String>,
+}
+
+impl Asked {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether whoever asks for `other` has it; what is not asked for is left alone.
+    pub(crate) fn is_as(&self, other: &Self) -> bool {
+        other.is_default() || self == other
+    }
 }
 
 /// Where the record of an instance is.

@@ -52,7 +52,7 @@ pub(crate) struct StatusFile {
     /// The database of a master, if it is on a server.
     #[serde(default)]
     pub(crate) database: Option<DatabaseStatus>,
-    /// The certificates of a master's ports.
+    /// The certificates of a master's ports; of a worker, those that its master has shown.
     #[serde(default)]
     pub(crate) certificates: Vec<Certificate>,
     /// A master's port for workers of other hosts.
@@ -64,21 +64,32 @@ pub(crate) struct StatusFile {
 }
 
 impl StatusFile {
-    /// All certificates that a master shows, that of the port for workers of other hosts included.
+    /// All certificates, that of a master's port for workers of other hosts included.
     pub(crate) fn shown_certificates(&self) -> impl Iterator<Item = Certificate> {
         let door = self.door.iter().map(|door| Certificate {
             port: NETWORK.into(),
             expires: door.certificate_until,
+            authority: false,
         });
         self.certificates.iter().cloned().chain(door)
     }
 }
 
 impl Certificate {
+    /// Whose it is, in words.
+    pub(crate) fn owner(&self) -> String {
+        let whose = if self.authority {
+            "the authority of "
+        } else {
+            ""
+        };
+        format!("{whose}{}", self.port)
+    }
+
     /// Whole days until it expires at `now`, in seconds since 1970, and the same in words.
     pub(crate) fn days_left(&self, now: f64) -> (f64, String) {
         let days = ((self.expires - now) / DAY).floor();
-        let port = &self.port;
+        let port = self.owner();
         let text = if days < 0.0 {
             format!("the certificate of {port} expired {} days ago", -days)
         } else {
@@ -141,13 +152,16 @@ pub(crate) struct DatabaseStatus {
     pub(crate) place: ForeignText,
 }
 
-/// A certificate that a master shows.
+/// A certificate that a master shows, or that of the authority behind it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Certificate {
-    /// The key of `master.cfg` that has the port, or the file.
+    /// The key of `master.cfg` that has the port, or the file; of a worker, the address of its master.
     pub(crate) port: ForeignText,
     /// Seconds since 1970.
     pub(crate) expires: f64,
+    /// Whether it is the one of the authority that a worker trusts.
+    #[serde(default)]
+    pub(crate) authority: bool,
 }
 
 /// A reconfiguration of a master.
@@ -223,11 +237,13 @@ mod tests {
         let text = format!(
             r#"{{"version":1,"state":"{evil}","pid":3,"drop_in":"{evil}","buildbot":"{evil}","message":"{evil}",
                 "reconfiguration":{{"number":1,"outcome":"{evil}","message":"{evil}"}},
-                "worker":{{"connection":"{evil}","allow_shutdown":"{evil}"}}}}"#
+                "worker":{{"connection":"{evil}","allow_shutdown":"{evil}"}},
+                "certificates":[{{"port":"{evil}","expires":1,"authority":true}}]}}"#
         );
         let status = read_text(&text).expect("it is a status file");
         let shown = format!("{status:?}") + &serde_json::to_string(&status).expect("JSON");
-        assert_eq!(shown.matches("[2J").count(), 16, "{shown}");
+        assert_eq!(shown.matches("[2J").count(), 18, "{shown}");
+        let shown = shown + &status.certificates[0].days_left(0.0).1;
         assert!(!shown.contains(['\u{1b}', '\u{202e}', '\u{9b}']), "{shown}");
     }
 

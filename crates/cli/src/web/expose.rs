@@ -14,9 +14,9 @@ use buildbot_conda_core::web::{
 };
 use clap::{Args, ValueEnum};
 
-use super::Extent;
 use super::people::{self, Source};
-use crate::plan::{self, Asked, FileStep, FrontStep, Plan, Step, UnitStep, naming};
+use crate::output::Manner;
+use crate::plan::{self, Asked, FileStep, FrontStep, Plan, Step, UnitStep, Verb, naming};
 use crate::system::accounts;
 use crate::system::context::Context;
 use crate::system::exposed::Exposed;
@@ -96,23 +96,24 @@ pub(crate) struct Arguments {
     /// The port of the master's pages, if `create master` has not chosen it
     #[arg(long, value_name = "PORT")]
     web_port: Option<u16>,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    let plan = || plan(arguments, context).map(super::with_extent);
-    let extent = plan::show_or_carry_out("web expose", arguments.dry_run, context, plan)?;
-    let Some(extent) = extent else {
-        return Ok(ExitCode::SUCCESS);
-    };
     let reference = &arguments.reference;
-    let url = format!("https://{}/", arguments.host);
-    if extent == Extent::Nothing {
-        eprintln!("`{reference}` is already served at {url}; nothing to do");
-        return Ok(ExitCode::SUCCESS);
-    }
+    let this = Verb {
+        name: "web expose",
+        manner: arguments.manner,
+        ..Verb::default()
+    };
+    let plan = || plan(arguments, context).map(|plan| (plan, ()));
+    let state = |(): &()| super::state(reference, context);
+    this.run(context, plan, state, |()| told(arguments).into())
+}
+
+/// What is said at the end.
+fn told(arguments: &Arguments) -> String {
     let who = if arguments.private {
         "readable after login"
     } else {
@@ -123,11 +124,12 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         .iter()
         .map(|one| format!("`{one}`"))
         .collect();
-    eprintln!(
-        "`{reference}` is served at {url}, {who}; {} may force and stop builds",
+    format!(
+        "`{}` is served at https://{}/, {who}; {} may force and stop builds",
+        arguments.reference,
+        arguments.host,
         admins.join(", ")
-    );
-    Ok(ExitCode::SUCCESS)
+    )
 }
 
 fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
@@ -197,7 +199,14 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     };
     visible.extend(note(&record, reference, context)?);
     if steps.is_empty() && visible.is_empty() {
-        return Ok(Plan::default());
+        return Ok(Plan {
+            title: format!("web expose {reference}"),
+            notes: vec![format!(
+                "`{reference}` is already served at https://{}/",
+                arguments.host
+            )],
+            steps: Vec::new(),
+        });
     }
     // A master that does not use what it was given would be shown without it.
     let host = record.host.clone();
@@ -386,7 +395,7 @@ fn login(arguments: &Arguments) -> anyhow::Result<Login> {
 
 fn source(arguments: &Arguments) -> Source<'_> {
     match &arguments.password_file {
-        _ if arguments.dry_run => Source::Nobody,
+        _ if arguments.manner.dry_run => Source::Nobody,
         Some(file) => Source::File(file),
         None if arguments.password_stdin => Source::Stdin,
         None => Source::Prompt,

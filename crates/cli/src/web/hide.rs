@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use buildbot_conda_core::names::InstanceRef;
 use clap::Args;
 
-use super::Extent;
-use crate::plan::{self, FileStep, FrontStep, Plan, UnitStep};
+use crate::output::Manner;
+use crate::plan::{FileStep, FrontStep, Plan, UnitStep, Verb};
 use crate::system::context::Context;
 use crate::system::exposed::Exposed;
 use crate::system::files::{self, Found};
@@ -19,22 +19,22 @@ pub(crate) struct Arguments {
     /// The master, such as `master` or `master@nightly`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Show what would be done, and change nothing
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     let reference = &arguments.reference;
-    let plan = || plan(reference, context).map(super::with_extent);
-    match plan::show_or_carry_out("web hide", arguments.dry_run, context, plan)? {
-        None => {}
-        Some(Extent::Nothing) => eprintln!("`{reference}` is not exposed; nothing to do"),
-        Some(Extent::Something) => {
-            eprintln!("the pages of `{reference}` are now available on this machine only");
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let this = Verb {
+        name: "web hide",
+        manner: arguments.manner,
+        ..Verb::default()
+    };
+    let plan = || plan(reference, context).map(|plan| (plan, ()));
+    let state = |(): &()| super::state(reference, context);
+    let closing =
+        |()| format!("the pages of `{reference}` are now available on this machine only").into();
+    this.run(context, plan, state, closing)
 }
 
 fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
@@ -83,9 +83,13 @@ fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
     ];
     let left = files.into_iter().filter(|path| path.exists());
     steps.extend(left.map(|path| FileStep::Remove { path }.into()));
+    let mut notes = Vec::new();
+    if steps.is_empty() {
+        notes.push(format!("`{reference}` is not exposed"));
+    }
     Ok(Plan {
         title: format!("web hide {reference}"),
-        notes: Vec::new(),
+        notes,
         steps,
     })
 }

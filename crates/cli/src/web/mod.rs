@@ -10,16 +10,18 @@ mod people;
 
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::settings::{Instance, Settings};
 use buildbot_conda_core::web;
 use clap::Subcommand;
+use serde_json::Value;
 
 use crate::inside::put::{Put, Text};
 use crate::output;
-use crate::plan::{Plan, Step, UserStep, naming};
+use crate::plan::{Step, UserStep, naming};
 use crate::system::context::{Context, InvalidConfiguration};
+use crate::system::exposed::Exposed;
 use crate::system::values::{Identity, Mode};
 
 #[derive(Debug, Subcommand)]
@@ -40,20 +42,9 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Whether there is anything to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extent {
-    Nothing,
-    Something,
-}
-
-/// A plan with its extent, for what is said at the end.
-fn with_extent(plan: Plan) -> (Plan, Extent) {
-    let extent = match plan.steps[..] {
-        [] => Extent::Nothing,
-        _ => Extent::Something,
-    };
-    (plan, extent)
+/// How a master is shown to others, for reports; null where it is not.
+fn state(reference: &InstanceRef, context: &Context) -> anyhow::Result<Value> {
+    serde_json::to_value(Exposed::read(reference, context)).context("describe a site")
 }
 
 fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result<&'a Instance> {

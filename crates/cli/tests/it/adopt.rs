@@ -228,7 +228,7 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
     assert!(!now.contains_key("etc/systemd/system/buildbot-master.service"));
     assert_eq!(
         host.run(&["adopt"]).to_string(),
-        "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\n"
+        "status 0\nstdout:\nstderr:\nnothing to adopt in `/etc/systemd/system`\nnothing to do\n"
     );
     check(
         &host,
@@ -255,11 +255,12 @@ fn adopting_and_going_back_leave_every_byte_as_it_was() {
         &host,
         &["adopt", "--undo"],
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
+        "#]],
     );
 }
 
@@ -521,12 +522,13 @@ fn units_that_are_not_hand_made_are_left_alone() {
         &host,
         &["adopt"],
         &expect![[r#"
-        status 0
-        stdout:
-        stderr:
-        nothing to adopt in `/etc/systemd/system`
-        `/etc/systemd/system/buildbot-worker@.service` is not changed: nothing that it starts is enabled
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            nothing to adopt in `/etc/systemd/system`
+            `/etc/systemd/system/buildbot-worker@.service` is not changed: nothing that it starts is enabled
+            nothing to do
+        "#]],
     );
     check(
         &host,
@@ -557,23 +559,25 @@ fn an_interrupted_adoption_is_taken_back_by_the_next_call() {
         &host,
         &["adopt", "--undo", "--dry-run"],
         &expect![[r#"
-            status 1
+            status 0
             stdout:
+            # nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
             stderr:
             `buildbot-conda adopt` was interrupted, rolling it back first
-            error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
         "#]],
     );
     check(
         &host,
         &["adopt", "--undo"],
         &expect![[r#"
-        status 1
-        stdout:
-        stderr:
-        `buildbot-conda adopt` was interrupted, rolling it back first
-        error: nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
-    "#]],
+            status 0
+            stdout:
+            stderr:
+            `buildbot-conda adopt` was interrupted, rolling it back first
+            nothing was adopted on this host: `/var/backups/buildbot-conda` contains no record of it
+            nothing to do
+        "#]],
     );
     assert_eq!(files(&host), before);
 }

@@ -196,9 +196,10 @@ fn an_update_serves_and_a_rollback_goes_back() {
     let told = done(&host, "rollback ci --json");
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(
-        (&told["from"], &told["to"]),
+        (&told["before"], &told["after"]),
         (&SECOND.into(), &FIRST.into())
     );
+    assert_eq!(told["changed"], true);
     assert_eq!(told["differences"][0]["name"], "one");
     assert_eq!(current(&host), FIRST);
     let Said { stderr, .. } = run(&host, "update ci --file first");
@@ -206,6 +207,24 @@ fn an_update_serves_and_a_rollback_goes_back() {
         stderr.contains(&format!("`ci` is up to date, generation {FIRST}")),
         "{stderr}"
     );
+    // The same words once more change nothing.
+    for line in [
+        "create ci --file first --json",
+        "create ci --file first --dry-run --json",
+        "update ci --file first --json",
+        &format!("rollback ci {FIRST} --json"),
+    ] {
+        let before = host.snapshot();
+        let told: serde_json::Value = serde_json::from_str(&done(&host, line)).unwrap();
+        assert_eq!(told["changed"], false, "{line}: {told}");
+        assert_eq!(
+            (&told["before"], &told["after"]),
+            (&FIRST.into(), &FIRST.into())
+        );
+        assert_eq!(host.snapshot(), before, "{line}");
+    }
+    let said = run(&host, "create ci --file second --json");
+    assert_eq!((said.status, said.stdout.as_str()), (Some(1), ""), "{said}");
 }
 
 #[test]
@@ -309,11 +328,13 @@ fn only_what_nobody_wants_is_collected() {
         done(&host, "remove ci --dry-run"),
         format!("remove {directory}\n")
     );
-    assert_eq!(
-        done(&host, "remove ci --json"),
-        format!("[\n  \"{directory}\"\n]\n")
-    );
-    assert!(!host.path("var/lib/buildbot-conda/envs/ci").exists());
+    for changed in [true, false] {
+        let told: serde_json::Value =
+            serde_json::from_str(&done(&host, "remove ci --json")).unwrap();
+        assert_eq!(told["changed"], changed, "{told}");
+        assert_eq!(told["before"] == directory, changed, "{told}");
+        assert!(!host.path("var/lib/buildbot-conda/envs/ci").exists());
+    }
 }
 
 #[test]

@@ -47,11 +47,11 @@ fn off_goes_back_to_what_was_before() {
         let name = link.map_or("graphical.target", |link| link.rsplit('/').next().unwrap());
         let off = format!("off: boots to {name}\n");
         assert_eq!(run(&host, &["status"]), said(&off, ""));
-        assert_eq!(run(&host, &["on"]), said("", &format!("{ON}{LATER}")));
+        assert_eq!(run(&host, &["on"]), said("", &format!("{LATER}{ON}")));
         assert_eq!(target(&host).as_deref(), Some(HEADLESS));
         let on = format!("on: boots to multi-user.target, `off` restores {name}\n");
         assert_eq!(run(&host, &["status"]), said(&on, ""));
-        let already = "it already boots to multi-user.target\n";
+        let already = "it already boots to multi-user.target\nnothing to do\n";
         assert_eq!(run(&host, &["on"]), said("", already));
         let back = match link {
             None => "remove `/etc/systemd/system/default.target`\n".to_owned(),
@@ -84,13 +84,13 @@ fn a_host_that_was_headless_before_is_left_alone() {
     );
     assert_eq!(
         run(&host, &["on"]),
-        said("", "it already boots to runlevel3.target\n")
+        said("", "it already boots to runlevel3.target\nnothing to do\n")
     );
     assert_eq!(
         run(&host, &["off"]),
         said(
             "",
-            "`headless on` was not used; the host boots to runlevel3.target\n"
+            "`headless on` was not used; the host boots to runlevel3.target\nnothing to do\n"
         )
     );
     assert_eq!(
@@ -113,8 +113,8 @@ fn a_target_that_was_chosen_since_stays() {
         run(&host, &["off"]),
         said(
             "",
-            "remove `/var/lib/buildbot-conda/headless`\n\
-             the host now boots to kiosk.target, which is not changed\n"
+            "the host now boots to kiosk.target, which is not changed\n\
+             remove `/var/lib/buildbot-conda/headless`\n"
         )
     );
     assert_eq!(target(&host).as_deref(), Some("/etc/kiosk.target"));
@@ -139,13 +139,7 @@ fn what_is_no_link_is_refused() {
 #[test]
 fn what_is_no_action_is_a_usage_error() {
     let host = host_with(None);
-    for words in [
-        &[][..],
-        &["perhaps"],
-        &["on", "--json"],
-        &["off", "--json"],
-        &["status", "--dry-run"],
-    ] {
+    for words in [&[][..], &["perhaps"], &["status", "--dry-run"]] {
         let Said {
             status,
             stdout,

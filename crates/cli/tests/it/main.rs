@@ -24,6 +24,7 @@ mod house;
 mod logs;
 mod metrics;
 mod notify;
+mod outcome;
 mod recorded_activations;
 mod recover;
 mod refusals;

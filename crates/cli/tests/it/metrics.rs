@@ -35,7 +35,9 @@ fn host() -> Host {
     );
     host.write(
         "run/buildbot-conda/worker@gpu/status.json",
-        r#"{"version": 1, "state": "running", "pid": 8, "worker": {"connection": "refused"}}"#,
+        r#"{"version": 1, "state": "running", "pid": 8, "worker": {"connection": "refused"},
+            "certificates": [{"port": "ci:9989", "expires": 1850000000},
+                             {"port": "ci:9989", "expires": 1950000000, "authority": true}]}"#,
     );
     host
 }
@@ -81,8 +83,25 @@ fn every_instance_is_told_in_numbers() {
         buildbot_conda_backup_interval_seconds{name="master"} 86400
         buildbot_conda_certificate_expiry_timestamp_seconds{name="master",port="www"} 1900000000
         buildbot_conda_certificate_expiry_timestamp_seconds{name="master",port="network"} 1800000000.5
+        buildbot_conda_certificate_expiry_timestamp_seconds{name="worker@gpu",port="ci:9989"} 1850000000
+        buildbot_conda_certificate_expiry_timestamp_seconds{name="worker@gpu",port="the authority of ci:9989"} 1950000000
         # EOF
     "#]].assert_eq(&(samples.join("\n") + "\n"));
+}
+
+#[test]
+fn a_worker_shows_how_long_the_certificates_of_its_master_are_valid() {
+    let host = host();
+    let detail = host.run(&["status", "worker@gpu"]).stdout;
+    for owner in ["ci:9989", "the authority of ci:9989"] {
+        let line = format!("certificate: the certificate of {owner} is valid for ");
+        assert!(detail.contains(&line), "{detail}");
+    }
+    let listed: serde_json::Value =
+        serde_json::from_str(&host.run(&["list", "--json"]).stdout).expect("JSON");
+    let certificates = &listed[1]["status"]["certificates"];
+    assert_eq!(certificates[0]["expires"], 1_850_000_000.0, "{listed}");
+    assert_eq!(certificates[1]["authority"], true, "{listed}");
 }
 
 #[test]

@@ -166,10 +166,12 @@ fn a_master_that_is_shown_is_hidden_by_the_reverse() {
         &host,
         &["web", "hide", "master", "--dry-run"],
         &expect![[r#"
-        status 0
-        stdout:
-        stderr:
-    "#]],
+            status 0
+            stdout:
+            # `master` is not exposed
+            stderr:
+            nothing to do
+        "#]],
     );
     host.write(
         "var/lib/buildbot-conda/created/master.web",

@@ -258,6 +258,7 @@ fn masters_that_are_not_there_and_names_that_are_taken_are_refused() {
     }
     let mut facts = facts();
     let record = WorkerRecord {
+        asked: Asked::default(),
         master: "/run/buildbot-conda/master/workers".to_owned(),
         worker: "gpu".to_owned(),
         instance: Some("master".to_owned()),

@@ -301,8 +301,9 @@ fn a_master_that_cannot_be_converted_is_left_alone() {
         &expect![[r#"
             status 0
             stdout:
+            # `master` has its workers in `workers.toml` already
             stderr:
-            `master` has its workers in `workers.toml` already
+            nothing to do
         "#]],
     );
 }
