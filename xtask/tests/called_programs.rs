@@ -19,6 +19,7 @@ const OURS: &[&str] = &[
     "--directory",
     "--drain",
     "--dry-run",
+    "--json",
     "--environment",
     "--file",
     "--from-stdin",
