@@ -23,10 +23,9 @@ impl Reader<'_> {
             "bash" | "sh" | "dash" => self.shell(rest, &told(words)),
             "buildbot" | "buildbot-worker" | "twistd" => self.start(words, None),
             _ if is_python(name) => self.python(words),
-            "sudo" | "su" | "runuser" | "setpriv" | "chroot" | "start-stop-daemon" | "zsh"
-            | "ksh" | "fish" | "csh" | "tcsh" => {
-                self.refuse(&format!("`{}` {HIDES}", shown(&told(words))))
-            }
+            "chroot" => self.refuse(&format!("`{}` {HIDES}", shown(&told(words)))),
+            "sudo" | "su" | "runuser" | "setpriv" | "start-stop-daemon" | "zsh" | "ksh"
+            | "fish" | "csh" | "tcsh" => self.hidden(words),
             "alias" | "unalias" | "coproc" | "enable" | "let" | "mapfile" | "readarray"
             | "read" | "getopts" | "printf" | "local" | "popd" | "dirs" | "deactivate"
             | "disown" | "suspend" | "prlimit" | "renice" => {
@@ -34,6 +33,12 @@ impl Reader<'_> {
             }
             _ => self.other(name, words),
         }
+    }
+
+    /// A command that another one runs in its own way: the process that came of it says in which.
+    fn hidden(&mut self, words: &[Argument]) -> Done {
+        let reason = format!("`{}` {HIDES}", shown(&told(words)));
+        self.verdicts.not_known(&self.place, &reason)
     }
 
     /// A script, or a program that nothing is known of.
@@ -62,7 +67,7 @@ impl Reader<'_> {
         let text = told(words);
         // What stands among the words of another program may be run by it.
         if starts_buildbot(&values(&words[1..])) {
-            return self.refuse(&format!("`{}` {HIDES}", shown(&text)));
+            return self.hidden(words);
         }
         if words
             .iter()
