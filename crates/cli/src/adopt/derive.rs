@@ -223,7 +223,11 @@ fn reading(
         }
         is_literal = signs.contains(':');
         if signs.contains('@') && words.len() > 1 {
-            words.remove(1);
+            let name = words.remove(1);
+            // Then a shell is a login shell, bash(1).
+            if name.starts_with('-') {
+                words.insert(1, "-l".to_owned());
+            }
         }
     }
     if !is_literal {
