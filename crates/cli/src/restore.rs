@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 fn restore(master: &Master<'_>, chosen: &BackupName, lock: &Lock) -> anyhow::Result<ExitCode> {
     let facts = Facts::ask(master, Some(lock), true)?;
     let mut plan = plan::restore(master, &facts, chosen)?;
-    if Mark::read(&master.state)?.is_some() {
+    if Mark::read(&master.backups)?.is_some() {
         // The remains of an interrupted upgrade are worthless next to its own backup.
         plan.steps
             .retain(|step| !matches!(step, plan::Step::BackUp(_)));

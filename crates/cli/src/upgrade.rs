@@ -54,7 +54,7 @@ fn dry_run(master: &Master<'_>) -> anyhow::Result<ExitCode> {
     if let Some(holder) = lock::holder_of(master.directory()) {
         eprintln!("warning: the master is running ({holder}), stop it first");
     }
-    let mark = Mark::read(&master.state)?;
+    let mark = Mark::read(&master.backups)?;
     let mut facts = Facts::ask(master, None, mark.is_some())?;
     if let Some(mark) = &mark {
         let recovery = plan::recovery(&facts, mark)?;

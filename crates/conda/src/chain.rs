@@ -229,7 +229,7 @@ impl Places<'_> {
                 text,
                 "case $2 in\n\
                  '{SOURCING}'*) builtin printf 'error: the activation script `%s` ended its shell with status %s\\n\
-                 hint: {HINT}\\n' \"${{__bbc_at[0]}}\" \"$1\" >&2; builtin exit $(($1 ? $1 : 78)) ;;\n\
+                 hint: {HINT}\\n' \"${{__bbc_at[0]}}\" \"$1\" >&2; builtin exit \"$(($1 ? $1 : 78))\" ;;\n\
                  *) builtin printf 'error: the activation script `%s` was stopped in `%s`\\n' \
                  \"${{__bbc_at[0]}}\" \"$2\" >&2 ;;\n\
                  esac"
@@ -237,6 +237,20 @@ impl Places<'_> {
             .expect(WRITTEN);
         }
         text.push_str("}\nbuiltin trap '__bbc_ended \"$?\" \"$BASH_COMMAND\"' EXIT\n");
+        // A script may remove that trap, and then `exit`. One of its own is run with the status that it would see. In
+        // POSIX mode bash has no function of this name.
+        writeln!(
+            text,
+            "[[ -o posix ]] || exit() {{\n\
+             (builtin exit \"$@\") && builtin set -- 0 || builtin set -- \"$?\"\n\
+             [[ ${{BASHPID-}} == \"$$\" ]] || builtin exit \"$1\"\n\
+             builtin set -- \"$1\" \"$(builtin trap -p EXIT)\"\n\
+             builtin trap - EXIT\n\
+             [[ $2 == *__bbc_ended* ]] || (builtin eval \"$2\"; builtin exit \"$1\") || :\n\
+             __bbc_ended \"$1\" '{SOURCING}'\n\
+             }}"
+        )
+        .expect(WRITTEN);
     }
 }
 

@@ -43,9 +43,18 @@ class Database:
 
     def is_unfinished(self):
         """Whether the database may be damaged: nothing may use it before it is restored."""
-        if self.options.role != "master" or not self.state:
-            return False
-        return os.path.lexists(os.path.join(self.state, UPGRADE_MARK))
+        return self.options.role == "master" and self._mark() is not None
+
+    def directories(self):
+        """Where backups and the mark of an upgrade are, and where earlier versions of this package kept them."""
+        if not self.state:
+            return []
+        instances, reference = os.path.split(self.state)
+        return [os.path.join(os.path.dirname(instances), "backups", reference), self.state]
+
+    def _mark(self):
+        marks = [os.path.join(directory, UPGRADE_MARK) for directory in self.directories()]
+        return next(filter(os.path.lexists, marks), None)
 
     def is_older(self, code, reason, hint):
         """With `--upgrade auto`, do not end but become the command that upgrades it."""
@@ -69,7 +78,7 @@ class Database:
 
     def become_whole(self):
         """Become the command that brings an interrupted upgrade to its end, or refuse to start."""
-        reason = "`%s`: an upgrade of the database was interrupted" % os.path.join(self.state, UPGRADE_MARK)
+        reason = "`%s`: an upgrade of the database was interrupted" % self._mark()
         if self.runner.lock is None:
             why = "no lock is held"
         elif self.variables.get(PREPARED):

@@ -89,7 +89,7 @@ class Gauges:
             "builds": len(running),
             "oldest_build": min(self.builds.values(), default=None),
             "workers": self.workers(),
-            "backup": newest_backup(self.role.runner.database.state),
+            "backup": newest_backup(self.role.runner.database.directories()),
             "database": database,
         }
         self.lag = 0.0
@@ -111,12 +111,10 @@ def state_of(worker):
     return "paused" if getattr(worker, "_paused", False) else "connected"
 
 
-def newest_backup(state):
+def newest_backup(directories):
     """When the newest backup of the database was written, or None."""
-    instances, reference = os.path.split(state or "")
     found = []
-    # Where they are, and where earlier versions of this package kept them.
-    for directory in (os.path.join(os.path.dirname(instances), "backups", reference), os.path.join(state or "", "backups")):
+    for directory in directories[:1] + [os.path.join(former, "backups") for former in directories[1:]]:
         try:
             found += [(name, os.path.join(directory, name)) for name in os.listdir(directory) if name[:1].isdigit()]
         except OSError:

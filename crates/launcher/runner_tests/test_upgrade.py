@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -62,8 +63,8 @@ class Host(Master):
         super().__init__(maker, python, "master", directory, "master")
         self.root = root
         self.state = root / "var/lib/buildbot-conda/instances/master"
-        self.mark = self.state / "upgrade-in-progress"
         self.shelf = root / "var/lib/buildbot-conda/backups/master"
+        self.mark = self.shelf / "upgrade-in-progress"
         self.database = self.directory / "state.sqlite"
         for path in ("etc/buildbot-conda", "usr/bin", "usr/libexec/buildbot-conda", "prefix/bin", "prefix/conda-meta"):
             (root / path).mkdir(parents=True)
@@ -313,6 +314,25 @@ def test_killed_at_any_moment_the_next_start_serves_everything(host, moment):
     backup_is_good(host)
 
 
+def test_mark_is_read_where_earlier_versions_had_it_and_outlives_the_state(host):
+    host.start()
+    wait_for_moment(host, MOMENTS["when the first revision is through"])
+    host.kill()
+    former = host.state / "upgrade-in-progress"
+    host.mark.rename(former)
+    host.start()
+    wait_for_moment(host, lambda host: host.mark.exists() and revision(host.database) not in (None, "064"))
+    assert not former.exists(), "there is one mark"
+    host.kill()
+    # What `systemctl clean --what=state` does.
+    shutil.rmtree(host.state)
+    host.state.mkdir()
+    host.start()
+    serves_everything(host)
+    backup_is_good(host)
+    assert not host.mark.exists()
+
+
 def test_killed_while_it_restores_the_next_start_serves_everything(host):
     host.start()
     wait_for_moment(host, MOMENTS["when the first revision is through"])
@@ -506,10 +526,13 @@ def test_database_behind_a_secret_is_found(host):
     serves_everything(host)
 
 
-def test_mark_of_an_upgrade_keeps_an_unprepared_runner_from_starting(make, both_pythons):
+@pytest.mark.parametrize("place", ["beside the backups", "state"])
+def test_mark_of_an_upgrade_keeps_an_unprepared_runner_from_starting(make, both_pythons, place):
     _, newer = both_pythons
     master = make.master(newer)
-    (master.state / "upgrade-in-progress").write_text("{}")
+    state = master.state if place == "state" else master.state.parents[1] / "backups" / master.state.name
+    state.mkdir(parents=True, exist_ok=True)
+    (state / "upgrade-in-progress").write_text("{}")
     # Without the command line installed.
     assert master.start().wait() == 65
     assert "upgrade-in-progress" in master.status() and "buildbot-conda" in master.status()

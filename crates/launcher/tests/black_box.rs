@@ -343,6 +343,8 @@ fn a_script_that_leaves_its_shell_is_refused_with_its_name_its_status_and_its_la
         ),
         ("set -u\necho $FOO\n", "status 127: {root}"),
         ("set -u\necho $FOO\n", "FOO: unbound variable; hint: "),
+        ("trap - EXIT; exit 0\n", "status 0; hint: "),
+        ("trap 'echo mine' EXIT; exit 5\n", "status 5: mine; hint: "),
         (
             "unset RUNTIME_DIRECTORY; exec 1>/dev/null; exit 9\n",
             "status 9; hint: ",
@@ -389,7 +391,7 @@ fn a_script_that_no_shell_can_report_is_refused_after_three_starts_and_then_run_
     for (script, words) in [
         ("echo before; kill -KILL $$\n", ": before; hint: "),
         ("exec true\n", "in 3 starts; hint: "),
-        ("trap 'echo mine' EXIT; exit 5\n", ": mine; hint: "),
+        ("trap 'echo mine' EXIT; builtin exit 5\n", ": mine; hint: "),
         ("kill $$; sleep 1\n", "in 3 starts"),
     ] {
         let scripted = Scripted::new(script);

@@ -10,6 +10,7 @@ use buildbot_conda_machine::{
 
 on_each_release! {
     a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_build_and_given_back,
+    a_master_outside_of_its_unit_is_adopted_without_a_lost_build_and_one_without_a_unit_is_named,
     an_adoption_whose_start_fails_leaves_the_old_units_running,
 }
 
@@ -149,6 +150,77 @@ fn a_forking_master_and_a_worker_of_another_name_are_adopted_without_a_lost_buil
     rest.wait_for_worker("example", ATTACHED)?;
     let left = machine.shell("ls /var/backups")?.succeeded()?;
     ensure!(!left.stdout.contains("buildbot"), "{left}");
+    Ok(())
+}
+
+/// A unit of root's whose `su` ends in a scope of its own, as PAM makes one for each session.
+fn a_master_outside_of_its_unit_is_adopted_without_a_lost_build_and_one_without_a_unit_is_named(
+    release: Release,
+) -> Outcome {
+    let start = format!("{PREFIX}/bin/buildbot start --start_timeout=120 {MASTER}");
+    let session =
+        |command: &str| format!("/usr/bin/systemd-run --quiet --scope -- su - bb -c '{command}'");
+    let master = format!(
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={}\n\
+         ExecStop=/bin/su - bb -c '{PREFIX}/bin/buildbot stop {MASTER}'\n[Install]\nWantedBy=multi-user.target\n",
+        session(&start)
+    );
+    let worker = "[Service]\nUser=bb\nWorkingDirectory=/home/bb\nExecStart=/home/bb/start-worker.sh\n\
+                  [Install]\nWantedBy=multi-user.target\n";
+    let units = [(MASTER_UNIT, master), (WORKER_UNIT, worker.to_owned())];
+    let machine = by_hand_with(release, &units)?;
+    let before = settings(&machine)?;
+    let pid = format!("cat {MASTER}/twistd.pid");
+    let old = machine.shell(&pid)?.succeeded()?.text().to_owned();
+    let group = machine.shell(&format!("cat /proc/{old}/cgroup"))?;
+    ensure!(group.text().contains(".scope"), "{group}");
+    let builds = HeldBuilds::start(&machine, 5)?;
+
+    let talk = machine.run(&["buildbot-conda", "adopt"])?.succeeded()?;
+    ensure!(
+        talk.stderr
+            .contains("which runs outside of `buildbot-master.service`")
+            && talk.stderr.contains(&format!("the process {old}")),
+        "{talk}"
+    );
+    let gone = machine.run(&["test", "-e", &format!("/proc/{old}")])?;
+    ensure!(gone.status == 1, "the process {old} still runs");
+    let unit = Unit::named(&machine, MASTER_UNIT);
+    ensure!(unit.property("ActiveState")? == "active" && unit.property("User")? == "bb");
+    Rest::new(&machine).wait_for_worker("example", ATTACHED)?;
+    builds.ensure_retried()?;
+
+    machine
+        .run(&["buildbot-conda", "adopt", "--undo"])?
+        .succeeded()?;
+    ensure!(settings(&machine)? == before);
+    Rest::new(&machine).wait_for_worker("example", ATTACHED)?;
+
+    // A unit that has lost it does not stop it, and one that does not run is not its own.
+    let lost = format!("systemctl stop {MASTER_UNIT} && {}", session(&start));
+    machine
+        .run_within(ATTACHED * 3, &["sh", "-c", &lost])?
+        .succeeded()?;
+    let before = machine.shell(&pid)?.text().to_owned();
+    let talk = machine.run(&["buildbot-conda", "adopt"])?;
+    let expected = format!("(process {before} of `bb` in `run-");
+    ensure!(
+        talk.status == 1
+            && talk.stderr.contains(&expected)
+            && talk.stderr.contains("is running, but"),
+        "{talk}"
+    );
+    let remove = format!(
+        "systemctl disable --now {WORKER_UNIT} {MASTER_UNIT}; rm /etc/systemd/system/buildbot-*.service"
+    );
+    machine.shell(&remove)?.succeeded()?;
+    machine.run(&["systemctl", "daemon-reload"])?.succeeded()?;
+    let talk = machine.run(&["buildbot-conda", "adopt"])?.succeeded()?;
+    ensure!(
+        talk.stderr.contains("nothing to adopt") && talk.stderr.contains(&expected),
+        "{talk}"
+    );
+    ensure!(machine.shell(&pid)?.text() == before);
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const UPGRADING: &str =
     "grep --no-messages -lz '\"buildbot\", \"upgrade-[m]aster\"' /proc/[0-9]*/cmdline";
 /// `systemctl clean` leaves it alone.
 const BACKUPS: &str = "/var/lib/buildbot-conda/backups/master";
-const MARK: &str = "/var/lib/buildbot-conda/instances/master/upgrade-in-progress";
+const MARK: &str = "/var/lib/buildbot-conda/backups/master/upgrade-in-progress";
 
 /// A master and a worker with one finished build in a database of the older Buildbot, the master stopped, and the
 /// environment of the older Buildbot still configured.

@@ -215,6 +215,7 @@ fn process(text: &str) -> Observed {
         program: PathBuf::from("/opt/conda/envs/ci/bin/python3.11"),
         umask: 0o022,
         uid: 1000,
+        user: "bb".to_owned(),
         ..Observed::default()
     };
     for line in text.lines() {
@@ -223,6 +224,7 @@ fn process(text: &str) -> Observed {
             "@directory" => observed.directory = value.into(),
             "@program" => observed.program = value.into(),
             "@umask" => observed.umask = u32::from_str_radix(value, 8).unwrap(),
+            "@user" => observed.user = value.to_owned(),
             "@uid" => observed.uid = value.parse().unwrap(),
             "@nice" => observed.nice = value.parse().unwrap(),
             name => drop(

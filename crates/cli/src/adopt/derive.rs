@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 
-use super::derived::{Derived, Given, Host, Remark, Source, Unit};
+use super::derived::{Derived, Given, Host, Observed, Remark, Source, Unit};
 use super::directives;
 use super::observed;
 use super::reading::{Files, NOT_SEEN, Reader, Reading, Start, Target};
@@ -46,7 +46,7 @@ pub(super) fn derive(
         file: source.file.to_owned(),
         line: 1,
     };
-    let user = user(&unit, given, &whole, &mut derived);
+    let user = user(&unit, given, source.observed, &whole, &mut derived);
     let home = (host.home)(&user).unwrap_or_else(|| format!("/home/{user}"));
     let environment = variables::of_unit(&unit, &user, &home, host, &mut derived);
     // Files of variables stay in force, and so these have no place.
@@ -136,8 +136,24 @@ pub(super) fn derive(
     derived
 }
 
-fn user(unit: &Unit<'_>, given: &Given, whole: &Place, derived: &mut Derived) -> String {
+fn user(
+    unit: &Unit<'_>,
+    given: &Given,
+    observed: Option<&Observed>,
+    whole: &Place,
+    derived: &mut Derived,
+) -> String {
+    // A unit of root's may give its account up itself, as by `su`.
+    let of_process = observed.filter(|process| process.uid != 0 && !process.user.is_empty());
     let (name, from) = match (&given.user, unit.last("User")) {
+        (None, setting)
+            if let Some(process) = of_process
+                && setting
+                    .is_none_or(|setting| ["root", "0"].contains(&setting.value.as_str())) =>
+        {
+            let place = variables::of_process(process.pid);
+            (process.user.clone(), place.file)
+        }
         (Some(user), _) => (user.clone(), "--user".to_owned()),
         (None, Some(setting)) => (setting.value.clone(), setting.place.to_string()),
         (None, None) => {
@@ -207,7 +223,11 @@ fn reading(
         }
         is_literal = signs.contains(':');
         if signs.contains('@') && words.len() > 1 {
-            words.remove(1);
+            let name = words.remove(1);
+            // Then a shell is a login shell, bash(1).
+            if name.starts_with('-') {
+                words.insert(1, "-l".to_owned());
+            }
         }
     }
     if !is_literal {

@@ -74,6 +74,8 @@ pub(super) struct Derived {
     pub(super) answered: Vec<String>,
     /// A file of the unit is not for everybody to read.
     pub(super) is_private: bool,
+    /// The directory of its Buildbot, where that runs outside of the unit's control group.
+    pub(super) outside: Option<PathBuf>,
     /// The environment's directory.
     pub(super) prefix: String,
     /// What keeps it from being adopted, each with what to do about it.

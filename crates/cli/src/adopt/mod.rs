@@ -31,8 +31,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::unit_text::Setting;
+use buildbot_conda_core::names::{InstanceRef, Role};
+use buildbot_conda_core::unit_text::{Place, Setting};
 use buildbot_conda_host::trusted::Trust;
 use clap::Args;
 use serde_json::Value;
@@ -41,7 +41,7 @@ use crate::inside::look::{self, Question};
 use crate::output::{self, Manner};
 use crate::plan::{Plan, Verb};
 use crate::system::accounts;
-use crate::system::buildbots;
+use crate::system::buildbots::{self, Buildbot};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::instance_state;
 use crate::system::unit_files::{self, UNITS};
@@ -49,6 +49,11 @@ use crate::system::unit_files::{self, UNITS};
 use derived::{Derived, Given, Host, Script, Source};
 use find::HandMade;
 use verdict::shown_place;
+
+const SECOND_HINT: &str =
+    "if this unit starts it, specify its directory with `--directory`; if not, stop it first";
+const LOST_HINT: &str = "let its builds finish and stop it as its account, with `buildbot stop --clean` or \
+     `buildbot-worker stop`, and remove what else starts it; then adopt again";
 
 /// Bytes; more than any file of variables has.
 const LARGEST: u64 = 1 << 20;
@@ -118,11 +123,14 @@ fn configured(context: &Context) -> anyhow::Result<Value> {
 fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let settings = context.settings()?;
     settings.check().map_err(InvalidConfiguration::from)?;
-    let found = chosen(find::find(context)?, &arguments.references)?;
+    let found = find::find(context)?;
+    let mut outside = outside(&found, context);
+    let found = chosen(found, &arguments.references)?;
     if found.iter().all(|unit| unit.instances.is_empty()) {
         let nothing = format!("nothing to adopt in `{UNITS}`");
         let unused = found.iter().flat_map(unused);
         let notes = std::iter::once(nothing).chain(unused);
+        let notes = notes.chain(outside.iter().map(not_adopted));
         return Ok(Plan {
             title: "adopt".to_owned(),
             notes: notes.chain(elsewhere(context)).collect(),
@@ -157,32 +165,131 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let mut derived: Vec<(&HandMade, &find::Instance, Derived)> = Vec::new();
     for unit in &found {
         for instance in &unit.instances {
-            let all: Vec<Setting> = unit
-                .settings
-                .iter()
-                .chain(&instance.settings)
-                .cloned()
-                .collect();
+            let all = all_settings(unit, instance);
             let file = format!("{}/{}", UNITS, unit.file_name);
             let observed = observed_of(instance)?;
+            let begun = match observed {
+                None if instance.is_running => {
+                    begun_by(&all, instance.reference.role, &given, &mut outside)
+                }
+                _ => None,
+            };
+            let is_outside = begun.is_some();
+            let observed = observed.or(begun);
             let source = Source {
                 unit: &instance.unit,
                 file: &file,
                 settings: &all,
                 observed: observed.as_ref(),
             };
-            derived.push((
-                unit,
-                instance,
-                derive::derive(&instance.reference, &source, &given, &host),
-            ));
+            let mut one = derive::derive(&instance.reference, &source, &given, &host);
+            one.outside = observed
+                .filter(|_| is_outside)
+                .map(|process| process.directory);
+            derived.push((unit, instance, one));
         }
+    }
+    for (unit, instance, derived) in &mut derived {
+        refuse_second(unit, instance, &outside, derived);
     }
     refuse_problems(&derived)?;
     let mut plan = steps::plan(&found, &derived, context)?;
     plan.notes.extend(found.iter().flat_map(unused));
     plan.notes.extend(elsewhere(context));
+    plan.notes.extend(outside.iter().map(not_adopted));
     Ok(plan)
+}
+
+/// The Buildbots that run neither by a unit that was found nor by one of ours.
+fn outside(found: &[HandMade], context: &Context) -> Vec<(Buildbot, buildbots::Facts)> {
+    if context.is_elsewhere() {
+        return Vec::new();
+    }
+    let instances = found.iter().flat_map(|unit| &unit.instances);
+    let units: Vec<String> = instances.map(|instance| instance.unit.clone()).collect();
+    let all = buildbots::outside(&units).into_iter();
+    all.filter_map(|found| found.facts().map(|facts| (found, facts)))
+        .collect()
+}
+
+/// Takes out the one process that a unit has started and that is not in its control group any more. That it is the one,
+/// the administrator says by `--directory`, or the unit's words, which have its directory and its account.
+fn begun_by(
+    settings: &[Setting],
+    role: Role,
+    given: &Given,
+    outside: &mut Vec<(Buildbot, buildbots::Facts)>,
+) -> Option<buildbots::Facts> {
+    let is_it = |(found, facts): &(Buildbot, buildbots::Facts)| {
+        let is_meant = match &given.directory {
+            Some(directory) => {
+                fs::canonicalize(directory).is_ok_and(|path| path == facts.directory)
+            }
+            None => observed::is_named(settings, facts),
+        };
+        is_meant && found.role() == role
+    };
+    let mut all = (0..outside.len()).filter(|index| is_it(&outside[*index]));
+    let (Some(only), None) = (all.next(), all.next()) else {
+        return None;
+    };
+    Some(outside.remove(only).1)
+}
+
+/// Nothing is started where a Buildbot runs that the unit is not known to have started.
+fn refuse_second(
+    unit: &HandMade,
+    instance: &find::Instance,
+    outside: &[(Buildbot, buildbots::Facts)],
+    derived: &mut Derived,
+) {
+    let mut values = derived.values.iter();
+    let directory = values.find(|(key, _, _)| key == "directory");
+    let directory = directory.and_then(|(_, directory, _)| fs::canonicalize(directory).ok());
+    for (found, facts) in outside {
+        let is_there = directory.as_ref() == Some(&facts.directory);
+        let is_named =
+            directory.is_none() && observed::is_named(&all_settings(unit, instance), facts);
+        if found.role() != instance.reference.role || !(is_there || is_named) {
+            continue;
+        }
+        let place = Place {
+            file: format!("{UNITS}/{}", unit.file_name),
+            line: 0,
+        };
+        let shown = shown_process(found, facts);
+        if instance.is_running {
+            let text = format!("{shown} may have been started by another unit");
+            derived.refuse(&place, text, SECOND_HINT);
+        } else {
+            let text = format!("{shown} is running, but `{}` is not", instance.unit);
+            derived.refuse(&place, text, LOST_HINT);
+        }
+    }
+}
+
+/// Those of the unit, then of its drop-ins.
+fn all_settings(unit: &HandMade, instance: &find::Instance) -> Vec<Setting> {
+    let all = unit.settings.iter().chain(&instance.settings);
+    all.cloned().collect()
+}
+
+fn not_adopted((found, facts): &(Buildbot, buildbots::Facts)) -> String {
+    format!(
+        "{} is not adopted: none of these units starts it",
+        shown_process(found, facts)
+    )
+}
+
+fn shown_process(found: &Buildbot, facts: &buildbots::Facts) -> String {
+    format!(
+        "the {} in `{}` (process {} of `{}` in `{}`)",
+        found.role(),
+        facts.directory.display(),
+        facts.pid,
+        facts.user,
+        found.scope()
+    )
 }
 
 /// What the one Buildbot says that runs by a unit.

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use buildbot_conda_core::unit_text::Place;
+use buildbot_conda_core::unit_text::{Place, Setting};
 
 use super::derived::{Derived, Host, Observed, Source};
 use super::reading::{Found, Reading, Start, Target, nicer};
@@ -14,27 +14,58 @@ use crate::system::secrets::may_be_secret;
 
 const DIFFERENCE_HINT: &str = "restart the old unit with `systemctl restart`, so that it runs as unit and scripts specify now; then adopt again";
 
-/// What systemd and the shell set for each process anew.
+/// What systemd, a login and the shell set for each process anew.
 fn is_of_process(name: &str) -> bool {
-    const KNOWN: [&str; 16] = [
+    const KNOWN: [&str; 22] = [
         "CREDENTIALS_DIRECTORY",
+        "DBUS_SESSION_BUS_ADDRESS",
         "HOME",
         "INVOCATION_ID",
         "JOURNAL_STREAM",
         "LISTEN_FDS",
         "LISTEN_PID",
         "LOGNAME",
+        "MAIL",
         "MAINPID",
         "MEMORY_PRESSURE_WATCH",
         "MEMORY_PRESSURE_WRITE",
         "NOTIFY_SOCKET",
         "PATH",
         "PIDFILE",
+        "STY",
         "SHELL",
         "SYSTEMD_EXEC_PID",
+        "TERM",
+        "TMUX",
+        "TMUX_PANE",
         "USER",
     ];
-    KNOWN.contains(&name) || name.starts_with("WATCHDOG_") || is_of_activation(name)
+    const FAMILIES: [&str; 4] = ["SUDO_", "WATCHDOG_", "XDG_SESSION_", "XDG_RUNTIME_"];
+    KNOWN.contains(&name)
+        || FAMILIES.iter().any(|family| name.starts_with(family))
+        || is_of_activation(name)
+}
+
+/// Whether the words of a unit speak of a process: of its whole directory, or of the last part of that and its account.
+pub(super) fn is_named(settings: &[Setting], observed: &Observed) -> bool {
+    let words = |is_sign: fn(char) -> bool| {
+        let texts = settings.iter();
+        texts.flat_map(move |setting| setting.value.split(is_sign))
+    };
+    let is_word = |wanted: &str| {
+        let is_sign = |next: char| !next.is_alphanumeric() && !"._-".contains(next);
+        words(is_sign).any(|word| word == wanted)
+    };
+    let is_path = |wanted: &Path| {
+        let is_sign = |next: char| next.is_whitespace() || "'\"=;&|()".contains(next);
+        words(is_sign).any(|word| word.starts_with('/') && Path::new(word) == wanted)
+    };
+    let last = observed
+        .directory
+        .file_name()
+        .and_then(|name| name.to_str());
+    is_path(&observed.directory)
+        || (last.is_some_and(is_word) && !observed.user.is_empty() && is_word(&observed.user))
 }
 
 /// Where everything that is not known is of the kind that the process answers, it does. With `is_given`, the
@@ -132,10 +163,16 @@ pub(super) fn compare(
         return;
     };
     let place = variables::of_process(observed.pid);
+    let mut differs = |what: String| derived.refuse(&place, what, DIFFERENCE_HINT);
+    if (host.uid)(user).is_some_and(|uid| uid != observed.uid) {
+        differs(format!(
+            "it runs as user {} instead of `{user}`",
+            observed.uid
+        ));
+    }
     if start.place == place {
         return;
     }
-    let mut differs = |what: String| derived.refuse(&place, what, DIFFERENCE_HINT);
     let directory = (host.resolved)(Path::new(&start.directory));
     if directory != observed.directory {
         differs(format!(
@@ -152,12 +189,6 @@ pub(super) fn compare(
             ));
         }
         _ => {}
-    }
-    if (host.uid)(user).is_some_and(|uid| uid != observed.uid) {
-        differs(format!(
-            "it runs as user {} instead of `{user}`",
-            observed.uid
-        ));
     }
     for (name, found) in &start.exported {
         let now = observed.environment.get(name);
@@ -260,5 +291,48 @@ fn compare_path(
             read.join(":")
         );
         derived.refuse(place, text, DIFFERENCE_HINT);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use buildbot_conda_core::unit_text;
+
+    use super::*;
+
+    #[test]
+    fn a_unit_names_a_process_by_its_directory_or_by_the_end_of_that_and_its_account() {
+        let observed = Observed {
+            directory: "/home/bb/master".into(),
+            user: "bb".to_owned(),
+            ..Observed::default()
+        };
+        for (line, is_named_by) in [
+            (
+                "ExecStart=su - bb -c \"buildbot start /home/bb/master/\"",
+                true,
+            ),
+            (
+                "ExecStart=su - x -c 'cd /home/bb/master; buildbot start'",
+                true,
+            ),
+            ("PIDFile=/home/bb/master", true),
+            ("ExecStart=su - bb -c 'cd master&&buildbot start'", true),
+            ("ExecStart=su bb -c 'buildbot start ~/master'", true),
+            ("ExecStart=su - alice -c 'buildbot start master'", false),
+            (
+                "ExecStart=su - bb -c 'buildbot start masters/master2'",
+                false,
+            ),
+            (
+                "ExecStart=su - bb -c 'buildbot start /home/bb/master2'",
+                false,
+            ),
+            ("ExecStart=su - bbb -c 'buildbot start /srv/master'", false),
+            ("", false),
+        ] {
+            let settings = unit_text::parse("unit", &format!("[Service]\n{line}\n"));
+            assert_eq!(is_named(&settings, &observed), is_named_by, "{line}");
+        }
     }
 }

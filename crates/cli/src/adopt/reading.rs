@@ -20,6 +20,7 @@ mod commands;
 mod conda;
 mod programs;
 mod start;
+mod wrappers;
 
 pub(super) use programs::nicer;
 

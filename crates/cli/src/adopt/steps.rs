@@ -53,18 +53,11 @@ pub(super) fn plan(
         .into(),
     );
     // Workers last: what a master still hands out meanwhile is retried.
-    for (_, instance, _) in derived
+    for (_, instance, derived) in derived
         .iter()
         .filter(|(_, instance, _)| instance.is_running)
     {
-        let unit = instance.reference.unit();
-        let name = instance.unit.clone();
-        plan.steps.push(if name == instance.reference.unit_name() {
-            let keep_builds = instance.reference.role == Role::Master;
-            UnitStep::Stop { unit, keep_builds }.into()
-        } else {
-            UnitStep::StopOther { name, unit }.into()
-        });
+        plan.steps.push(stop(instance, derived));
     }
     for unit in found.iter().filter(|unit| !unit.instances.is_empty()) {
         for file in &unit.files {
@@ -130,6 +123,25 @@ pub(super) fn plan(
         );
     }
     Ok(plan)
+}
+
+fn stop(instance: &Instance, derived: &Derived) -> Step {
+    let unit = instance.reference.unit();
+    let name = instance.unit.clone();
+    if let Some(directory) = derived.outside.clone() {
+        let step = UnitStep::StopOutside {
+            directory,
+            name,
+            unit,
+        };
+        return step.into();
+    }
+    if name == instance.reference.unit_name() {
+        let keep_builds = instance.reference.role == Role::Master;
+        UnitStep::Stop { unit, keep_builds }.into()
+    } else {
+        UnitStep::StopOther { name, unit }.into()
+    }
 }
 
 /// Where the way back is written.

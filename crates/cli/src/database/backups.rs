@@ -46,6 +46,7 @@ pub(crate) struct Place {
     directory: PathBuf,
     /// In the state directory: where earlier versions kept them, and where they go as long as the other cannot be written.
     former: PathBuf,
+    state: PathBuf,
 }
 
 impl Place {
@@ -54,17 +55,35 @@ impl Place {
         Self {
             directory: context.path(&paths::backup_directory(reference)),
             former: state.join("backups"),
+            state: state.to_owned(),
         }
     }
 
     /// Where a new one goes.
     pub(crate) fn directory(&self) -> &Path {
-        let is_ours = rustix::fs::access(&self.directory, Access::WRITE_OK | Access::EXEC_OK);
-        if is_ours.is_ok() {
+        if self.is_ours() {
             &self.directory
         } else {
             &self.former
         }
+    }
+
+    /// Where notes about backups are: now, and in earlier versions.
+    pub(super) fn of_notes(&self) -> [&Path; 2] {
+        [&self.directory, &self.state]
+    }
+
+    /// Where a new note goes.
+    pub(super) fn for_notes(&self) -> &Path {
+        if self.is_ours() {
+            &self.directory
+        } else {
+            &self.state
+        }
+    }
+
+    fn is_ours(&self) -> bool {
+        rustix::fs::access(&self.directory, Access::WRITE_OK | Access::EXEC_OK).is_ok()
     }
 
     /// The file of a backup that is there, or of a new one.
@@ -453,11 +472,17 @@ mod tests {
     /// Both directories are there, as after an upgrade from a version that kept them in the state directory.
     fn place() -> (tempfile::TempDir, Place) {
         let root = tempfile::tempdir().expect("a directory can be made");
-        let [directory, former] = ["new", "old"].map(|name| root.path().join(name));
+        let state = root.path().join("state");
+        let [directory, former] = [root.path().join("new"), state.join("backups")];
         for path in [&directory, &former] {
-            fs::create_dir(path).expect("so can another");
+            fs::create_dir_all(path).expect("so can another");
         }
-        (root, Place { directory, former })
+        let place = Place {
+            directory,
+            former,
+            state,
+        };
+        (root, place)
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Failure {
 #[derive(Debug, Clone)]
 pub(crate) struct Master<'a> {
     pub(crate) instance: &'a Instance,
-    /// Mode 0700, the service user's: the mark, the last version.
+    /// Mode 0700, the service user's: the last version.
     pub(crate) state: PathBuf,
     pub(crate) backups: backups::Place,
 }

@@ -29,7 +29,7 @@ pub(crate) fn bring_up_to_date(
     progress: &Progress,
     policy: Policy,
 ) -> Result<Facts, Failure> {
-    let mark = Mark::read(&master.state)?;
+    let mark = Mark::read(&master.backups)?;
     let mut facts = Facts::ask(master, Some(lock), mark.is_some())?;
     progress.buildbot(&facts.buildbot);
     let mut kept = None;
@@ -61,13 +61,13 @@ pub(crate) fn bring_up_to_date(
         Err(failure) => {
             // The database is whole, so nothing is in progress any more.
             if kept.is_some() {
-                Mark::remove(&master.state)?;
+                Mark::remove(&master.backups)?;
             }
             return Err(failure);
         }
     };
     if plan.steps.is_empty() && kept.is_some() {
-        Mark::remove(&master.state)?;
+        Mark::remove(&master.backups)?;
     }
     perform(&plan, master, &facts, lock, progress)?;
     if !plan.steps.is_empty() {
@@ -93,7 +93,7 @@ pub(crate) fn perform(
                 progress.doing(&format!("kept the damaged file as `{}`", aside.display()));
             }
             Step::Mark(begun) => {
-                begun.write(&master.state)?;
+                begun.write(&master.backups)?;
                 mark = Some(begun);
             }
             Step::Upgrade { from, to } => {
@@ -112,7 +112,7 @@ pub(crate) fn perform(
                 progress.doing(&format!("restoring the database from `{name}`"));
                 put_back(master, facts, name)?;
             }
-            Step::Unmark => Mark::remove(&master.state)?,
+            Step::Unmark => Mark::remove(&master.backups)?,
         }
     }
     Ok(())
@@ -206,7 +206,7 @@ fn take_back(
     let Some(name) = mark.and_then(|mark| mark.backup.as_deref()) else {
         let text = format!("`buildbot upgrade-master` failed: {reason}");
         // Without a backup there is nothing that a mark could lead back to.
-        return match Mark::remove(&master.state) {
+        return match Mark::remove(&master.backups) {
             Ok(()) => Failure::new(SCHEMA, text),
             Err(other) => Failure::new(SCHEMA, format!("{text}; {other}")),
         };
@@ -217,7 +217,7 @@ fn take_back(
     let restored = name
         .parse()
         .and_then(|name| put_back(master, facts, &name))
-        .and_then(|()| Mark::remove(&master.state));
+        .and_then(|()| Mark::remove(&master.backups));
     match restored {
         Ok(()) => Failure::new(
             SCHEMA,

@@ -96,7 +96,7 @@ impl fmt::Display for Plan {
 
 /// A backup alone.
 pub(crate) fn back_up(master: &Master<'_>, facts: &Facts) -> Result<Plan, Failure> {
-    if Mark::read(&master.state)?.is_some() {
+    if Mark::read(&master.backups)?.is_some() {
         let reference = master.reference();
         let text = "an upgrade of the database is running or was interrupted";
         return Err(Failure::new(SCHEMA, text).hint(format!(

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ pub(crate) use crate::system::systemd::{is_booted, is_running};
 
 /// How long a Buildbot may take to act on a signal before systemd ends it all the same.
 const NOTICE: Duration = Duration::from_secs(15);
+/// How long a Buildbot that systemd does not end may take to stop.
+const END: Duration = Duration::from_mins(1);
 /// From the start of a worker to its connection; one whose master is not there yet tries again
 /// after some seconds.
 const CONNECTION: Duration = Duration::from_mins(1);
@@ -136,21 +139,38 @@ pub(super) fn stop_after_builds(unit: &Unit) -> anyhow::Result<()> {
 }
 
 fn keep_builds_of(unit: &str) -> anyhow::Result<()> {
-    for buildbot in buildbots::of_unit(unit)? {
-        // Whatever has no handler for it would be killed.
-        if !buildbot.is_master() {
-            continue;
-        }
-        let log = LogEnd::of(&buildbot);
-        if !buildbot.signal(Signal::USR1) {
-            continue;
-        }
-        let deadline = Instant::now() + NOTICE;
-        while Instant::now() < deadline
-            && !log.has_grown_by("clean shutdown")
-            && buildbot.is_master()
-        {
-            thread::sleep(LOOK);
+    buildbots::of_unit(unit)?.iter().for_each(keep_builds);
+    Ok(())
+}
+
+fn keep_builds(buildbot: &Buildbot) {
+    // Whatever has no handler for it would be killed.
+    if !buildbot.is_master() {
+        return;
+    }
+    let log = LogEnd::of(buildbot);
+    if !buildbot.signal(Signal::USR1) {
+        return;
+    }
+    let deadline = Instant::now() + NOTICE;
+    while Instant::now() < deadline && !log.has_grown_by("clean shutdown") && buildbot.is_master() {
+        thread::sleep(LOOK);
+    }
+}
+
+/// Stops the Buildbot of a directory that systemd does not know, with the signals of its own `stop`.
+pub(super) fn stop_outside(directory: &Path) -> anyhow::Result<()> {
+    let found = buildbots::outside(&[]).into_iter();
+    for buildbot in found.filter(|found| found.directory == directory) {
+        keep_builds(&buildbot);
+        buildbot.signal(Signal::TERM);
+        if !buildbot.ends_within(END) {
+            bail!(
+                "the process {} in `{}` is still running {} s after it was told to stop",
+                buildbot.pid,
+                directory.display(),
+                END.as_secs()
+            );
         }
     }
     Ok(())

@@ -7,9 +7,14 @@ use std::fs;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use buildbot_conda_core::names::{Role, Unit};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use super::accounts;
+use super::context::Context;
+use super::main_process::ends_within;
 use super::systemd;
 
 /// Bytes of a process's environment that are read.
@@ -28,6 +33,8 @@ pub(crate) struct Buildbot {
     pub(crate) directory: PathBuf,
     /// It has files of Buildbot open, or handles a master's signal.
     is_certain: bool,
+    /// The path of its control group.
+    group: String,
 }
 
 /// Facts about a process from proc(5).
@@ -41,6 +48,8 @@ pub(crate) struct Facts {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) umask: u32,
     pub(crate) uid: u32,
+    /// The name of its account; empty when it has none.
+    pub(crate) user: String,
     pub(crate) nice: i32,
 }
 
@@ -64,9 +73,28 @@ pub(crate) fn of_unit(unit: &str) -> anyhow::Result<Vec<Buildbot>> {
     if buildbots.iter().any(|found| found.is_certain) {
         buildbots.retain(|found| found.is_certain);
     }
+    Ok(without_children(buildbots))
+}
+
+/// The Buildbots of the host that run neither by one of `units` nor by one of ours. What `su` starts is moved by PAM from
+/// the unit to the scope of a session; cron, `screen` and `tmux` start them as well.
+pub(crate) fn outside(units: &[String]) -> Vec<Buildbot> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_of_unit = |found: &Buildbot| {
+        let mut groups = found.group.split('/');
+        groups.any(|name| units.iter().any(|unit| unit == name) || name.parse::<Unit>().is_ok())
+    };
+    let found = numbers
+        .filter_map(Buildbot::find)
+        .filter(|found| found.is_certain && !is_of_unit(found));
+    without_children(found.collect())
+}
+
+fn without_children(mut buildbots: Vec<Buildbot>) -> Vec<Buildbot> {
     let all: Vec<u32> = buildbots.iter().map(|found| found.pid).collect();
     buildbots.retain(|found| !ancestors(found.pid).iter().any(|pid| all.contains(pid)));
-    Ok(buildbots)
+    buildbots
 }
 
 impl Buildbot {
@@ -81,12 +109,37 @@ impl Buildbot {
             process,
             directory,
             is_certain: has_files || takes_usr1(pid),
+            group: fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                .map_or_else(|_| String::new(), |text| group_in(&text).to_owned()),
         })
     }
 
     /// Whether it is a master: it has a handler for USR1, and nothing is killed by it.
     pub(crate) fn is_master(&self) -> bool {
         takes_usr1(self.pid)
+    }
+
+    /// What it is, by the signals that it takes.
+    pub(crate) fn role(&self) -> Role {
+        if self.is_master() {
+            Role::Master
+        } else {
+            Role::Worker
+        }
+    }
+
+    /// The unit or scope of systemd that it runs in.
+    pub(crate) fn scope(&self) -> &str {
+        let is_unit = |name: &&str| {
+            let kind = name.rsplit_once('.').map(|(_, kind)| kind);
+            kind.is_some_and(|kind| ["service", "scope"].contains(&kind))
+        };
+        self.group.rsplit('/').find(is_unit).unwrap_or("/")
+    }
+
+    /// Waits until it has ended, at most `limit`; whether it has.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        ends_within(&self.process, limit)
     }
 
     /// Whether the signal was sent.
@@ -108,6 +161,8 @@ impl Buildbot {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name in brackets may have anything in it; the nice value is the 19th field.
         let (_, fields) = stat.rsplit_once(')')?;
+        let uid = number(status_line(pid, "Uid:"), 10)?;
+        let user = accounts::name_of_user(uid, &Context::default());
         Some(Facts {
             pid,
             directory: self.directory.clone(),
@@ -116,7 +171,8 @@ impl Buildbot {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
             umask: number(status_line(pid, "Umask:"), 8)?,
-            uid: number(status_line(pid, "Uid:"), 10)?,
+            uid,
+            user: user.ok().flatten().unwrap_or_default(),
             nice: fields.split_whitespace().nth(16)?.parse().ok()?,
         })
     }
@@ -162,8 +218,43 @@ fn ancestors(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The path in the hierarchy that systemd uses, which may be another than the unified one, cgroups(7).
+fn group_in(text: &str) -> &str {
+    let find = |kind: &str| {
+        let mut lines = text.lines().filter_map(|line| line.split_once(':'));
+        let found = lines.find_map(|(_, rest)| rest.strip_prefix(kind));
+        found.filter(|path| *path != "/")
+    };
+    find(":").or_else(|| find("name=systemd:")).unwrap_or("/")
+}
+
 fn status_line(pid: u32, key: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(key));
     line.map(|text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::group_in;
+
+    #[test]
+    fn the_group_is_that_of_the_hierarchy_that_systemd_uses() {
+        let unit = "/system.slice/buildbot.service";
+        for (text, group) in [
+            ("0::/system.slice/buildbot.service\n", unit),
+            (
+                "1:name=systemd:/\n0::/system.slice/buildbot.service\n",
+                unit,
+            ),
+            (
+                "10:cpu:/x\n1:name=systemd:/system.slice/buildbot.service\n0::/\n",
+                unit,
+            ),
+            ("10:cpu:/x\n", "/"),
+            ("", "/"),
+        ] {
+            assert_eq!(group_in(text), group, "{text}");
+        }
+    }
 }

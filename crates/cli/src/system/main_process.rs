@@ -23,6 +23,23 @@ use crate::system::status_file::{self, StatusFile};
 /// Time between two looks at the status file.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Waits until a process has ended, at most `limit`; whether it has.
+pub(crate) fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).ok();
+        // A pidfd is readable when its process has ended, pidfd_open(2).
+        let mut polled = [PollFd::new(process, PollFlags::IN)];
+        match rustix::event::poll(&mut polled, timeout.as_ref()) {
+            Ok(0) => return false,
+            Ok(_) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => thread::sleep(LOOK.min(left)),
+        }
+    }
+}
+
 /// The process that systemd watches.
 #[derive(Debug)]
 pub(crate) struct MainProcess {
@@ -95,19 +112,7 @@ impl MainProcess {
         let Some(descriptor) = &self.descriptor else {
             return true;
         };
-        let end = Instant::now() + limit;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let timeout = Timespec::try_from(left).ok();
-            // A pidfd is readable once its process has exited, pidfd_open(2).
-            let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
-            match rustix::event::poll(&mut polled, timeout.as_ref()) {
-                Ok(0) => return false,
-                Ok(_) => return true,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(_) => thread::sleep(LOOK.min(left)),
-            }
-        }
+        ends_within(descriptor, limit)
     }
 
     /// Makes the process restart instead of exiting when its builds are finished.

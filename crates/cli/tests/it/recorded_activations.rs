@@ -528,6 +528,26 @@ fn a_command_that_is_not_there_is_127_and_one_that_cannot_run_126() {
 }
 
 #[test]
+fn a_script_that_removes_the_trap_and_exits_is_named_and_no_success() {
+    let world = World::new();
+    let before = plain(&world);
+    let script = world.path("root/envs/plain/etc/conda/activate.d/a.sh");
+    write_program(&script, "trap - EXIT; exit 0\n", 0o644);
+    let output = world.run("plain", &before, &["echo", "reached"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!(
+        "error: the activation script `{}` ended its shell",
+        script.display()
+    );
+    assert!(said.contains(&expected), "{said}");
+    assert_eq!(
+        (output.status.code(), output.stdout),
+        (Some(78), vec![]),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_command_is_the_same_process_and_keeps_what_scripts_did_to_it() {
     let world = World::new();
     let before = plain(&world);

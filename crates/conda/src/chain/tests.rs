@@ -92,6 +92,14 @@ fn with_scripts_the_command_line_is_one_bash_and_its_text_holds_no_names() {
                 exec -- \"${__bbc_words[@]:5:2}\" \"${__bbc_at[0]}\" \"$@\"\n\
                 }\n\
                 builtin trap '__bbc_ended \"$?\" \"$BASH_COMMAND\"' EXIT\n\
+                [[ -o posix ]] || exit() {\n\
+                (builtin exit \"$@\") && builtin set -- 0 || builtin set -- \"$?\"\n\
+                [[ ${BASHPID-} == \"$$\" ]] || builtin exit \"$1\"\n\
+                builtin set -- \"$1\" \"$(builtin trap -p EXIT)\"\n\
+                builtin trap - EXIT\n\
+                [[ $2 == *__bbc_ended* ]] || (builtin eval \"$2\"; builtin exit \"$1\") || :\n\
+                __bbc_ended \"$1\" '. \"${__bbc_words['\n\
+                }\n\
                 __bbc_activate() {\n\
                 __bbc_at=(\"${__bbc_words[0]}\"); . \"${__bbc_words[0]}\"\n\
                 __bbc_at=(\"${__bbc_words[1]}\"); . \"${__bbc_words[1]}\"\n\
@@ -173,7 +181,7 @@ fn variables_set_afterwards_win_over_scripts() {
 }
 
 /// Scripts that do not come back to their shell, the status of that, and how each is reported.
-const LOST: [(&str, i32, &str); 9] = [
+const LOST: [(&str, i32, &str); 18] = [
     ("exit 3", 3, "ended its shell with status 3"),
     // Success would be a lie: the command was never run.
     (
@@ -188,7 +196,75 @@ const LOST: [(&str, i32, &str); 9] = [
     ("set -a; exit 5", 5, "ended its shell with status 5"),
     (": ${FOO:?no FOO}", 127, "ended its shell with status 127"),
     ("kill $$; sleep 1", -15, "was stopped in `kill $$`"),
+    // Without the trap of ours.
+    ("trap - EXIT; exit 0", 78, "ended its shell with status 0"),
+    ("trap - 0\nfalse\nexit", 1, "ended its shell with status 1"),
+    (
+        "trap 'exit 0' EXIT; exit",
+        78,
+        "ended its shell with status 0",
+    ),
+    (
+        "trap 'exit 3' EXIT; set -eu; f() { exit 6; }; f",
+        6,
+        "ended its shell with status 6",
+    ),
+    (
+        "trap - EXIT; unset BASH_COMMAND; exit 7",
+        7,
+        "ended its shell with status 7",
+    ),
+    (
+        "trap - EXIT; eval 'exit 0'",
+        78,
+        "ended its shell with status 0",
+    ),
+    (
+        "trap - EXIT; IFS=0; exit 10",
+        10,
+        "ended its shell with status 10",
+    ),
+    ("trap - EXIT; exit x", 2, "ended its shell with status 2"),
+    ("set -o posix; exit 8", 8, "ended its shell with status 8"),
 ];
+
+/// Subshells that end, as scripts have them, and what the script does at its own end.
+#[test]
+fn the_end_of_a_subshell_is_not_that_of_the_scripts() {
+    let script = "(exit 3); A=$?; B=$(echo b; exit 4)$?; echo c | { read -r C; exit 5; }; \n\
+                  exit 6 & wait $!; D=$?; E=$(trap 'echo e' EXIT; exit 0); export A B C D E\n";
+    for posix in [false, true] {
+        let directory = prefix(&[("a.sh", script)]);
+        let mut activation = activation(directory.path(), None);
+        if posix {
+            let variable = ("POSIXLY_CORRECT".into(), "1".into());
+            activation.environment.extend([variable]);
+        }
+        let print = words(&["-c", "printf '%s|%s|%s|%s' \"$A\" \"$B\" \"$D\" \"$E\""]);
+        let command_line = exec_chain(&activation, &Environment::new(), "sh".into(), print, None);
+        let output = run(&command_line);
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "3|b4|6|e",
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn a_script_that_ends_its_shell_cleans_up_with_its_own_trap() {
+    let directory = prefix(&[("a.sh", "trap 'echo \"cleaned $?\"; exit 0' EXIT; exit 9\n")]);
+    let command_line = exec_chain(
+        &activation(directory.path(), None),
+        &Environment::new(),
+        "echo".into(),
+        words(&["not reached"]),
+        None,
+    );
+    let output = run(&command_line);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    assert_eq!(output.stdout, b"cleaned 9\n");
+}
 
 #[test]
 fn a_script_that_does_not_come_back_is_named_and_nothing_else_is_run() {
@@ -244,7 +320,11 @@ fn who_watches_gets_the_script_its_status_and_whether_a_signal_ended_it() {
         let text = String::from_utf8(output.stdout).expect("text");
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     };
-    for (script, status, left) in [("exit 3", "3", true), ("kill $$; sleep 1", "0", false)] {
+    for (script, status, left) in [
+        ("exit 3", "3", true),
+        ("trap - EXIT; exit 0", "0", true),
+        ("kill $$; sleep 1", "0", false),
+    ] {
         let said = watched(script);
         assert_eq!(said[0], "it's $HOME", "{said:?}");
         assert!(said[1].ends_with("/a.sh"), "{said:?}");

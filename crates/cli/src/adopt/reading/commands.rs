@@ -283,6 +283,15 @@ impl Reader<'_> {
         if names.iter().any(|name| name == "PATH" || name == "HOME") {
             return self.refuse(&format!("`{}` is not supported", super::shown(text)));
         }
+        // What neither unit nor script has set, the activation before it may have.
+        let is_of_activation = |name: &String| {
+            let scope = &self.state.scope;
+            let is_known = scope.variables.contains_key(name) || scope.functions.contains_key(name);
+            !is_known && !name.starts_with('-')
+        };
+        if self.state.target.is_some() && names.iter().any(is_of_activation) {
+            let _: Went = self.leave(text).went();
+        }
         self.change(text, |state| {
             for name in names.iter().filter(|name| *name != "-v") {
                 state.scope.variables.remove(name);

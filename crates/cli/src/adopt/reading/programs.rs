@@ -6,10 +6,8 @@ use buildbot_conda_core::unit_text::is_name;
 
 use super::commands::TOO_MANY;
 use super::start::starts_buildbot;
+use super::wrappers::HIDES;
 use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, SYSTEM, Went, shown, told};
-
-/// How a program that is not understood is refused.
-const HIDES: &str = "changes the account or hides the command that is started";
 
 impl Reader<'_> {
     /// A command that is not the shell's own.
@@ -23,17 +21,21 @@ impl Reader<'_> {
             "bash" | "sh" | "dash" => self.shell(rest, &told(words)),
             "buildbot" | "buildbot-worker" | "twistd" => self.start(words, None),
             _ if is_python(name) => self.python(words),
-            "sudo" | "su" | "runuser" | "setpriv" | "chroot" | "start-stop-daemon" | "zsh"
-            | "ksh" | "fish" | "csh" | "tcsh" => {
-                self.refuse(&format!("`{}` {HIDES}", shown(&told(words))))
-            }
+            "setpriv" | "chroot" | "zsh" | "ksh" | "fish" | "csh" | "tcsh" => self.hidden(words),
             "alias" | "unalias" | "coproc" | "enable" | "let" | "mapfile" | "readarray"
             | "read" | "getopts" | "printf" | "local" | "popd" | "dirs" | "deactivate"
             | "disown" | "suspend" | "prlimit" | "renice" => {
                 self.refuse(&format!("`{}` is not supported", shown(&told(words))))
             }
-            _ => self.other(name, words),
+            _ => match self.wrapper(name, words) {
+                Some(done) => done,
+                None => self.other(name, words),
+            },
         }
+    }
+
+    fn hidden(&mut self, words: &[Argument]) -> Done {
+        self.refuse(&format!("`{}` {HIDES}", shown(&told(words))))
     }
 
     /// A script, or a program that nothing is known of.
@@ -62,7 +64,7 @@ impl Reader<'_> {
         let text = told(words);
         // What stands among the words of another program may be run by it.
         if starts_buildbot(&values(&words[1..])) {
-            return self.refuse(&format!("`{}` {HIDES}", shown(&text)));
+            return self.hidden(words);
         }
         if words
             .iter()
@@ -447,9 +449,7 @@ impl Reader<'_> {
                 }
                 self.start(rest, Some(&words[0].clone()))
             }
-            _ if starts_buildbot(&values(rest)) => {
-                self.refuse(&format!("`{}` {HIDES}", shown(&told(words))))
-            }
+            _ if starts_buildbot(&values(rest)) => self.hidden(words),
             _ => self.leave(&told(words)),
         }
     }

@@ -200,6 +200,13 @@ impl Reader<'_> {
             Ok(target) => target,
             Err(reason) => return self.refuse(&format!("`{}` {reason}", shown(&text))),
         };
+        if let Some(active) = self.other_environment(target.as_ref()) {
+            let reason = format!(
+                "`{}` is not in the environment `{active}`, which is active",
+                shown(&text)
+            );
+            return self.verdicts.not_known(&self.place, &reason);
+        }
         let variables = &self.state.scope.variables;
         let search = variables.get("PATH").and_then(|known| known.value.clone());
         let Some(search) = search else {
@@ -229,6 +236,27 @@ impl Reader<'_> {
             process: self.state.process.clone(),
         });
         self.verdicts.taken(&self.place, &text)
+    }
+
+    /// The environment that is active, where a program is from the directory of another one.
+    fn other_environment(&self, target: Option<&Found<Target>>) -> Option<String> {
+        let active = &self.state.target.as_ref()?.value;
+        let Target::Prefix(prefix) = &target?.value else {
+            return None;
+        };
+        let root = self.state.root.as_ref().map(|root| root.value.as_str());
+        let (name, is_same) = match active {
+            Target::Prefix(path) => (path, path.trim_end_matches('/') == prefix),
+            Target::Named(name) if ["base", "root"].contains(&name.as_str()) => {
+                (name, root.is_none_or(|root| root == prefix))
+            }
+            Target::Named(name) => {
+                let end = format!("/envs/{name}");
+                let is_same = root.is_none_or(|root| format!("{root}{end}") == *prefix);
+                (name, is_same && prefix.ends_with(&end))
+            }
+        };
+        (!is_same).then(|| name.clone())
     }
 
     /// The environment that a program is from: that of its path, or the first on `PATH` that has it.

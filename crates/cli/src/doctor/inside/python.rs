@@ -197,6 +197,6 @@ fn ask_database(
 ) -> Result<Facts, Failure> {
     let master = Master::new(instance, context)?;
     // A mark without content is still a mark.
-    told.is_marked = Mark::read(&master.state).map_or(true, |mark| mark.is_some());
+    told.is_marked = Mark::read(&master.backups).map_or(true, |mark| mark.is_some());
     Facts::ask(&master, None, false)
 }

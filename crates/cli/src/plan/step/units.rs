@@ -19,6 +19,12 @@ pub(crate) enum UnitStep {
     Stop { unit: Unit, keep_builds: bool },
     /// The same of a unit with another name than ours, in whose place `unit` comes.
     StopOther { name: String, unit: Unit },
+    /// The same where the Buildbot in `directory` is not in the unit's control group, and systemd does not stop it.
+    StopOutside {
+        directory: PathBuf,
+        name: String,
+        unit: Unit,
+    },
     /// `systemctl start` of such a unit.
     StartOther { name: String, unit: Unit },
     /// `systemctl stop`, before which a worker that can finishes its builds.
@@ -49,6 +55,23 @@ impl fmt::Display for UnitStep {
                 "stop `{name}`; running builds are retried after the start"
             ),
             Self::StopOther { name, .. } => write!(formatter, "stop `{name}`"),
+            Self::StopOutside {
+                directory,
+                name,
+                unit,
+            } => {
+                let (directory, role) = (directory.display(), unit.reference().role);
+                write!(
+                    formatter,
+                    "stop the {role} in `{directory}`, which runs outside of `{name}`, and `{name}`"
+                )?;
+                match role {
+                    Role::Master => {
+                        write!(formatter, "; running builds are retried after the start")
+                    }
+                    Role::Worker => Ok(()),
+                }
+            }
             Self::StartOther { name, .. } => write!(formatter, "start `{name}`"),
             Self::Stop { unit, .. } => write!(formatter, "stop `{unit}`"),
             Self::StopAfterBuilds { unit } => {
@@ -79,7 +102,9 @@ impl Deed for UnitStep {
                 let start = Self::Start { unit: unit.clone() };
                 Undo::Steps(vec![Self::ReloadSystemd.into(), start.into()])
             }
-            Self::StopOther { name, unit } if systemd::is_running(name)? => {
+            Self::StopOther { name, unit } | Self::StopOutside { name, unit, .. }
+                if systemd::is_running(name)? =>
+            {
                 let (name, unit) = (name.clone(), unit.clone());
                 let start = Self::StartOther { name, unit };
                 Undo::Steps(vec![Self::ReloadSystemd.into(), start.into()])
@@ -90,6 +115,7 @@ impl Deed for UnitStep {
             Self::ReloadSystemd => Undo::by(Self::ReloadSystemd),
             Self::Stop { .. }
             | Self::StopOther { .. }
+            | Self::StopOutside { .. }
             | Self::StartOther { .. }
             | Self::StopAfterBuilds { .. }
             | Self::Start { .. }
@@ -103,6 +129,12 @@ impl Deed for UnitStep {
             Self::Stop { unit, keep_builds } => systemd::stop(&unit.to_string(), *keep_builds),
             Self::StopOther { name, unit } => {
                 systemd::stop(name, unit.reference().role == Role::Master)
+            }
+            Self::StopOutside {
+                directory, name, ..
+            } => {
+                systemd::stop_outside(directory)?;
+                systemd::stop(name, false)
             }
             Self::StartOther { name, .. } => systemd::start(name),
             Self::StopAfterBuilds { unit } => systemd::stop_after_builds(unit),
