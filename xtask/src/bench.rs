@@ -1,5 +1,5 @@
-//! `cargo xtask bench`: figures, as ratios of medians taken side by side in one run. Nothing is
-//! asserted: the machine of the day decides the milliseconds.
+//! `cargo xtask bench`: measurements, as ratios of medians from alternating runs. Nothing is asserted, because the
+//! milliseconds depend on the machine.
 
 mod cli;
 mod env;

@@ -1,7 +1,6 @@
-//! The tables of what is promised as people see them: on the terminal after a run, and in `docs/faults.md` and
-//! `docs/attacks.md`.
+//! Prints the tables of guarantees: on the terminal after a run, and in `docs/faults.md` and `docs/attacks.md`.
 //!
-//! Their rows and what tests report about them are `tests/machine`'s.
+//! `tests/machine` contains their rows and records the results of tests.
 
 use std::fmt::Write as _;
 use std::fs;

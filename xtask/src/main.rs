@@ -1,4 +1,5 @@
-//! `cargo xtask`: the one door to everything that is done with this repository. Here is only the grammar.
+//! `cargo xtask`: the single command for everything that is done with this repository. This file contains only the
+//! grammar.
 
 mod arrows;
 mod bench;

@@ -1,8 +1,8 @@
-"""Ask a master on this host what came of a build.
+"""Ask a master on this host for the result of a build.
 
 Run by `python -c` as the service user, in the activated environment: NUMBER BUILDER ENDPOINT...
-NUMBER and BUILDER may be empty; an ENDPOINT is what the configuration has as a port of `www`. One
-JSON object goes to stdout. Nothing is changed. Works with Buildbot 2.10 to 4.x.
+NUMBER and BUILDER may be empty; an ENDPOINT is a configured port of `www`. One JSON object is written
+to stdout. Nothing is changed. Works with Buildbot 2.10 to 4.x.
 """
 
 import http.client

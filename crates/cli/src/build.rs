@@ -1,5 +1,5 @@
-//! `build REF [NUMBER]`: what came of a build, from the master itself. Buildbot's REST API is asked by the environment's
-//! Python, as the service user, with the program `build.py`; nothing is changed.
+//! `build REF [NUMBER]`: shows the result of a build, read from the master. The environment's Python queries Buildbot's
+//! REST API as the service user, with the program `build.py`; nothing is changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
-//! `candidates WORD...`: what may come next on the command line, for completions of shells: instances, keys, managed
-//! environments, backups. Options and verbs are in the scripts themselves. Hidden; whatever goes wrong, nothing is printed.
+//! `candidates WORD...`: prints the candidates for the next word of a command line, for completions of shells:
+//! instances, keys, managed environments, backups. The scripts themselves contain options and verbs. The verb is
+//! hidden, and prints nothing if an error occurs.
 
 use std::fs;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `completions`: what a shell needs to complete our command line. The package has the three scripts in their places;
-//! the verb is for hosts and shells that look elsewhere.
+//! `completions`: prints the script with which a shell completes our command line. The package installs the three
+//! scripts; the verb is for hosts and shells that search elsewhere.
 
 use std::process::ExitCode;
 

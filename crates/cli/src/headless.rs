@@ -1,8 +1,8 @@
-//! `headless`: whether this host boots without a graphical desktop, to `multi-user.target`, as a
-//! machine for builds does. What it booted to before is remembered, and `off` goes back there.
+//! `headless`: whether this host boots without a graphical desktop, to `multi-user.target`, as usual for a machine for
+//! builds. The previous target is recorded, and `off` restores it.
 //!
-//! The boot's target is the link `default.target`, bootup(7); `systemctl set-default` writes the
-//! same one. Nothing changes before the next boot.
+//! The boot's target is the link `default.target`, bootup(7); `systemctl set-default` writes the same one. Nothing
+//! changes before the next boot.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

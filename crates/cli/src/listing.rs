@@ -1,5 +1,5 @@
-//! How `list` and `status` show what was seen: a table or JSON, once or again and again, and the
-//! exit status for monitoring. What is seen is `survey`'s.
+//! How `list` and `status` show their rows: as a table or JSON, once or repeatedly, with the exit status for
+//! monitoring. `survey` provides the rows.
 
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;

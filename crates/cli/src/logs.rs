@@ -1,6 +1,5 @@
-//! `logs`: the journal of one instance or of all. `journalctl` is what reads, filters, follows and
-//! colours it, as the caller and with his rights; here is only how it is asked, and how entries of several lines are
-//! indented.
+//! `logs`: shows the journal of one instance or of all. `journalctl` reads, filters, follows and colours it, with the
+//! caller's account and rights; this module builds its command line, and indents entries of several lines.
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::process::{Command, ExitCode, Stdio};

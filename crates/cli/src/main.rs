@@ -1,5 +1,5 @@
-//! `buildbot-conda`: the administrator's command. One file per verb; this one has the grammar and
-//! decides the exit status.
+//! `buildbot-conda`: the administrator's command. Each verb has a file; this one contains the grammar and determines
+//! the exit status.
 
 #![warn(
     clippy::print_stderr,

@@ -1,4 +1,4 @@
-//! The timer of a master whose configuration asks for backups: a template that ships, and what is written for one master.
+//! The timer of a master whose configuration enables backups: a template in the package, and the part for one master.
 
 use crate::names::Role;
 use crate::settings::{BackupEvery, Instance, Word as _};

@@ -1,5 +1,5 @@
-//! Names in the command line's own JSON and TOML: each is its text, and what is not one is refused
-//! where it is read.
+//! Names in the command line's own JSON and TOML: each is stored as its text, and invalid ones are refused when they
+//! are read.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,4 +1,4 @@
-//! Files from templates that this crate has: well-formed, and with all that they use.
+//! The templates of this crate: well-formed, and complete with everything that they include.
 
 use tera::{Context, Tera};
 

@@ -1,5 +1,5 @@
-//! Archives of packages: those of local channels where they are, others downloaded into the cache, resumed where a
-//! download broke. None is given on whose checksum has not been seen to be right.
+//! Archives of packages: those of local channels are used in place, others are downloaded into the cache, and
+//! interrupted downloads are resumed. No archive is used before its checksum has been verified.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

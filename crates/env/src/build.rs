@@ -1,5 +1,5 @@
-//! From a file to a generation: resolve, get, unpack, check, link, compile, and give it its name when all of it is on
-//! disk. Whatever fails leaves nothing that could be taken for a generation.
+//! From a file to a generation: solve, download, unpack, verify, link, compile, and rename it when everything is on
+//! disk. A failure leaves nothing that could be mistaken for a generation.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Permissions};

@@ -1,4 +1,5 @@
-//! How channels are reached: credentials from where conda, mamba and pixi have them, mirrors, or no network at all.
+//! Access to channels: with credentials from the places of conda, mamba and pixi, through mirrors, or without a
+//! network.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,4 @@
-//! Panics of this program and of the libraries that it is made of: one error like any other, after which nothing is left
-//! half written.
+//! Panics of this program and its libraries: they become an ordinary error, after which nothing incomplete remains.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! The same done to many things by as many threads as there are processors: what is slow here waits for the file
-//! system, not for the network.
+//! Does the same for many items with as many threads as there are processors: the slow part waits for the file system,
+//! not for the network.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;

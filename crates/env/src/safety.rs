@@ -1,5 +1,5 @@
-//! What a package must not bring: files outside of the environment, in each way in which a list of paths and links can
-//! lead there. What it brings besides and what is not done with it, is said.
+//! Checks what a package must not contain: files outside of the environment, in every way in which a list of paths and
+//! links can lead there. Reports other parts of it that are not applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! Bytecode of generations: kept for the next one, and never believed where it might be another's. The Python in the
-//! packages is this host's, called by a script.
+//! Bytecode of generations: it is kept for the next one, and never used if it might belong to another one. The Python
+//! in the packages is a script that calls this host's.
 
 #![expect(
     clippy::unwrap_used,

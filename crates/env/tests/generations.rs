@@ -1,5 +1,5 @@
-//! The program as `buildbot-conda env` calls it, on a channel made for the test: what it makes of good files, and that
-//! nothing is left of bad ones.
+//! The program as `buildbot-conda env` calls it, with a channel created for the test: the results for valid files, and
+//! that invalid ones leave nothing behind.
 
 #![expect(
     clippy::unwrap_used,

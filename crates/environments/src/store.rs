@@ -120,7 +120,7 @@ impl Environment {
             };
             let lock = self.prefix(&generation).join(LOCK_FILE);
             let made = fs::metadata(&lock).and_then(|metadata| metadata.modified());
-            found.push((made.map_err(Error::io("look at", &lock))?, generation));
+            found.push((made.map_err(Error::io("examine", &lock))?, generation));
         }
         found.sort();
         Ok(found
@@ -256,7 +256,7 @@ impl Environment {
     /// [`Error::Io`]; then either the previous or the new generation is current.
     pub fn switch(&self, generation: &GenerationId, _lock: &Lock) -> Result<(), Error> {
         let prefix = self.prefix(generation);
-        fs::metadata(prefix.join(LOCK_FILE)).map_err(Error::io("look at", &prefix))?;
+        fs::metadata(prefix.join(LOCK_FILE)).map_err(Error::io("examine", &prefix))?;
         let next = self.directory.join(NEXT);
         remove_file(&next)?;
         symlink(generation.as_str(), &next).map_err(Error::io("create", &next))?;

@@ -1,5 +1,5 @@
-//! Whether the files of an environment are still what its packages brought: each against the record in `conda-meta`,
-//! by type, size and sha256.
+//! Whether the files of an environment are unchanged since the installation of its packages: each is compared with its
+//! record in `conda-meta`, by type, size and sha256.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,4 @@
-//! From the configuration to the drop-ins on disk: read, decide, write, and report what could not
-//! be.
+//! From the configuration to the drop-ins on disk: read, decide, write, and report problems.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};

@@ -1,7 +1,7 @@
-//! The configuration of this host as it lies on disk: found, opened without waiting, believed only
-//! when root alone can write it, and read up to a limit.
+//! The configuration of this host on disk: it is opened without blocking, trusted only if root alone can write it, and
+//! read up to a size limit.
 //!
-//! Generator, launcher and command line all read it here, so that they use a file all or none: an
+//! Generator, launcher and command line all read it with this code, so that either all or none of them use a file: an
 //! instance must not start from a configuration that its drop-in was not made from.
 
 #![warn(

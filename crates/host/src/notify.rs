@@ -1,4 +1,4 @@
-//! Messages to systemd, by the protocol of `sd_notify(3)`.
+//! Messages to systemd, with the protocol of `sd_notify(3)`.
 
 use std::ffi::OsStr;
 use std::io;

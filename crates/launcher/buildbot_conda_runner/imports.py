@@ -130,7 +130,7 @@ class Imports:
         return None if finder is None else finder.find_spec(name)
 
     def _is_unchanged(self, directory):
-        """Whether no module has come to a directory or left it; looked at once in a start."""
+        """Whether no module was added to a directory or removed from it; checked once in a start."""
         if directory not in self.unchanged:
             self.unchanged[directory] = stamp(directory) == self.directories[directory]
         return self.unchanged[directory]

@@ -58,7 +58,7 @@ def look(transport, connection, silent):
 
 
 def is_silent(connection):
-    """Whether something is on its way, and no acknowledgement has come since the last look."""
+    """Whether sent data are not acknowledged, and no acknowledgement has arrived since the last check."""
     try:
         info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, LENGTH)
     except OSError:  # it has ended

@@ -1,4 +1,4 @@
-"""Twisted's log events and what becomes of them: text, level and fields for the journal."""
+"""Converts Twisted's log events to text, level and fields for the journal."""
 
 import sys
 import time

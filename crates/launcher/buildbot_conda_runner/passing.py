@@ -1,4 +1,4 @@
-"""Which errors of a database pass by themselves, in the ways of SQLAlchemy and of its drivers."""
+"""Which errors of a database are temporary, for SQLAlchemy and its drivers."""
 
 # The classes of SQLSTATE, and single values, of temporary errors: no connection, too few resources, a shutdown by the
 # administrator, problems of the system, a standby that accepts no writes.

@@ -17,7 +17,8 @@ from .holders import SCHEMA, SPACE, holders
 from .names import AWAY, WARNING
 from .reasons import error_text
 
-# Seconds between two looks at the connection, between two attempts to have another, and for which a look holds for queries.
+# Seconds between two checks of the connection, between two attempts to open another one, and for which a check is valid
+# for queries.
 LOOK, AGAIN, FRESH = 5, 1, 1
 
 # If a host vanishes, the server is not informed: it sends a probe after 5 s, and drops the connection with its locks

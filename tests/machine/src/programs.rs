@@ -1,5 +1,5 @@
-//! Debian's own programs that look at an installed package, as a layer over a release's root: machines have no network
-//! to get them from.
+//! Debian's own programs that examine an installed package, as a layer over a release's root, because machines have no
+//! network to download them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! The Debian releases that tests run on, and how a test becomes one for each of them.
+//! The Debian releases on which tests run, and the macro that turns a function into a test for each of them.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What the master's journal is good for, and what else may not touch the directory of a running one.
+//! The content of the master's journal, and commands that must not touch the directory of a running master.
 
 use std::time::Duration;
 

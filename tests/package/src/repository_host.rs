@@ -1,4 +1,4 @@
-//! A Debian system on which an apt repository is kept with the package's own command, and systems that install from it.
+//! A Debian system that maintains an apt repository with the package's own command, and systems that install from it.
 
 use crate::{DebianRoot, Outcome, Release, Server};
 

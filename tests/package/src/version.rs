@@ -1,4 +1,4 @@
-//! Other versions of the package under test, to upgrade from and to go back to.
+//! Other versions of the package under test, for upgrades and downgrades.
 
 use crate::DebianRoot;
 

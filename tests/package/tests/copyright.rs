@@ -1,4 +1,4 @@
-//! The copyright file against what is in the programs: their panic messages name the sources of libraries.
+//! The copyright file compared with the content of the programs: their panic messages name the sources of libraries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

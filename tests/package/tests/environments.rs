@@ -1,4 +1,4 @@
-//! The package of what makes environments: small, apart from the main one, and clean.
+//! The package that creates environments: small, separate from the main one, and clean.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What is scraped, the alerts and the dashboard, by Debian's own promtool of both releases.
+//! The metrics, the alerts and the dashboard, checked with Debian's own promtool of both releases.
 
 use buildbot_conda_package_tests::{CHECKERS, DebianRoot, Package, Release, on_each_release};
 

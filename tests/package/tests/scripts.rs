@@ -1,4 +1,4 @@
-//! The maintainer scripts and debconf templates as texts; what they do is in `lifecycle.rs` and `debconf.rs`.
+//! The maintainer scripts and debconf templates as texts; `lifecycle.rs` and `debconf.rs` test their effects.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -144,7 +144,7 @@ pub(super) fn run(workspace: &Path, arguments: &EnvArguments) -> Result<()> {
             wanted: against.and_then(|(_, wanted)| wanted),
         });
     let times = measure::compare(series.collect());
-    let size = fs::metadata(&package).context("look at the package")?.len();
+    let size = fs::metadata(&package).context("examine the package")?.len();
     #[expect(clippy::cast_precision_loss, reason = "some million bytes")]
     let bytes = |size: u64| size as f64;
     let limits = vec![

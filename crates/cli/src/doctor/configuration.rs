@@ -1,4 +1,4 @@
-//! The configuration: every problem of the file, the accounts it names, and who shares one.
+//! The configuration: all problems of the file, the accounts that it names, and instances that share one.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! The machine: clock, room, kernel and systemd, and what it boots to.
+//! The machine: clock, free space, kernel and systemd, and the boot target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

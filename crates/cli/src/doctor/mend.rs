@@ -1,4 +1,4 @@
-//! `--fix`: the safe commands of the findings, shown and then run as they are shown.
+//! `--fix`: runs the safe commands of the findings, exactly as it shows them.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;

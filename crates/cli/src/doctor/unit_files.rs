@@ -1,5 +1,5 @@
-//! What systemd makes a unit of: files that hide the package's, masks, drop-ins that undo it, and
-//! whether systemd has read what is on disk.
+//! The files of a unit: files that replace the package's, masks, drop-ins that override it, and whether systemd has
+//! loaded the current state.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The databases that the Buildbot of a generation has upgraded: an older one cannot read them, and goes back together with
-//! them or not at all.
+//! The databases that the Buildbot of a generation has upgraded: an older one cannot read them, so they are rolled back
+//! together or not at all.
 
 use std::fmt;
 use std::path::Path;

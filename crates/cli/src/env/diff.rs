@@ -1,4 +1,4 @@
-//! `env diff`: what differs between two generations or environments.
+//! `env diff`: shows the differences between two generations or environments.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `env list [NAME]`: environments with their generations, and who uses them.
+//! `env list [NAME]`: lists environments with their generations and users.
 
 use std::fs;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `env rollback NAME [GENERATION]`: what served before serves again.
+//! `env rollback NAME [GENERATION]`: makes an earlier generation current again.
 
 use std::process::ExitCode;
 

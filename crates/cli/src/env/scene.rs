@@ -1,4 +1,4 @@
-//! Environments of this host by what people call them.
+//! Finds environments of this host by the names that people use.
 
 use std::path::{Path, PathBuf};
 

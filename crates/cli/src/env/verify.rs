@@ -1,4 +1,5 @@
-//! `env verify`: every file against the record that its package has in `conda-meta`. Exit status 1 when one differs.
+//! `env verify`: compares every file with the record of its package in `conda-meta`. The exit status is 1 if one
+//! differs.
 
 use std::process::ExitCode;
 

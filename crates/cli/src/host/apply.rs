@@ -1,5 +1,5 @@
-//! `host apply DIR`: what differs becomes a plan, which is carried out, and then it is looked once more: what can only
-//! be seen by then, such as the mode of a directory that was made, is done as well.
+//! `host apply DIR`: creates a plan from the differences and carries it out. Then the host is examined again:
+//! differences that are only visible then, such as the mode of a new directory, are removed as well.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

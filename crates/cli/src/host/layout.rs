@@ -1,4 +1,4 @@
-//! Names and places of what a profile has, in its directory and on a host.
+//! Names and places of the parts of a profile, in its directory and on a host.
 
 use std::path::{Path, PathBuf};
 

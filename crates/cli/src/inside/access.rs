@@ -1,4 +1,4 @@
-//! What keeps an account from its environment or its directory, asked by a process of that account.
+//! What prevents an account from using its environment or its directory, determined by a process of that account.
 
 use std::path::{Path, PathBuf};
 

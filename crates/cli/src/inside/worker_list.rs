@@ -1,6 +1,5 @@
-//! The workers that a master's files name (`buildbot_conda_core::workers` and `worker_table`), seen and
-//! changed as the account that owns the file. For root its text is data: it goes through here, and
-//! is not executed, followed or shown.
+//! The workers that a master's files name (`buildbot_conda_core::workers` and `worker_table`), read and changed as the
+//! account that owns the file. For root, the text is only data: it is not executed, followed or shown.
 
 use std::fmt;
 use std::fs::{self, File, Permissions};

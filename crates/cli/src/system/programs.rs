@@ -1,4 +1,4 @@
-//! Programs of the system that change it: run to their end, and heard only when they fail.
+//! Programs of the system that change it: they run to their end, and their output is only shown if they fail.
 
 use std::process::{Command, Stdio};
 

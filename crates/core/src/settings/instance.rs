@@ -1,4 +1,4 @@
-//! What one instance uses, and what holds where no instance is named.
+//! The settings of one instance, and the defaults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

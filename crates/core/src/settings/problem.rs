@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and whom it concerns.
+//! A problem of a configuration: what is wrong, where, and which instances it affects.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Defaults below instances: what each instance really uses.
+//! Combines defaults and the tables of instances into the effective settings.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

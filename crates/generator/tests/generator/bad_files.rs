@@ -1,4 +1,4 @@
-//! Files and directories that are not what they should be: each is reported, none blocks.
+//! Invalid files and directories: each is reported, and none blocks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;

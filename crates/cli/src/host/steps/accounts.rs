@@ -1,4 +1,5 @@
-//! Accounts: made as the package and `create` make them, changed in what can be changed while they are used.
+//! Accounts: created in the same way as by the package and `create`; of existing ones, only what can be changed during
+//! use is changed.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What is in instances' directories, done as their users, and what `create` would have noted of them.
+//! The content of instances' directories, written as their users, and the records that `create` would have written.
 
 use std::fs;
 use std::path::{Path, PathBuf};

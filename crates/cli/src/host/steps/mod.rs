@@ -1,7 +1,8 @@
-//! From differences to a plan. What is stopped for it is stopped first and started last, so that each service sees the
-//! old state or the new one; environments come before all that uses them.
+//! From differences to a plan. Services that have to be stopped are stopped first and started last, so that each
+//! service sees either the old state or the new one; environments come before their users.
 //!
-//! `accounts` and `environments` are what the rest needs, `system` is root's, `instances` is their users'.
+//! `accounts` and `environments` are needed by the rest, `system` contains files of root, and `instances` those of
+//! service users.
 
 mod accounts;
 mod environments;
