@@ -1,6 +1,7 @@
 //! `create master [NAME]`: what is on the host is read once, what follows from it is decided (`decision`), and then the
 //! steps are listed.
 
+pub(super) mod database;
 mod decision;
 
 use std::fs;
@@ -10,7 +11,8 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{
-    self, LOGIN, LOGIN_CREDENTIAL, MasterStart, PASSWORDS, WORKER_TABLE, WorkerName,
+    self, DATABASE_CREDENTIAL, LOGIN, LOGIN_CREDENTIAL, MasterStart, PASSWORDS, WORKER_TABLE,
+    WorkerName,
 };
 use clap::Args;
 
@@ -35,6 +37,8 @@ pub(crate) struct Arguments {
     /// Port for the workers on this machine, instead of a protected socket
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     worker_port: Option<u16>,
+    #[command(flatten)]
+    database: database::Choice,
 }
 
 /// The one worker that a new master knows.
@@ -46,6 +50,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         role: Role::Master,
         name: common.name.clone(),
     };
+    let wanted = arguments.database.wanted()?;
     let mut draft = Draft::new(reference.clone(), context)?;
     let user = match &common.user {
         Some(user) => user.clone(),
@@ -54,6 +59,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let home = place::home(&user, context)?;
     let instance = place::settle(&mut draft, common, common.user.as_deref(), &home, context)?;
     place::refuse(&instance, context)?;
+    let database = wanted.settle(&instance, context)?;
     let given = password::given(common)?;
     let wish = Wish {
         reference: reference.clone(),
@@ -62,10 +68,11 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         has_password: given.is_some(),
     };
     let Decision {
-        start,
+        mut start,
         login,
         worker,
     } = decide(&wish, &facts(&wish, &draft, context))?;
+    start.database = database.start;
     let secrets = Secrets::new(&login, &worker, given, context)?;
 
     let mut steps = Vec::new();
@@ -76,14 +83,20 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         &format!("credentials.{LOGIN_CREDENTIAL}"),
         secrets.login.0.file(),
     )?;
+    if let (Some(file), Some(url)) = (&database.credential, &database.url) {
+        credential(file, url, context, &mut steps);
+        draft.set(&format!("credentials.{DATABASE_CREDENTIAL}"), file)?;
+    }
     steps.extend(draft.step(context));
     steps.extend(plan::give(&instance, &home, context)?);
+    steps.extend(database.steps);
     let worker: WorkerName = WORKER.parse()?;
     let set_up = UserStep::Fill {
         identity: Identity::of(&instance),
         directory: context.path(instance.directory.as_str()),
         contents: Contents {
             database: Some(reference.clone()),
+            url: database.url,
             files: files(&start, &worker, &secrets),
         },
     };
@@ -93,6 +106,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         worker_port: start.worker_port,
         worker: worker.as_str().to_owned(),
         worker_credential: Some(secrets.worker.0.file().to_owned()),
+        database: database.record,
     };
     steps.extend(plan::note(&record, &reference, context)?);
     enable_and_start(&reference, context, &mut steps);

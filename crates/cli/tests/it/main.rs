@@ -23,6 +23,7 @@ mod host;
 mod house;
 mod logs;
 mod metrics;
+mod migrate;
 mod notify;
 mod recorded_activations;
 mod recover;
