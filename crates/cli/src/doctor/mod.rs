@@ -7,7 +7,7 @@
 //! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or anybody
 //!   can see
 //! * `prefix`: an environment and everybody who runs from it, with the commands that make or change it
-//! * `directory`, `environment`, `master`, `front`, `worker`: what the facts from inside amount to
+//! * `directory`, `environment`, `master`, `server`, `front`, `worker`: what the facts from inside amount to
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
 //! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and what comes
@@ -28,6 +28,7 @@ mod prefix;
 mod report;
 mod scene;
 mod secrets;
+mod server;
 mod unfinished;
 mod unit_files;
 mod unit_state;
