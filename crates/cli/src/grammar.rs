@@ -22,7 +22,10 @@ pub(crate) const GROUPS: [(&str, &[&str]); 7] = [
     ),
     ("Operate", &["drain", "run", "web", "recover"]),
     ("Configure", &["set", "unset", "check", "show"]),
-    ("Database of a master", &["backup", "restore", "upgrade"]),
+    (
+        "Database of a master",
+        &["backup", "restore", "upgrade", "migrate"],
+    ),
     (
         "Environments, hosts and packages",
         &["env", "host", "headless", "repo", "completions"],

@@ -32,6 +32,7 @@ mod listing;
 mod logs;
 mod manual;
 mod metrics;
+mod migrate;
 mod notify;
 mod package;
 mod plan;
@@ -130,6 +131,8 @@ enum Verb {
     Restore(restore::Arguments),
     /// Back up and upgrade the database of a stopped master
     Upgrade(upgrade::Arguments),
+    /// Move the builds of a master to another database
+    Migrate(migrate::Arguments),
     /// Create, update, roll back and verify managed environments
     #[command(subcommand)]
     Env(env::Verb),
@@ -195,6 +198,7 @@ fn main() -> ExitCode {
         Verb::Logs(arguments) => logs::run(&arguments, &context),
         Verb::Build(arguments) => build::run(&arguments, &context),
         Verb::Metrics(arguments) => metrics::run(&arguments, &context),
+        Verb::Migrate(arguments) => migrate::run(&arguments, &context),
         Verb::Doctor(arguments) => doctor::run(&arguments, &context),
         Verb::Check(arguments) => check::run(&arguments, &context),
         Verb::Show(arguments) => show::run(&arguments, &context),

@@ -18,11 +18,11 @@ use clap::Args;
 
 use crate::output::Manner;
 use crate::plan::naming::{Naming, Workers, take_out};
-use crate::plan::{self, FileStep, Plan, Step, UnitStep, UserStep, Verb};
+use crate::plan::{self, DatabaseStep, FileStep, Plan, Step, UnitStep, UserStep, Verb};
 use crate::system::context::{Context, InvalidConfiguration, no_instance};
 use crate::system::exposed::Exposed;
 use crate::system::instance_state;
-use crate::system::record::{Noted as _, Record, WorkerRecord, record_file};
+use crate::system::record::{Noted as _, Record, Server, WorkerRecord, record_file};
 use crate::system::systemd;
 use crate::system::unit_files;
 use crate::system::values::Identity;
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Instance to remove, such as `master` or `worker@gpu`
     #[arg(value_name = "REF")]
     reference: InstanceRef,
-    /// Also remove its directory, backups and credentials
+    /// Also remove its directory, backups, credentials and the database that `create` made
     #[arg(long)]
     data: bool,
     /// Do not ask for confirmation
@@ -131,9 +131,19 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     let credentials = own_credentials(instance, &settings, context);
     let mut notes = Vec::from_iter(naming.note);
     notes.extend(left_workers(reference, &settings, context));
+    let server = Record::read(reference, context).and_then(|record| record.database);
     if arguments.data {
         remove_data(instance, credentials, context, &mut steps);
+        if let Some(Server::Made { database, role }) = &server {
+            let (database, role) = (database.clone(), role.clone());
+            let drop_role = DatabaseStep::DropRole { role: role.clone() };
+            steps.push(DatabaseStep::DropDatabase { database, role }.into());
+            steps.push(drop_role.into());
+        }
     } else {
+        if let Some(Server::Made { database, .. }) = &server {
+            notes.push(format!("kept the database `{database}` of PostgreSQL"));
+        }
         let directory = context.path(instance.directory.as_str());
         let kept = std::iter::once(directory)
             .chain(own_directories(reference, context))
@@ -141,6 +151,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
         for path in kept.filter(|path| path.exists()) {
             notes.push(format!("kept `{}`", path.display()));
         }
+    }
+    // Whoever has made it for the master may have other plans for it.
+    if let Some(Server::Given(place)) = &server {
+        notes.push(format!("kept Buildbot's tables in the database `{place}`"));
     }
     Ok(Plan {
         title: format!("remove {reference}"),

@@ -10,6 +10,10 @@
 pub mod backup_timer;
 #[cfg(feature = "serde")]
 mod by_text;
+#[cfg(feature = "render")]
+pub mod database_line;
+#[cfg(feature = "render")]
+pub mod database_url;
 pub mod directives;
 pub mod dropin;
 #[cfg(feature = "edit")]

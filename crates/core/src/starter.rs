@@ -20,6 +20,8 @@ pub const WORKER_CREDENTIAL: &str = "password";
 pub const MASTER_CREDENTIAL: &str = "worker-password";
 /// Name of the credential with the password of [`LOGIN`], for a master.
 pub const LOGIN_CREDENTIAL: &str = "web-password";
+/// Name of the credential with the URL of a master's database, where that URL has a password.
+pub const DATABASE_CREDENTIAL: &str = "database-url";
 /// Who may force and stop builds on a master's web pages.
 pub const LOGIN: &str = "admin";
 /// The table of workers in a master's directory, see [`crate::workers`].
@@ -90,6 +92,23 @@ pub struct MasterStart {
     pub web_port: u16,
     /// TCP port of the workers, on the loopback interface, instead of the socket.
     pub worker_port: Option<u16>,
+    /// Where its builds are stored.
+    pub database: MasterDatabase,
+}
+
+/// The database of a master.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum MasterDatabase {
+    /// A file in its directory.
+    #[default]
+    Sqlite,
+    /// A server.
+    Server {
+        /// The URL; without it, the credential [`DATABASE_CREDENTIAL`] has it.
+        url: Option<String>,
+        /// Whether Buildbot can check a connection before it uses it, which it can since 4.3.
+        pings: bool,
+    },
 }
 
 /// A worker's name: letters, digits, `_` and `-`, no digit first, at most 50 characters: what of
@@ -349,11 +368,32 @@ pub fn master_cfg(start: &MasterStart) -> String {
     let socket = format!("unix:{}:mode=666", paths::worker_socket(&start.reference));
     let socket = start.worker_port.is_none().then(|| python(&socket));
     context.insert("socket", &socket);
+    context.insert("database", &database(&start.database));
     context.insert("user", &python(LOGIN));
     context.insert("credential", LOGIN_CREDENTIAL);
     context.insert("workers", workers(&start.reference).trim_end());
     context.insert("exposure", crate::web::exposure().trim_end());
     render(MASTER, &context)
+}
+
+/// `c["db"]` of a master, as Python has it.
+pub fn database(database: &MasterDatabase) -> String {
+    match database {
+        MasterDatabase::Sqlite => r#"{"db_url": "sqlite:///state.sqlite"}"#.to_owned(),
+        MasterDatabase::Server { url, pings } => {
+            let url = url.as_deref().map_or_else(
+                || format!("secret({})", python(DATABASE_CREDENTIAL)),
+                python,
+            );
+            // A connection that the server has closed meanwhile is replaced.
+            let pings = if *pings {
+                r#", "engine_kwargs": {"pool_pre_ping": True}"#
+            } else {
+                ""
+            };
+            format!("{{\"db_url\": {url}{pings}}}")
+        }
+    }
 }
 
 /// The lines of a `master.cfg` that read [`WORKER_TABLE`] and [`PASSWORDS`]. They use the modules `os` and `tomllib`,
@@ -526,6 +566,7 @@ mod tests {
                 reference: reference.parse().unwrap(),
                 web_port: 8010,
                 worker_port,
+                database: MasterDatabase::Sqlite,
             });
             let port = match worker_port {
                 None => "{\"port\": \"unix:/run/buildbot-conda/master/workers:mode=666\"}",
@@ -541,6 +582,40 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_database_is_a_file_or_a_server_and_a_password_is_not_in_the_configuration() {
+        let text = |database| {
+            let text = master_cfg(&MasterStart {
+                reference: "master".parse().unwrap(),
+                web_port: 8010,
+                worker_port: None,
+                database,
+            });
+            let mut lines = text.lines().filter(|line| line.starts_with("c[\"db\"]"));
+            lines.next().unwrap().to_owned()
+        };
+        let server = |url: Option<&str>, pings| MasterDatabase::Server {
+            url: url.map(str::to_owned),
+            pings,
+        };
+        for (database, expected) in [
+            (
+                MasterDatabase::Sqlite,
+                r#"c["db"] = {"db_url": "sqlite:///state.sqlite"}"#,
+            ),
+            (
+                server(Some("postgresql+psycopg2://db/b"), false),
+                r#"c["db"] = {"db_url": "postgresql+psycopg2://db/b"}"#,
+            ),
+            (
+                server(None, true),
+                r#"c["db"] = {"db_url": secret("database-url"), "engine_kwargs": {"pool_pre_ping": True}}"#,
+            ),
+        ] {
+            assert_eq!(text(database), expected);
+        }
+    }
+
     /// The runner's tests run it with real Buildbots.
     #[test]
     fn the_starter_is_the_one_that_is_tried_with_real_buildbots() {
@@ -548,6 +623,7 @@ mod tests {
             reference: "master".parse().unwrap(),
             web_port: 8010,
             worker_port: None,
+            database: MasterDatabase::Sqlite,
         });
         assert_eq!(
             text,

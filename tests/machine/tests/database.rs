@@ -2,11 +2,13 @@
 //! restored, with the sandbox and the account of the unit, and no build ever lost.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use buildbot_conda_machine::{
-    Environment, LATER, MASTER, MASTER_UNIT, Machine, Outcome, PREFIX, Release, SOON, Stage,
-    Version, WORKER_UNIT, fault, layer, on_each_release, scripted, set_up,
+    Environment, LATER, Layers, MASTER, MASTER_UNIT, Machine, Outcome, Output, PREFIX, Release,
+    Rest, SOON, Stage, Unit, Version, WORKER_UNIT, fault, installed_with, layer, on_each_release,
+    scripted, set_up, virtual_environment,
 };
 
 on_each_release! {
@@ -15,6 +17,7 @@ on_each_release! {
     a_newer_database_is_refused_and_a_backup_brings_it_back,
     an_administrator_upgrades_backs_up_and_restores,
     a_database_behind_a_credential_is_found,
+    a_new_master_has_its_builds_on_a_server,
 }
 
 const OLD: &str = "/opt/envs/old";
@@ -360,5 +363,253 @@ fn a_drop_in_holds_for_commands_beside_the_master(stage: &Stage, configuration: 
     stage.systemctl(&["stop", MASTER_UNIT])?;
     let upgrade = ["buildbot-conda", "upgrade", "master", "--dry-run"];
     stage.machine.run(&upgrade)?.succeeded()?;
+    Ok(())
+}
+
+/// The pins of an environment that has the driver.
+const PINS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../crates/launcher/runner_tests/requirements-4.3.0.txt"
+);
+
+/// A Debian with `PostgreSQL`, the package, and an environment with the driver.
+fn with_server(release: Release) -> Result<Layers> {
+    let below = installed_with(release, "postgresql", "postgresql")?;
+    let found = virtual_environment(Path::new("python3"), "4.3.0", Path::new(PINS), &[])?;
+    layer(
+        "postgresql",
+        release,
+        below,
+        &[include_str!("database.rs")],
+        |machine| {
+            let packages = "lib/python3.11/site-packages";
+            for name in ["psycopg2", "psycopg2_binary.libs"] {
+                let there = format!("{PREFIX}/{packages}/{name}");
+                machine.copy_in(&found.join(packages).join(name), &there)?;
+            }
+            Ok(machine)
+        },
+    )
+}
+
+fn call(machine: &Machine, words: &[&str]) -> Result<Output> {
+    machine.run_within(LATER, &[&["buildbot-conda"], words].concat())
+}
+
+/// What the server answers, as its administrator asks.
+fn ask(machine: &Machine, database: &str, query: &str) -> Result<String> {
+    let words = ["psql", "--no-align", "--tuples-only", "--command", query];
+    let output = machine.run_as("postgres", &[&words[..], &[database]].concat())?;
+    Ok(output.succeeded()?.text().to_owned())
+}
+
+/// Names of roles and databases that a command could leave behind.
+fn left(machine: &Machine) -> Result<String> {
+    let query = "select rolname from pg_roles where rolname !~ '^pg_' union all \
+                 select datname from pg_database where not datistemplate order by 1";
+    let files = machine.shell("ls -A /home/bb /etc/buildbot-conda/credentials 2>&1 || true")?;
+    Ok(ask(machine, "postgres", query)? + "\n" + files.text())
+}
+
+const CREATE: [&str; 4] = ["create", "master", "--database", "postgresql"];
+
+fn a_new_master_has_its_builds_on_a_server(release: Release) -> Outcome {
+    let machine = Machine::boot(with_server(release)?)?;
+    what_fails_leaves_nothing_on_the_server(&machine)?;
+    let before = left(&machine)?;
+
+    call(&machine, &CREATE)?.succeeded()?;
+    call(&machine, &["create", "worker"])?.succeeded()?;
+    let rest = Rest::new(&machine);
+    let build = rest.wait_for_build(rest.force("hello", &[])?, LATER)?;
+    ensure!(build.results == 0, "{build:?}");
+    let database = "buildbot_master";
+    ensure!(ask(&machine, database, "select count(*) from builds")? == "1");
+    let file = machine.run(&["ls", &format!("{MASTER}/state.sqlite")])?;
+    ensure!(file.status != 0, "{file}");
+    call(&machine, &["backup", "master"])?.succeeded()?;
+
+    a_password_is_where_only_root_and_the_master_read_it(&machine)?;
+    builds_move_to_a_file_and_back_whatever_interrupts_it(&machine)?;
+
+    call(&machine, &["remove", "worker", "--data", "--yes"])?.succeeded()?;
+    let kept = call(&machine, &["remove", "master", "--dry-run"])?.succeeded()?;
+    let note = "# kept the database `buildbot_master` of PostgreSQL";
+    ensure!(kept.stdout.contains(note), "{kept}");
+    let talk = call(&machine, &["remove", "master", "--data", "--yes"])?.succeeded()?;
+    ensure!(left(&machine)? == before, "{}\n{talk}", left(&machine)?);
+    Ok(())
+}
+
+/// The master serves with as many builds, makes one more, and has the database of this kind.
+fn ensure_builds(machine: &Machine, builds: usize, kind: &str) -> Outcome {
+    Unit::master(machine).wait_for_state("active")?;
+    let rest = Rest::new(machine);
+    let found = rest.builds()?;
+    ensure!(found.len() == builds, "{found:?}");
+    rest.wait_for_worker("worker", LATER)?;
+    let build = rest.wait_for_build(rest.force("hello", &[])?, LATER)?;
+    ensure!(build.results == 0, "{build:?}");
+    let line = machine.run(&["grep", "^c\\[\"db\"\\] = ", &format!("{MASTER}/master.cfg")])?;
+    ensure!(line.stdout.contains(kind), "{line}");
+    Ok(())
+}
+
+fn builds_move_to_a_file_and_back_whatever_interrupts_it(machine: &Machine) -> Outcome {
+    let migrate = |to: &str| call(machine, &["migrate", "master", "--to", to]);
+    let file = format!("{MASTER}/state.sqlite");
+    let plan = call(
+        machine,
+        &["migrate", "master", "--to", "sqlite", "--dry-run"],
+    )?
+    .succeeded()?;
+    ensure!(
+        plan.stdout.contains(&format!("to `{file}`, and compare")),
+        "{plan}"
+    );
+    ensure_builds(machine, 1, "buildbot_master")?;
+    let moved = migrate("sqlite")?.succeeded()?;
+    ensure!(moved.stderr.contains("tables are the same"), "{moved}");
+    ensure_builds(machine, 2, "state.sqlite")?;
+
+    // The old one is kept, and would not be overwritten.
+    let refused = migrate("postgresql")?;
+    ensure!(
+        refused.status == 1
+            && refused
+                .stderr
+                .contains("sudo -u postgres dropdb buildbot_master"),
+        "{refused}"
+    );
+    ask(machine, "postgres", "drop database buildbot_master")?;
+
+    // Killed while the copy is under way, and the next start does not wait for anybody.
+    let before = left(machine)?;
+    let kill = "buildbot-conda migrate master --to postgresql >/dev/null 2>&1 & \
+                until grep -qs remove-copy /var/lib/buildbot-conda/unfinished.json; do :; done; kill -KILL $!; wait";
+    machine.run_within(LATER, &["sh", "-c", kill])?;
+    machine.run_within(LATER, &["systemctl", "start", MASTER_UNIT])?;
+    ensure_builds(machine, 3, "state.sqlite")?;
+    let taken_back = call(machine, &["recover"])?.succeeded()?;
+    ensure!(left(machine)? == before, "{taken_back}");
+    ensure_builds(machine, 4, "state.sqlite")?;
+
+    // A configuration that names it in a way of its own is not touched, and nothing is stopped.
+    let edit = |script: &str| {
+        let path = format!("{MASTER}/master.cfg");
+        machine
+            .run(&["sed", "--in-place", script, &path])?
+            .succeeded()
+    };
+    edit("s|\"sqlite:///state.sqlite\"|\"sqlite:///\" + \"state.sqlite\"|")?;
+    let pid = Unit::master(machine).main_pid()?;
+    let refused = migrate("postgresql")?;
+    ensure!(
+        refused.status == 1
+            && refused
+                .stderr
+                .contains("is not a plain text on the same line"),
+        "{refused}"
+    );
+    ensure!(Unit::master(machine).main_pid()? == pid);
+    edit("s|\" + \"state|state|")?;
+
+    migrate("postgresql")?.succeeded()?;
+    ensure_builds(machine, 5, "buildbot_master")?;
+    ensure!(ask(machine, "buildbot_master", "select count(*) from builds")? == "6");
+    machine.run(&["rm", &file])?.succeeded()?;
+    Ok(())
+}
+
+fn what_fails_leaves_nothing_on_the_server(machine: &Machine) -> Outcome {
+    machine
+        .run(&["systemctl", "stop", "postgresql"])?
+        .succeeded()?;
+    let refused = call(machine, &CREATE)?;
+    ensure!(
+        refused.status == 1
+            && refused
+                .stderr
+                .contains("hint: `systemctl start postgresql`"),
+        "{refused}"
+    );
+    machine
+        .run(&["systemctl", "start", "postgresql"])?
+        .succeeded()?;
+
+    // At the start, which is the last step.
+    let before = left(machine)?;
+    let drop_in = "/etc/systemd/system/buildbot-master.service.d";
+    machine
+        .shell(&format!(
+            "mkdir {drop_in}; printf '[Service]\\nExecStartPre=/bin/false\\n' >{drop_in}/x.conf"
+        ))?
+        .succeeded()?;
+    let failed = call(machine, &CREATE)?;
+    machine.run(&["rm", "-r", drop_in])?.succeeded()?;
+    ensure!(failed.status == 1, "{failed}");
+    ensure!(left(machine)? == before, "{}\n{failed}", left(machine)?);
+
+    // A role that somebody else has made is left as it is.
+    ask(machine, "postgres", "create role bb nologin")?;
+    let before = left(machine)?;
+    let failed = call(machine, &CREATE)?;
+    ensure!(
+        failed.status == 1 && failed.stderr.contains("not permitted to log in"),
+        "{failed}"
+    );
+    ensure!(left(machine)? == before, "{}\n{failed}", left(machine)?);
+    ask(machine, "postgres", "drop role bb")?;
+    Ok(())
+}
+
+fn a_password_is_where_only_root_and_the_master_read_it(machine: &Machine) -> Outcome {
+    ask(
+        machine,
+        "postgres",
+        "create role ci login password 'Geheim'",
+    )?;
+    ask(machine, "postgres", "create database builds")?;
+    let url = "postgresql://ci:Geheim@127.0.0.1/builds\n";
+    machine.write_file("/root/url", url, "0600", "root")?;
+    let create = [
+        "create",
+        "master",
+        "nightly",
+        "--database-file",
+        "/root/url",
+    ];
+    // Not the owner of the database, so it cannot create tables in it.
+    let refused = call(machine, &create)?;
+    let hint =
+        "hint: as an administrator of the server, run `alter database \"builds\" owner to \"ci\"`";
+    ensure!(
+        refused.status == 1 && refused.stderr.contains(hint),
+        "{refused}"
+    );
+    ask(machine, "postgres", "alter database builds owner to ci")?;
+    call(machine, &create)?.succeeded()?;
+    ensure!(ask(machine, "builds", "select count(*) from masters")? == "1");
+    let again = call(
+        machine,
+        &["create", "master", "other", "--database-file", "/root/url"],
+    )?;
+    ensure!(
+        again.stderr.contains("already contains tables of Buildbot"),
+        "{again}"
+    );
+    let found = machine.shell(
+        "grep -rl Geheim /home/bb/master* /etc /var/lib/buildbot-conda /run/buildbot-conda; \
+         journalctl --no-pager | grep Geheim; true",
+    )?;
+    ensure!(
+        found.text() == "/etc/buildbot-conda/credentials/database-url-nightly",
+        "{found}"
+    );
+    let kept = call(machine, &["remove", "master@nightly", "--data", "--yes"])?.succeeded()?;
+    let note = "kept Buildbot's tables in the database `postgresql://127.0.0.1/builds`";
+    ensure!(kept.stderr.contains(note), "{kept}");
+    ask(machine, "postgres", "drop database builds")?;
+    ask(machine, "postgres", "drop role ci")?;
     Ok(())
 }

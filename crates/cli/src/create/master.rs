@@ -1,6 +1,7 @@
 //! `create master [NAME]`: what is on the host is read once, what follows from it is decided (`decision`), and then the
 //! steps are listed.
 
+pub(super) mod database;
 mod decision;
 
 use std::fs;
@@ -10,7 +11,8 @@ use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::starter::{
-    self, LOGIN, LOGIN_CREDENTIAL, MasterStart, PASSWORDS, WORKER_TABLE, WorkerName,
+    self, DATABASE_CREDENTIAL, LOGIN, LOGIN_CREDENTIAL, MasterStart, PASSWORDS, WORKER_TABLE,
+    WorkerName,
 };
 use clap::Args;
 
@@ -37,6 +39,8 @@ pub(crate) struct Arguments {
     /// Port for the workers on this machine, instead of a protected socket
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     worker_port: Option<u16>,
+    #[command(flatten)]
+    database: database::Choice,
 }
 
 /// The one worker that a new master knows.
@@ -48,6 +52,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         role: Role::Master,
         name: common.name.clone(),
     };
+    let wanted = arguments.database.wanted()?;
     let mut draft = Draft::new(reference.clone(), context)?;
     let user = match &common.user {
         Some(user) => user.clone(),
@@ -60,10 +65,11 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         && draft.is_there(context)
     {
         let is_as_asked =
-            draft.is_same() && is_as_asked(arguments, given.as_ref(), &record, context);
+            draft.is_same() && is_as_asked(arguments, &wanted, given.as_ref(), &record, context);
         return already(&reference, is_as_asked, context);
     }
     place::refuse(&instance, context)?;
+    let database = wanted.settle(&instance, context)?;
     let wish = Wish {
         reference: reference.clone(),
         web_port: arguments.web_port,
@@ -71,10 +77,11 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         has_password: given.is_some(),
     };
     let Decision {
-        start,
+        mut start,
         login,
         worker,
     } = decide(&wish, &facts(&wish, &draft, context))?;
+    start.database = database.start;
     let secrets = Secrets::new(&login, &worker, given, context)?;
 
     let mut steps = Vec::new();
@@ -85,14 +92,20 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         &format!("credentials.{LOGIN_CREDENTIAL}"),
         secrets.login.0.file(),
     )?;
+    if let (Some(file), Some(url)) = (&database.credential, &database.url) {
+        credential(file, url, context, &mut steps);
+        draft.set(&format!("credentials.{DATABASE_CREDENTIAL}"), file)?;
+    }
     steps.extend(draft.step(context));
     steps.extend(plan::give(&instance, &home, context)?);
+    steps.extend(database.steps);
     let worker: WorkerName = WORKER.parse()?;
     let set_up = UserStep::Fill {
         identity: Identity::of(&instance),
         directory: context.path(instance.directory.as_str()),
         contents: Contents {
             database: Some(reference.clone()),
+            url: database.url,
             files: files(&start, &worker, &secrets),
         },
     };
@@ -102,6 +115,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         worker_port: start.worker_port,
         worker: worker.as_str().to_owned(),
         worker_credential: Some(secrets.worker.0.file().to_owned()),
+        database: database.record,
     };
     steps.extend(plan::note(&record, &reference, context)?);
     enable_and_start(&reference, context, &mut steps);
@@ -128,6 +142,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
 /// Whether a master that is there was made with the same words.
 fn is_as_asked(
     arguments: &Arguments,
+    database: &database::Wanted,
     password: Option<&String>,
     record: &Record,
     context: &Context,
@@ -138,6 +153,7 @@ fn is_as_asked(
         .web_port
         .is_none_or(|port| port == record.web_port)
         && (arguments.worker_port.is_none() || arguments.worker_port == record.worker_port)
+        && arguments.database.is_as(database, record.database.as_ref())
         && has_password(password, file.as_deref())
 }
 

@@ -11,6 +11,7 @@ mod password;
 mod place;
 mod worker;
 
+pub(crate) use master::database::{Database, Wanted, can_ask};
 pub(crate) use worker::{Joining, join};
 
 use std::path::Path;
@@ -240,7 +241,7 @@ fn enable_and_start(reference: &InstanceRef, context: &Context, steps: &mut Vec<
 }
 
 /// The credentials directory, as the package makes it, and a secret in it.
-fn credential(file: &str, password: &str, context: &Context, steps: &mut Vec<Step>) {
+pub(crate) fn credential(file: &str, password: &str, context: &Context, steps: &mut Vec<Step>) {
     let directory = context.path(paths::CREDENTIALS);
     plan::directory(&directory, 0o700, steps);
     steps.push(

@@ -126,16 +126,22 @@ pub(super) fn missing(instance: &Instance, context: &Context) -> Option<(String,
         return None;
     }
     let shown: Vec<String> = packages.iter().map(|name| format!("`{name}`")).collect();
+    let how = how_to_install(&packages, instance, context);
+    Some((shown.join(" and "), how))
+}
+
+/// How packages are installed into the environment of an instance.
+pub(super) fn how_to_install(packages: &[&str], instance: &Instance, context: &Context) -> String {
+    let prefix = instance.prefix();
     let conda = format!("{}/bin/conda", instance.conda_root.as_str());
-    let how = if Path::new(prefix.as_str()).starts_with(paths::ENVIRONMENTS) {
+    if Path::new(prefix.as_str()).starts_with(paths::ENVIRONMENTS) {
         "add this to its file, then run `buildbot-conda env update`".to_owned()
     } else if context.path(&conda).exists() {
         let packages = packages.join(" ");
         format!("`{conda} install --prefix {prefix} --channel conda-forge {packages}` installs it")
     } else {
         "install this with the program that created the environment".to_owned()
-    };
-    Some((shown.join(" and "), how))
+    }
 }
 
 /// How somebody gets on whose account may not use what was named.

@@ -358,6 +358,7 @@ fn steps(
         directory: context.path(instance.directory.as_str()),
         contents: Contents {
             database: None,
+            url: None,
             files: files(&start, worker, context)?,
         },
     };

@@ -13,8 +13,4 @@ import os
 
 import sqlalchemy
 
-engine = sqlalchemy.create_engine(os.environ.pop("BUILDBOT_CONDA_DATABASE"))
-ours = tables_of_buildbot(sqlalchemy.inspect(engine))  # noqa: F821, from tables.py
-found = sqlalchemy.MetaData()
-found.reflect(bind=engine, only=lambda name, _: name in ours)
-found.drop_all(bind=engine)
+drop_tables_of_buildbot(sqlalchemy.create_engine(os.environ.pop("BUILDBOT_CONDA_DATABASE")))  # noqa: F821, from tables.py

@@ -6,14 +6,18 @@ use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::backups::{self, BackupName, FileKind};
-use super::facts::Server;
+use super::facts::{Facts, Server};
 use super::{Failure, Master, SCHEMA};
 use crate::system::children::{self, Stream};
 
+/// What a program that only tells its version may take.
+const MOMENT: Duration = Duration::from_secs(10);
 const CLEAR: &str = concat!(include_str!("tables.py"), include_str!("clear.py"));
 
 /// What dumps and what puts back, with the Debian package that has them.
@@ -53,6 +57,50 @@ pub(super) fn advice(kind: Option<FileKind>) -> String {
         ),
         None => "back it up with the tools of the database".to_owned(),
     }
+}
+
+/// Why a server's database cannot be backed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Trouble {
+    /// One of the tools, or both: `pg_dump` and `pg_restore`.
+    PostgresqlMissing,
+    /// `mysqldump` and `mysql`.
+    MysqlMissing,
+    /// `pg_dump` refuses a server that is newer than itself; the first numbers of their versions.
+    Older { tool: u32, server: u32 },
+}
+
+/// What keeps this host from backing up a database; nothing for one that is a file.
+pub(crate) fn trouble(facts: &Facts) -> Option<Trouble> {
+    let server = facts.server.as_ref()?;
+    match FileKind::of(facts)? {
+        FileKind::Sqlite => None,
+        kind @ FileKind::Sql => (!is_possible(kind)).then_some(Trouble::MysqlMissing),
+        kind @ FileKind::PgDump if !is_possible(kind) => Some(Trouble::PostgresqlMissing),
+        FileKind::PgDump => {
+            let (tool, server) = (version_of_pg_dump()?, server.version?);
+            (tool < server).then_some(Trouble::Older { tool, server })
+        }
+    }
+}
+
+fn version_of_pg_dump() -> Option<u32> {
+    let mut command = Command::new("pg_dump");
+    command.arg("--version");
+    let mut version = None;
+    let heard = |_, line: &str| version = version.or_else(|| first_number(line));
+    children::run(command, Some(MOMENT), heard).ok()?;
+    version
+}
+
+/// Of `pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)`.
+fn first_number(line: &str) -> Option<u32> {
+    let version = line.strip_prefix("pg_dump (PostgreSQL) ")?;
+    version
+        .split(|part: char| !part.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn is_there(program: &str) -> bool {
@@ -130,7 +178,7 @@ fn clear(master: &Master<'_>, server: &Server) -> Result<(), Failure> {
 }
 
 /// As `SQLAlchemy` takes it.
-fn url(server: &Server) -> String {
+pub(super) fn url(server: &Server) -> String {
     let encoded = |text: &Option<String>| text.as_deref().map(percent_encoded);
     let account = encoded(&server.user).map_or_else(String::new, |user| {
         let password = server.password.as_ref();
@@ -245,6 +293,7 @@ mod tests {
             user: Some("bb".to_owned()),
             password: Some(Secret("p@ss/w:rd".to_owned())),
             database: Some("builds".to_owned()),
+            version: Some(17),
             tables: vec!["builds".to_owned()],
         }
     }
@@ -259,6 +308,21 @@ mod tests {
             url(&server("/run/postgresql")),
             "postgresql+psycopg2://bb:p%40ss%2Fw%3Ard@/builds?host=%2Frun%2Fpostgresql"
         );
+    }
+
+    #[test]
+    fn the_version_of_pg_dump_is_the_first_number_that_it_tells() {
+        for (line, version) in [
+            (
+                "pg_dump (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)",
+                Some(15),
+            ),
+            ("pg_dump (PostgreSQL) 18beta1", Some(18)),
+            ("pg_dump: command not found", None),
+            ("", None),
+        ] {
+            assert_eq!(first_number(line), version, "{line}");
+        }
     }
 
     #[test]

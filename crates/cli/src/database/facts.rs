@@ -21,6 +21,9 @@ const PROGRAM: &str = concat!(
     include_str!("inspect.py")
 );
 
+/// How the reason begins where the Python module that connects to a server is missing; its name comes next.
+pub(crate) const MISSING_DRIVER: &str = "the environment lacks the driver `";
+
 /// How a schema stands to the one that the Buildbot installed works with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +96,9 @@ pub(crate) struct Server {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) database: Option<String>,
+    /// The first number of its version, where that is `PostgreSQL`'s.
+    #[serde(default)]
+    pub(crate) version: Option<u32>,
     /// Those that are Buildbot's.
     pub(crate) tables: Vec<String>,
 }

@@ -200,6 +200,7 @@ def server(url, text, directory, arguments):
             answer["server"]["tables"] = sorted(tables)
             if engine.dialect.name == "postgresql":
                 cursor = connection.connection.cursor()
+                answer["server"]["version"] = connection.dialect.server_version_info[0]
                 answer["others"] = holders(cursor, SCHEMA) or None  # noqa: F821, from holders.py
 
             def revision_of(table, column):
@@ -208,6 +209,10 @@ def server(url, text, directory, arguments):
 
             answer.update(relation(tables, revision_of))
     except Exception as error:
+        if isinstance(error, ImportError) and error.name:
+            # The beginning is what `doctor` knows it by.
+            text = "the environment lacks the driver `%s` of `%s://`" % (error.name, url.drivername)
+            raise Problem("configuration", text)
         traceback.print_exc()
         reason = (str(error).strip().splitlines() or [""])[0]
         away = "OperationalError" in {kind.__name__ for kind in type(error).__mro__}

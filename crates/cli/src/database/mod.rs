@@ -10,18 +10,20 @@
 //! * `mark`: the note that the database is in pieces, written before it may be and removed after
 //! * `upgraded`: the note of the last upgrade, by which one is taken back that did not come to serve
 //! * `copy`, `dump`: how a backup is made and put back, for files and for servers
+//! * `transfer`: how it is copied to a database of another kind
 //! * `plan`: the steps, decided before anything is done; `perform` does them
 
 pub(crate) mod backups;
 mod copy;
 pub(crate) mod drill;
-mod dump;
+pub(crate) mod dump;
 pub(crate) mod facts;
 pub(crate) mod lock;
 pub(crate) mod mark;
 pub(crate) mod perform;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod transfer;
 pub(crate) mod upgraded;
 
 use std::collections::BTreeMap;

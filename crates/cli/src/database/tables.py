@@ -23,3 +23,13 @@ def tables_of_buildbot(inspector):
     return ours
 
 
+def drop_tables_of_buildbot(engine):
+    """All of them, those of a later schema as well."""
+    import sqlalchemy
+
+    ours = tables_of_buildbot(sqlalchemy.inspect(engine))
+    found = sqlalchemy.MetaData()
+    found.reflect(bind=engine, only=lambda name, _: name in ours)
+    found.drop_all(bind=engine)
+
+

@@ -8,6 +8,7 @@ use super::finding::{Check, Finding};
 use super::inside::{Database, Inside, MasterFacts};
 use super::listeners::{self, Listener};
 use super::scene::Scene;
+use super::server;
 
 /// What the failure of a database has for a status.
 const AWAY: u8 = 69;
@@ -32,6 +33,9 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     if scene.is_set_up(instance) == Some(false) || inside.says_why_nothing_runs() {
         return Vec::new();
     }
+    if let Some(missing) = server::missing_driver(instance, facts, scene) {
+        return vec![missing];
+    }
     let mut findings = vec![configuration(instance, facts)];
     if let Some(elsewhere) = &facts.elsewhere {
         let seen = format!(
@@ -46,6 +50,8 @@ pub(super) fn judge(instance: &Instance, inside: &Inside, scene: &Scene<'_>) -> 
     }
     findings.extend(sandbox(instance, facts));
     findings.extend(database(instance, facts));
+    let load = super::worker::status(instance, scene).and_then(|status| status.load);
+    findings.extend(server::judge(instance, facts, load.as_ref()));
     findings.extend(super::front::judge(instance, &facts.ports, scene));
     findings.extend(
         facts
@@ -138,6 +144,7 @@ fn database(instance: &Instance, facts: &MasterFacts) -> Option<Finding> {
         revision,
         head,
         buildbot,
+        ..
     } = facts.database.as_ref()?;
     Some(match relation.as_str() {
         "current" => Finding::ok(Check::Database, reference, format!("`{place}` is at schema {revision}")),

@@ -7,7 +7,7 @@
 //! * `configuration`, `package`, `secrets`, `unit_files`, `unit_state`, `host`, `unfinished`: what root or everyone can
 //!   see
 //! * `prefix`: an environment and all instances that run from it, with the commands that create or change it
-//! * `certificates`, `directory`, `environment`, `master`, `front`, `worker`: conclusions from the facts from inside
+//! * `certificates`, `directory`, `environment`, `master`, `server`, `front`, `worker`: conclusions from the facts from inside
 //! * `report`: text and JSON; `mend`: `--fix`
 //!
 //! Nothing is changed without `--fix`. Root runs nothing that a service user can write, and facts from inside never
@@ -29,6 +29,7 @@ mod prefix;
 mod report;
 mod scene;
 mod secrets;
+mod server;
 mod unfinished;
 mod unit_files;
 mod unit_state;

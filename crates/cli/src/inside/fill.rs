@@ -22,11 +22,20 @@ use crate::system::values::{Identity, Mode};
 const STAGE: &str = ".being-made";
 const TAC: &str = "buildbot.tac";
 /// Upstream's own command, whatever shebang its script has.
+/// The URL of a database comes by standard input, and does not get into the sample. Its exit status is 0 for some failures
+/// too, but what it returns then is not.
 const CREATE_MASTER: &str = "\
 import sys
-from buildbot.scripts import runner
-sys.argv = ['buildbot', 'create-master', '--quiet', '--relocatable', sys.argv[1]]
-runner.run()
+from buildbot.scripts import create_master, runner
+url = sys.stdin.read()
+make_sample = create_master.makeSampleConfig
+create_master.makeSampleConfig = lambda config: make_sample(dict(config, db=None))
+database = ['--db', url] if url else []
+sys.argv = ['buildbot', 'create-master', '--quiet', '--relocatable', *database, sys.argv[1]]
+try:
+    runner.run()
+except SystemExit as end:
+    sys.exit(end.code if end.code is not None else 1)
 ";
 
 /// The initial content of an instance's directory.
@@ -34,6 +43,9 @@ runner.run()
 pub(crate) struct Contents {
     /// The master whose environment makes the database and the tac; none for a worker.
     pub(crate) database: Option<InstanceRef>,
+    /// Where that database is, which is a secret; in the directory where this is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
     /// Files by their paths in the directory.
     pub(crate) files: Vec<Made>,
 }
@@ -59,10 +71,10 @@ impl Contents {
 
     /// What it consists of, for people.
     pub(crate) fn summary(&self) -> String {
-        let made = self
-            .database
-            .as_ref()
-            .map(|_| "`buildbot.tac`, database".to_owned());
+        let made = self.database.as_ref().map(|_| match self.url {
+            None => "`buildbot.tac`, database".to_owned(),
+            Some(_) => "`buildbot.tac`, tables of the database".to_owned(),
+        });
         let files = self
             .files
             .iter()
@@ -130,7 +142,8 @@ pub(crate) fn fill_directory(directory: &Path, context: &Context) -> anyhow::Res
     if let Some(reference) = &contents.database {
         // As in the unit: database and secrets must not be readable by others.
         rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
-        create_master(reference, &stage, context)?;
+        let url = contents.url.as_deref().unwrap_or_default();
+        create_master(reference, url, &stage, context)?;
     }
     for file in &contents.files {
         write(&stage.join(&file.path), file)?;
@@ -153,7 +166,12 @@ fn write(path: &Path, file: &Made) -> anyhow::Result<()> {
     written().with_context(|| format!("write `{}`", path.display()))
 }
 
-fn create_master(reference: &InstanceRef, stage: &Path, context: &Context) -> anyhow::Result<()> {
+fn create_master(
+    reference: &InstanceRef,
+    url: &str,
+    stage: &Path,
+    context: &Context,
+) -> anyhow::Result<()> {
     let settings = context.settings()?;
     let instance = settings
         .instance(reference)
@@ -167,17 +185,28 @@ fn create_master(reference: &InstanceRef, stage: &Path, context: &Context) -> an
         std::collections::BTreeMap::new(),
     )?;
     // As above: it ends with this process.
-    let output = Command::new("setpriv")
+    let mut command = Command::new("setpriv");
+    command
         .args(["--pdeathsig=KILL", "--"])
         .arg(&chain.program)
         .args(&chain.arguments)
         .env_clear()
         .envs(&chain.environment)
-        .current_dir(stage)
-        .stdin(Stdio::null())
-        .output()
-        .context("run `setpriv`")?;
-    // Upstream's exit status is 0 for some failures too.
+        .current_dir(stage);
+    let mut ended = || -> std::io::Result<_> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        // A program that ends without reading says why.
+        let _ = child
+            .stdin
+            .take()
+            .map(|mut pipe| pipe.write_all(url.as_bytes()));
+        child.wait_with_output()
+    };
+    let output = ended().context("run `setpriv`")?;
     if output.status.success() && stage.join(TAC).is_file() {
         return Ok(());
     }

@@ -9,6 +9,8 @@
 //! * `look`: what is in a directory or an environment
 //! * `environment`: an environment at its own prefix
 //! * `profile`: the files of a profile of a host
+//! * `server`: the `PostgreSQL` server of this host, as its own account; `reach`: a database by its URL
+//! * `transfer`: the database of a master on its way to another one
 //! * `trial`: whether an instance would run from a generation that is not current yet
 
 pub(crate) mod access;
@@ -18,6 +20,9 @@ pub(crate) mod look;
 pub(crate) mod open;
 pub(crate) mod profile;
 pub(crate) mod put;
+pub(crate) mod reach;
+pub(crate) mod server;
+pub(crate) mod transfer;
 pub(crate) mod trial;
 pub(crate) mod worker_list;
 
@@ -57,6 +62,10 @@ pub(crate) enum Make {
     Environment { prefix: PathBuf },
     /// Write the profile from standard input, for `host export`
     Profile { directory: PathBuf },
+    /// Do what standard input describes with the database that it names
+    Reach { directory: PathBuf },
+    /// Do what standard input describes with the database server of this host
+    Server { directory: PathBuf },
 }
 
 pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
@@ -75,6 +84,8 @@ pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
         Make::Put { directory } => put::put_as_user(directory)?,
         Make::Environment { .. } => environment::make_as_owner()?,
         Make::Profile { directory } => profile::write_as_owner(directory)?,
+        Make::Reach { .. } => reach::answer()?,
+        Make::Server { .. } => server::answer()?,
     }
     Ok(ExitCode::SUCCESS)
 }

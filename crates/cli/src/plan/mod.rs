@@ -23,7 +23,8 @@ pub(crate) use parts::{directory, enable, enable_in, give, note};
 pub(crate) use perform::carry_out;
 pub(crate) use recovery::{announce_unfinished, begin, give_up, recover, take_up};
 pub(crate) use step::{
-    AccountStep, Asked, EnvironmentStep, FileStep, FrontStep, How, Making, Step, UnitStep, UserStep,
+    AccountStep, Asked, DatabaseStep, EnvironmentStep, FileStep, FrontStep, How, Making, Step,
+    UnitStep, UserStep,
 };
 pub(crate) use systemd::{
     await_connection_if_any as await_connection, is_running, start, stop_unit as stop,

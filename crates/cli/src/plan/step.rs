@@ -3,6 +3,7 @@
 
 mod accounts;
 mod as_user;
+mod databases;
 mod environments;
 mod files;
 mod fronts;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use accounts::AccountStep;
 pub(crate) use as_user::UserStep;
+pub(crate) use databases::DatabaseStep;
 pub(crate) use environments::{EnvironmentStep, How, Making};
 pub(crate) use files::FileStep;
 pub(crate) use fronts::{Asked, FrontStep};
@@ -30,6 +32,7 @@ pub(crate) enum Step {
     User(UserStep),
     Environment(EnvironmentStep),
     Front(FrontStep),
+    Database(DatabaseStep),
 }
 
 /// How a step is rolled back.
@@ -63,6 +66,7 @@ impl Step {
             Self::User(step) => step,
             Self::Environment(step) => step,
             Self::Front(step) => step,
+            Self::Database(step) => step,
         }
     }
 
@@ -113,5 +117,6 @@ families!(
     Account(AccountStep),
     User(UserStep),
     Environment(EnvironmentStep),
-    Front(FrontStep)
+    Front(FrontStep),
+    Database(DatabaseStep)
 );

@@ -21,7 +21,7 @@ use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use clap::{Args, Subcommand};
 
-use crate::inside::{self, Make, trial};
+use crate::inside::{self, Make, transfer, trial};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::main_process::MainProcess;
 use crate::system::systemd;
@@ -68,6 +68,9 @@ pub(crate) enum Verb {
     /// Test a generation for `env update`, as the service user
     #[command(hide = true)]
     Try(trial::Arguments),
+    /// Examine or copy a database for `migrate`, as the service user
+    #[command(hide = true)]
+    Transfer(transfer::Arguments),
     /// Steps of `create` and `remove` that run as the service user
     #[command(subcommand, hide = true)]
     Make(Make),
@@ -92,6 +95,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::UnitFile { names } => return unit_file::run(names, context),
         Verb::NextStep => return next_step::run(context),
         Verb::Try(arguments) => return trial::run(arguments, context),
+        Verb::Transfer(arguments) => return transfer::run(arguments, context),
         Verb::Upkeep | Verb::Notify { .. } => {
             unreachable!("`main` calls it, as it needs more than a service does")
         }
@@ -117,6 +121,7 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
         Verb::Prepare { .. }
         | Verb::Make(_)
         | Verb::Try(_)
+        | Verb::Transfer(_)
         | Verb::NextStep
         | Verb::UnitFile { .. }
         | Verb::Upkeep

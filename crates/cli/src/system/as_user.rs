@@ -93,7 +93,17 @@ pub(crate) fn hand_over_with(
 ///
 /// If it fails, with its own message.
 pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<String> {
-    let answer = answer(Job::with_state(instance)?, words, Input::Empty)?;
+    obtain_with(instance, words, "")
+}
+
+/// As [`obtain`], with a text as standard input.
+pub(crate) fn obtain_with(
+    instance: &Instance,
+    words: &[OsString],
+    input: &str,
+) -> anyhow::Result<String> {
+    let input = Input::Text(input.as_bytes().to_owned());
+    let answer = answer(Job::with_state(instance)?, words, input)?;
     let said = answer.said.join("\n");
     if !answer.is_success {
         bail!("{}", said.strip_prefix("error: ").unwrap_or(&said));

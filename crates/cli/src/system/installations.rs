@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use buildbot_conda_core::names::Role;
 use buildbot_conda_core::paths;
@@ -133,16 +133,30 @@ pub(crate) fn missing(prefix: &Path, role: Role) -> Vec<&'static str> {
     missing.map(|(_, package)| *package).collect()
 }
 
-/// Whether `lib/python3.*/site-packages` of an environment has a module.
+/// Whether an environment has a Python module.
 pub(crate) fn has_module(prefix: &Path, module: &str) -> bool {
-    let entries = fs::read_dir(prefix.join("lib"));
-    let mut directories = entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    directories.any(|path| {
-        let packages = path.join("site-packages");
+    site_packages(prefix).any(|packages| {
         packages.join(module).is_dir() || packages.join(format!("{module}.py")).is_file()
     })
+}
+
+/// Major and minor version of a distribution in an environment, by the directory of its metadata.
+pub(crate) fn version(prefix: &Path, distribution: &str) -> Option<(u32, u32)> {
+    let entries = site_packages(prefix).filter_map(|packages| fs::read_dir(packages).ok());
+    let mut names = entries
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok());
+    names.find_map(|name| {
+        let version = name.strip_prefix(distribution)?.strip_prefix('-')?;
+        let mut numbers = version.split('.').map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    })
+}
+
+/// `lib/python3.*/site-packages`.
+fn site_packages(prefix: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(prefix.join("lib"));
+    let entries = entries.into_iter().flatten().flatten();
+    entries.map(|entry| entry.path().join("site-packages"))
 }

@@ -5,6 +5,7 @@ use std::fs;
 
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::starter::Tag;
+use buildbot_conda_core::values::AccountName;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,19 @@ pub(crate) struct Record {
     /// The credential with that worker's password. One whose workers share a password has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) worker_credential: Option<String>,
+    /// Where its database is, if not in its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) database: Option<Server>,
+}
+
+/// The database of a created master on a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Server {
+    /// One that `create` made on this host's `PostgreSQL`.
+    Made { database: String, role: AccountName },
+    /// One that was there, for people.
+    Given(String),
 }
 
 /// A created worker.

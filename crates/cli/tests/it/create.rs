@@ -2,6 +2,7 @@
 //! anything. What they do is for the booted machines.
 
 pub(crate) mod data;
+mod database;
 mod naming;
 
 use expect_test::{Expect, expect};

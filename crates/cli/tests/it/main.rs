@@ -23,6 +23,7 @@ mod host;
 mod house;
 mod logs;
 mod metrics;
+mod migrate;
 mod notify;
 mod outcome;
 mod recorded_activations;

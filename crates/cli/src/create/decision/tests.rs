@@ -27,6 +27,7 @@ fn facts() -> Facts {
             worker_port: port,
             worker: "worker".to_owned(),
             worker_credential: credential.map(str::to_owned),
+            database: None,
         }),
         shared: shared.map(str::to_owned),
     };

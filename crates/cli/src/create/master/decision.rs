@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::bail;
 use buildbot_conda_core::names::InstanceRef;
-use buildbot_conda_core::starter::{LOGIN_CREDENTIAL, MasterStart};
+use buildbot_conda_core::starter::{LOGIN_CREDENTIAL, MasterDatabase, MasterStart};
 
 use crate::create::decision::Secret;
 
@@ -99,6 +99,7 @@ pub(in crate::create) fn decide(wish: &Wish, facts: &Facts) -> anyhow::Result<De
             reference: wish.reference.clone(),
             web_port,
             worker_port: wish.worker_port,
+            database: MasterDatabase::default(),
         },
         login: if is_there(&login) {
             Secret::Present(login)

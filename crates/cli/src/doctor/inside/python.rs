@@ -11,6 +11,7 @@ use buildbot_conda_core::settings::Instance;
 use serde::{Deserialize, Serialize};
 
 use super::{heard, last_of};
+use crate::database::dump::{self, Trouble};
 use crate::database::facts::{Facts, Relation};
 use crate::database::mark::Mark;
 use crate::database::{Failure, Master};
@@ -97,6 +98,9 @@ pub(in crate::doctor) struct MasterFacts {
     /// Where its base directory is, when that is not the instance's.
     #[serde(default)]
     pub(in crate::doctor) elsewhere: Option<ForeignText>,
+    /// Why the database cannot be backed up.
+    #[serde(default)]
+    pub(in crate::doctor) trouble: Option<Trouble>,
 }
 
 /// A database as in [`Facts`].
@@ -104,6 +108,12 @@ pub(in crate::doctor) struct MasterFacts {
 pub(in crate::doctor) struct Database {
     /// `empty`, `older`, `current`, `newer` or `damaged`.
     pub(in crate::doctor) relation: ForeignText,
+    /// `sqlite`, `postgresql`, `mysql` or another one.
+    #[serde(default)]
+    pub(in crate::doctor) kind: ForeignText,
+    /// How the configuration names kind and driver of a server, such as `postgresql+psycopg2`.
+    #[serde(default)]
+    pub(in crate::doctor) driver: Option<ForeignText>,
     pub(in crate::doctor) place: ForeignText,
     pub(in crate::doctor) revision: ForeignText,
     pub(in crate::doctor) head: ForeignText,
@@ -175,11 +185,17 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
     };
     told.database = Some(Database {
         relation: relation.into(),
+        kind: facts.kind.clone(),
+        driver: facts
+            .server
+            .as_ref()
+            .map(|server| server.driver.as_str().into()),
         place: facts.place.clone(),
         revision: facts.revision_text().into(),
         head: facts.head_text().into(),
         buildbot: facts.buildbot.clone(),
     });
+    told.trouble = dump::trouble(&facts);
     told.elsewhere.clone_from(&facts.elsewhere);
     told.own_work = facts.own_work;
     told.ports = facts

@@ -53,6 +53,7 @@ pub(super) fn directory(
             directory: context.path(&entry.directory),
             contents: Contents {
                 database: None,
+                url: None,
                 files,
             },
         }
