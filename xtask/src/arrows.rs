@@ -178,18 +178,19 @@ fn circles(arrows: &BTreeSet<Arrow>) -> Vec<String> {
             |from: &Path, to: &Path| reach.get(from).is_some_and(|seen| seen.contains(to));
         reaches(a, b) && reaches(b, a)
     };
-    let mut told: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
+    let mut circles: BTreeMap<&Path, Vec<String>> = BTreeMap::new();
     for arrow in arrows {
         if is_mutual(&arrow.from, &arrow.to) {
             let first = reach
                 .keys()
                 .find(|file| is_mutual(file, &arrow.from))
                 .copied();
-            let lines = told.entry(first.unwrap_or(&arrow.from)).or_default();
+            let lines = circles.entry(first.unwrap_or(&arrow.from)).or_default();
             lines.push(format!("  {arrow}"));
         }
     }
-    told.into_values()
+    circles
+        .into_values()
         .map(|lines| format!("circle:\n{}", lines.join("\n")))
         .collect()
 }

@@ -207,7 +207,7 @@ impl Run<'_> {
                 self.add_units(compiled.tests);
                 self.add_runner(joined(pythons), &compiled.programs);
             }
-            self.look_at_code();
+            self.check_code();
         });
     }
 
@@ -239,7 +239,7 @@ impl Run<'_> {
             self.add_units(units);
             self.add_runner(joined(pythons), &programs);
             self.pool.add(pairs::jobs(self.workspace, pairs::few()));
-            scope.spawn(|| patiently(|| self.look_at_code()));
+            scope.spawn(|| patiently(|| self.check_code()));
 
             // Without a package the tests of it cannot be run, and its stage has failed.
             let Ok(package) = package.recv() else { return };
@@ -298,7 +298,7 @@ impl Run<'_> {
         compiled
     }
 
-    fn look_at_code(&self) {
+    fn check_code(&self) {
         let run = |words: &[&str]| check(&mut cargo(self.workspace, words));
         self.stages.attempt("format", || run(&FORMAT));
         self.stages

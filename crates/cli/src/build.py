@@ -156,12 +156,12 @@ def answer(api, number, builder):
 def main():
     number, builder = sys.argv[1:3]
     try:
-        told = answer(Api(connected(sys.argv[3:])), number, builder)
+        result = answer(Api(connected(sys.argv[3:])), number, builder)
     except Refused as refusal:
-        told = {"refusal": str(refusal)}
+        result = {"refusal": str(refusal)}
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError) as error:
-        told = {"refusal": "unexpected answer: %s: %s" % (type(error).__name__, error)}
-    sys.stdout.write(json.dumps(told))
+        result = {"refusal": "unexpected answer: %s: %s" % (type(error).__name__, error)}
+    sys.stdout.write(json.dumps(result))
 
 
 main()

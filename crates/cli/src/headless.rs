@@ -82,23 +82,23 @@ pub(crate) fn run(verb: &Verb, context: &Context) -> anyhow::Result<ExitCode> {
     };
     let plan = || Ok((plan(verb, context)?, ()));
     let state = |(): &()| {
-        let report = Boot::look(context)?.report();
+        let report = Boot::read(context)?.report();
         serde_json::to_value(report).context("describe the boot")
     };
     this.run(context, plan, state, |()| Closing::default())
 }
 
 fn status(arguments: &Status, context: &Context) -> anyhow::Result<ExitCode> {
-    let report = Boot::look(context)?.report();
+    let report = Boot::read(context)?.report();
     if arguments.json {
         let json = serde_json::to_string_pretty(&report).context("write JSON")?;
         return output::print(format_args!("{json}\n"));
     }
-    output::print(report.told())
+    output::print(report.text())
 }
 
 fn plan(verb: &Verb, context: &Context) -> anyhow::Result<Plan> {
-    let boot = Boot::look(context)?;
+    let boot = Boot::read(context)?;
     let mut plan = match verb {
         Verb::On(_) => boot.on(context)?,
         Verb::Off(_) => boot.off(context),
@@ -112,13 +112,13 @@ fn plan(verb: &Verb, context: &Context) -> anyhow::Result<Plan> {
 }
 
 impl Boot {
-    fn look(context: &Context) -> anyhow::Result<Self> {
-        let link = |path: &str| match files::look(&context.path(path))? {
+    fn read(context: &Context) -> anyhow::Result<Self> {
+        let link = |path: &str| match files::inspect(&context.path(path))? {
             Found::Nothing => Ok(None),
             Found::Link(target) => Ok(Some(target)),
             Found::File { .. } | Found::Directory => bail!("`{path}` is not a link"),
         };
-        let before = match files::look(&context.path(BEFORE))? {
+        let before = match files::inspect(&context.path(BEFORE))? {
             Found::File { text, .. } => Some(text.trim_end_matches('\n').to_owned()),
             _ => None,
         };
@@ -235,7 +235,7 @@ impl Boot {
 }
 
 impl Report {
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         let target = self.target.as_deref().unwrap_or(UNKNOWN);
         match (self.headless, &self.before) {
             (true, Some(before)) => {

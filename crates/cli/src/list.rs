@@ -15,6 +15,6 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
-    let look = || survey::survey(&context.settings()?, context);
-    listing::show(&arguments.options, false, look, table::of)
+    let rows = || survey::survey(&context.settings()?, context);
+    listing::show(&arguments.options, false, rows, table::of)
 }

@@ -34,7 +34,7 @@ const CLEAR: &str = "\x1b[H\x1b[J";
 pub(crate) fn show(
     options: &Options,
     named: bool,
-    look: impl Fn() -> anyhow::Result<Vec<Row>>,
+    read_rows: impl Fn() -> anyhow::Result<Vec<Row>>,
     text: impl Fn(&[Row]) -> String,
 ) -> anyhow::Result<ExitCode> {
     if options.watch {
@@ -42,12 +42,12 @@ pub(crate) fn show(
             bail!("`--watch` needs a terminal\nhint: programs use `--json`");
         }
         loop {
-            let picture = text(&look()?);
+            let picture = text(&read_rows()?);
             output::print(format_args!("{CLEAR}{picture}"))?;
             thread::sleep(INTERVAL);
         }
     }
-    let rows = look()?;
+    let rows = read_rows()?;
     if options.json {
         let json = serde_json::to_string_pretty(&rows).context("write JSON")?;
         output::print(format_args!("{json}\n"))?;

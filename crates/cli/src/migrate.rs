@@ -73,7 +73,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
         .map_err(InvalidConfiguration::from)?;
     unit_files::ensure_ours(reference, context)?;
     let now = if can_ask(context) {
-        Some(transfer::look(instance, true)?)
+        Some(transfer::inspect(instance, true)?)
     } else {
         None
     };

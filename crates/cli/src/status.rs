@@ -33,12 +33,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         (Some(_), [row]) => detail(row, context),
         _ => table::of(rows),
     };
-    let look = || look(wanted, context);
-    listing::show(&arguments.options, wanted.is_some(), look, text)
+    let read = || read_rows(wanted, context);
+    listing::show(&arguments.options, wanted.is_some(), read, text)
 }
 
 /// The rows of all instances, or the one of `wanted`.
-fn look(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<Row>> {
+fn read_rows(wanted: Option<&InstanceRef>, context: &Context) -> anyhow::Result<Vec<Row>> {
     let settings = context.settings()?;
     let mut rows = survey::survey(&settings, context)?;
     if let Some(reference) = wanted {

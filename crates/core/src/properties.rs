@@ -78,13 +78,13 @@ proptest! {
 
     #[test]
     fn comments_between_lines_change_nothing(text in unit_file(), comment in "[ \t]{0,2}[#;][^\n\r\x00]{0,12}") {
-        let told = |text: &str| -> Vec<(String, String, String)> {
+        let fields = |text: &str| -> Vec<(String, String, String)> {
             let settings = unit_text::parse("u", text);
-            let told = |setting: Setting| (setting.section, setting.key, setting.value);
-            settings.into_iter().map(told).collect()
+            let fields = |setting: Setting| (setting.section, setting.key, setting.value);
+            settings.into_iter().map(fields).collect()
         };
         let commented: Vec<String> = text.split('\n').map(|line| format!("{line}\n{comment}")).collect();
-        prop_assert_eq!(told(&text), told(&commented.join("\n")));
+        prop_assert_eq!(fields(&text), fields(&commented.join("\n")));
     }
 
     #[test]

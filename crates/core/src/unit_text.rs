@@ -329,7 +329,7 @@ mod tests {
             "u",
             "# x\n[Unit]\nA = 1\n[Service]\nB=2 \\\n# in between\n  3\n; c\nC=\n",
         );
-        let told: Vec<String> = settings
+        let shown: Vec<String> = settings
             .iter()
             .map(|setting| {
                 let Setting {
@@ -342,7 +342,7 @@ mod tests {
             })
             .collect();
         assert_eq!(
-            told,
+            shown,
             ["Unit A 1 u:3", "Service B 2    3 u:5", "Service C  u:9"]
         );
     }
@@ -378,9 +378,9 @@ mod tests {
 
     #[test]
     fn what_is_no_setting_is_passed_over_as_systemd_does() {
-        let told = |text: &str| {
+        let shown = |text: &str| {
             let settings = parse("u", text);
-            let told = settings.iter().map(|setting| {
+            let shown = settings.iter().map(|setting| {
                 let Setting {
                     section,
                     key,
@@ -389,13 +389,13 @@ mod tests {
                 } = setting;
                 format!("{section} {key}={value} {place}")
             });
-            told.collect::<Vec<_>>()
+            shown.collect::<Vec<_>>()
         };
-        assert_eq!(told("\u{feff}[S]\r\na=x\\\r\n y\r\n"), ["S a=x  y u:2"]);
-        assert_eq!(told("[S]\n=x\nno value\n a = b = c "), ["S a=b = c u:4"]);
-        assert_eq!(told("[S]\n;a=1\\\nb=2\n"), ["S b=2 u:3"]);
+        assert_eq!(shown("\u{feff}[S]\r\na=x\\\r\n y\r\n"), ["S a=x  y u:2"]);
+        assert_eq!(shown("[S]\n=x\nno value\n a = b = c "), ["S a=b = c u:4"]);
+        assert_eq!(shown("[S]\n;a=1\\\nb=2\n"), ["S b=2 u:3"]);
         // Nothing follows a header that is none.
-        assert_eq!(told("[S]\na=x\n[T\nb=y"), ["S a=x u:2"]);
+        assert_eq!(shown("[S]\na=x\n[T\nb=y"), ["S a=x u:2"]);
     }
 
     #[test]

@@ -73,18 +73,18 @@ pub(crate) async fn get(
 }
 
 async fn one(wanted: Wanted, directory: &Path, client: &LazyClient) -> anyhow::Result<Archive> {
-    let told = wanted.shown();
+    let shown = wanted.shown();
     let identifier = wanted.identifier()?;
     if wanted.url.scheme() == "file" {
         let path = wanted
             .url
             .to_file_path()
-            .map_err(|()| anyhow!("`{told}` is not a path"))?;
+            .map_err(|()| anyhow!("`{shown}` is not a path"))?;
         return verified(wanted, identifier, path).await;
     }
     ensure!(
         matches!(wanted.url.scheme(), "http" | "https"),
-        "`{told}` cannot be downloaded: its address is neither a file nor a web address"
+        "`{shown}` cannot be downloaded: its address is neither a file nor a web address"
     );
     let name = format!(
         "{}-{}",
@@ -127,19 +127,19 @@ pub(crate) fn hex(sum: &[u8]) -> String {
 
 /// Downloads to `part`, continuing an existing file.
 async fn download(wanted: &Wanted, part: &Path, client: &LazyClient) -> anyhow::Result<()> {
-    let told = wanted.shown();
+    let shown = wanted.shown();
     let mut attempt = 1;
     loop {
         match rest(wanted, part, client).await {
             Ok(()) => return Ok(()),
             Err(Stopped::ForGood(error)) => {
-                return Err(error.context(format!("download `{told}`")));
+                return Err(error.context(format!("download `{shown}`")));
             }
             Err(Stopped::Broken(error)) if attempt == ATTEMPTS => {
-                return Err(error.context(format!("download `{told}`, {ATTEMPTS} times")));
+                return Err(error.context(format!("download `{shown}`, {ATTEMPTS} times")));
             }
             Err(Stopped::Broken(error)) => {
-                say(&format!("warning: download `{told}`: {error:#}; retrying"));
+                say(&format!("warning: download `{shown}`: {error:#}; retrying"));
                 tokio::time::sleep(std::time::Duration::from_secs(1 << attempt)).await;
                 attempt += 1;
             }
@@ -206,16 +206,16 @@ async fn verified(
     path: PathBuf,
 ) -> anyhow::Result<Archive> {
     tokio::task::spawn_blocking(move || {
-        let told = path.display().to_string();
+        let shown = path.display().to_string();
         let size = match fs::metadata(&path) {
             Ok(metadata) if metadata.is_file() => metadata.len(),
-            Ok(_) => bail!("`{told}` is not a file"),
+            Ok(_) => bail!("`{shown}` is not a file"),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                bail!("package `{told}` not found")
+                bail!("package `{shown}` not found")
             }
-            Err(error) => return Err(error).with_context(|| format!("read `{told}`")),
+            Err(error) => return Err(error).with_context(|| format!("read `{shown}`")),
         };
-        let read = || format!("read `{told}`");
+        let read = || format!("read `{shown}`");
         let sha256 = compute_file_digest::<Sha256>(&path).with_context(read)?;
         let (mut expected, mut found) = (String::new(), String::new());
         if let Some(sum) = wanted.sha256 {

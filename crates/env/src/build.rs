@@ -267,10 +267,10 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 /// The modes that everything has: to be read by all, written by root. Packages bring others.
 fn for_everybody(directory: &Path) -> anyhow::Result<()> {
-    let told = || format!("set the modes in `{}`", directory.display());
-    for entry in fs::read_dir(directory).with_context(told)? {
-        let entry = entry.with_context(told)?;
-        let metadata = entry.metadata().with_context(told)?;
+    let action = || format!("set the modes in `{}`", directory.display());
+    for entry in fs::read_dir(directory).with_context(action)? {
+        let entry = entry.with_context(action)?;
+        let metadata = entry.metadata().with_context(action)?;
         let path = entry.path();
         if metadata.is_symlink() {
             continue;
@@ -283,7 +283,7 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
         let is_program = metadata.is_dir() || metadata.permissions().mode() & 0o111 != 0;
         let mode = if is_program { 0o755 } else { 0o644 };
         if metadata.permissions().mode() & 0o7777 != mode {
-            fs::set_permissions(&path, Permissions::from_mode(mode)).with_context(told)?;
+            fs::set_permissions(&path, Permissions::from_mode(mode)).with_context(action)?;
         }
         if metadata.is_dir() {
             for_everybody(&path)?;
@@ -294,19 +294,19 @@ fn for_everybody(directory: &Path) -> anyhow::Result<()> {
 
 /// On disk first, and then by name.
 fn finish(place: &Place, target: &Path, fresh: Fresh) -> anyhow::Result<()> {
-    let told = || format!("write `{}`", place.building.display());
-    let building = File::open(&place.building).with_context(told)?;
-    syncfs(&building).with_context(told)?;
+    let action = || format!("write `{}`", place.building.display());
+    let building = File::open(&place.building).with_context(action)?;
+    syncfs(&building).with_context(action)?;
     if let Some(cache) = fresh.directory() {
         let device = |file: &File| fstat(file).map(|stat| stat.st_dev);
-        if device(cache).with_context(told)? != device(&building).with_context(told)? {
-            syncfs(cache).with_context(told)?;
+        if device(cache).with_context(action)? != device(&building).with_context(action)? {
+            syncfs(cache).with_context(action)?;
         }
     }
-    fs::rename(&place.building, target).with_context(told)?;
+    fs::rename(&place.building, target).with_context(action)?;
     File::open(target.parent().unwrap_or(Path::new("/")))
         .and_then(|directory| directory.sync_all())
-        .with_context(told)?;
+        .with_context(action)?;
     fresh.keep();
     Ok(())
 }

@@ -296,10 +296,11 @@ impl Fresh {
         place: &Place,
     ) -> anyhow::Result<(Vec<Found>, Found)> {
         let directory = self.cache.join(format!("{NEW}{}", std::process::id()));
-        let told = || format!("create `{}`", directory.display());
-        fs::create_dir(&directory).with_context(told)?;
-        let locked = File::open(&directory).with_context(told)?;
-        rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive).with_context(told)?;
+        let action = || format!("create `{}`", directory.display());
+        fs::create_dir(&directory).with_context(action)?;
+        let locked = File::open(&directory).with_context(action)?;
+        rustix::fs::flock(&locked, FlockOperation::NonBlockingLockExclusive)
+            .with_context(action)?;
         self.directory = Some((directory.clone(), locked));
         let alone = Kept {
             key: "alone".to_owned(),
@@ -309,7 +310,7 @@ impl Fresh {
         let mut modules = Vec::new();
         for kept in &all {
             let target = directory.join(&kept.key);
-            fs::create_dir(&target).with_context(told)?;
+            fs::create_dir(&target).with_context(action)?;
             for (number, name) in kept.sources.iter().enumerate() {
                 let source = place.building.join(name);
                 let metadata = fs::metadata(&source)
@@ -356,7 +357,7 @@ impl Fresh {
                 index.modules.insert(name.clone(), file);
             }
             let text = serde_json::to_string(&index).context("write an index")?;
-            fs::write(target.join(INDEX), text).with_context(told)?;
+            fs::write(target.join(INDEX), text).with_context(action)?;
             found.push((target, index));
         }
         if is_kept {

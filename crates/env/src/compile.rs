@@ -23,7 +23,7 @@ const WORTH: usize = 64;
 /// For all of it: the largest environments take a few minutes.
 const LIMIT: Duration = Duration::from_mins(30);
 /// How often the end of a process is looked for.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(2);
 /// Maximum size of the bytecode of a module: a constant part, and a multiple of the size of its source. The usual
 /// factor is one.
 const ALLOWED: (u64, u64) = (1 << 20, 64);
@@ -226,7 +226,7 @@ fn wait(child: &Mutex<Child>) -> std::io::Result<ExitStatus> {
         if let Some(status) = locked(child).try_wait()? {
             return Ok(status);
         }
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 

@@ -32,10 +32,10 @@ pub(crate) async fn unpack(
     budget: &Arc<Budget>,
 ) -> anyhow::Result<Contents> {
     let name = archive.identifier.to_file_name();
-    let told = || format!("unpack `{name}`");
+    let action = || format!("unpack `{name}`");
     let path = archive.path.clone();
     let read = tokio::task::spawn_blocking(move || limits::index(&path));
-    let index = read.await.context("read a package")?.with_context(told)?;
+    let index = read.await.context("read a package")?.with_context(action)?;
     let record = PackageRecord::from_index_json(
         index,
         Some(archive.size),
@@ -43,7 +43,7 @@ pub(crate) async fn unpack(
         // Callers that know only the md5 get the same record as all others.
         None,
     )
-    .with_context(told)?;
+    .with_context(action)?;
     let named = format!(
         "{}-{}-{}",
         record.name.as_normalized(),
@@ -68,12 +68,12 @@ pub(crate) async fn unpack(
         .get_or_fetch(&record, fetch, None)
         .await
         .map_err(|error| anyhow!(error))
-        .with_context(told)?;
+        .with_context(action)?;
     let directory = unpacked.path().to_owned();
     let paths = match unpacked.paths_json() {
         Some(paths) => paths.clone(),
         None => PathsJson::from_package_directory_with_deprecated_fallback(&directory)
-            .with_context(told)?,
+            .with_context(action)?,
     };
     let link = LinkJson::from_package_directory(&directory).ok();
     // Everyone may read the record.

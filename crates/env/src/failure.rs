@@ -45,15 +45,16 @@ mod tests {
     /// One after the other, as the hook is the process's.
     #[test]
     fn a_panic_is_one_error_wherever_it_happens() {
-        let told = |act: fn() -> anyhow::Result<()>| format!("{:#}", caught(act).unwrap_err());
-        assert_eq!(told(|| bail!("as usual")), "as usual");
+        let message_of =
+            |act: fn() -> anyhow::Result<()>| format!("{:#}", caught(act).unwrap_err());
+        assert_eq!(message_of(|| bail!("as usual")), "as usual");
         assert!(caught(|| Ok(())).is_ok());
-        let here = told(|| panic!("here"));
+        let here = message_of(|| panic!("here"));
         assert!(
             here.starts_with("internal error: here (crates/env/src/failure.rs:"),
             "{here}"
         );
-        let there = told(|| {
+        let there = message_of(|| {
             std::thread::spawn(|| panic!("there"))
                 .join()
                 .map_err(|_| anyhow!("a thread"))

@@ -101,8 +101,8 @@ pub(crate) fn platform() -> Subdir {
 
 /// Reads a file in the format that it is in. `environment` is for formats that have several.
 pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
-    let told = path.display();
-    let text = read_given(path, LARGEST).with_context(|| format!("read `{told}`"))?;
+    let shown_path = path.display();
+    let text = read_given(path, LARGEST).with_context(|| format!("read `{shown_path}`"))?;
     let has = |start: &str| text.lines().any(|line| line.trim_end().starts_with(start));
     let input = if has("@EXPLICIT") {
         explicit(&text)
@@ -117,7 +117,7 @@ pub(crate) fn read(path: &Path, environment: &str) -> anyhow::Result<Input> {
             "it is not an `@EXPLICIT` list, `environment.yml`, `pixi.lock` or `conda-lock.yml`"
         ))
     };
-    input.with_context(|| format!("read `{told}`"))
+    input.with_context(|| format!("read `{shown_path}`"))
 }
 
 fn explicit(text: &str) -> anyhow::Result<Input> {

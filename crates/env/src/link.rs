@@ -98,8 +98,8 @@ fn write(record: &PrefixRecord, building: &Path) -> anyhow::Result<()> {
         "`{name}` is not a valid name for a record of a package"
     );
     let path = building.join("conda-meta").join(&name);
-    let told = || format!("write `{}`", path.display());
-    let mut file = BufWriter::new(File::create_new(&path).with_context(told)?);
-    record.write_to(&mut file, true).with_context(told)?;
-    file.flush().with_context(told)
+    let action = || format!("write `{}`", path.display());
+    let mut file = BufWriter::new(File::create_new(&path).with_context(action)?);
+    record.write_to(&mut file, true).with_context(action)?;
+    file.flush().with_context(action)
 }

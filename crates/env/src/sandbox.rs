@@ -25,7 +25,7 @@ const COUNTS: [&str; 2] = ["--nofile=256", "--nproc=256"];
 /// A network without interfaces, and processes that all end with the first one.
 const NAMESPACES: [&str; 4] = ["--net", "--ipc", "--pid", "--fork"];
 /// How often to check whether processes have exited.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL: Duration = Duration::from_millis(2);
 /// The current directory, however deep it is in directories that the account cannot enter.
 const HERE: &str = "/proc/self/cwd";
 
@@ -116,7 +116,7 @@ impl Sandbox {
                 // It may be gone by now.
                 let _ = rustix::process::kill_process(process, Signal::KILL);
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
     }
 }

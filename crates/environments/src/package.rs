@@ -342,13 +342,13 @@ mod tests {
             package("c", "1", "y", "2"),
             package("d", "1", "x", "4"),
         ];
-        let told: Vec<_> = difference(&before, &after)
+        let lines: Vec<_> = difference(&before, &after)
             .into_iter()
             .map(|difference| (difference.name, difference.before, difference.after))
             .collect();
         let text = |text: &str| Some(text.into());
         assert_eq!(
-            told,
+            lines,
             [
                 ("a".into(), text("1 0"), None),
                 ("b".into(), text("1 0"), text("2 0")),

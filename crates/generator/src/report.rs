@@ -21,7 +21,7 @@ const WARNING: &str = "<28>";
 pub(crate) struct Report {
     /// The kernel log, if there is one: containers do not have one.
     kernel: Option<File>,
-    told: AtomicUsize,
+    reported: AtomicUsize,
 }
 
 impl Report {
@@ -29,7 +29,7 @@ impl Report {
     pub(crate) fn new(root: Option<&Path>) -> Self {
         Self {
             kernel: open_kernel_log(&below(root, "/dev/kmsg")),
-            told: AtomicUsize::new(0),
+            reported: AtomicUsize::new(0),
         }
     }
 
@@ -39,8 +39,8 @@ impl Report {
         let Some(mut kernel) = self.kernel.as_ref() else {
             return;
         };
-        let record = match self.told.fetch_add(1, Ordering::Relaxed) {
-            told if told < RECORDS => record(text),
+        let record = match self.reported.fetch_add(1, Ordering::Relaxed) {
+            reported if reported < RECORDS => record(text),
             RECORDS => record("more problems: run `buildbot-conda check`"),
             _ => return,
         };

@@ -330,9 +330,9 @@ mod tests {
     fn check(unit: &str, files: &[(&str, &str)], expected: &str) {
         let root = host(files);
         let unit = UnitFiles::list(Some(root.path()), None).of_unit(unit);
-        let told = unit.runs.to_string();
-        let told = told.replace(&format!("{}/", root.path().display()), "");
-        assert_eq!(told, expected, "{files:?}");
+        let runs = unit.runs.to_string();
+        let runs = runs.replace(&format!("{}/", root.path().display()), "");
+        assert_eq!(runs, expected, "{files:?}");
     }
 
     /// A unit file of the master with this text in `/etc`.

@@ -28,16 +28,16 @@ class Gauges:
 
     def __init__(self, role, ask):
         self.role, self.master, self.ask = role, role.master, ask
-        self.lag, self.looked, self.left = 0.0, None, 1
+        self.lag, self.last_beat, self.left = 0.0, None, 1
         self.builds = {}  # running build -> when it was first seen
         self.is_asking = False
-        role.runner.tick("gauges", BEAT, self.look)
+        role.runner.tick("gauges", BEAT, self.beat)
 
-    def look(self):
+    def beat(self):
         now = time.monotonic()
-        if self.looked is not None:
-            self.lag = max(self.lag, now - self.looked - BEAT)
-        self.looked, self.left = now, self.left - 1
+        if self.last_beat is not None:
+            self.lag = max(self.lag, now - self.last_beat - BEAT)
+        self.last_beat, self.left = now, self.left - 1
         if self.left > 0:
             return
         self.left = BEATS

@@ -14,7 +14,7 @@ import struct
 # Seconds: a quiet peer is asked after so many, and again, and so often.
 IDLE, INTERVAL, COUNT = 15, 5, 3
 # Seconds between two looks at what is not acknowledged, and how many of them in a row are the end.
-LOOK, LOOKS = 5, 5
+CHECK_EVERY, CHECKS = 5, 5
 # Bytes in `struct tcp_info` of linux/tcp.h: segments not acknowledged, milliseconds since the last acknowledgement.
 UNACKNOWLEDGED, LAST_ANSWER, LENGTH = 24, 56, 60
 
@@ -38,23 +38,23 @@ def watch(transport):
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", IDLE), ("TCP_KEEPINTVL", INTERVAL), ("TCP_KEEPCNT", COUNT)):
         connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    look(transport, connection, 0)
+    check(transport, connection, 0)
 
 
-def look(transport, connection, silent):
+def check(transport, connection, silent):
     """Look at a connection again and again; `silent` times in a row nothing of what was sent was acknowledged."""
     from twisted.internet import reactor
 
     if connection.fileno() < 0:
         return
     silent = silent + 1 if is_silent(connection) else 0
-    if silent >= LOOKS:
+    if silent >= CHECKS:
         from twisted.python import log
 
-        log.msg("no acknowledgement from the other side for %d s, closing the connection" % (LOOK * LOOKS))
+        log.msg("no acknowledgement from the other side for %d s, closing the connection" % (CHECK_EVERY * CHECKS))
         transport.abortConnection()
     else:
-        reactor.callLater(LOOK, look, transport, connection, silent)
+        reactor.callLater(CHECK_EVERY, check, transport, connection, silent)
 
 
 def is_silent(connection):
@@ -64,7 +64,7 @@ def is_silent(connection):
     except OSError:  # it has ended
         return False
     waiting, answered = (struct.unpack_from("=I", info, place)[0] for place in (UNACKNOWLEDGED, LAST_ANSWER))
-    return waiting > 0 and answered >= LOOK * 1000
+    return waiting > 0 and answered >= CHECK_EVERY * 1000
 
 
 def socket_of(transport):

@@ -15,7 +15,7 @@ from .passing import is_outage
 from .reasons import error_text
 
 # Seconds between two looks at whether it is back.
-LOOK = 5
+CHECK_EVERY = 5
 # How many queries may wait. Further ones fail, as they would without this module, and are retried by their callers.
 MOST = 1000
 
@@ -46,7 +46,7 @@ class Outage:
 
     def __init__(self, role):
         self.role, self.pool = role, role.master.db.pool
-        self.since, self.reason, self.is_looking = None, None, False
+        self.since, self.reason, self.is_checking = None, None, False
         self.waiting = []  # (Deferred, the failure for which it waits)
         self.ask = self.pool.do
         for name in ("do", "do_with_engine"):
@@ -72,21 +72,21 @@ class Outage:
         if self.since is None:
             self.since = time.time()
             self.role.journal.write(ERROR, "the database is unavailable, waiting for it: %s" % self.reason)
-            self.role.runner.tick("database", LOOK, self.look)
+            self.role.runner.tick("database", CHECK_EVERY, self.check)
         self.show()
 
     def show(self):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         self.role.report.change(message="the database has been unavailable since %s, builds are waiting: %s" % (since, self.reason))
 
-    def look(self):
-        def looked(_):
-            self.is_looking = False
+    def check(self):
+        def checked(_):
+            self.is_checking = False
 
-        if not self.is_looking:
-            self.is_looking = True
+        if not self.is_checking:
+            self.is_checking = True
             asked = self.ask(self.probe).addCallbacks(lambda _: self.end(), lambda failure: self.still(failure.value))
-            asked.addBoth(looked)
+            asked.addBoth(checked)
 
     def probe(self, connection):
         """What the heartbeat does, too: a standby and a full disk still answer who only reads."""

@@ -19,7 +19,7 @@ from .reasons import error_text
 
 # Seconds between two checks of the connection, between two attempts to open another one, and for which a check is valid
 # for queries.
-LOOK, AGAIN, FRESH = 5, 1, 1
+CHECK_EVERY, AGAIN, FRESH = 5, 1, 1
 
 # If a host vanishes, the server is not informed: it sends a probe after 5 s, and drops the connection with its locks
 # after 20. The last option, which PostgreSQL has from version 12 on, covers an answer that was being sent: nothing else
@@ -90,7 +90,7 @@ class Serving:
         self.mutex = threading.RLock()
         self.connection = None
         self.waiting = None  # a connection that has no locks yet
-        self.looked = -FRESH  # when the locks were last seen to be there
+        self.checked = -FRESH  # when the locks were last seen to be there
         # Behind a connection pooler, a lock outlives the process that took it.
         self.is_possible = True
 
@@ -135,7 +135,7 @@ class Serving:
                 cursor.execute("select pg_advisory_unlock_all()")
                 self.waiting = connection
                 return reason
-        self.connection, self.looked = connection, now()
+        self.connection, self.checked = connection, now()
         return None
 
     def watch(self):
@@ -152,7 +152,7 @@ class Serving:
                 time.sleep(AGAIN)
             else:
                 try:
-                    select.select([connection.fileno()], [], [], LOOK)  # it is readable when it ends, too
+                    select.select([connection.fileno()], [], [], CHECK_EVERY)  # it is readable when it ends, too
                 except Exception:  # closed meanwhile
                     time.sleep(AGAIN)
             try:
@@ -162,11 +162,11 @@ class Serving:
 
     def _connected(self, *_):
         """A new connection may follow an outage of the database."""
-        self.looked = -FRESH
+        self.checked = -FRESH
 
     def _asked(self, _connection, *_):
         """Ahead of a query."""
-        if now() - self.looked < FRESH:
+        if now() - self.checked < FRESH:
             return
         try:
             self.ensure()
@@ -187,7 +187,7 @@ class Serving:
                     cursor = self.connection.cursor()
                     cursor.execute("select 1")
                     cursor.fetchone()
-                    self.looked = begun
+                    self.checked = begun
                     return
                 except Exception as error:
                     self.runner.journal.write(WARNING, "lost the lock of the database: %s" % error_text(error))

@@ -207,7 +207,7 @@ class Instance:
         try:
             status = self.process.wait(patience)
         except subprocess.TimeoutExpired:
-            raise AssertionError("still running: %s" % self.tell())
+            raise AssertionError("still running: %s" % self.describe())
         for listener in (self.notify, self.journal):
             if listener is not None:
                 listener.catch_up()
@@ -240,7 +240,7 @@ class Instance:
     def status(self):
         return (self.statuses() or [""])[-1]
 
-    def tell(self):
+    def describe(self):
         """Everything it said, for a failed assertion."""
         return "%s\n%s" % (self.messages(), self.log()[-4000:])
 
@@ -257,10 +257,10 @@ class Instance:
             if sum(tag in lines for lines in self.messages()) >= count:
                 return True
             ended = self.process.poll()
-            assert ended is None, "ended with %s before %s: %s" % (ended, tag, self.tell())
+            assert ended is None, "ended with %s before %s: %s" % (ended, tag, self.describe())
             return False
 
-        wait_until(seen, lambda: "%s in %s" % (tag, self.tell()), patience)
+        wait_until(seen, lambda: "%s in %s" % (tag, self.describe()), patience)
 
     def ready(self):
         self.wait_for("READY=1")
@@ -269,18 +269,18 @@ class Instance:
     def wait_status(self, pattern, patience=PATIENCE):
         """Wait until the current STATUS= matches a regular expression."""
         wait_until(
-            lambda: re.search(pattern, self.status()), lambda: "%s in %s" % (pattern, self.tell()), patience
+            lambda: re.search(pattern, self.status()), lambda: "%s in %s" % (pattern, self.describe()), patience
         )
 
     def attached(self, patience=PATIENCE):
         """Wait until this worker is connected and its master has finished greeting it."""
         self.wait_status("^connected to ", patience)
         greeting = "message from master: attached"
-        wait_until(lambda: self.log().count(greeting) > self.greetings, self.tell, patience)
+        wait_until(lambda: self.log().count(greeting) > self.greetings, self.describe, patience)
         self.greetings = self.log().count(greeting)
 
     def wait_log(self, text, patience=PATIENCE):
-        wait_until(lambda: text in self.log(), lambda: "%s in %s" % (text, self.tell()), patience)
+        wait_until(lambda: text in self.log(), lambda: "%s in %s" % (text, self.describe()), patience)
 
     def status_file(self):
         return json.loads((self.run / "status.json").read_text())
@@ -340,7 +340,7 @@ class Master(Instance):
             build = self.build(number)
             return build if build and build["complete"] else None
 
-        return wait_until(ended, lambda: "end of build %d: %s" % (number, self.tell()))["results"]
+        return wait_until(ended, lambda: "end of build %d: %s" % (number, self.describe()))["results"]
 
     def stdio(self, number):
         """The whole log of the step `sh` of a build."""

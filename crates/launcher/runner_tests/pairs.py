@@ -33,31 +33,31 @@ def test_pair(python, make, tmp_path):
         master.start(env={"CREDENTIALS_DIRECTORY": str(credentials)}, **master.launcher()).ready()
         worker.start(**worker.launcher()).attached()
         master.force()
-        assert master.finished(number) == 0, master.tell()
+        assert master.finished(number) == 0, master.describe()
         master.signal(signal.SIGHUP)
-        wait_until(lambda: (master.status_file()["reconfiguration"] or {}).get("outcome") == "complete", master.tell)
+        wait_until(lambda: (master.status_file()["reconfiguration"] or {}).get("outcome") == "complete", master.describe)
         begun = worker.status_file()["begun"]
         (worker.run / "reload").write_text("%d" % worker.process.pid)
         worker.signal(signal.SIGHUP)
-        wait_until(lambda: worker.status_file()["begun"] != begun, worker.tell)
+        wait_until(lambda: worker.status_file()["begun"] != begun, worker.describe)
         worker.attached()
         for instance in (master, worker):
             file = instance.state / "bytecode" / "imports"
             wait_until(file.exists, "`%s`" % file)
         worker.signal(signal.SIGHUP)
-        assert worker.wait() == 0, worker.tell()
+        assert worker.wait() == 0, worker.describe()
         master.signal(signal.SIGUSR1)
-        assert master.stop() == 0, master.tell()
+        assert master.stop() == 0, master.describe()
         # Nothing went wrong with what is remembered, nor with anything else.
         assert "retrying without the import cache" not in master.log() + worker.log()
-        assert "ReactorNotRunning" not in master.log(), master.tell()
+        assert "ReactorNotRunning" not in master.log(), master.describe()
 
     text = (master.directory / "master.cfg").read_text()
     (master.directory / "master.cfg").write_text(text + "raise RuntimeError('no good')\n")
     assert master.start(**master.launcher()).wait() == 78
     away = text.replace("sqlite:///state.sqlite", "sqlite:////nonexistent/state.sqlite")
     (master.directory / "master.cfg").write_text(away.replace(SECRET, ""))
-    assert master.start(**master.launcher()).wait() == 69, master.tell()
+    assert master.start(**master.launcher()).wait() == 69, master.describe()
     assert os.path.exists(master.directory / "state.sqlite")
     record(python)
 

@@ -184,7 +184,7 @@ def test_renewed_certificate_is_taken_at_a_reload_and_a_build_goes_on(network):
     far = network.worker("far")
     far.attached()
     master.force()
-    wait_until(lambda: master.build(1), master.tell)
+    wait_until(lambda: master.build(1), master.describe)
     before, until = network.served(), master.status_file()["door"]["certificate_until"]
     network.renew(days=50)
     assert network.served() == before
@@ -194,7 +194,7 @@ def test_renewed_certificate_is_taken_at_a_reload_and_a_build_goes_on(network):
     assert not master.build(1)["complete"]
     network.go.touch()
     assert master.finished(1) == 0
-    assert not any("lost" in status for status in far.statuses()), far.tell()
+    assert not any("lost" in status for status in far.statuses()), far.describe()
     # And a worker accepts it.
     assert far.stop() == 0
     far.start().attached()
@@ -237,14 +237,14 @@ def test_certificate_that_is_renewed_under_load_disturbs_no_build_and_no_connect
 
     shown = set()
     for done in (BUILDS // 5, BUILDS // 2, BUILDS * 4 // 5):
-        wait_until(lambda: finished() >= done, lambda: "%s, %s" % (builds(), master.tell()), patience=600)
+        wait_until(lambda: finished() >= done, lambda: "%s, %s" % (builds(), master.describe()), patience=600)
         network.renew()
         assert network.reload()[0] == "complete"
         assert finished() < BUILDS
         shown.add(network.served())
     assert len(shown) == 3
-    wait_until(lambda: finished() == BUILDS, lambda: "%s, %s" % (builds(), master.tell()), patience=600)
-    assert [build["results"] for build in wait_until(builds, master.tell)] == [0] * BUILDS
+    wait_until(lambda: finished() == BUILDS, lambda: "%s, %s" % (builds(), master.describe()), patience=600)
+    assert [build["results"] for build in wait_until(builds, master.describe)] == [0] * BUILDS
     assert far.log().count("worker is ready") == 1, far.log()
     assert far.stop() == 0 and master.stop() == 0
 
@@ -334,8 +334,8 @@ def test_start_fails_with_the_reason_why_the_door_cannot_be_opened(network, kind
     change, status, *reasons = FAILURES[kind]
     kept = change(network)
     master = network.master.start()
-    assert master.wait() == status, master.tell()
-    assert all(reason in master.status() for reason in reasons), master.tell()
+    assert master.wait() == status, master.describe()
+    assert all(reason in master.status() for reason in reasons), master.describe()
     assert not any("READY=1" in lines for lines in master.messages())
     assert master.status_file()["exit_status"] == status
     del kept
@@ -363,15 +363,15 @@ def test_reload_names_the_reason_why_the_door_cannot_be_changed_and_leaves_it_op
     assert network.served() == before
     shutil.copytree(good, master.directory / "tls", dirs_exist_ok=True)
     assert network.reload()[0] == "complete"
-    assert far.status().startswith("connected to "), far.tell()
+    assert far.status().startswith("connected to "), far.describe()
     assert far.stop() == 0 and master.stop() == 0
 
 
 def test_environment_without_pyopenssl_is_named(network):
     (network.directory / "OpenSSL.py").write_text("raise ImportError('No module named OpenSSL')\n")
     master = network.master.start(env={"PYTHONPATH": str(network.directory)})
-    assert master.wait() == 78, master.tell()
-    assert "network.toml`: TLS needs the package `pyopenssl`" in master.status(), master.tell()
+    assert master.wait() == 78, master.describe()
+    assert "network.toml`: TLS needs the package `pyopenssl`" in master.status(), master.describe()
     assert "hint: install it into `" in master.log()
 
 
@@ -412,7 +412,7 @@ def test_whoever_does_not_log_in_is_sent_away_and_whoever_does_stays(network):
                 begun = time.monotonic()
                 assert is_closed(silent) and is_closed(idle)
     time.sleep(max(0, begun + 11 - time.monotonic()))
-    assert far.status().startswith("connected to "), far.tell()
+    assert far.status().startswith("connected to "), far.describe()
     assert far.stop() == 0 and master.stop() == 0
 
 

@@ -17,9 +17,9 @@ from instances import RUNNER, Instance, free_port, wait_until
 
 def fails(instance, status, *reasons):
     """The exit status, and the reason on the status line, in status.json and in the log."""
-    assert instance.wait() == status, instance.tell()
+    assert instance.wait() == status, instance.describe()
     for reason in reasons:
-        assert reason in instance.status(), instance.tell()
+        assert reason in instance.status(), instance.describe()
     assert not any("READY=1" in lines for lines in instance.messages())
     found = instance.status_file()
     assert (found["state"], found["exit_status"]) == ("failed", status)
@@ -216,7 +216,7 @@ def test_endless_loop_exits_78_and_names_its_line(python, make, place):
 
 def test_term_ends_an_endless_loop(python, make):
     master = make.master(python, extra="\nopen('begun', 'w').close()\nwhile True: pass\n").start()
-    wait_until((master.directory / "begun").exists, master.tell)
+    wait_until((master.directory / "begun").exists, master.describe)
     assert master.stop() == 0
 
 

@@ -11,12 +11,12 @@ BUILD = "touch running; until [ -e go ]; do sleep 0.1; done"
 HANG = """
 import os, time
 from twisted.internet import reactor
-def look():
+def check():
     if os.path.exists('hang'):
         os.unlink('hang')
         time.sleep(4)
-    reactor.callLater(0.1, look)
-reactor.callFromThread(look)
+    reactor.callLater(0.1, check)
+reactor.callFromThread(check)
 """
 
 
@@ -28,7 +28,7 @@ def test_the_load_of_a_master_is_in_its_status_file(python, make):
             load = master.status_file().get("load")
             return load if load and is_wanted(load) else None
 
-        return wait_until(found, lambda: "%s in %s" % (master.status_file(), master.tell()))
+        return wait_until(found, lambda: "%s in %s" % (master.status_file(), master.describe()))
 
     found = load(lambda load: load["database"])
     assert time.time() - found["at"] < 30
@@ -50,7 +50,7 @@ def test_the_load_of_a_master_is_in_its_status_file(python, make):
     assert found["builds"] == 1 and found["workers"] == {"w1": "connected"}
     first_seen = found["oldest_build"]
     directory = worker.directory / "b1" / "build"
-    wait_until((directory / "running").exists, master.tell)
+    wait_until((directory / "running").exists, master.describe)
     assert begun <= first_seen <= time.time()
     found = load(lambda load: load["database"] and not load["database"]["requests"] and load["at"] > found["at"])
     assert found["oldest_build"] == first_seen

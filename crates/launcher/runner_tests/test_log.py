@@ -137,7 +137,7 @@ def test_who_forces_and_stops_builds_is_in_the_journal(python, make):
     worker = make.worker(python, master).start()
     worker.attached()
     master.force()
-    wait_until(lambda: master.build(1), master.tell)
+    wait_until(lambda: master.build(1), master.describe)
     number = master.build(1)["buildid"]
     master.rest("builds/%d" % number, method="stop", reason="enough\n<3>of it")
     master.wait_log("audit: `stop` on `builds/%d` by `anonymous`, reason `enough <3>of it`" % number)

@@ -77,7 +77,7 @@ def test_status_that_could_not_be_written_is_elsewhere_until_it_can(python, make
     assert json.loads(spare.read_text())["reconfiguration"]["outcome"] == "complete"
     run.mkdir(parents=True)
     # Nothing changes meanwhile: it is retried anyway.
-    wait_until(lambda: (run / "status.json").exists() and not spare.exists(), master.tell)
+    wait_until(lambda: (run / "status.json").exists() and not spare.exists(), master.describe)
     found = json.loads((run / "status.json").read_text())
     assert found["reconfiguration"]["outcome"] == "complete"
     assert master.stop() == 0
@@ -88,7 +88,7 @@ def test_what_has_run_is_noted_and_what_has_failed_is_not(python, make):
     assert master.start().wait() == 78
     assert not (master.state / "served").exists()
     master.configure().start().ready()
-    wait_until((master.state / "served").exists, master.tell)
+    wait_until((master.state / "served").exists, master.describe)
     assert master.stop() == 0
 
 
@@ -177,11 +177,11 @@ def test_watchdog_is_fed_while_the_reactor_turns_and_only_then(python, make):
     hang = """
 import os, time
 from twisted.internet import reactor
-def look():
+def check():
     if os.path.exists('hang'):
         time.sleep(30)
-    reactor.callLater(0.1, look)
-reactor.callFromThread(look)
+    reactor.callLater(0.1, check)
+reactor.callFromThread(check)
 """
     master = make.master(python, extra=hang).start(env={"WATCHDOG_USEC": "2000000"}).ready()
 
@@ -214,7 +214,7 @@ while not os.path.exists('go'):
 
 
 def wait_for_file(master, name):
-    wait_until((master.directory / name).exists, master.tell)
+    wait_until((master.directory / name).exists, master.describe)
 
 
 def test_hup_during_the_start_is_kept_until_the_master_runs(python, make):
@@ -280,11 +280,11 @@ def test_plugin_that_stops_the_reactor_is_a_failure_that_says_so(python, make):
     extra = """
 import os
 from twisted.internet import reactor
-def look():
+def check():
     if os.path.exists('end'):
         reactor.stop()
-    reactor.callLater(0.1, look)
-reactor.callFromThread(look)
+    reactor.callLater(0.1, check)
+reactor.callFromThread(check)
 """
     master = make.master(python, extra=extra).start().ready()
     (master.directory / "end").touch()

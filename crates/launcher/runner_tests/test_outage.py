@@ -61,7 +61,7 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
     directory = worker.directory / "b1" / "build"
     for number, name in enumerate(("stopped", "read-only", "connections", "disk"), 1):
         master.force()
-        wait_until((directory / "running").exists, master.tell)
+        wait_until((directory / "running").exists, master.describe)
         undo, words = disturb(name, server)
         master.wait_status("^the database has been unavailable since [0-9 :-]+, builds are waiting: .*(%s)" % words, patience=30)
         assert master.status_file()["state"] == "running"
@@ -71,7 +71,7 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
         master.wait_status("^running: Buildbot ", patience=60)
         assert time.monotonic() - begun < 60
         (directory / "go").touch()
-        assert master.finished(number) == 0, master.tell()
+        assert master.finished(number) == 0, master.describe()
         text = master.stdio(number)
         assert text.count("waiting") > 10 and "at the end" in text
         (directory / "go").unlink()
@@ -85,5 +85,5 @@ def test_builds_wait_for_a_database_that_is_away_and_end_well(python, make, mast
     assert master.stop() == 0
     assert time.monotonic() - begun < 20
     # A start does not wait: it is tried again by systemd.
-    assert master.start().wait() == 69, master.tell()
+    assert master.start().wait() == 69, master.describe()
     assert worker.stop() == 0

@@ -34,7 +34,7 @@ class Configuration:
 
     def complete(self, *changes, **extra):
         found = self.reload(*changes, **extra)
-        assert found["outcome"] == "complete", self.master.tell()
+        assert found["outcome"] == "complete", self.master.describe()
 
 
 def test_ports_protocols_and_passwords_are_in_effect_after_a_reload(python, make, tmp_path):
@@ -54,7 +54,7 @@ c['workers'].append(worker.Worker('w2', util.Secret('w2')))
 
     # The same port with another description, which the workers that have not changed listen to.
     configuration.complete(("tcp:%d:interface=127.0.0.1" % master.pb, "tcp:%d" % master.pb))
-    assert first.status().startswith("connected to "), first.tell()
+    assert first.status().startswith("connected to "), first.describe()
     # Another port, which is the only one from then on.
     moved = free_port()
     port = ("tcp:%d:interface=127.0.0.1" % master.pb, "tcp:%d:interface=127.0.0.1" % moved)
@@ -91,7 +91,7 @@ c['workers'].append(worker.Worker('w2', util.Secret('w2')))
     beside = free_port()
     configuration.complete(port, extra="\nc['protocols']['msgpack_experimental_v7'] = {'port': %d}\n" % beside)
     socket.create_connection(("127.0.0.1", beside), 5).close()
-    assert first.status().startswith("connected to "), first.tell()
+    assert first.status().startswith("connected to "), first.describe()
     configuration.complete(port)
     refuses(beside)
     # None at all, and back.
@@ -177,7 +177,7 @@ def test_reload_that_needs_a_restart_is_refused_by_name_and_touches_nothing(pyth
     configuration = Configuration(master)
     for line, words in REFUSED.items():
         found = configuration.reload(("'title': 'test'", "'title': 'new'"), extra="\n%s\n" % line)
-        assert found["outcome"] == "aborted", (line, master.tell())
+        assert found["outcome"] == "aborted", (line, master.describe())
         assert words in found["message"], found
     master.force()
     assert master.finished(1) == 0
@@ -212,7 +212,7 @@ def test_renewed_certificates_are_shown_to_whoever_comes_and_nobody_has_to_leave
     after = [ssl.get_server_certificate(("127.0.0.1", number)) for number in ports]
     assert not set(before) & set(after)
     time.sleep(1)
-    assert "lost" not in " ".join(worker.statuses()), worker.tell()
+    assert "lost" not in " ".join(worker.statuses()), worker.describe()
     assert worker.stop() == 0
     worker.start().attached()
     # One that is no good is refused, and the one before goes on.

@@ -24,7 +24,7 @@ def answers(router):
 def test_master_without_its_router_ends_with_69_and_serves_when_it_is_there(python, make, router):
     queue = "\nc['mq'] = {'type': 'wamp', 'router_url': %r, 'realm': 'buildbot', 'wamp_debug_level': 'error'}\n"
     master = make.master(python, extra=queue % router.url)
-    assert master.start().wait() == 69, master.tell()
+    assert master.start().wait() == 69, master.describe()
     assert master.status().startswith("the router at %s does not answer: " % router.url)
     assert not any("READY=1" in lines for lines in master.messages())
 
@@ -33,10 +33,10 @@ def test_master_without_its_router_ends_with_69_and_serves_when_it_is_there(pyth
     # It may listen before it has its realm, and systemd tries again.
     for _ in range(5):
         master.start()
-        wait_until(lambda: master.process.poll() is not None or ["READY=1"] in [m[:1] for m in master.messages()], master.tell)
+        wait_until(lambda: master.process.poll() is not None or ["READY=1"] in [m[:1] for m in master.messages()], master.describe)
         if master.process.poll() is None:
             break
-        assert master.process.returncode == 69, master.tell()
+        assert master.process.returncode == 69, master.describe()
     master.ready()
     worker = make.worker(python, master).start()
     worker.attached()
@@ -45,7 +45,7 @@ def test_master_without_its_router_ends_with_69_and_serves_when_it_is_there(pyth
 
     router.kill()
     begun = time.monotonic()
-    assert master.wait() == 69, master.tell()
+    assert master.wait() == 69, master.describe()
     assert time.monotonic() - begun < 10
     assert master.status().startswith("the router at %s has " % router.url)
     assert master.status_file()["state"] == "failed"
@@ -57,5 +57,5 @@ def test_realm_that_the_router_does_not_have_is_named(python, make, router):
     wait_until(lambda: answers(router), "the router")
     queue = "\nc['mq'] = {'type': 'wamp', 'router_url': %r, 'realm': 'another'}\n" % router.url
     master = make.master(python, extra=queue).start()
-    assert master.wait() == 69, master.tell()
+    assert master.wait() == 69, master.describe()
     assert "closed the session in the realm `another`: " in master.status()

@@ -55,7 +55,7 @@ def stands_by(master, other):
 def serves(master):
     """Wait until it serves; returns how long that took."""
     begun = time.monotonic()
-    wait_until(lambda: master.status_file()["state"] == "running", master.tell)
+    wait_until(lambda: master.status_file()["state"] == "running", master.describe)
     return time.monotonic() - begun
 
 
@@ -65,17 +65,17 @@ def begun_build(master, worker):
     for name in ("running", "go"):
         (directory / name).unlink(missing_ok=True)
     master.force()
-    wait_until((directory / "running").exists, master.tell)
+    wait_until((directory / "running").exists, master.describe)
     return directory
 
 
 def retried(master, number, directory):
     """Wait for the end of a build that another master had started, and of the one that replaces it."""
     (directory / "running").unlink()
-    assert master.finished(number) == 5, master.tell()
-    wait_until((directory / "running").exists, master.tell)
+    assert master.finished(number) == 5, master.describe()
+    wait_until((directory / "running").exists, master.describe)
     (directory / "go").touch()
-    assert master.finished(number + 1) == 0, master.tell()
+    assert master.finished(number + 1) == 0, master.describe()
 
 
 def test_standby_takes_over_and_retries_what_was_being_built(python, make, server):
@@ -104,7 +104,7 @@ def test_standby_takes_over_and_retries_what_was_being_built(python, make, serve
     second.signal(signal.SIGHUP)
     assert first.stop() == 0
     serves(second)
-    wait_until(lambda: (second.status_file()["reconfiguration"] or {}).get("outcome") == "complete", second.tell)
+    wait_until(lambda: (second.status_file()["reconfiguration"] or {}).get("outcome") == "complete", second.describe)
     # One that waits ends at once.
     stands_by(first, second)
     assert first.stop() == 0
@@ -129,7 +129,7 @@ def test_loser_of_a_lock_ends_before_it_writes(python, make, server):
     assert second.finished(1) == 5
     before = server.ask(WRITTEN)
     first.signal(signal.SIGCONT)
-    assert first.wait(60) == 69, first.tell()
+    assert first.wait(60) == 69, first.describe()
     assert first.status().startswith("`farm` is used by `master@b on ")
     assert server.ask(WRITTEN) == before
     assert server.ask("select name, active from masters") == "farm|1"
@@ -164,7 +164,7 @@ def test_standby_takes_over_from_a_host_that_was_cut_off(both_pythons, make):
         time.sleep(2)
         before = server.ask(WRITTEN)
         link.restore()
-        assert first.wait(60) == 69, first.tell()
+        assert first.wait(60) == 69, first.describe()
         assert first.status().startswith("`farm` is used by `master@b on ")
         assert server.ask(WRITTEN) == before
         assert second.stop() == 0 and worker.stop() == 0
@@ -182,14 +182,14 @@ def test_standby_waits_for_a_database_and_serves_from_none_that_is_newer(python,
     server.start()
     # The faster one serves from then on.
     still = "standby: `farm` is used by `master@a on "
-    wait_until(lambda: second.status().startswith(("running: ", still)), second.tell)
+    wait_until(lambda: second.status().startswith(("running: ", still)), second.describe)
     if second.status().startswith("running: "):
-        assert first.wait() == 69, first.tell()
+        assert first.wait() == 69, first.describe()
         first, second = second, stands_by(first, second)
     # The serving one had a newer Buildbot.
     server.ask("update alembic_version set version_num = 'unknown'")
     assert first.stop() == 0
-    assert second.wait() == 65, second.tell()
+    assert second.wait() == 65, second.describe()
     assert second.status().startswith("the database is newer than Buildbot ")
 
 

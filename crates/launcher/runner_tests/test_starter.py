@@ -177,7 +177,7 @@ def test_workers_are_read_at_every_reload_with_a_password_each(python, make, tmp
         workers = master.rest("builders/%d/workers" % builder)["workers"]
         return sorted(found["name"] for found in workers if found["configured_on"])
 
-    wait_until(lambda: names() == ["gpu", "gpu-2", "gpu-3"], master.tell)
+    wait_until(lambda: names() == ["gpu", "gpu-2", "gpu-3"], master.describe)
     last = worker("gpu-3", "second")
     last.wait_status("^connected to .* as gpu-3$", patience=60)
     assert last.stop() == 0 and first.stop() == 0 and master.stop() == 0
@@ -214,7 +214,7 @@ def test_workers_of_an_older_starter_move_to_the_table_by_a_reload_and_stay_conn
     # Each can have its own password from now on, and further ones are added without a restart.
     (master.directory / "passwords" / "gpu").write_text("own\n")
     master.signal(signal.SIGHUP)
-    wait_until(lambda: master.log().count("configuration update complete") == 2, master.tell)
+    wait_until(lambda: master.log().count("configuration update complete") == 2, master.describe)
     make.directory = tmp_path / "further"
     further = worker("gpu", "own")
     further.attached()
@@ -254,12 +254,12 @@ def test_two_hundred_workers_of_a_process_are_back_soon_after_a_restart_of_their
         status = worker.status_file()["worker"]
         return status["connection"] == "connected" and "%d of %d workers" % (SLOTS, SLOTS) in status["message"]
 
-    wait_until(all_connected, worker.tell, patience=600)
+    wait_until(all_connected, worker.describe, patience=600)
     assert master.stop() == 0
-    wait_until(lambda: not all_connected(), worker.tell)
+    wait_until(lambda: not all_connected(), worker.describe)
     used, begun = seconds_of_processor(worker), time.monotonic()
     master.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)}).ready()
-    wait_until(all_connected, worker.tell, patience=600)
+    wait_until(all_connected, worker.describe, patience=600)
     took = time.monotonic() - begun
     used = seconds_of_processor(worker, master) - used
     print("all attached after %.1f s, %.1f s of processor" % (took, used))

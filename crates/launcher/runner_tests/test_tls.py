@@ -36,8 +36,8 @@ def test_certificate_that_is_not_accepted_is_on_the_status_line_and_in_the_journ
     else:
         assert fault == "name" or not certificates, "nothing is known of a stranger"
     worker.journal.catch_up()
-    told = [entry for entry in worker.entries() if words in entry["MESSAGE"]]
-    assert len(told) == 1 and told[0]["PRIORITY"] == "4", worker.entries()
+    entries = [entry for entry in worker.entries() if words in entry["MESSAGE"]]
+    assert len(entries) == 1 and entries[0]["PRIORITY"] == "4", worker.entries()
     # The connection is retried, and a correction is noticed.
     (tmp_path / "good").mkdir()
     assert master.stop() == 0
@@ -70,8 +70,8 @@ def test_worker_notes_when_certificates_of_its_master_expire_and_that_they_were_
     # It is renewed while the worker is connected, and stays so.
     authority.certificate(days=5)
     master.signal(1)
-    wait_until(lambda: certificates()[0] > 4, worker.tell, 60)
-    assert "lost" not in " ".join(worker.statuses()), worker.tell()
+    wait_until(lambda: certificates()[0] > 4, worker.describe, 60)
+    assert "lost" not in " ".join(worker.statuses()), worker.describe()
     assert worker.stop() == 0 and master.stop() == 0
 
 
@@ -108,7 +108,7 @@ def test_environment_without_pyopenssl_exits_78_with_the_package(python, make, t
     else:
         instance = trust(make.worker(python, port), authority.roots, port)
     instance.start(env={"PYTHONPATH": str(tmp_path / "hiding")})
-    assert instance.wait() == 78, instance.tell()
+    assert instance.wait() == 78, instance.describe()
     assert "TLS needs the package `pyopenssl`" in instance.status()
     assert "hint: install `pyopenssl` and `service_identity` into `" in instance.log()
 
@@ -127,5 +127,5 @@ def test_certificate_of_a_master_that_cannot_be_used_exits_78(python, make, tmp_
     else:
         protocol = "tsl" + protocol[3:]
     master = serve(make, python, protocol).start()
-    assert master.wait() == 78, master.tell()
+    assert master.wait() == 78, master.describe()
     assert ("tsl" if fault == "unknown" else str(key)) in master.status()

@@ -197,7 +197,7 @@ def serves_everything(host):
 
 def backup_is_good(host):
     names = host.backups()
-    assert names, host.tell()
+    assert names, host.describe()
     for name in names:
         path = host.shelf / name
         assert path.stat().st_mode & 0o777 == 0o600
@@ -280,7 +280,7 @@ def test_log_in_a_place_that_is_read_only_says_what_allows_it(host):
     done = host.cli("backup", "master")
     assert done.returncode == 78 and "`ReadWritePaths=/var/log/buildbot`" in done.stderr, done
     assert host.start().wait() == 78
-    assert "`ReadWritePaths=/var/log/buildbot`" in host.log().split("hint: ")[-1], host.tell()
+    assert "`ReadWritePaths=/var/log/buildbot`" in host.log().split("hint: ")[-1], host.describe()
 
 
 # When a kill comes: the name of a moment, and how to know that it is now.
@@ -301,7 +301,7 @@ def wait_for_moment(host, is_now):
     end = time.monotonic() + PATIENCE
     while not is_now(host):
         host.mark_was_seen = host.mark_was_seen or host.mark.exists()
-        assert host.process.poll() is None and time.monotonic() < end, host.tell()
+        assert host.process.poll() is None and time.monotonic() < end, host.describe()
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -339,7 +339,7 @@ def test_killed_while_it_restores_the_next_start_serves_everything(host):
     host.kill()
     before = len(host.log())
     host.start()
-    wait_until(lambda: "restoring the database from" in host.log()[before:], host.tell)
+    wait_until(lambda: "restoring the database from" in host.log()[before:], host.describe)
     host.kill()
     host.start()
     serves_everything(host)
@@ -356,12 +356,12 @@ def test_upgrade_that_outlives_its_parent_keeps_others_away(host):
     while True:
         host.start()
         wait_until(
-            lambda: host.process.poll() is not None or any("READY=1" in m for m in host.messages()), host.tell
+            lambda: host.process.poll() is not None or any("READY=1" in m for m in host.messages()), host.describe
         )
         if host.process.poll() is None:
             break
         statuses.append(host.process.wait())
-    assert set(statuses) <= {69}, host.tell()
+    assert set(statuses) <= {69}, host.describe()
     serves_everything(host)
 
 

@@ -23,7 +23,7 @@ def building(python, make, link):
     worker.start().attached()
     master.force()
     build = worker.directory / "b1" / "build"
-    wait_until((build / "running").exists, master.tell)
+    wait_until((build / "running").exists, master.describe)
     (build / "again").touch()
     return master, worker
 
@@ -37,7 +37,7 @@ def test_both_sides_notice_within_45_seconds_that_the_other_has_vanished(both_py
         begun = time.monotonic()
         noticed = {}
 
-        def look():
+        def check():
             build = master.build(1)
             if build["complete"]:
                 assert build["results"] == 5, build  # it is retried
@@ -46,7 +46,7 @@ def test_both_sides_notice_within_45_seconds_that_the_other_has_vanished(both_py
                 noticed.setdefault("worker", time.monotonic() - begun)
             return len(noticed) == 2
 
-        wait_until(look, lambda: "%s, %s %s" % (noticed, master.tell(), worker.tell()), patience=60)
+        wait_until(check, lambda: "%s, %s %s" % (noticed, master.describe(), worker.describe()), patience=60)
         print("noticed after", noticed)
         assert max(noticed.values()) < 45, noticed
         # Short interruptions recover, and the worker reconnects by itself.
@@ -68,7 +68,7 @@ def test_master_whose_host_was_away_gets_its_worker_back_and_the_build_is_retrie
         begun = time.monotonic()
         master.process.kill()
         master.wait()
-        wait_until(lambda: worker.status().startswith(ALONE), worker.tell, patience=45)
+        wait_until(lambda: worker.status().startswith(ALONE), worker.describe, patience=45)
         print("noticed after", time.monotonic() - begun)
         master.start().ready()
         link.restore()

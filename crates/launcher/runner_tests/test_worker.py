@@ -46,7 +46,7 @@ def test_term_on_a_master_retries_its_builds_after_the_start(python, make):
     worker.attached()
     master.force()
     build = worker.directory / "b1" / "build"
-    wait_until((build / "running").exists, master.tell)
+    wait_until((build / "running").exists, master.describe)
     begun = time.monotonic()
     assert master.stop() == 0
     assert time.monotonic() - begun < 15
@@ -66,7 +66,7 @@ def test_usr1_lets_a_master_finish_its_builds(python, make):
     worker.attached()
     master.force()
     build = worker.directory / "b1" / "build"
-    wait_until((build / "running").exists, master.tell)
+    wait_until((build / "running").exists, master.describe)
     master.signal(signal.SIGUSR1)
     master.wait_status("^finishing 1 running build, then stopping")
     assert master.status_file()["state"] == "stopping"
@@ -84,7 +84,7 @@ def test_hup_drains_a_worker_that_allows_it(python, make):
     assert worker.status_file()["worker"]["allow_shutdown"] == "signal"
     master.force()
     build = worker.directory / "b1" / "build"
-    wait_until((build / "running").exists, master.tell)
+    wait_until((build / "running").exists, master.describe)
     worker.signal(signal.SIGHUP)
     worker.wait_status("^draining: 1 build is running a step$")
     assert worker.status_file()["state"] == "stopping"
@@ -128,7 +128,7 @@ def test_workers_of_one_process_leave_together_when_the_last_build_is_done(pytho
     def running():
         return [path.parent for path in worker.directory.glob("**/b1/build/running")]
 
-    wait_until(lambda: len(running()) == 2, master.tell)
+    wait_until(lambda: len(running()) == 2, master.describe)
     worker.signal(signal.SIGHUP)
     worker.wait_status("^draining: 2 builds are running a step$")
     first, last = running()
@@ -152,7 +152,7 @@ def test_workers_of_one_process_are_counted_and_reload_together(python, make):
     before = worker.status_file()
     (worker.run / "reload").write_text("%d" % worker.process.pid)
     worker.signal(signal.SIGHUP)
-    wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.tell)
+    wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.describe)
     worker.wait_status("^3 of 3 workers connected; ")
     assert worker.status_file()["pid"] == before["pid"]
     assert worker.stop() == 0 and master.stop() == 0
@@ -185,11 +185,11 @@ def test_reload_lets_the_build_finish_and_starts_again_in_the_same_process(pytho
     before = worker.status_file()
     for number in (1, 2):
         master.force()
-        wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+        wait_until((worker.directory / "b1" / "build" / "running").exists, master.describe)
         (worker.run / "reload").write_text("%d" % worker.process.pid)
         worker.signal(signal.SIGHUP)
         assert master.finished(number) == 0
-        wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.tell)
+        wait_until(lambda: worker.status_file()["begun"] != before["begun"], worker.describe)
         worker.attached()
         after = worker.status_file()
         assert (after["pid"], after["state"]) == (before["pid"], "running")
@@ -213,7 +213,7 @@ def test_stop_during_a_reload_is_a_stop(python, make):
     worker = make.worker(python, master, allow_shutdown="signal")
     worker.start(**worker.launcher()).attached()
     master.force()
-    wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+    wait_until((worker.directory / "b1" / "build" / "running").exists, master.describe)
     (worker.run / "reload").write_text("%d" % worker.process.pid)
     worker.signal(signal.SIGHUP)
     worker.wait_status("^draining: ")
@@ -367,7 +367,7 @@ def test_drain_ends_when_the_master_goes_away_meanwhile(python, make):
     worker = make.worker(python, master, allow_shutdown="signal").start()
     worker.attached()
     master.force()
-    wait_until((worker.directory / "b1" / "build" / "running").exists, master.tell)
+    wait_until((worker.directory / "b1" / "build" / "running").exists, master.describe)
     worker.signal(signal.SIGHUP)
     worker.wait_status("^draining: ")
     master.signal(signal.SIGKILL)

@@ -625,12 +625,12 @@ fn systemd_is_told_the_reason() {
         .unwrap();
     let mut buffer = [0; 4096];
     let length = listener.recv(&mut buffer).unwrap();
-    let told = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
     assert!(
-        told.starts_with("STATUS=`buildbot.tac` not found in `"),
-        "{told}"
+        message.starts_with("STATUS=`buildbot.tac` not found in `"),
+        "{message}"
     );
-    assert!(!told.contains('\n'));
+    assert!(!message.contains('\n'));
     assert!(
         output
             .stderr

@@ -278,7 +278,7 @@ impl Stage {
     /// # Errors
     ///
     /// When it does not come about, or a command for it fails.
-    pub fn told(&self, unit: &str) -> Result<String> {
+    pub fn status_and_journal(&self, unit: &str) -> Result<String> {
         Ok(format!(
             "{}{}",
             self.machine.status(unit)?.stdout,

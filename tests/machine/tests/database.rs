@@ -114,21 +114,26 @@ fn an_older_database_is_backed_up_upgraded_and_served(release: Release) -> Outco
         let script = format!("({hold}) >/dev/null 2>&1 &");
         stage.machine.shell(&script)?.succeeded()?;
         let mut pids = BTreeSet::new();
-        let mut told = BTreeSet::new();
+        let mut shown = BTreeSet::new();
         stage.machine.wait_until("the master serves", LATER, || {
             pids.insert(stage.property(MASTER_UNIT, "MainPID")?);
-            told.insert(stage.property(MASTER_UNIT, "StatusText")?);
+            shown.insert(stage.property(MASTER_UNIT, "StatusText")?);
             let found = stage.property(MASTER_UNIT, "ActiveState")?;
-            ensure!(found != "failed", "{}", stage.told(MASTER_UNIT)?);
+            ensure!(
+                found != "failed",
+                "{}",
+                stage.status_and_journal(MASTER_UNIT)?
+            );
             Ok((found == "active").then_some(()))
         })?;
         // None before its job is run.
         pids.remove("0");
         ensure!(pids.len() == 1, "several main processes: {pids:?}");
         ensure!(
-            told.iter()
+            shown
+                .iter()
                 .any(|text| text.contains("upgrading the database from schema 064 to 067")),
-            "{told:?}"
+            "{shown:?}"
         );
         ensure_serves(&stage, 1)?;
         let names = backups(&stage)?;
@@ -202,13 +207,13 @@ fn a_newer_database_is_refused_and_a_backup_brings_it_back(release: Release) -> 
     fault("database-newer", release, || {
         let start = stage.machine.run(&["systemctl", "start", MASTER_UNIT])?;
         ensure!(start.status != 0, "it starts");
-        let told = stage.told(MASTER_UNIT)?;
+        let shown = stage.status_and_journal(MASTER_UNIT)?;
         for word in [
             "newer than Buildbot 3.11.9",
             "Buildbot 4.3.0",
             "buildbot-conda restore master",
         ] {
-            ensure!(told.contains(word), "nothing about `{word}` in\n{told}");
+            ensure!(shown.contains(word), "nothing about `{word}` in\n{shown}");
         }
         ensure!(stage.property(MASTER_UNIT, "ExecMainStatus")? == "65");
         ensure!(stage.property(MASTER_UNIT, "NRestarts")? == "0");
@@ -232,8 +237,8 @@ fn an_administrator_upgrades_backs_up_and_restores(release: Release) -> Outcome 
     fault("upgrade-verb", release, || {
         let start = stage.machine.run(&["systemctl", "start", MASTER_UNIT])?;
         ensure!(start.status != 0, "it starts");
-        let told = stage.told(MASTER_UNIT)?;
-        ensure!(told.contains("buildbot-conda upgrade master"), "{told}");
+        let shown = stage.status_and_journal(MASTER_UNIT)?;
+        ensure!(shown.contains("buildbot-conda upgrade master"), "{shown}");
         ensure!(stage.property(MASTER_UNIT, "ExecMainStatus")? == "65");
         ensure!(backups(&stage)?.is_empty());
         let plan = cli(&["upgrade", "master", "--dry-run"])?.succeeded()?;

@@ -42,7 +42,7 @@ impl Patient<'_> {
     }
 
     /// The findings of doctor for some checks, or for all if none is given.
-    fn look(&self, checks: &[&str]) -> Result<Vec<Found>> {
+    fn examine(&self, checks: &[&str]) -> Result<Vec<Found>> {
         let mut words = vec!["buildbot-conda", "doctor", "--json"];
         for check in checks {
             words.extend(["--only", check]);
@@ -67,7 +67,7 @@ impl Patient<'_> {
         self.shell(broken)?;
         let mut checks: Vec<&str> = expected.iter().map(|(check, ..)| *check).collect();
         checks.dedup();
-        let found = self.look(&checks)?;
+        let found = self.examine(&checks)?;
         let named = ensure_named(&found, expected, !repair.is_empty());
         // What comes next finds the machine in order, whatever was said.
         let fixed = self.carry_out(&found).and_then(|()| {
@@ -91,7 +91,7 @@ impl Patient<'_> {
     fn ensure_clean(&self, checks: &[&str]) -> Outcome {
         let mut last = String::new();
         let outcome = self.0.wait_until("doctor finds nothing", SOON, || {
-            let found = self.look(checks)?;
+            let found = self.examine(checks)?;
             last = format!("{found:#?}");
             Ok(found.is_empty().then_some(()))
         });
@@ -184,11 +184,11 @@ fn prepare(patient: &Patient<'_>) -> Outcome {
 /// Readable by everyone, and one account for both: all commands of the report fix this. That it is stopped and not
 /// enabled counts as a decision, so starting it is left to the administrator.
 fn a_host_that_was_set_up_by_hand(patient: &Patient<'_>) -> Outcome {
-    let found = patient.look(&[])?;
-    let mut told = String::new();
+    let found = patient.examine(&[])?;
+    let mut printed = String::new();
     for found in &found {
         writeln!(
-            told,
+            printed,
             "{} {}",
             found.instance.as_deref().unwrap_or("-"),
             found.check
@@ -200,8 +200,8 @@ fn a_host_that_was_set_up_by_hand(patient: &Patient<'_>) -> Outcome {
         "worker connection",
     ] {
         ensure!(
-            told.lines().any(|told| told == line),
-            "no `{line}` in\n{told}"
+            printed.lines().any(|printed| printed == line),
+            "no `{line}` in\n{printed}"
         );
     }
     patient.carry_out(&found)?;
@@ -626,7 +626,7 @@ fn safe_mending(patient: &Patient<'_>) -> Outcome {
     for command in commands {
         ensure!(shown.stdout.lines().any(|line| line == command), "{shown}");
     }
-    let before = patient.look(&checks)?;
+    let before = patient.examine(&checks)?;
     ensure!(before.len() == 3, "{before:?}");
     let fixed = patient.0.run(&fix)?.succeeded()?;
     ensure!(
@@ -637,7 +637,7 @@ fn safe_mending(patient: &Patient<'_>) -> Outcome {
         fixed.stdout.contains("warning: worker: unit-enabled"),
         "{fixed}"
     );
-    ensure!(patient.look(&["credentials", "ownership"])?.is_empty());
+    ensure!(patient.examine(&["credentials", "ownership"])?.is_empty());
     patient.shell("systemctl enable buildbot-worker")?;
     let nothing = patient.0.run(&fix)?.succeeded()?;
     ensure!(

@@ -163,7 +163,7 @@ fn killed_while_it_is_made(machine: &Machine, python: &str) -> Outcome {
     let file = |number: usize| format!("{SMALL}/{number}.txt");
     call(machine, &["env", "create", "small", "--file", &file(0)])?.succeeded()?;
     for (number, (moment, call_name, part, skipped)) in MAKING.into_iter().enumerate() {
-        let told = |text: String| format!("killed before `{moment}`: {text}");
+        let described = |text: String| format!("killed before `{moment}`: {text}");
         let before = current(machine, "small")?;
         machine.run(&["rm", "-r", "/var/cache/buildbot-conda"])?;
         let mut left = skipped;
@@ -177,14 +177,14 @@ fn killed_while_it_is_made(machine: &Machine, python: &str) -> Outcome {
             left = left.saturating_sub(usize::from(is_one));
             is_moment
         })
-        .with_context(|| told(String::new()))?;
+        .with_context(|| described(String::new()))?;
         // The switch of the link is the moment from which another one serves.
         let serves = machine.read_file(&format!("{STORE}/small/current/share/small"))?;
         let is_switched = moment == "note the switch";
         ensure!(
             (current(machine, "small")? != before) == is_switched
                 && serves == (number + usize::from(is_switched)).to_string(),
-            told(serves)
+            described(serves)
         );
         let talk = update(machine, "small", &file(number + 1))?;
         let serves = machine.read_file(&format!("{STORE}/small/current/share/small"))?;
@@ -199,7 +199,7 @@ fn killed_while_it_is_made(machine: &Machine, python: &str) -> Outcome {
                 && serves == (number + 1).to_string()
                 && names.stdout.starts_with(expected)
                 && !names.stdout[expected.len()..].contains("part"),
-            told(format!("{talk}\n{names}"))
+            described(format!("{talk}\n{names}"))
         );
     }
     let found = call(machine, &["env", "verify", "small"])?;

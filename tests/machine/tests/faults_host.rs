@@ -44,9 +44,9 @@ fn ensure_fails_once(stage: &Stage, unit: &str, ending: &str, words: &[&str]) ->
         .run(&["journalctl", "--no-pager", &cursor])?
         .succeeded()?;
     let status = stage.machine.status(unit)?.stdout;
-    let told = format!("{start}{status}{}", journal.stdout);
+    let output = format!("{start}{status}{}", journal.stdout);
     for word in words {
-        ensure!(told.contains(word), "nothing about `{word}` in\n{told}");
+        ensure!(output.contains(word), "nothing about `{word}` in\n{output}");
     }
     // A unit that is going to be restarted is `activating` until then.
     let now = stage.property(unit, "ActiveState")?;

@@ -259,8 +259,11 @@ fn failed_attempt(machine: &Machine, words: &[&str], least: u32) -> Result<Optio
     };
     let restarts: u32 = value("NRestarts").context("find NRestarts")?.parse()?;
     let text = value("StatusText").unwrap_or_default();
-    let told = words.iter().all(|word| text.contains(word));
-    Ok((told && value("ExecMainStatus") == Some("69") && restarts >= least).then_some(restarts))
+    let is_shown = words.iter().all(|word| text.contains(word));
+    Ok(
+        (is_shown && value("ExecMainStatus") == Some("69") && restarts >= least)
+            .then_some(restarts),
+    )
 }
 
 /// Breaks something, checks that the start fails with 69 and `words`, and again automatically; fixes it, and waits

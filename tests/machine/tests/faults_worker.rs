@@ -29,7 +29,7 @@ const WORK: &str = "sleep 6";
 
 fn the_status_line_follows_the_way_to_the_master(release: Release) -> Outcome {
     let stage = Stage::new(release)?;
-    let told = |words: &[&str]| stage.wait_for_status(WORKER_UNIT, TOLD, words);
+    let status_shows = |words: &[&str]| stage.wait_for_status(WORKER_UNIT, TOLD, words);
 
     fault("worker-start", release, || {
         let begun = Instant::now();
@@ -40,44 +40,44 @@ fn the_status_line_follows_the_way_to_the_master(release: Release) -> Outcome {
             begun.elapsed()
         );
         ensure!(stage.property(WORKER_UNIT, "ActiveState")? == "active");
-        told(&["127.0.0.1:9989"])
+        status_shows(&["127.0.0.1:9989"])
     })?;
 
     fault("worker-unreachable-master", release, || {
-        told(&["Connection refused", "connection refused"])?;
+        status_shows(&["Connection refused", "connection refused"])?;
         stage.edit_tac("s/^buildmaster_host = .*/buildmaster_host = 'no-such-host.invalid'/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        let line = told(&["cannot reach no-such-host.invalid:9989"])?;
+        let line = status_shows(&["cannot reach no-such-host.invalid:9989"])?;
         ensure!(line.contains("lookup failed"), "`{line}`");
         stage.edit_tac("s/^buildmaster_host = .*/buildmaster_host = '127.0.0.1'/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        told(&["cannot reach 127.0.0.1:9989"])?;
+        status_shows(&["cannot reach 127.0.0.1:9989"])?;
         stage.systemctl(&["start", MASTER_UNIT])?;
-        told(&["connected to 127.0.0.1:9989 as example"])?;
+        status_shows(&["connected to 127.0.0.1:9989 as example"])?;
         stage.systemctl(&["stop", MASTER_UNIT])?;
-        told(&["lost the connection", "cannot reach"])?;
+        status_shows(&["lost the connection", "cannot reach"])?;
         stage.systemctl(&["start", MASTER_UNIT])?;
-        told(&["connected to"])
+        status_shows(&["connected to"])
     })?;
 
     fault("worker-wrong-port", release, || {
         stage.edit_tac("s/^port = .*/port = 8010/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        told(&["no answer to the login from 127.0.0.1:8010"])?;
+        status_shows(&["no answer to the login from 127.0.0.1:8010"])?;
         stage.edit_tac("s/^port = .*/port = 9989/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        told(&["connected to"])
+        status_shows(&["connected to"])
     })?;
 
     fault("worker-password", release, || {
         stage.edit_tac("s/^passwd = .*/passwd = 'other'/")?;
         stage.systemctl(&["restart", WORKER_UNIT])?;
-        let line = told(&["rejected"])?;
+        let line = status_shows(&["rejected"])?;
         ensure!(line.contains("check worker name and password"), "`{line}`");
         let pid = stage.main_pid(WORKER_UNIT)?;
         stage.write_master_configuration(&scripted().replace("\"secret\"", "\"other\""))?;
         stage.systemctl(&["reload", MASTER_UNIT])?;
-        told(&["connected to"])?;
+        status_shows(&["connected to"])?;
         ensure!(stage.main_pid(WORKER_UNIT)? == pid, "it was restarted");
         Ok(())
     })
@@ -202,8 +202,8 @@ fn a_reload_lets_the_build_finish_and_brings_a_fresh_worker(release: Release) ->
         let request = stage.begin_held_build()?;
         let reload = stage.machine.run(&["systemctl", "reload", WORKER_UNIT])?;
         ensure!(reload.status != 0, "{reload}");
-        let told = stage.told(WORKER_UNIT)?;
-        ensure!(told.contains("allow_shutdown = 'signal'"), "{told}");
+        let shown = stage.status_and_journal(WORKER_UNIT)?;
+        ensure!(shown.contains("allow_shutdown = 'signal'"), "{shown}");
         // Sent manually, HUP would have killed it.
         stage.signal(WORKER_UNIT, "HUP")?;
         let drain = stage.machine.run(&["buildbot-conda", "drain", "worker"])?;
@@ -460,8 +460,8 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
         let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
         ensure!(restart.status != 0, "{restart}");
         stage.wait_for_state(WORKER_UNIT, SOON, "failed")?;
-        let told = stage.told(WORKER_UNIT)?;
-        ensure!(told.contains("has run from it before"), "{told}");
+        let shown = stage.status_and_journal(WORKER_UNIT)?;
+        ensure!(shown.contains("has run from it before"), "{shown}");
         let doctor = stage.machine.run(&["buildbot-conda", "doctor", "worker"])?;
         ensure!(
             doctor.status == 1 && doctor.stdout.contains("has run from it before"),
@@ -483,8 +483,8 @@ fn a_build_that_misbehaves_leaves_the_worker_alive(release: Release) -> Outcome 
         ensure!(stage.main_pid(WORKER_UNIT)? == pid);
         let restart = stage.machine.run(&["systemctl", "restart", WORKER_UNIT])?;
         ensure!(restart.status != 0, "{restart}");
-        let told = stage.told(WORKER_UNIT)?;
-        ensure!(told.contains("contains no `buildbot.tac`, and"), "{told}");
+        let shown = stage.status_and_journal(WORKER_UNIT)?;
+        ensure!(shown.contains("contains no `buildbot.tac`, and"), "{shown}");
         stage.wait_for_state(WORKER_UNIT, SOON, "failed")
     })
 }
@@ -500,10 +500,10 @@ fn a_tac_may_ask_for_odd_things(release: Release) -> Outcome {
             let restarts: u32 = stage.property(WORKER_UNIT, "NRestarts")?.parse()?;
             Ok((restarts > 0).then_some(()))
         })?;
-        let told = stage.told(WORKER_UNIT)?;
+        let shown = stage.status_and_journal(WORKER_UNIT)?;
         ensure!(
-            told.contains("gave up: cannot reach 127.0.0.1:9989"),
-            "{told}"
+            shown.contains("gave up: cannot reach 127.0.0.1:9989"),
+            "{shown}"
         );
         stage.systemctl(&["start", MASTER_UNIT])?;
         stage.rest().wait_for_worker("example", SOON)

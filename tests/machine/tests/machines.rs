@@ -216,7 +216,7 @@ fn processes_mentioning(text: &str) -> usize {
 }
 
 /// Prints its prefix, and every mapped library of other origin than the prefix.
-const LOOK: &str = "\
+const PROBE: &str = "\
 import bz2, ctypes, lzma, readline, sqlite3, ssl, sys, uuid, zlib
 import buildbot.master, buildbot_worker.bot, cbor2, cryptography.x509, msgpack, sqlalchemy.engine, yaml
 print(sys.prefix)
@@ -237,7 +237,7 @@ fn the_environment_works_with_nothing_but_glibc_from_the_machine(release: Releas
         ensure!(version.stdout.contains("version: 4.3.0"), "{version}");
     }
     let looked = machine
-        .run(&[&format!("{PREFIX}/bin/python"), "-c", LOOK])?
+        .run(&[&format!("{PREFIX}/bin/python"), "-c", PROBE])?
         .succeeded()?;
     let mut lines = looked.stdout.lines();
     ensure!(lines.next() == Some(PREFIX), "{looked}");

@@ -171,11 +171,11 @@ fn ensure_told(machine: &Machine) -> Outcome {
             "`{line}` is not in the journal of `{unit}`:\n{journal}"
         );
         let shown = machine.status(unit)?.succeeded()?;
-        let told = shown
+        let line = shown
             .stdout
             .lines()
             .find(|line| line.trim_start().starts_with("Status: "));
-        ensure!(told.is_some_and(|line| line.contains(status)), "{shown}");
+        ensure!(line.is_some_and(|line| line.contains(status)), "{shown}");
     }
     // The instances' own tac files open it, and nothing is written to it.
     let log = machine.run(&["test", "-s", &format!("{MASTER}/twistd.log")])?;

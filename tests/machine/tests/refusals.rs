@@ -26,9 +26,9 @@ fn ensure_refused(machine: &Machine, units: &[&str], words: &[&str]) -> Outcome 
             "`{unit}` is `{state}` after {restarts} restarts"
         );
         let journal = machine.journal_after(unit, &before)?;
-        let told = format!("{}{journal}", machine.status(unit)?.stdout);
+        let output = format!("{}{journal}", machine.status(unit)?.stdout);
         for word in words {
-            ensure!(told.contains(word), "nothing about `{word}` in\n{told}");
+            ensure!(output.contains(word), "nothing about `{word}` in\n{output}");
         }
     }
     Ok(())

@@ -249,9 +249,10 @@ done
 
 fn commands_for_root_run_as_the_service_user(release: Release) -> Outcome {
     let machine = Machine::boot(set_up(release)?)?;
-    let told = "buildbot-conda run master -- sh -c 'id -un; id -Gn; echo $HOME; tty; cat; exit 7'";
+    let command =
+        "buildbot-conda run master -- sh -c 'id -un; id -Gn; echo $HOME; tty; cat; exit 7'";
     // Without a terminal there is none, not even root's behind the back of the standard streams.
-    let piped = machine.shell(&format!("SECRET=x; export SECRET; echo input | {told}"))?;
+    let piped = machine.shell(&format!("SECRET=x; export SECRET; echo input | {command}"))?;
     ensure!(
         piped.status == 7 && piped.stdout == "bb\nbb\n/home/bb\nnot a tty\ninput\n",
         "{piped}"

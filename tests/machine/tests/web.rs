@@ -10,7 +10,7 @@ use buildbot_conda_machine::{
 on_each_release! { pages_are_shown_to_others_with_a_login_and_hidden_again }
 
 /// All requests to the pages without a login, and then with one; a word and its results on each line.
-const LOOK: &str = r#"
+const REQUESTS: &str = r#"
 ask() { curl --silent --max-time 20 --cacert /root/ci.pem --resolve ci.example.org:443:127.0.0.1 --output /root/body \
     --write-out '%{http_code}' "$@" || true; }
 all() {
@@ -82,9 +82,9 @@ const EXPOSE: [&str; 12] = [
     "/root/password",
 ];
 
-fn look(machine: &Machine) -> anyhow::Result<Vec<String>> {
+fn request_all(machine: &Machine) -> anyhow::Result<Vec<String>> {
     let output = machine
-        .run_within(LATER, &["sh", "-c", LOOK])?
+        .run_within(LATER, &["sh", "-c", REQUESTS])?
         .succeeded()?;
     Ok(output.stdout.lines().map(str::to_owned).collect())
 }
@@ -199,7 +199,7 @@ fn nothing_is_shown_of_a_master_that_does_not_use_it(
 
 /// Everyone can read, and those who log in can control.
 fn ensure_open(machine: &Machine) -> Outcome {
-    let lines = look(machine)?;
+    let lines = request_all(machine)?;
     ensure_all(&lines, "stranger", "200 200 101 200 403")?;
     ensure_all(&lines, "forger", "200 200 101 200 403")?;
     ensure_all(&lines, "alice", "200 200 101 200 200")?;
@@ -222,7 +222,7 @@ fn ensure_open(machine: &Machine) -> Outcome {
 
 /// Who logs in reads and controls, by the master's own port neither anybody else. What a hook proves is its own business.
 fn ensure_closed(machine: &Machine) -> Outcome {
-    let lines = look(machine)?;
+    let lines = request_all(machine)?;
     for who in ["stranger", "forger", "again"] {
         ensure_all(&lines, who, "403 403 403 403 403")?;
     }

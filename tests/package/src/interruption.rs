@@ -176,7 +176,7 @@ pub fn at_each(
     root: &DebianRoot,
     command: &str,
     moments: &[&Moment],
-    mut look: impl FnMut(&Moment, DebianRoot) + Send,
+    mut inspect: impl FnMut(&Moment, DebianRoot) + Send,
 ) {
     let mut count = Count::default();
     let mut next = 0;
@@ -185,7 +185,7 @@ pub fn at_each(
         if let Some(moment) = moments.get(next)
             && number == Some(moment.number)
         {
-            look(moment, root.snapshot());
+            inspect(moment, root.snapshot());
             next += 1;
         }
         Next::Continue

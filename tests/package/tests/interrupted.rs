@@ -164,16 +164,16 @@ fn repair(
         "again='{}' at_last='{}' done='{}'{REPAIR}",
         operation.again[0], operation.again[1], operation.done
     ));
-    let told: Vec<&str> = outcome.stdout.lines().collect();
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
     let differences = differences(undisturbed, root);
-    let status = told.first().copied().unwrap_or_default();
-    let how = match told.get(1).copied() {
+    let status = lines.first().copied().unwrap_or_default();
+    let how = match lines.get(1).copied() {
         Some("1") => "dpkg --configure -a",
         Some("2") => operation.again[0],
         Some("3") => operation.again[1],
         _ => "nothing",
     };
-    let twice = if told.get(1) == Some(&"3") && operation.again[0] == operation.again[1] {
+    let twice = if lines.get(1) == Some(&"3") && operation.again[0] == operation.again[1] {
         ", twice"
     } else {
         ""
@@ -182,7 +182,7 @@ fn repair(
         "| {} | {} | {status} | `{how}`{twice} |",
         moment.script, moment.text
     );
-    let is_good = outcome.status == 0 && told.len() == 2 && differences.is_empty();
+    let is_good = outcome.status == 0 && lines.len() == 2 && differences.is_empty();
     let failure = (!is_good).then(|| {
         let differences = differences.join("\n");
         format!("{row}\n{differences}\n{}", outcome.talk())

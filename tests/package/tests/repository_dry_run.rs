@@ -62,10 +62,10 @@ fn what_is_planned_is_what_is_done() {
         );
         assert_eq!(host.must(STATE), before);
         let done = host.run(&call);
-        let told = format!("{plan}for clients: `/srv/apt/example.sources`\n");
+        let expected = format!("{plan}for clients: `/srv/apt/example.sources`\n");
         assert_eq!(
             (done.status, done.stdout.as_str(), done.stderr.as_str()),
-            (0, "", told.as_str())
+            (0, "", expected.as_str())
         );
         assert_ne!(host.must(STATE), before);
     }

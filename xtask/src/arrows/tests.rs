@@ -76,13 +76,13 @@ fn a_sound_house_is_let_be() {
 #[test]
 fn names_that_are_passed_on_lead_to_where_they_are_defined() {
     let house = House::sound();
-    let told: Vec<String> = arrows(&house.tree())
+    let found: Vec<String> = arrows(&house.tree())
         .unwrap()
         .iter()
         .map(ToString::to_string)
         .collect();
     assert_eq!(
-        told,
+        found,
         [
             "`crates/cli/src/create.rs` uses `plan::carry_out` of `crates/cli/src/plan/perform.rs`",
             "`crates/cli/src/create.rs` uses `system::stop` of `crates/cli/src/system.rs`",

@@ -128,19 +128,19 @@ fn drawn(piece: &Piece, y: f64) -> String {
         |characters: usize| WIDTH * f64::from(u16::try_from(characters).expect("a line is short"));
     let x = MARGIN + units(piece.column);
     let length = units(piece.text.chars().count());
-    let mut look = String::new();
+    let mut attributes = String::new();
     let fill = match piece.style.colour {
         Some(number) => COLOURS.get(usize::from(number)).copied(),
         None => piece.style.dim.then_some(FAINT),
     };
     if let Some(fill) = fill {
-        write!(look, r#" fill="{fill}""#).expect("writing to a string succeeds");
+        write!(attributes, r#" fill="{fill}""#).expect("writing to a string succeeds");
     }
     if piece.style.bold {
-        look.push_str(r#" font-weight="bold""#);
+        attributes.push_str(r#" font-weight="bold""#);
     }
     format!(
-        r#"<text x="{x:.1}" y="{y:.1}" textLength="{length:.1}" lengthAdjust="spacingAndGlyphs"{look}>{}</text>"#,
+        r#"<text x="{x:.1}" y="{y:.1}" textLength="{length:.1}" lengthAdjust="spacingAndGlyphs"{attributes}>{}</text>"#,
         escaped(&piece.text)
     )
 }

@@ -37,7 +37,7 @@ use buildbot_conda_host::trusted::Trust;
 use clap::Args;
 use serde_json::Value;
 
-use crate::inside::look::{self, Question};
+use crate::inside::inspection::{self, Question};
 use crate::output::{self, Manner};
 use crate::plan::{Plan, Verb};
 use crate::system::accounts;
@@ -435,7 +435,7 @@ impl<'a> Scripts<'a> {
             return Ok(Script { text, is_private });
         }
         let name = path.trim_start_matches('/').to_owned();
-        let answer = look::ask(
+        let answer = inspection::ask(
             user,
             "/",
             &Question::Files(vec![name.clone()]),

@@ -70,7 +70,7 @@ fn quoted(text: &str) -> String {
 /// What is read of these two scripts, and how often one was asked for.
 fn read(one: &str, other: &str) -> (Reading, usize) {
     let count = Cell::new(0);
-    let look = |path: &str| {
+    let read_file = |path: &str| {
         count.set(count.get() + 1);
         match path {
             "/s.sh" => Ok(one.to_owned()),
@@ -84,7 +84,7 @@ fn read(one: &str, other: &str) -> (Reading, usize) {
         line: 1,
     };
     let files = Files {
-        read: &look,
+        read: &read_file,
         exists: &|path| path.starts_with("/home/bb/c/"),
     };
     let reader = Reader::new(files, &variables, false, "/home/bb");

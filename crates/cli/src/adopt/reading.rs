@@ -536,7 +536,7 @@ impl<'a> Reader<'a> {
 }
 
 /// The words of a command, as they are written, and no more of them than anybody is shown.
-fn told(words: &[Argument]) -> String {
+fn as_written(words: &[Argument]) -> String {
     let mut text = String::new();
     for word in words {
         if !text.is_empty() {

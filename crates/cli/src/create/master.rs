@@ -130,7 +130,7 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
     let plan = Plan {
         title: format!("create {}", title(&reference)),
         notes: vec![
-            place::told(&reference, &instance),
+            place::description(&reference, &instance),
             format!("{}, workers at {workers}", pages.announcement()),
         ],
         steps,

@@ -197,7 +197,7 @@ pub(super) fn home(user: &str, context: &Context) -> anyhow::Result<std::path::P
 }
 
 /// What is going to be made, for people.
-pub(super) fn told(reference: &InstanceRef, instance: &Instance) -> String {
+pub(super) fn description(reference: &InstanceRef, instance: &Instance) -> String {
     format!(
         "`{reference}` as user `{}`, directory `{}`, environment `{}`",
         instance.user.as_str(),

@@ -209,7 +209,7 @@ fn planned(
     };
     let notes = [format!(
         "{}, worker `{}` of the master at {}",
-        place::told(&decision.reference, &instance),
+        place::description(&decision.reference, &instance),
         decision.worker.as_str(),
         decision.way
     )];

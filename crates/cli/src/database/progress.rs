@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What everybody is told at this moment.
 #[derive(Debug)]
-struct Told {
+struct Reported {
     reference: String,
     socket: Option<OsString>,
     runtime: Option<PathBuf>,
@@ -38,7 +38,7 @@ struct Told {
 /// Dropped, it says nothing more.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    told: Arc<Mutex<Told>>,
+    reported: Arc<Mutex<Reported>>,
     /// Closed when this is dropped, which ends the thread.
     _alive: Sender<()>,
 }
@@ -58,7 +58,7 @@ impl Progress {
     }
 
     fn new(reference: &InstanceRef, socket: Option<OsString>, runtime: Option<PathBuf>) -> Self {
-        let told = Arc::new(Mutex::new(Told {
+        let reported = Arc::new(Mutex::new(Reported {
             reference: reference.to_string(),
             socket,
             runtime,
@@ -67,24 +67,25 @@ impl Progress {
             message: "starting: checking the database".to_owned(),
         }));
         let (alive, end) = mpsc::channel();
-        let shared = Arc::clone(&told);
+        let shared = Arc::clone(&reported);
         thread::spawn(move || {
             loop {
-                lock(&shared).tell(&format!("EXTEND_TIMEOUT_USEC={}\n", PATIENCE.as_micros()));
+                lock(&shared)
+                    .notify_systemd(&format!("EXTEND_TIMEOUT_USEC={}\n", PATIENCE.as_micros()));
                 if end.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
                     return;
                 }
             }
         });
         Self {
-            told,
+            reported,
             _alive: alive,
         }
     }
 
     /// The version of the Buildbot installed, once known.
     pub(crate) fn buildbot(&self, version: &str) {
-        lock(&self.told).buildbot = Some(version.to_owned());
+        lock(&self.reported).buildbot = Some(version.to_owned());
     }
 
     /// A new piece of work: everybody is told.
@@ -95,25 +96,25 @@ impl Progress {
 
     /// How far a piece of work is: the status line alone.
     pub(crate) fn status(&self, what: &str) {
-        let mut told = lock(&self.told);
-        told.message = format!("starting: {what}");
-        told.tell("");
-        told.save("starting", None);
+        let mut reported = lock(&self.reported);
+        reported.message = format!("starting: {what}");
+        reported.notify_systemd("");
+        reported.save("starting", None);
     }
 
     /// The end of a start.
     pub(crate) fn failed(&self, failure: &Failure) {
-        let mut told = lock(&self.told);
-        told.message = failure.to_string().replace('\n', "; ");
-        told.since = now();
-        told.tell("");
-        told.save("failed", Some(failure.status));
+        let mut reported = lock(&self.reported);
+        reported.message = failure.to_string().replace('\n', "; ");
+        reported.since = now();
+        reported.notify_systemd("");
+        reported.save("failed", Some(failure.status));
     }
 }
 
-fn lock(told: &Mutex<Told>) -> std::sync::MutexGuard<'_, Told> {
+fn lock(reported: &Mutex<Reported>) -> std::sync::MutexGuard<'_, Reported> {
     // Words that another thread was just changing are still words.
-    told.lock().unwrap_or_else(PoisonError::into_inner)
+    reported.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn now() -> f64 {
@@ -121,8 +122,8 @@ fn now() -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-impl Told {
-    fn tell(&self, first: &str) {
+impl Reported {
+    fn notify_systemd(&self, first: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = notify::status(socket, first, &self.message) {
             // Without systemd's ear the work goes on; the journal has every word of it.

@@ -14,7 +14,7 @@ use super::finding::{Check, Finding};
 use super::scene::Scene;
 use crate::system::context::InvalidConfiguration;
 
-pub(super) fn look(
+pub(super) fn examine(
     settings: Result<&Settings, &InvalidConfiguration>,
     scene: &Scene<'_>,
 ) -> Vec<Finding> {
@@ -30,10 +30,10 @@ pub(super) fn look(
                 Affects::Instance(reference) => Some(reference),
                 _ => None,
             };
-            let told = problem.display(settings.file()).to_string();
-            let (seen, hint) = told
+            let message = problem.display(settings.file()).to_string();
+            let (seen, hint) = message
                 .split_once("\nhint: ")
-                .unwrap_or((&told, "correct the configuration"));
+                .unwrap_or((&message, "correct the configuration"));
             let finding = Finding::problem(Check::Configuration, reference, seen);
             finding.words(format!("{hint}; then `systemctl daemon-reload`"))
         })
@@ -50,8 +50,8 @@ pub(super) fn look(
 }
 
 fn unusable(error: &InvalidConfiguration) -> Finding {
-    let told = error.to_string();
-    let seen = told.split("\nhint: ").next().unwrap_or_default();
+    let message = error.to_string();
+    let seen = message.split("\nhint: ").next().unwrap_or_default();
     let finding = Finding::problem(Check::Configuration, None, seen);
     let InvalidConfiguration::Unusable(unusable) = error else {
         return finding;

@@ -183,7 +183,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
         let seen = format!("all {} are unchanged", facts.packages);
         return vec![Finding::ok(Check::Packages, reference, seen)];
     }
-    let told = |damage: &Damage| {
+    let listed = |damage: &Damage| {
         let Damage {
             package,
             version,
@@ -198,7 +198,7 @@ fn packages(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) ->
         };
         format!("{package} {version} ({counts}, such as `{example}`)")
     };
-    let shown: Vec<String> = facts.damage.iter().take(5).map(told).collect();
+    let shown: Vec<String> = facts.damage.iter().take(5).map(listed).collect();
     let more = facts.damage.len() - shown.len();
     let more = if more > 0 {
         format!(" and {more} more")
@@ -262,7 +262,7 @@ fn changed(instance: &Instance, facts: &EnvironmentFacts, scene: &Scene<'_>) -> 
 fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     let mut findings = Vec::new();
-    let told = |failures: &BTreeMap<ForeignText, ForeignText>| {
+    let listed = |failures: &BTreeMap<ForeignText, ForeignText>| {
         let lines: Vec<String> = failures
             .iter()
             .map(|(name, reason)| format!("`{name}` ({reason})"))
@@ -276,7 +276,7 @@ fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Fi
         let seen = format!(
             "Python {} cannot import {}",
             facts.version,
-            told(&facts.imports)
+            listed(&facts.imports)
         );
         let finding = Finding::problem(Check::Python, reference, seen);
         findings.push(with_missing(finding, instance, facts, scene));
@@ -288,7 +288,7 @@ fn python(instance: &Instance, facts: &PythonFacts, scene: &Scene<'_>) -> Vec<Fi
             "all can be imported",
         ));
     } else {
-        let seen = format!("cannot be imported: {}", told(&facts.plugins));
+        let seen = format!("cannot be imported: {}", listed(&facts.plugins));
         findings.push(
             Finding::warning(Check::Plugins, reference, seen)
                 .words("install their missing dependencies into the environment, or remove them"),

@@ -25,7 +25,7 @@ const PLENTY: u64 = 10 << 30;
 /// What the units need: `LoadCredential=` with `SetCredential=`, `ExtendTimeout`, `%n` in `ExecStop=`.
 const OLDEST_SYSTEMD: u32 = 247;
 
-pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if scene.wants(Check::Space) {
         findings.extend(space(scene));

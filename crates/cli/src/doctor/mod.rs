@@ -137,15 +137,15 @@ fn examine(
         checks,
         context,
     )?;
-    let mut findings = configuration::look(settings.as_ref(), &scene);
-    findings.extend(package::look(&scene));
-    findings.extend(host::look(&scene));
-    findings.extend(unfinished::look(&scene));
-    findings.extend(unit_files::look_at_all(&scene));
+    let mut findings = configuration::examine(settings.as_ref(), &scene);
+    findings.extend(package::examine(&scene));
+    findings.extend(host::examine(&scene));
+    findings.extend(unfinished::examine(&scene));
+    findings.extend(unit_files::examine_all(&scene));
     let inner = insides(&scene);
     for (instance, inside) in scene.instances.iter().zip(inner) {
-        findings.extend(secrets::look(instance, &scene));
-        findings.extend(unit_files::look(instance, &scene));
+        findings.extend(secrets::examine(instance, &scene));
+        findings.extend(unit_files::examine(instance, &scene));
         match inside {
             None => {}
             Some(Err(reason)) => findings.extend(not_seen(instance, &scene, &reason)),
@@ -162,7 +162,7 @@ fn examine(
     let states = scene
         .instances
         .iter()
-        .flat_map(|instance| unit_state::look(instance, &scene));
+        .flat_map(|instance| unit_state::examine(instance, &scene));
     findings.extend(states);
     findings.retain(|finding| checks.contains(&finding.check));
     let mut findings = merged(findings);
@@ -196,7 +196,7 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
     let (first, others): (Vec<usize>, Vec<usize>) =
         (0..instances.len()).partition(|place| first_of(*place) == Some(*place));
     let mut results: Vec<_> = instances.iter().map(|_| None).collect();
-    let is_told = std::io::stderr().is_terminal();
+    let shows_progress = std::io::stderr().is_terminal();
     let done = AtomicUsize::new(0);
     for (group, is_first) in [(first, true), (others, false)] {
         let shared = |place: usize| {
@@ -204,9 +204,9 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
             (!is_first).then_some(first.as_ref()?.as_ref().ok()?)
         };
         let next = AtomicUsize::new(0);
-        let look = || {
+        let examine_next = || {
             let place = *group.get(next.fetch_add(1, Ordering::Relaxed))?;
-            if is_told {
+            if shows_progress {
                 output::control(&format!(
                     "\rexamining, {} of {} instances done",
                     done.fetch_add(1, Ordering::Relaxed),
@@ -217,7 +217,7 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
         };
         let found: Vec<_> = thread::scope(|scope| {
             let lanes: Vec<_> = (0..LANES.min(group.len()))
-                .map(|_| scope.spawn(|| iter::from_fn(look).collect::<Vec<_>>()))
+                .map(|_| scope.spawn(|| iter::from_fn(examine_next).collect::<Vec<_>>()))
                 .collect();
             lanes
                 .into_iter()
@@ -231,7 +231,7 @@ fn insides(scene: &Scene<'_>) -> Vec<Option<Result<Inside, String>>> {
             results[place] = inside;
         }
     }
-    if is_told && !results.is_empty() {
+    if shows_progress && !results.is_empty() {
         // Back, and nothing to the end of the line.
         output::control("\r\u{1b}[K");
     }
@@ -278,7 +278,7 @@ fn inside_of(
     let asked = match viewer {
         Viewer::Elsewhere | Viewer::Other => {
             let files = Depth::Files;
-            Ok(inside::look(instance, scene.context, &checks, files))
+            Ok(inside::examine(instance, scene.context, &checks, files))
         }
         Viewer::Root if scene.account(&instance.user).is_none() => {
             return Some(Err(format!(

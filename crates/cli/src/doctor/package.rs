@@ -28,7 +28,7 @@ const NEEDRESTART_TEXT: &str = include_str!("../../../../debian/needrestart.conf
 /// What of it counts.
 const NEEDRESTART_WORDS: &str = "buildbot-worker";
 
-pub(super) fn look(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if scene.wants(Check::Package) {
         findings.extend(files(scene));

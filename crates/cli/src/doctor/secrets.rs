@@ -12,7 +12,7 @@ use super::finding::{Check, Finding};
 use super::scene::Scene;
 use crate::system::credentials;
 
-pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     if !scene.wants(Check::Credentials) {
         return Vec::new();
     }

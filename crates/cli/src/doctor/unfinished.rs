@@ -4,7 +4,7 @@ use super::finding::{Check, Finding};
 use super::scene::Scene;
 use crate::plan;
 
-pub(super) fn look(scene: &Scene<'_>) -> Option<Finding> {
+pub(super) fn examine(scene: &Scene<'_>) -> Option<Finding> {
     if !scene.wants(Check::Unfinished) {
         return None;
     }

@@ -45,7 +45,7 @@ const CONFIGURED: [(&str, &str); 4] = [
 ];
 
 /// One instance's.
-pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     let unit = scene.unit_files.of(&instance.reference);
     let mut findings = vec![file(instance, &unit, scene), mask(instance, &unit, scene)];
     findings.extend(drop_ins(instance, &unit, scene));
@@ -247,7 +247,7 @@ fn reload(instance: &Instance, unit: &Unit) -> Finding {
 }
 
 /// Units that start at boot without a table in the configuration.
-pub(super) fn look_at_all(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine_all(scene: &Scene<'_>) -> Vec<Finding> {
     let Some(settings) = scene.settings else {
         return vec![unreadable()];
     };

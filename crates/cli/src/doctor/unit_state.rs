@@ -7,7 +7,7 @@ use super::scene::Scene;
 use crate::survey;
 use crate::system::systemd::Unit;
 
-pub(super) fn look(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn examine(instance: &Instance, scene: &Scene<'_>) -> Vec<Finding> {
     let reference = Some(&instance.reference);
     let Some(unit) = scene.unit(instance) else {
         let unseen = |check| Finding::unseen(check, reference, "systemd is not running");

@@ -89,7 +89,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             row.environment.clone(),
             row.generation.clone(),
             mark.to_owned(),
-            told(row.made),
+            shown_time(row.made),
             row.packages.to_string(),
             row.buildbot.as_deref().unwrap_or("-").to_owned(),
             row.instances.join(" "),
@@ -110,7 +110,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
 }
 
 /// `2026-11-22 12:34`, in UTC.
-fn told(made: u64) -> String {
+fn shown_time(made: u64) -> String {
     let text =
         humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(made)).to_string();
     text.chars().take(16).collect::<String>().replace('T', " ")

@@ -9,8 +9,8 @@ use buildbot_conda_core::settings::Settings;
 use clap::Args;
 use serde_json::Value;
 
+use super::actual::{Selection, read_host};
 use super::differences::differences;
-use super::look::{Selection, look};
 use super::profile::Profile;
 use super::steps::{self, Wish};
 use super::{credentials, directory};
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         if !json {
             return Ok(Value::Null);
         }
-        let host = look(&Selection::of(&profile), context)?;
+        let host = read_host(&Selection::of(&profile), context)?;
         serde_json::to_value(differences(&profile, &host)).context("describe the differences")
     };
     let mut outcome = Outcome {
@@ -95,12 +95,12 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             for line in &left {
                 eprintln!("{line}");
             }
-            let told = if outcome.changed {
+            let message = if outcome.changed {
                 "done"
             } else {
                 "nothing to do"
             };
-            eprintln!("{told}");
+            eprintln!("{message}");
             if json {
                 outcome.after = Some(state()?);
                 return outcome.print();
@@ -151,7 +151,7 @@ fn plan(
     settings: &Settings,
     context: &Context,
 ) -> anyhow::Result<(plan::Plan, Vec<String>)> {
-    let host = look(&Selection::of(profile), context)?;
+    let host = read_host(&Selection::of(profile), context)?;
     let differences = differences(profile, &host);
     let secrets = credentials::gather(
         &differences,

@@ -8,7 +8,7 @@ use buildbot_conda_core::values::AccountName;
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use super::look::Host;
+use super::actual::Host;
 use super::manifest::{Account, EnvironmentEntry};
 use super::profile::Profile;
 use crate::output::harmless;
@@ -220,15 +220,15 @@ fn accounts(profile: &Profile, host: &Host, found: &mut Found) {
             Some(there) if there != wanted => found.with(
                 Subject::Account(wanted.name.clone()),
                 State::Different,
-                Some(told(wanted)),
-                Some(told(there)),
+                Some(account_text(wanted)),
+                Some(account_text(there)),
             ),
             Some(_) => {}
         }
     }
 }
 
-fn told(account: &Account) -> String {
+fn account_text(account: &Account) -> String {
     let kind = if account.system { "system" } else { "person" };
     let mut groups = vec![account.group.as_str()];
     groups.extend(account.groups.iter().map(String::as_str));

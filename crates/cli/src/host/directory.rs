@@ -55,10 +55,10 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Profile> {
                 .context("determine the name of a unit file")?,
         )?;
         if !system::is_unit_file(&path) {
-            let told = directory.join(UNITS).join(&path);
+            let shown_path = directory.join(UNITS).join(&path);
             bail!(
                 "`{}` is not a unit of buildbot-conda or a drop-in of one",
-                told.display()
+                shown_path.display()
             );
         }
         profile.unit_files.insert(path, text);

@@ -11,7 +11,7 @@ use buildbot_conda_core::names::Role;
 use buildbot_conda_core::settings::{Instance, Settings};
 use clap::Args;
 
-use super::look::{Selection, look};
+use super::actual::{Selection, read_host};
 use super::manifest::{EnvironmentEntry, Kind, Manifest};
 use super::{directory, secrets, system};
 use crate::output;
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     selection
         .credentials
         .extend(system::credentials_there(context)?);
-    let mut host = look(&selection, context)?;
+    let mut host = read_host(&selection, context)?;
     refuse_variables(&host.profile.manifest.environments, context)?;
     for path in &arguments.extra {
         let is_there = host

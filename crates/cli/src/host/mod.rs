@@ -2,19 +2,19 @@
 //! `verify` shows every difference between such a directory and a host, and `apply` removes the differences.
 //!
 //! The model `profile` describes both the directory and the actual state: `directory` reads and writes it (`manifest`
-//! is its `host.toml`, `preseed` is derived from it), and `look` finds it on a host with `system`, `accounts`,
+//! is its `host.toml`, `preseed` is derived from it), and `actual` finds it on a host with `system`, `accounts`,
 //! `managed` and, as the owners of directories of other accounts, `crate::inside`; `layout` contains names and places.
 //! `secrets` keeps secrets out of it, and `credentials` obtains them again. `differences` are data, from which `steps`
 //! creates the plan that `crate::plan` carries out.
 
 mod accounts;
+mod actual;
 mod apply;
 mod credentials;
 mod differences;
 mod directory;
 mod export;
 mod layout;
-mod look;
 mod managed;
 mod manifest;
 mod preseed;

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Args;
 
+use super::actual::{Selection, read_host};
 use super::differences::differences;
 use super::directory;
-use super::look::{Selection, look};
 use crate::output;
 use crate::system::context::Context;
 
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<ExitCode> {
     context.ensure_root()?;
     let profile = directory::read(&arguments.directory)?;
-    let host = look(&Selection::of(&profile), context)?;
+    let host = read_host(&Selection::of(&profile), context)?;
     let differences = differences(&profile, &host);
     if arguments.json {
         let text = serde_json::to_string_pretty(&differences).context("write differences")?;

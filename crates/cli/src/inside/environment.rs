@@ -81,16 +81,16 @@ pub(crate) fn builder(options: &[String], lock: &Path) -> Command {
 }
 
 /// Runs it to its successful end.
-pub(crate) fn run(mut command: Command, told: &str) -> anyhow::Result<()> {
+pub(crate) fn run(mut command: Command, shown_command: &str) -> anyhow::Result<()> {
     // It shows its progress there.
     output::end_line();
     let status = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status()
-        .with_context(|| format!("run `{told}`"))?;
+        .with_context(|| format!("run `{shown_command}`"))?;
     if !status.success() {
-        bail!("`{told}` failed");
+        bail!("`{shown_command}` failed");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! * `put`: one file of such a directory
 //! * `worker_list`: the list of workers in a master's configuration
 //! * `open`: opens a file, and passes it to root's process
-//! * `look`: what is in a directory or an environment
+//! * `inspection`: what is in a directory or an environment
 //! * `environment`: an environment at its own prefix
 //! * `profile`: the files of a profile of a host
 //! * `server`: the `PostgreSQL` server of this host, as its own account; `reach`: a database by its URL
@@ -16,7 +16,7 @@
 pub(crate) mod access;
 pub(crate) mod environment;
 pub(crate) mod fill;
-pub(crate) mod look;
+pub(crate) mod inspection;
 pub(crate) mod open;
 pub(crate) mod profile;
 pub(crate) mod put;
@@ -55,7 +55,7 @@ pub(crate) enum Make {
     /// Open a file and pass it through the socket on standard input
     Open { path: PathBuf },
     /// Answer the questions on standard input about a directory, for `host`
-    Look { directory: PathBuf },
+    Inspect { directory: PathBuf },
     /// Write a file of a directory as standard input describes, for `host apply`
     Put { directory: PathBuf },
     /// Create an environment as standard input describes, for `host apply`
@@ -74,13 +74,13 @@ pub(crate) fn run(make: &Make, context: &Context) -> anyhow::Result<ExitCode> {
         Make::Fill { directory } => fill::fill_directory(directory, context)?,
         Make::Clear { directory, keep } => fill::clear_directory(directory, *keep)?,
         Make::SeeList { path } => {
-            let seen = worker_list::see(path)?;
+            let seen = worker_list::read(path)?;
             let text = serde_json::to_string(&seen).context("write the result")?;
             output::print(text)?;
         }
         Make::EditList { path } => worker_list::apply_edit(path)?,
         Make::Open { path } => open::hand_over(path)?,
-        Make::Look { directory } => look::answer(directory)?,
+        Make::Inspect { directory } => inspection::answer(directory)?,
         Make::Put { directory } => put::put_as_user(directory)?,
         Make::Environment { .. } => environment::make_as_owner()?,
         Make::Profile { directory } => profile::write_as_owner(directory)?,

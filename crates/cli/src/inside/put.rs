@@ -110,7 +110,7 @@ pub(crate) fn put_as_user(directory: &Path) -> anyhow::Result<()> {
         return set_mode(directory, change.after.as_ref());
     }
     let path = directory.join(&change.path);
-    let there = match files::look(&path)? {
+    let there = match files::inspect(&path)? {
         Found::Nothing => None,
         Found::File { text, mode } => Some(Text {
             text,

@@ -93,7 +93,7 @@ pub(crate) struct Found {
 /// # Errors
 ///
 /// When the server does not answer.
-pub(crate) fn look(role: &str, database: &str) -> anyhow::Result<Found> {
+pub(crate) fn inspect(role: &str, database: &str) -> anyhow::Result<Found> {
     let answer = call(Deed::Look, role, database)?;
     serde_json::from_str(&answer).context("read an answer of PostgreSQL")
 }

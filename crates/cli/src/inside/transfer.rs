@@ -49,7 +49,7 @@ pub(crate) struct Whereabouts {
 }
 
 /// Has the service user look at the database; with `to_copy`, a failure says why it cannot be copied.
-pub(crate) fn look(instance: &Instance, to_copy: bool) -> anyhow::Result<Whereabouts> {
+pub(crate) fn inspect(instance: &Instance, to_copy: bool) -> anyhow::Result<Whereabouts> {
     call(instance, &Request::Look(to_copy))
 }
 

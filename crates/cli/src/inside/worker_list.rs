@@ -168,7 +168,7 @@ impl fmt::Display for Edit {
 }
 
 /// Lets `user` read a file; none if it does not exist.
-pub(crate) fn look_as_user(identity: &Identity, path: &Path) -> anyhow::Result<Option<Seen>> {
+pub(crate) fn read_as_user(identity: &Identity, path: &Path) -> anyhow::Result<Option<Seen>> {
     let user = identity.user.as_str();
     let answer = as_user::call(user, identity.group(), &["see-list"], path, "")?;
     serde_json::from_str(&answer).with_context(|| format!("examine `{}`", path.display()))
@@ -190,7 +190,7 @@ pub(crate) fn change(identity: &Identity, edit: &Edit) -> anyhow::Result<()> {
 }
 
 /// Reads a file with the rights of this process.
-pub(crate) fn see(path: &Path) -> anyhow::Result<Option<Seen>> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Seen>> {
     let seen = || -> io::Result<Option<Seen>> {
         let Some((file, metadata)) = buildbot_conda_host::open(path)? else {
             return Ok(None);
@@ -227,7 +227,7 @@ pub(crate) fn apply_edit(path: &Path) -> anyhow::Result<()> {
         .context("read a change")?;
     let edit: Edit = serde_json::from_str(&input).context("read a change")?;
     let name = path.display();
-    let text = see(path)?.map(|seen| seen.text);
+    let text = read(path)?.map(|seen| seen.text);
     if text.is_none() && edit.required {
         bail!("`{name}` is no longer a text file");
     }
@@ -308,7 +308,7 @@ mod tests {
         std::os::unix::fs::symlink("real", &link).unwrap();
         // As a killed one leaves it.
         fs::write(directory.path().join(STAGE), "half").unwrap();
-        let seen = see(&link).unwrap().unwrap();
+        let seen = read(&link).unwrap().unwrap();
         assert!(seen.is_own && seen.text == BEFORE);
         replace(&link, AFTER).unwrap();
         assert_eq!(fs::read_to_string(&real).unwrap(), AFTER);
@@ -317,7 +317,7 @@ mod tests {
             0o640
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-        assert_eq!(see(&directory.path().join("none")).unwrap(), None);
-        assert_eq!(see(directory.path()).unwrap(), None);
+        assert_eq!(read(&directory.path().join("none")).unwrap(), None);
+        assert_eq!(read(directory.path()).unwrap(), None);
     }
 }

@@ -106,7 +106,7 @@ impl Journal {
     /// Puts the journal aside, where a person can read it, and gives its new name; none where there is none.
     pub(super) fn put_aside(&self) -> anyhow::Result<Option<PathBuf>> {
         let aside = self.path.with_file_name("given-up.json");
-        if matches!(files::look(&self.path)?, Found::Nothing) {
+        if matches!(files::inspect(&self.path)?, Found::Nothing) {
             return Ok(None);
         }
         files::move_to(&self.path, &aside)?;
@@ -115,7 +115,7 @@ impl Journal {
 
     /// What is unfinished.
     pub(super) fn read(&self) -> anyhow::Result<Option<Begun>> {
-        match files::look(&self.path)? {
+        match files::inspect(&self.path)? {
             Found::File { text, .. } => read(&self.path, &text).map(Some),
             _ => Ok(None),
         }

@@ -77,7 +77,7 @@ pub(crate) fn add(
 ) -> anyhow::Result<Naming> {
     let path = file_of(master, workers.file(), context);
     let shown = harmless(&path.display().to_string());
-    let seen = look(master, &path, context);
+    let seen = read_file(master, &path, context);
     let names = seen
         .as_ref()
         .and_then(|seen| Names::read(&path, &seen.text));
@@ -158,7 +158,7 @@ pub(crate) fn take_out(
 ) -> anyhow::Result<Naming> {
     let path = file_of(master, workers.file(), context);
     let shown = harmless(&path.display().to_string());
-    let Some(seen) = look(master, &path, context) else {
+    let Some(seen) = read_file(master, &path, context) else {
         return Ok(Naming::default());
     };
     let left = |why: &str| Naming {
@@ -215,7 +215,7 @@ pub(crate) fn is_named(master: &Instance, name: &str, context: &Context) -> bool
 /// What the table of a master says of a worker; none where it is not there.
 pub(crate) fn details(master: &Instance, name: &str, context: &Context) -> Option<Details> {
     let path = file_of(master, WORKER_TABLE, context);
-    let seen = look(master, &path, context)?;
+    let seen = read_file(master, &path, context)?;
     Names::read(&path, &seen.text)?.details(name)
 }
 
@@ -232,7 +232,7 @@ pub(crate) fn text(master: &Instance, name: &str, context: &Context) -> Option<S
 
 /// A file in a master's directory, as its account sees it.
 pub(crate) fn seen(master: &Instance, name: &str, context: &Context) -> Option<Seen> {
-    look(master, &file_of(master, name, context), context)
+    read_file(master, &file_of(master, name, context), context)
 }
 
 /// The password of a worker, in the file that its master reads it from.
@@ -301,17 +301,17 @@ fn file_of(master: &Instance, name: &str, context: &Context) -> PathBuf {
 
 /// The configuration as its account sees it, or whoever cannot be that account; none where it
 /// cannot be seen.
-fn look(master: &Instance, path: &Path, context: &Context) -> Option<Seen> {
+fn read_file(master: &Instance, path: &Path, context: &Context) -> Option<Seen> {
     if context.is_elsewhere() {
-        return worker_list::see(path).ok()?;
+        return worker_list::read(path).ok()?;
     }
     if !rustix::process::geteuid().is_root() {
         // Somebody only asks for the plan; what the account may do is not seen from here.
-        let seen = worker_list::see(path).ok()??;
+        let seen = worker_list::read(path).ok()??;
         return Some(Seen {
             is_own: true,
             ..seen
         });
     }
-    worker_list::look_as_user(&Identity::of(master), path).ok()?
+    worker_list::read_as_user(&Identity::of(master), path).ok()?
 }

@@ -31,7 +31,7 @@ const END: Duration = Duration::from_mins(1);
 /// after some seconds.
 const CONNECTION: Duration = Duration::from_mins(1);
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 /// Lines of an error that are passed on beside its first.
 const MOST_LINES: usize = 10;
 
@@ -154,7 +154,7 @@ fn keep_builds(buildbot: &Buildbot) {
     }
     let deadline = Instant::now() + NOTICE;
     while Instant::now() < deadline && !log.has_grown_by("clean shutdown") && buildbot.is_master() {
-        thread::sleep(LOOK);
+        thread::sleep(POLL);
     }
 }
 
@@ -262,7 +262,7 @@ fn await_attempt(
                 return without(worker);
             }
             _ if late => bail!("`{reference}` does not connect: {message}"),
-            _ => thread::sleep(LOOK),
+            _ => thread::sleep(POLL),
         }
     }
 }

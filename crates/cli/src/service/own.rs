@@ -49,7 +49,7 @@ pub(super) fn run(reference: &InstanceRef, context: &Context) -> anyhow::Result<
         device: found.metadata().dev(),
         left: Vec::new(),
     };
-    giving.look_at(&found, found.metadata(), path)?;
+    giving.give_entry(&found, found.metadata(), path)?;
     giving.descend(&found.open()?, path)?;
     let mut text = String::new();
     for path in &giving.left {
@@ -92,7 +92,7 @@ impl Giving {
             if metadata.dev() != self.device {
                 continue;
             }
-            self.look_at(&place, &metadata, &path)?;
+            self.give_entry(&place, &metadata, &path)?;
             let is_his = metadata.uid() == self.user.uid || is_given(&metadata);
             if metadata.is_dir()
                 && is_his
@@ -104,7 +104,7 @@ impl Giving {
         Ok(())
     }
 
-    fn look_at(
+    fn give_entry(
         &mut self,
         place: impl AsFd,
         metadata: &Metadata,

@@ -15,9 +15,9 @@ use super::interrupt;
 use crate::output::harmless;
 
 /// How often a child is looked after, at least.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 /// The same once it has closed its pipes, when it is about to end.
-const LOOK_AT_END: Duration = Duration::from_millis(2);
+const POLL_AT_END: Duration = Duration::from_millis(2);
 /// How long to wait for output once a child has exited: a process that it has left behind may hold its pipes open
 /// forever.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -260,7 +260,7 @@ impl Pipes {
                 _ => {}
             }
             self.write();
-            self.wait(if is_silent { LOOK_AT_END } else { LOOK })?;
+            self.wait(if is_silent { POLL_AT_END } else { POLL })?;
             for output in &mut self.outputs {
                 output.read(bounds.printed, heard)?;
             }
@@ -379,7 +379,7 @@ fn line(bytes: &[u8]) -> String {
 pub(crate) fn wait_until(limit: Duration, mut is_done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_done() && began.elapsed() < limit {
-        thread::sleep(LOOK_AT_END);
+        thread::sleep(POLL_AT_END);
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) enum Found {
 }
 
 /// Looks at `path` without following a link.
-pub(crate) fn look(path: &Path) -> anyhow::Result<Found> {
+pub(crate) fn inspect(path: &Path) -> anyhow::Result<Found> {
     let name = path.display();
     let metadata = match path.symlink_metadata() {
         Ok(metadata) => metadata,
@@ -160,7 +160,7 @@ mod tests {
             move_to(&from, &to).unwrap();
             assert!(!from.exists());
             assert!(
-                matches!(look(&to).unwrap(), Found::File { text, mode: 0o640 } if text == "text")
+                matches!(inspect(&to).unwrap(), Found::File { text, mode: 0o640 } if text == "text")
             );
             assert_eq!(to.metadata().unwrap().modified().unwrap(), time);
         }
@@ -174,8 +174,8 @@ mod tests {
         link(&from, Path::new("/nowhere")).unwrap();
         move_to(&from, &to).unwrap();
         assert!(
-            matches!(look(&to).unwrap(), Found::Link(target) if target == Path::new("/nowhere"))
+            matches!(inspect(&to).unwrap(), Found::Link(target) if target == Path::new("/nowhere"))
         );
-        assert!(matches!(look(&from).unwrap(), Found::Nothing));
+        assert!(matches!(inspect(&from).unwrap(), Found::Nothing));
     }
 }

@@ -21,7 +21,7 @@ use crate::system::context::Context;
 use crate::system::status_file::{self, StatusFile};
 
 /// Time between two looks at the status file.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 
 /// Waits until a process has ended, at most `limit`; whether it has.
 pub(crate) fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
@@ -35,7 +35,7 @@ pub(crate) fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
             Ok(0) => return false,
             Ok(_) => return true,
             Err(rustix::io::Errno::INTR) => {}
-            Err(_) => thread::sleep(LOOK.min(left)),
+            Err(_) => thread::sleep(POLL.min(left)),
         }
     }
 }
@@ -159,7 +159,7 @@ impl MainProcess {
             if over {
                 return None;
             }
-            thread::sleep(LOOK);
+            thread::sleep(POLL);
         }
     }
     /// Waits until a drained process has exited, for at most `limit`. Returns the runner's message if Buildbot gives up

@@ -98,22 +98,22 @@ mod tests {
         let (above, directory) = (host.path().join("a"), host.path().join("a/master"));
         fs::create_dir_all(&directory).unwrap();
         fs::set_permissions(host.path(), Permissions::from_mode(0o755)).unwrap();
-        let told = |path: &Path| {
+        let reason = |path: &Path| {
             let text = format!("[master]\nuser = \"nobody\"\ndirectory = {path:?}\n");
             let settings = Settings::parse("c", text.as_bytes());
             let instance = settings.instances().next().unwrap();
-            let told = distrust(instance, &Context::default()).unwrap();
-            told.map(|told| told.replace(host.path().to_str().unwrap(), ""))
+            let reason = distrust(instance, &Context::default()).unwrap();
+            reason.map(|reason| reason.replace(host.path().to_str().unwrap(), ""))
         };
         let nobody = accounts::find_user("nobody").unwrap().uid;
         chown(&directory, Some(nobody), None).unwrap();
-        assert_eq!(told(&directory), None);
-        assert_eq!(told(&directory.join("not/there")), None);
+        assert_eq!(reason(&directory), None);
+        assert_eq!(reason(&directory.join("not/there")), None);
         chown(&above, Some(1001), None).unwrap();
         let expected = "`/a` is owned by user 1001, not by `nobody` or root: whoever can write \
                         there controls what runs as `nobody` in `/a/master`";
-        assert_eq!(told(&directory).unwrap(), expected);
-        assert!(told(&above.join("not/there")).is_some());
+        assert_eq!(reason(&directory).unwrap(), expected);
+        assert!(reason(&above.join("not/there")).is_some());
         chown(&above, Some(0), None).unwrap();
         for (mode, is_good) in [
             (0o775, false),
@@ -122,11 +122,11 @@ mod tests {
             (0o755, true),
         ] {
             fs::set_permissions(&above, Permissions::from_mode(mode)).unwrap();
-            assert_eq!(told(&directory).is_none(), is_good, "{mode:o}");
+            assert_eq!(reason(&directory).is_none(), is_good, "{mode:o}");
         }
         fs::set_permissions(&directory, Permissions::from_mode(0o777)).unwrap();
         assert!(
-            told(&directory)
+            reason(&directory)
                 .unwrap()
                 .starts_with("`/a/master` is writable by accounts other than")
         );

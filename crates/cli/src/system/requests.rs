@@ -14,7 +14,7 @@ use super::{interrupt, openssl};
 /// How long an answer of a master may take; openssl has its own time for TLS.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How often an interrupt is looked for meanwhile.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL: Duration = Duration::from_millis(100);
 /// Bytes of an answer that are read.
 const LARGEST: usize = 1 << 20;
 
@@ -113,7 +113,7 @@ fn plain(
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("connect to port {port} of this host"))?;
     stream
-        .set_read_timeout(Some(LOOK))
+        .set_read_timeout(Some(POLL))
         .context("set a timeout")?;
     stream
         .write_all(request.as_bytes())

@@ -28,7 +28,7 @@ const TAKE_TERMINAL: &str = ": <>\"$0\"; exec \"$@\"";
 /// `^C`, as a terminal without line editing gives it.
 const INTERRUPT: u8 = 3;
 /// How often the command is looked after.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(50);
 /// How long it may take to exit after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long its last words are waited for.
@@ -261,9 +261,9 @@ fn attend(child: &mut Child, mut relay: Option<&mut Relay>) -> io::Result<Option
         }
         let is_interrupted = if let Some(relay) = &mut relay {
             // A stopped process does not handle a `^C` from its terminal.
-            relay.pass(LOOK)? && is_stopped(child.id())
+            relay.pass(POLL)? && is_stopped(child.id())
         } else {
-            children::wait_until(LOOK, || {
+            children::wait_until(POLL, || {
                 interrupt::is_noted() || !matches!(child.try_wait(), Ok(None))
             });
             false

@@ -109,11 +109,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     let plan = || plan(arguments, context).map(|plan| (plan, ()));
     let state = |(): &()| super::state(reference, context);
-    this.run(context, plan, state, |()| told(arguments).into())
+    this.run(context, plan, state, |()| files(arguments).into())
 }
 
 /// What is said at the end.
-fn told(arguments: &Arguments) -> String {
+fn files(arguments: &Arguments) -> String {
     let who = if arguments.private {
         "readable after login"
     } else {
@@ -165,10 +165,10 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<Plan> {
     if lines != before {
         steps.extend(name_people(&lines, &file, front, context)?);
     }
-    let told = [web_toml(&exposure), format!("{secret}\n")];
-    if let Some(tell) = super::tell(master, Some(told), context) {
+    let files = [web_toml(&exposure), format!("{secret}\n")];
+    if let Some(step) = super::put_files(master, Some(files), context) {
         let (unit, required) = (reference.unit(), true);
-        steps.extend([tell, UnitStep::Reload { unit, required }.into()]);
+        steps.extend([step, UnitStep::Reload { unit, required }.into()]);
     }
     let site = Site {
         reference: reference.clone(),
@@ -486,14 +486,14 @@ fn serve(
 ) -> anyhow::Result<Vec<Step>> {
     let SiteFiles { site, link, import } = front.files(reference, context);
     let mut steps = Vec::new();
-    let before = match files::look(&site)? {
+    let before = match files::inspect(&site)? {
         Found::Nothing => None,
         Found::File { text, .. } => Some(text),
         Found::Link(_) | Found::Directory => bail!("`{}` is not a file", site.display()),
     };
     if let Some((path, line)) = import {
         let name = path.display();
-        let Found::File { text, mode } = files::look(&path)? else {
+        let Found::File { text, mode } = files::inspect(&path)? else {
             bail!("`{name}` is not a file\nhint: the package `{front}` contains one");
         };
         if let Some(directory) = site.parent() {

@@ -44,7 +44,7 @@ fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
     let record = Exposed::read(reference, context);
     if let Some(Exposed { front, .. }) = record {
         let SiteFiles { site, link, import } = front.files(reference, context);
-        if let Found::File { text, .. } = files::look(&site)? {
+        if let Found::File { text, .. } = files::inspect(&site)? {
             let serve = FrontStep::ServeSite {
                 front,
                 path: site.clone(),
@@ -60,7 +60,7 @@ fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
             .and_then(|directory| fs::read_dir(directory).ok());
         let mut others = others.into_iter().flatten().flatten();
         if let Some((path, line)) = import
-            && let Found::File { text, mode } = files::look(&path)?
+            && let Found::File { text, mode } = files::inspect(&path)?
             && text.contains(&line)
             && !others.any(|other| other.path() != site)
         {
@@ -73,9 +73,9 @@ fn plan(reference: &InstanceRef, context: &Context) -> anyhow::Result<Plan> {
             steps.push(write.into());
         }
     }
-    if let Some(tell) = super::tell(master, None, context) {
+    if let Some(step) = super::put_files(master, None, context) {
         let (unit, required) = (reference.unit(), true);
-        steps.extend([tell, UnitStep::Reload { unit, required }.into()]);
+        steps.extend([step, UnitStep::Reload { unit, required }.into()]);
     }
     let files = [
         people_file(reference, context),

@@ -58,7 +58,7 @@ fn master<'a>(reference: &InstanceRef, settings: &'a Settings) -> anyhow::Result
 }
 
 /// The step with which the master's account writes or removes `web.toml` and the secret; none if nothing changes.
-fn tell(master: &Instance, after: Option<[String; 2]>, context: &Context) -> Option<Step> {
+fn put_files(master: &Instance, after: Option<[String; 2]>, context: &Context) -> Option<Step> {
     let [table, secret] = after.map_or([None, None], |texts| texts.map(Some));
     let text = |text: String| Text {
         text,

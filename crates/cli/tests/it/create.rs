@@ -254,8 +254,8 @@ fn what_conda_forges_worker_does_not_bring_along_is_named_before_the_first_step(
     let expected = "# the environment lacks `msgpack-python`, which a worker imports and conda-forge's \
                     `buildbot-worker` does not include; `/home/bb/anaconda3/bin/conda install --prefix \
                     /home/bb/anaconda3/envs/buildbot --channel conda-forge msgpack-python` installs it\n";
-    let told = plan(&host);
-    assert!(told.contains(expected), "{told}");
+    let plan_text = plan(&host);
+    assert!(plan_text.contains(expected), "{plan_text}");
     add_modules(&host, &["msgpack/__init__.py"]);
     assert!(!plan(&host).contains("msgpack"), "{}", plan(&host));
 }

@@ -102,8 +102,8 @@ fn carry_out(host: &Host, words: &[&str]) {
     }
 }
 
-fn check(told: &str, expect: &Expect) {
-    expect.assert_eq(told);
+fn check(report: &str, expect: &Expect) {
+    expect.assert_eq(report);
 }
 
 #[test]
@@ -355,12 +355,12 @@ fn all_commands_for_a_host_without_an_environment_lead_to_one() {
     let managed = "/var/lib/buildbot-conda/envs/buildbot/current";
     let problem = "1\nproblem: master, worker@gpu: environment: environment `/opt/conda/envs/buildbot` not found\n";
     let hint = "    hint: or set `conda-root` and `conda-env` to an existing one\n1 problem, no warnings, 0 in order\n";
-    let told = examine(&host, &only);
+    let report = examine(&host, &only);
     let make = format!(
         "    chroot ROOT/ apt-get install buildbot-conda-env\n    buildbot-conda --root ROOT/ env create buildbot\n    \
          {set} master conda-env {managed}\n    {set} worker@gpu conda-env {managed}\n"
     );
-    assert_eq!(told, format!("{problem}{make}{hint}"));
+    assert_eq!(report, format!("{problem}{make}{hint}"));
     host.create_directory("usr/libexec/buildbot-conda");
     crate::house::write_program(&host.path("usr/libexec/buildbot-conda/env"), BUILDER);
     carry_out(&host, &only);
@@ -380,11 +380,11 @@ fn all_commands_for_a_host_without_an_environment_lead_to_one() {
     ] {
         write(&host, &format!("opt/miniforge3/{file}"), "", 0o755);
     }
-    let told = examine(&host, &only);
+    let report = examine(&host, &only);
     let there = format!(
         "    {set} master conda-env /opt/miniforge3\n    {set} worker@gpu conda-env /opt/miniforge3\n"
     );
-    assert_eq!(told, format!("{problem}{there}{hint}"));
+    assert_eq!(report, format!("{problem}{there}{hint}"));
     carry_out(&host, &only);
     assert_eq!(
         examine(&host, &only),
@@ -520,9 +520,9 @@ fn safe_commands_are_shown_and_done() {
     let only = ["--only", "credentials", "--only", "pid-file", "--fix"];
     let shown = run(&host, &[&only[..], &["--dry-run"]].concat());
     assert_eq!(shown.status, Some(1));
-    let told = format!("{}{}", shown.stdout, shown.stderr);
+    let report = format!("{}{}", shown.stdout, shown.stderr);
     check(
-        &told,
+        &report,
         &expect![[r#"
             chmod 0600 ROOT/etc/buildbot-conda/credentials/door
         "#]],

@@ -193,14 +193,14 @@ fn an_update_serves_and_a_rollback_goes_back() {
     } = run(&host, "rollback ci --dry-run");
     assert_eq!((status, stdout.lines().count()), (Some(0), 2), "{stderr}");
     assert_eq!(current(&host), SECOND);
-    let told = done(&host, "rollback ci --json");
-    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let answer = done(&host, "rollback ci --json");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(
-        (&told["before"], &told["after"]),
+        (&answer["before"], &answer["after"]),
         (&SECOND.into(), &FIRST.into())
     );
-    assert_eq!(told["changed"], true);
-    assert_eq!(told["differences"][0]["name"], "one");
+    assert_eq!(answer["changed"], true);
+    assert_eq!(answer["differences"][0]["name"], "one");
     assert_eq!(current(&host), FIRST);
     let Said { stderr, .. } = run(&host, "update ci --file first");
     assert!(
@@ -215,10 +215,10 @@ fn an_update_serves_and_a_rollback_goes_back() {
         &format!("rollback ci {FIRST} --json"),
     ] {
         let before = host.snapshot();
-        let told: serde_json::Value = serde_json::from_str(&done(&host, line)).unwrap();
-        assert_eq!(told["changed"], false, "{line}: {told}");
+        let answer: serde_json::Value = serde_json::from_str(&done(&host, line)).unwrap();
+        assert_eq!(answer["changed"], false, "{line}: {answer}");
         assert_eq!(
-            (&told["before"], &told["after"]),
+            (&answer["before"], &answer["after"]),
             (&FIRST.into(), &FIRST.into())
         );
         assert_eq!(host.snapshot(), before, "{line}");
@@ -321,18 +321,18 @@ fn only_what_nobody_wants_is_collected() {
         "{stderr}"
     );
     host.write("etc/buildbot-conda/config.toml", "[master]\n");
-    let told = format!("[\n  \"{}\"\n]\n", first.trim());
-    assert_eq!(done(&host, "gc --json"), told);
+    let answer = format!("[\n  \"{}\"\n]\n", first.trim());
+    assert_eq!(done(&host, "gc --json"), answer);
     let directory = "/var/lib/buildbot-conda/envs/ci";
     assert_eq!(
         done(&host, "remove ci --dry-run"),
         format!("remove {directory}\n")
     );
     for changed in [true, false] {
-        let told: serde_json::Value =
+        let answer: serde_json::Value =
             serde_json::from_str(&done(&host, "remove ci --json")).unwrap();
-        assert_eq!(told["changed"], changed, "{told}");
-        assert_eq!(told["before"] == directory, changed, "{told}");
+        assert_eq!(answer["changed"], changed, "{answer}");
+        assert_eq!(answer["before"] == directory, changed, "{answer}");
         assert!(!host.path("var/lib/buildbot-conda/envs/ci").exists());
     }
 }

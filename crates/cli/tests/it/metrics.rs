@@ -44,9 +44,9 @@ fn host() -> Host {
 
 #[test]
 fn every_instance_is_told_in_numbers() {
-    let told = host().run(&["metrics"]);
-    assert_eq!((told.status, told.stderr.as_str()), (Some(0), ""));
-    let samples = told
+    let output = host().run(&["metrics"]);
+    assert_eq!((output.status, output.stderr.as_str()), (Some(0), ""));
+    let samples = output
         .stdout
         .lines()
         .filter(|line| !line.starts_with("# H") && !line.starts_with("# T"));
@@ -112,28 +112,29 @@ fn what_a_process_noted_is_gone_with_it_but_its_backup_is_not() {
         r#"{"version": 1, "state": "failed", "pid": 7, "load": {"at": 1, "lag": 0, "builds": 2, "oldest_build": null,
             "workers": {"a": "missing"}, "backup": 1789000000, "database": null}}"#,
     );
-    let told = host.run(&["metrics"]).stdout;
+    let output = host.run(&["metrics"]).stdout;
     assert!(
-        told.contains("\nbuildbot_conda_backup_timestamp_seconds{name=\"master\"} 1789000000\n"),
-        "{told}"
+        output.contains("\nbuildbot_conda_backup_timestamp_seconds{name=\"master\"} 1789000000\n"),
+        "{output}"
     );
     assert!(
-        !told.contains("_master_") && !told.contains("database_"),
-        "{told}"
+        !output.contains("_master_") && !output.contains("database_"),
+        "{output}"
     );
 }
 
 #[test]
 fn a_bad_configuration_is_a_number_too() {
     for text in ["[worker]\ncolour = 1\n", "[worker\n"] {
-        let told = Host::configured(text).run(&["metrics"]);
-        assert_eq!(told.status, Some(0), "{told}");
+        let output = Host::configured(text).run(&["metrics"]);
+        assert_eq!(output.status, Some(0), "{output}");
         assert!(
-            told.stdout
+            output
+                .stdout
                 .contains("\nbuildbot_conda_configuration_good 0\n"),
-            "{told}"
+            "{output}"
         );
-        assert!(told.stdout.ends_with("\n# EOF\n"), "{told}");
+        assert!(output.stdout.ends_with("\n# EOF\n"), "{output}");
     }
 }
 
@@ -198,14 +199,14 @@ fn answer(request: &[u8]) -> String {
 
 #[test]
 fn a_request_is_answered_over_its_connection() {
-    let told = host().run(&["metrics"]).stdout;
+    let output = host().run(&["metrics"]).stdout;
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",
-        told.len()
+        output.len()
     );
     let answered = answer(b"GET /metrics HTTP/1.1\r\nHost: localhost:9988\r\n\r\n");
-    assert_eq!(answered, format!("{head}{told}"));
+    assert_eq!(answered, format!("{head}{output}"));
     assert_eq!(answer(b"HEAD /metrics HTTP/1.1\r\n\r\n"), head);
     for (request, status) in [
         (&b"GET / HTTP/1.1\r\n\r\n"[..], "404 Not Found"),

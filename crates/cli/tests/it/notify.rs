@@ -31,9 +31,16 @@ const TEXT: &str = "no `password`:\\u{1b}[2Jä\n\nLast lines of its log:\n\n\
 #[test]
 fn mail_has_the_reason_and_the_last_lines_and_nothing_that_a_terminal_obeys() {
     let host = host("mail:ops@example.org");
-    let told = live(&host, "service notify worker");
-    assert_eq!((told.status, told.stdout.as_str()), (Some(0), ""), "{told}");
-    assert!(told.stderr.starts_with("reported: worker on "), "{told}");
+    let outcome = live(&host, "service notify worker");
+    assert_eq!(
+        (outcome.status, outcome.stdout.as_str()),
+        (Some(0), ""),
+        "{outcome}"
+    );
+    assert!(
+        outcome.stderr.starts_with("reported: worker on "),
+        "{outcome}"
+    );
     let sent = host.read("sent") + &host.read("asked");
     assert!(
         sent.contains("/sendmail -i -- ops@example.org\nTo: ops@example.org\nSubject: worker on "),
@@ -102,14 +109,15 @@ fn what_could_not_be_sent_is_an_error_without_the_address() {
         expect("no answer by TLS: no \\u{1b}[31mroute")
     );
     host.write("etc/buildbot-conda/credentials/chat", "s3cret");
-    let told = live(&host, "service notify worker");
-    assert_eq!(told.status, Some(1));
+    let outcome = live(&host, "service notify worker");
+    assert_eq!(outcome.status, Some(1));
     assert!(
-        told.stderr
+        outcome
+            .stderr
             .contains("credentials/chat`: the address of a web hook must begin with `https://`"),
-        "{told}"
+        "{outcome}"
     );
-    assert!(!told.stderr.contains("s3cret"), "{told}");
+    assert!(!outcome.stderr.contains("s3cret"), "{outcome}");
 }
 
 #[test]

@@ -140,8 +140,8 @@ fn what_is_missing_is_said_before_anything_is_done() {
 #[test]
 fn a_key_that_the_masters_account_has_written_is_in_no_site_file_unless_it_is_a_plain_one() {
     let host = host();
-    let told = "url = \"https://ci.example.org/\"\nlogin = \"front\"\n";
-    host.write("home/bb/master/web.toml", told);
+    let table = "url = \"https://ci.example.org/\"\nlogin = \"front\"\n";
+    host.write("home/bb/master/web.toml", table);
     let replaces = |key: &str| {
         host.write("home/bb/master/web.secret", key);
         let plan = host.run(&EXPOSE).to_string();

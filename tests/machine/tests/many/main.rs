@@ -120,8 +120,8 @@ fn everything_is_connected_as_it_was_asked_for(machine: &Machine, groups: &[Grou
             let is_worker = reference.starts_with("worker");
             if is_worker {
                 let name = name_of(reference.rsplit('@').next().unwrap_or_default());
-                let told = format!("connected to localhost:{} as {name}", group.worker_port);
-                ensure!(row["message"] == json!(told), "{row:#}");
+                let expected = format!("connected to localhost:{} as {name}", group.worker_port);
+                ensure!(row["message"] == json!(expected), "{row:#}");
             }
             let process = format!("/proc/{}", row["pid"]);
             let owner = machine.run(&["stat", "-c", "%U", &process])?.succeeded()?;

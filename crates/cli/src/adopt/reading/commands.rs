@@ -6,7 +6,8 @@ use std::rc::Rc;
 use buildbot_conda_core::unit_text::{Place, is_name};
 
 use super::{
-    Argument, DEEPEST_COMMAND, Done, Found, Known, MOST, Reader, Simple, Value, Went, Word, told,
+    Argument, DEEPEST_COMMAND, Done, Found, Known, MOST, Reader, Simple, Value, Went, Word,
+    as_written,
 };
 use crate::adopt::shell::words::Part;
 
@@ -96,13 +97,13 @@ impl Reader<'_> {
             return self.leave("");
         };
         let Some(program) = first.value.clone() else {
-            return self.unknown(&told(words));
+            return self.unknown(&as_written(words));
         };
         if let Some(body) = self.state.scope.functions.get(&program).cloned() {
             return self.call(&body, words);
         }
         let name = program.rsplit('/').next().unwrap_or_default().to_owned();
-        let text = told(words);
+        let text = as_written(words);
         match name.as_str() {
             "true" => self.verdicts.taken(&self.place, &text),
             "[" | "test" => self.test(words),
@@ -470,7 +471,7 @@ impl Reader<'_> {
 
     /// `[ -f PATH ]` and the like, where it is known what they come to.
     pub(super) fn test(&mut self, words: &[Argument]) -> Done {
-        let done = self.verdicts.taken(&self.place, &told(words));
+        let done = self.verdicts.taken(&self.place, &as_written(words));
         drop(done);
         let inner: Vec<&Argument> = words
             .iter()
@@ -526,7 +527,7 @@ impl Reader<'_> {
         }
         match sign {
             "-e" => Some(true),
-            "-f" | "-r" => self.look(&path).ok().map(|_| true),
+            "-f" | "-r" => self.read_script(&path).ok().map(|_| true),
             _ => None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ACTIVATED, Argument, Done, Found, Reader, Target, Value, Went, shown, told};
+use super::{ACTIVATED, Argument, Done, Found, Reader, Target, Value, Went, as_written, shown};
 
 /// Variables that say where environments are looked for, or what activation does.
 const OF_CONDA: [&str; 8] = [
@@ -256,7 +256,7 @@ impl Reader<'_> {
                 self.depth -= 1;
                 Done::as_those(went)
             }
-            _ => self.unknown(&format!("eval {}", told(rest))),
+            _ => self.unknown(&format!("eval {}", as_written(rest))),
         }
     }
 
@@ -278,7 +278,7 @@ impl Reader<'_> {
 
     #[expect(clippy::too_many_lines, reason = "options, one after the other")]
     pub(super) fn conda(&mut self, name: &str, words: &[Argument]) -> Done {
-        let text = told(words);
+        let text = as_written(words);
         let follows_mamba =
             name == "mamba" && self.state.scope.value("MAMBA_ROOT_PREFIX") != Value::Unset;
         let root = if name == "micromamba" || follows_mamba {

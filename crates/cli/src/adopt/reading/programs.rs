@@ -7,7 +7,7 @@ use buildbot_conda_core::unit_text::is_name;
 use super::commands::TOO_MANY;
 use super::start::starts_buildbot;
 use super::wrappers::HIDES;
-use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, SYSTEM, Went, shown, told};
+use super::{Argument, DEEPEST, Done, Found, LEAST, MOST, Reader, SYSTEM, Went, as_written, shown};
 
 impl Reader<'_> {
     /// A command that is not the shell's own.
@@ -16,16 +16,16 @@ impl Reader<'_> {
         match name {
             "exec" | "nohup" | "command" | "time" | "env" | "nice" | "ionice" | "builtin"
             | "stdbuf" | "taskset" => self.wrapped(name, words),
-            "activate" if first.known().contains('/') => self.source(words, &told(words)),
+            "activate" if first.known().contains('/') => self.source(words, &as_written(words)),
             "conda" | "mamba" | "micromamba" => self.conda(name, words),
-            "bash" | "sh" | "dash" => self.shell(rest, &told(words)),
+            "bash" | "sh" | "dash" => self.shell(rest, &as_written(words)),
             "buildbot" | "buildbot-worker" | "twistd" => self.start(words, None),
             _ if is_python(name) => self.python(words),
             "setpriv" | "chroot" | "zsh" | "ksh" | "fish" | "csh" | "tcsh" => self.hidden(words),
             "alias" | "unalias" | "coproc" | "enable" | "let" | "mapfile" | "readarray"
             | "read" | "getopts" | "printf" | "local" | "popd" | "dirs" | "deactivate"
             | "disown" | "suspend" | "prlimit" | "renice" => {
-                self.refuse(&format!("`{}` is not supported", shown(&told(words))))
+                self.refuse(&format!("`{}` is not supported", shown(&as_written(words))))
             }
             _ => match self.wrapper(name, words) {
                 Some(done) => done,
@@ -35,7 +35,7 @@ impl Reader<'_> {
     }
 
     fn hidden(&mut self, words: &[Argument]) -> Done {
-        self.refuse(&format!("`{}` {HIDES}", shown(&told(words))))
+        self.refuse(&format!("`{}` {HIDES}", shown(&as_written(words))))
     }
 
     /// A script, or a program that nothing is known of.
@@ -48,11 +48,11 @@ impl Reader<'_> {
             self.on_path(name)
         };
         if let Some(place) = place.or_else(|| is_needed.then_some(path)) {
-            match self.look(&place) {
+            match self.read_script(&place) {
                 Ok((file, text)) if is_shell_script(&text) => {
                     let arguments = words.iter().map(|word| word.value.clone()).collect();
                     let options = shebang(&text).map_or(Vec::new(), |words| words[1..].to_vec());
-                    if let Some(done) = self.options_of_shebang(&options, &told(words)) {
+                    if let Some(done) = self.options_of_shebang(&options, &as_written(words)) {
                         return done;
                     }
                     return self.script(&file, &text, arguments);
@@ -61,7 +61,7 @@ impl Reader<'_> {
                 Ok(_) | Err(_) => {}
             }
         }
-        let text = told(words);
+        let text = as_written(words);
         // What stands among the words of another program may be run by it.
         if starts_buildbot(&values(&words[1..])) {
             return self.hidden(words);
@@ -132,7 +132,7 @@ impl Reader<'_> {
         let Some(path) = &words[0].value else {
             return self.unknown(&words[0].raw);
         };
-        match self.look(path) {
+        match self.read_script(path) {
             Ok((file, text)) => self.script(
                 &file,
                 &text,
@@ -143,7 +143,7 @@ impl Reader<'_> {
     }
 
     /// A script's whole path and its text; the reason when there is none.
-    pub(super) fn look(&mut self, path: &str) -> Result<(String, String), String> {
+    pub(super) fn read_script(&mut self, path: &str) -> Result<(String, String), String> {
         let Some(path) = self.absolute(path) else {
             return Err(format!("the value of `{path}` is known only at run time"));
         };
@@ -160,7 +160,7 @@ impl Reader<'_> {
         let Some(path) = &words[0].value else {
             return self.unknown(text);
         };
-        let found = match self.look(path) {
+        let found = match self.read_script(path) {
             _ if self.depth >= DEEPEST => {
                 return self.refuse("too many levels of scripts that call scripts");
             }
@@ -196,7 +196,7 @@ impl Reader<'_> {
     /// `exec -a NAME CMD`, `nice -n 5 CMD`, `env A=b CMD`.
     #[expect(clippy::too_many_lines, reason = "options, one after the other")]
     fn wrapped(&mut self, name: &str, words: &[Argument]) -> Done {
-        let text = told(words);
+        let text = as_written(words);
         let mut rest = &words[1..];
         let mut handed: Vec<(&'static str, String)> = Vec::new();
         let mut is_niced = false;
@@ -432,7 +432,7 @@ impl Reader<'_> {
             if !["-u", "-B", "-q", "-v"].contains(&option.raw.as_str()) {
                 return self.refuse(&format!(
                     "`{}` is not supported: `{}`",
-                    shown(&told(words)),
+                    shown(&as_written(words)),
                     option.raw
                 ));
             }
@@ -450,7 +450,7 @@ impl Reader<'_> {
                 self.start(rest, Some(&words[0].clone()))
             }
             _ if starts_buildbot(&values(rest)) => self.hidden(words),
-            _ => self.leave(&told(words)),
+            _ => self.leave(&as_written(words)),
         }
     }
 }

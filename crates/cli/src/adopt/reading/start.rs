@@ -3,7 +3,8 @@
 use buildbot_conda_core::names::Role;
 
 use super::{
-    ACTIVATED, Argument, Done, Found, Reader, SYSTEM, SYSTEMS, Start, Target, Went, shown, told,
+    ACTIVATED, Argument, Done, Found, Reader, SYSTEM, SYSTEMS, Start, Target, Went, as_written,
+    shown,
 };
 
 impl Reader<'_> {
@@ -22,7 +23,7 @@ impl Reader<'_> {
         let verb = rest.find(|word| !["-v", "--verbose"].contains(&word.raw.as_str()));
         match verb.map(Argument::known) {
             Some("start" | "restart") => {}
-            _ => return self.leave(&told(words)),
+            _ => return self.leave(&as_written(words)),
         }
         let mut directory = None;
         let mut is_daemon = true;
@@ -41,7 +42,7 @@ impl Reader<'_> {
                 raw if raw.starts_with('-') || directory.is_some() => {
                     let reason = format!(
                         "`{}` is not supported: `{}`",
-                        shown(&told(words)),
+                        shown(&as_written(words)),
                         shown(raw)
                     );
                     return self.refuse(&reason);
@@ -70,7 +71,7 @@ impl Reader<'_> {
 
     /// `twistd -ny DIR/buildbot.tac`; which role it is, the tac knows.
     fn start_twistd(&mut self, words: &[Argument], python: Option<&Argument>) -> Done {
-        let text = told(words);
+        let text = as_written(words);
         let mut tac = None;
         let mut rundir = None;
         let mut left = Vec::new();
@@ -177,7 +178,7 @@ impl Reader<'_> {
         words: &[Argument],
         python: Option<&Argument>,
     ) -> Done {
-        let text = told(words);
+        let text = as_written(words);
         if self.in_background {
             return self.refuse(&format!("`{}` runs in the background", shown(&text)));
         }

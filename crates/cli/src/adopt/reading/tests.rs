@@ -39,7 +39,7 @@ fn read(command: &[&str], scripts: &[(&str, &str)]) -> Reading {
 }
 
 /// Root, environment and directory, `-` for what is not known.
-fn told(reading: &Reading) -> [String; 3] {
+fn summary(reading: &Reading) -> [String; 3] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let start = reading.start.as_ref();
     let target = start.and_then(|start| start.target.as_ref());
@@ -70,7 +70,7 @@ fn problems(reading: &Reading) -> Vec<String> {
 fn script(text: &str, expect: [&str; 3]) {
     let reading = read(&["/home/bb/start.sh"], &[("/home/bb/start.sh", text)]);
     assert_eq!(problems(&reading), Vec::<String>::new(), "{text}");
-    assert_eq!(told(&reading), expect, "{text}");
+    assert_eq!(summary(&reading), expect, "{text}");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn command_lines_without_a_script_are_understood() {
         ],
         &[],
     );
-    assert_eq!(told(&direct), ["-", "/opt/c/envs/bb", "master /srv/m"]);
+    assert_eq!(summary(&direct), ["-", "/opt/c/envs/bb", "master /srv/m"]);
     let inline = read(
         &[
             "/bin/bash",
@@ -140,7 +140,7 @@ fn command_lines_without_a_script_are_understood() {
         ],
         &[],
     );
-    assert_eq!(told(&inline), ["/opt/c", "bb", "master /home/bb/m"]);
+    assert_eq!(summary(&inline), ["/opt/c", "bb", "master /home/bb/m"]);
     let called = read(
         &["/bin/sh", "-e", "s.sh", "gpu"],
         &[(
@@ -148,7 +148,7 @@ fn command_lines_without_a_script_are_understood() {
             ". /opt/c/bin/activate $1\nbuildbot-worker start w-$1",
         )],
     );
-    assert_eq!(told(&called), ["/opt/c", "gpu", "worker /home/bb/w-gpu"]);
+    assert_eq!(summary(&called), ["/opt/c", "gpu", "worker /home/bb/w-gpu"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::super::verdict::Verdict;
-use super::{Argument, Done, Reader, shown, told};
+use super::{Argument, Done, Reader, as_written, shown};
 
 /// How a program that is not understood is refused.
 pub(super) const HIDES: &str = "changes the account or hides the command that is started";
@@ -98,7 +98,7 @@ impl Reader<'_> {
     /// A start inside of such a program; nothing when it is none.
     pub(super) fn wrapper(&mut self, name: &str, words: &[Argument]) -> Option<Done> {
         let wrapper = wrapper(name)?;
-        let text = told(words);
+        let text = as_written(words);
         let Some((inner, is_login)) = inner(name, &wrapper, &words[1..]) else {
             return Some(self.refuse(&format!("`{}` {HIDES}", shown(&text))));
         };

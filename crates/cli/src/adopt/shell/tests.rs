@@ -16,23 +16,23 @@ fn scope() -> Scope {
 /// Every simple command with its line, and the signs of what is around it.
 fn commands(text: &str) -> Vec<String> {
     let mut parser = Parser::new(text);
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     loop {
         match parser.next() {
-            Ok(Some(node)) => tell(&node, "", &mut told),
-            Ok(None) => return told,
+            Ok(Some(node)) => collect(&node, "", &mut lines),
+            Ok(None) => return lines,
             Err(unreadable) => {
-                told.push(format!("{}: {}", unreadable.line, unreadable.what));
-                return told;
+                lines.push(format!("{}: {}", unreadable.line, unreadable.what));
+                return lines;
             }
         }
     }
 }
 
-fn tell(node: &Node, mark: &str, told: &mut Vec<String>) {
+fn collect(node: &Node, mark: &str, lines: &mut Vec<String>) {
     let mut all = |nodes: &[Node], mark: &str| {
         for node in nodes {
-            tell(node, mark, told);
+            collect(node, mark, lines);
         }
     };
     match node {
@@ -48,19 +48,19 @@ fn tell(node: &Node, mark: &str, told: &mut Vec<String>) {
             for word in &simple.words {
                 words.extend(scope.fields(word).unwrap_or(vec!["?".to_owned()]));
             }
-            told.push(format!("{}{mark}: {}", simple.line, words.join("|")));
+            lines.push(format!("{}{mark}: {}", simple.line, words.join("|")));
         }
         Node::And(left, right) => {
-            tell(left, mark, told);
-            tell(right, " and", told);
+            collect(left, mark, lines);
+            collect(right, " and", lines);
         }
         Node::Or(left, right) => {
-            tell(left, mark, told);
-            tell(right, " or", told);
+            collect(left, mark, lines);
+            collect(right, " or", lines);
         }
-        Node::Not(node) => tell(node, " not", told),
+        Node::Not(node) => collect(node, " not", lines),
         Node::Pipeline(nodes) => all(nodes, " pipe"),
-        Node::Background(node) => tell(node, " &", told),
+        Node::Background(node) => collect(node, " &", lines),
         Node::Subshell(nodes) => all(nodes, " sub"),
         Node::Group(nodes) => all(nodes, mark),
         Node::If(branches, otherwise) => {
@@ -166,8 +166,8 @@ fn what_the_grammar_does_not_have_is_an_error_with_its_line_and_name() {
         ("a ;; b", "1: `;` at this position"),
         ("&& a", "1: `&` at this position"),
     ] {
-        let told = commands(text);
-        assert_eq!(told.last().map(String::as_str), Some(expect), "{text}");
+        let lines = commands(text);
+        assert_eq!(lines.last().map(String::as_str), Some(expect), "{text}");
     }
     assert_eq!(commands("a \r\u{b} b\u{a0}c"), ["1: a|\r\u{b}|b\u{a0}c"]);
     for text in [

@@ -154,7 +154,7 @@ impl Wanted {
             Self::Local => {
                 ensure_installed(context)?;
                 ensure_driver(&DatabaseUrl::local("", 0), instance, context)?;
-                let found = look(instance, context)?;
+                let found = server_state(instance, context)?;
                 let name = name_of(&instance.reference);
                 (DatabaseUrl::local(&name, found.port), Some((name, found)))
             }
@@ -265,7 +265,7 @@ fn ensure_driver(url: &DatabaseUrl, instance: &Instance, context: &Context) -> a
 }
 
 /// What the server of this host has. Who may not ask is shown the whole plan.
-fn look(instance: &Instance, context: &Context) -> anyhow::Result<server::Found> {
+fn server_state(instance: &Instance, context: &Context) -> anyhow::Result<server::Found> {
     let database = name_of(&instance.reference);
     let role = instance.user.as_str();
     if !can_ask(context) {
@@ -278,7 +278,7 @@ fn look(instance: &Instance, context: &Context) -> anyhow::Result<server::Found>
     }
     // A server that was installed by hand may have another account.
     accounts::find_user(server::ACCOUNT)?;
-    let found = server::look(role, &database).map_err(|error| {
+    let found = server::inspect(role, &database).map_err(|error| {
         anyhow::anyhow!(
             "{error:#}\nhint: `systemctl start postgresql` starts the server, `pg_lsclusters` shows its state"
         )

@@ -55,7 +55,7 @@ pub(in crate::doctor) enum PidFile {
     Broken,
 }
 
-pub(super) fn look(instance: &Instance, context: &Context) -> DirectoryFacts {
+pub(super) fn examine(instance: &Instance, context: &Context) -> DirectoryFacts {
     let directory = place(&instance.directory, context);
     let mut facts = DirectoryFacts {
         closed: Obstacle::in_directory(&directory),

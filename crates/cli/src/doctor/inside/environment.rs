@@ -76,7 +76,7 @@ pub(in crate::doctor) struct Damage {
     pub(in crate::doctor) example: String,
 }
 
-pub(super) fn look(
+pub(super) fn examine(
     instance: &Instance,
     context: &Context,
     checks: &[Check],

@@ -146,7 +146,7 @@ pub(super) fn concerned(checks: &[Check]) -> Vec<Check> {
 }
 
 /// Looks, in this process.
-pub(super) fn look(
+pub(super) fn examine(
     instance: &Instance,
     context: &Context,
     checks: &[Check],
@@ -155,8 +155,8 @@ pub(super) fn look(
     let any = |of: &[Check]| checks.iter().any(|check| of.contains(check));
     let mut inside = Inside::default();
     if any(&FILES) {
-        inside.environment = Some(environment::look(instance, context, checks, depth));
-        inside.directory = Some(directory::look(instance, context));
+        inside.environment = Some(environment::examine(instance, context, checks, depth));
+        inside.directory = Some(directory::examine(instance, context));
     }
     if depth == Depth::Everything {
         if any(&PYTHON) {
@@ -178,7 +178,7 @@ pub(super) fn print(
     context: &Context,
     checks: &[Check],
 ) -> anyhow::Result<ExitCode> {
-    let facts = look(instance, context, checks, Depth::Everything);
+    let facts = examine(instance, context, checks, Depth::Everything);
     output::print(serde_json::to_string(&facts).context("write JSON")?)
 }
 

@@ -33,7 +33,7 @@ COMPILED = ("buildbot", "buildbot_worker", "twisted", "sqlalchemy")
 PATIENCE = 5
 
 
-def told(error):
+def text_of(error):
     """`NAME: reason` of an exception, on one line."""
     lines = str(error).strip().splitlines()
     allowed = allowed_by(error)  # noqa: F821, from causes.py
@@ -47,7 +47,7 @@ def failed_imports(names):
         try:
             importlib.import_module(name)
         except BaseException as error:
-            failures[name] = told(error)
+            failures[name] = text_of(error)
     return failures
 
 
@@ -73,7 +73,7 @@ def failed_plugins():
             try:
                 point.load()
             except BaseException as error:
-                failures["%s:%s" % (group, point.name)] = told(error)
+                failures["%s:%s" % (group, point.name)] = text_of(error)
     return failures
 
 
@@ -212,7 +212,7 @@ def reach(host, port, tls, protocol):
     try:
         socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        return {"step": "dns", "reason": error.strerror or told(error)}
+        return {"step": "dns", "reason": error.strerror or text_of(error)}
     try:
         connection = socket.create_connection((host, port), PATIENCE)
     except OSError as error:
@@ -223,7 +223,7 @@ def reach(host, port, tls, protocol):
                 connection = tls().wrap_socket(connection, server_hostname=host)
             except (OSError, ValueError) as error:
                 reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
-                return {"step": "tls", "reason": reason or told(error)}
+                return {"step": "tls", "reason": reason or text_of(error)}
         if protocol == "pb":
             # Perspective Broker's server speaks first, and names its dialects.
             connection.settimeout(PATIENCE)
@@ -244,7 +244,7 @@ def worker(directory, wishes):
     try:
         found = run_tac(directory)
     except BaseException as error:
-        answer["failure"] = told(error)
+        answer["failure"] = text_of(error)
         return answer
     reached = {}
     for arguments in found:

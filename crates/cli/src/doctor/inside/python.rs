@@ -168,12 +168,12 @@ pub(super) fn ask(instance: &Instance, checks: &[Check]) -> anyhow::Result<Pytho
 }
 
 pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts {
-    let mut told = MasterFacts::default();
-    let facts = match ask_database(instance, context, &mut told) {
+    let mut master_facts = MasterFacts::default();
+    let facts = match ask_database(instance, context, &mut master_facts) {
         Ok(facts) => facts,
         Err(failure) => {
-            told.failure = Some((failure.status, failure.reason.into()));
-            return told;
+            master_facts.failure = Some((failure.status, failure.reason.into()));
+            return master_facts;
         }
     };
     let relation = match facts.relation {
@@ -183,7 +183,7 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
         Relation::Newer => "newer",
         Relation::Damaged => "damaged",
     };
-    told.database = Some(Database {
+    master_facts.database = Some(Database {
         relation: relation.into(),
         kind: facts.kind.clone(),
         driver: facts
@@ -195,24 +195,24 @@ pub(super) fn ask_master(instance: &Instance, context: &Context) -> MasterFacts 
         head: facts.head_text().into(),
         buildbot: facts.buildbot.clone(),
     });
-    told.trouble = dump::trouble(&facts);
-    told.elsewhere.clone_from(&facts.elsewhere);
-    told.own_work = facts.own_work;
-    told.ports = facts
+    master_facts.trouble = dump::trouble(&facts);
+    master_facts.elsewhere.clone_from(&facts.elsewhere);
+    master_facts.own_work = facts.own_work;
+    master_facts.ports = facts
         .ports
         .into_iter()
         .map(|port| (port.purpose, port.port))
         .collect();
-    told
+    master_facts
 }
 
 fn ask_database(
     instance: &Instance,
     context: &Context,
-    told: &mut MasterFacts,
+    master_facts: &mut MasterFacts,
 ) -> Result<Facts, Failure> {
     let master = Master::new(instance, context)?;
     // A mark without content is still a mark.
-    told.is_marked = Mark::read(&master.backups).map_or(true, |mark| mark.is_some());
+    master_facts.is_marked = Mark::read(&master.backups).map_or(true, |mark| mark.is_some());
     Facts::ask(&master, None, false)
 }

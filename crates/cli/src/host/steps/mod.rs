@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::{Instance, Settings};
 
+use super::actual::Host;
 use super::differences::{Difference, Subject};
-use super::look::Host;
 use super::profile::Profile;
 use crate::plan::{self, Plan, Step, UnitStep};
 use crate::system::context::Context;

@@ -206,7 +206,7 @@ impl Deed for DatabaseStep {
                 kind,
                 place,
             } => {
-                let found = transfer::look(&configured(reference)?, false)?;
+                let found = transfer::inspect(&configured(reference)?, false)?;
                 ensure!(
                     found.kind == kind.as_str() && found.place == place.as_str(),
                     "the changed configuration names `{}` instead of `{place}`",

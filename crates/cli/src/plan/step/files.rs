@@ -224,7 +224,7 @@ pub(crate) fn missing_directories(path: &Path) -> Vec<PathBuf> {
 /// How what is at `path` now gets there again.
 fn restored(path: &Path) -> anyhow::Result<FileStep> {
     let path = path.to_owned();
-    Ok(match files::look(&path)? {
+    Ok(match files::inspect(&path)? {
         Found::Nothing => FileStep::Remove { path },
         Found::File { text, mode } => FileStep::Write {
             path,
@@ -301,7 +301,7 @@ fn configure(
     let path = path
         .canonicalize()
         .with_context(|| format!("resolve `{name}`"))?;
-    let Found::File { text, mode } = files::look(&path)? else {
+    let Found::File { text, mode } = files::inspect(&path)? else {
         bail!("`{name}` is not a file");
     };
     if text == after {

@@ -20,7 +20,7 @@ use crate::system::values::{Mode, Ownership};
 /// Seconds that a master may take to show what its reload has come to the end of.
 const PATIENCE: u64 = 5;
 /// Time between two looks.
-const LOOK: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(300);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,14 +71,14 @@ impl fmt::Display for FrontStep {
                 "see that the master at port {web_port} knows that it is https://{host}/"
             ),
             Self::AskFront(Asked { host, private, .. }) => {
-                let told = if *private {
+                let access = if *private {
                     "with a login required"
                 } else {
                     "readable without login"
                 };
                 write!(
                     formatter,
-                    "check pages, websocket, events and hooks of https://{host}/, {told}"
+                    "check pages, websocket, events and hooks of https://{host}/, {access}"
                 )
             }
         }
@@ -136,7 +136,7 @@ impl Deed for FrontStep {
             Self::AskMaster { host, web_port } => {
                 patiently(PATIENCE, || ensure_knows(host, *web_port))
             }
-            Self::AskFront(asked) => patiently(asked.patience, || asked.look())
+            Self::AskFront(asked) => patiently(asked.patience, || asked.request_all())
                 .with_context(|| format!("request https://{}/", asked.host)),
         }
     }
@@ -147,11 +147,11 @@ impl Deed for FrontStep {
 }
 
 /// Asks again until the answer is good, for so many seconds.
-fn patiently(seconds: u64, look: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn patiently(seconds: u64, attempt: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
-        match look() {
-            Err(_) if Instant::now() < deadline && !interrupt::is_noted() => thread::sleep(LOOK),
+        match attempt() {
+            Err(_) if Instant::now() < deadline && !interrupt::is_noted() => thread::sleep(POLL),
             outcome => return outcome,
         }
     }
@@ -176,7 +176,7 @@ fn ensure_knows(host: &str, web_port: u16) -> anyhow::Result<()> {
 
 impl Asked {
     /// One request of each kind, as somebody makes them who has not logged in.
-    fn look(&self) -> anyhow::Result<()> {
+    fn request_all(&self) -> anyhow::Result<()> {
         let front = Way::Front(&self.host);
         let get = |path: &str| ask(front, "GET", path, "", "", Much::All);
         let page = get("/")?;

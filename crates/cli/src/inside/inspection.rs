@@ -52,10 +52,10 @@ pub(crate) fn ask(
 ) -> anyhow::Result<Answer> {
     let path = context.path(directory);
     if context.is_elsewhere() || owner == "root" {
-        return look(&path, question);
+        return inspect(&path, question);
     }
     let input = serde_json::to_string(question).context("write a request")?;
-    let said = as_user::call_within(as_user::FILES, owner, None, &["look"], &path, &input)
+    let said = as_user::call_within(as_user::FILES, owner, None, &["inspect"], &path, &input)
         .with_context(|| format!("examine `{directory}` as `{owner}`"))?;
     serde_json::from_str(&said)
         .with_context(|| format!("examine `{directory}` as `{owner}`: no answer"))
@@ -67,7 +67,7 @@ pub(crate) fn answer(directory: &Path) -> anyhow::Result<()> {
     std::io::stdin()
         .read_to_string(&mut text)
         .context("read a request")?;
-    let answer = look(
+    let answer = inspect(
         directory,
         &serde_json::from_str(&text).context("read a request")?,
     )?;
@@ -75,7 +75,7 @@ pub(crate) fn answer(directory: &Path) -> anyhow::Result<()> {
     crate::output::print(text).map(drop)
 }
 
-fn look(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
+fn inspect(directory: &Path, question: &Question) -> anyhow::Result<Answer> {
     let mut answer = Answer {
         is_filled: fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some()),
         ..Answer::default()

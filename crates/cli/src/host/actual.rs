@@ -15,7 +15,7 @@ use super::layout::lock_file;
 use super::manifest::{EnvironmentEntry, InstanceEntry, Kind, Manifest};
 use super::profile::Profile;
 use super::{accounts, managed, system};
-use crate::inside::look::{self, Question};
+use crate::inside::inspection::{self, Question};
 use crate::system::context::Context;
 use crate::system::record::record_file;
 
@@ -131,7 +131,7 @@ impl Selection {
 }
 
 /// Looks at this host. A configuration that is not there is an empty text.
-pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<Host> {
+pub(super) fn read_host(selection: &Selection, context: &Context) -> anyhow::Result<Host> {
     let mut host = Host {
         profile: Profile::new(),
         damage: BTreeMap::new(),
@@ -140,8 +140,8 @@ pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<H
     };
     host.profile.configuration = system::configuration(context)?;
     host.profile.unit_files = system::unit_files(context)?;
-    look_at_environments(selection, context, &mut host)?;
-    look_at_instances(selection, context, &mut host)?;
+    read_environments(selection, context, &mut host)?;
+    read_instances(selection, context, &mut host)?;
     let manifest = &mut host.profile.manifest;
     manifest.packages = system::packages(context);
     manifest.credentials = system::credentials(&selection.credentials, context);
@@ -178,7 +178,7 @@ pub(super) fn look(selection: &Selection, context: &Context) -> anyhow::Result<H
     Ok(host)
 }
 
-fn look_at_environments(
+fn read_environments(
     selection: &Selection,
     context: &Context,
     host: &mut Host,
@@ -196,7 +196,7 @@ fn look_at_environments(
         let question = Question::Environment {
             damage: selection.damage,
         };
-        let answer = look::ask(&owner, prefix, &question, context)?;
+        let answer = inspection::ask(&owner, prefix, &question, context)?;
         if !answer.strangers.is_empty() {
             let names: Vec<&str> = answer.strangers.iter().map(ForeignText::as_str).collect();
             host.warnings.push(format!(
@@ -257,11 +257,7 @@ fn without_secrets(lock: &str) -> (String, bool) {
     (text, is_changed)
 }
 
-fn look_at_instances(
-    selection: &Selection,
-    context: &Context,
-    host: &mut Host,
-) -> anyhow::Result<()> {
+fn read_instances(selection: &Selection, context: &Context, host: &mut Host) -> anyhow::Result<()> {
     for (entry, files) in &selection.instances {
         let mut entry = entry.clone();
         entry.files.clear();
@@ -269,7 +265,8 @@ fn look_at_instances(
         let directory = context.path(&entry.directory);
         if is_there && directory.is_dir() {
             let question = Question::Files(files.clone());
-            let answer = look::ask(entry.user.as_str(), &entry.directory, &question, context)?;
+            let answer =
+                inspection::ask(entry.user.as_str(), &entry.directory, &question, context)?;
             if answer.is_filled {
                 host.filled.insert(entry.reference.clone());
             }
