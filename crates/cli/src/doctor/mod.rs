@@ -145,6 +145,7 @@ fn examine(
     for (instance, inside) in scene.instances.iter().zip(inner) {
         findings.extend(secrets::look(instance, &scene));
         findings.extend(unit_files::look(instance, &scene));
+        findings.extend(certificates::judge(instance, &scene));
         match inside {
             None => {}
             Some(Err(reason)) => findings.extend(not_seen(instance, &scene, &reason)),
@@ -153,7 +154,6 @@ fn examine(
                 findings.extend(environment::judge(instance, &inside, &scene));
                 findings.extend(master::judge(instance, &inside, &scene));
                 findings.extend(worker::judge(instance, &inside, &scene));
-                findings.extend(certificates::judge(instance, &scene));
             }
         }
     }
