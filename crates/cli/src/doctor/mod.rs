@@ -146,6 +146,7 @@ fn examine(
     for (instance, inside) in scene.instances.iter().zip(inner) {
         findings.extend(secrets::examine(instance, &scene));
         findings.extend(unit_files::examine(instance, &scene));
+        findings.extend(certificates::judge(instance, &scene));
         match inside {
             None => {}
             Some(Err(reason)) => findings.extend(not_seen(instance, &scene, &reason)),
@@ -154,7 +155,6 @@ fn examine(
                 findings.extend(environment::judge(instance, &inside, &scene));
                 findings.extend(master::judge(instance, &inside, &scene));
                 findings.extend(worker::judge(instance, &inside, &scene));
-                findings.extend(certificates::judge(instance, &scene));
             }
         }
     }
