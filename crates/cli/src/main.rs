@@ -98,7 +98,7 @@ enum Verb {
     Metrics(metrics::Arguments),
     /// Find problems, and print the commands that fix them
     Doctor(doctor::Arguments),
-    /// Let running builds finish, then stop an instance
+    /// Let running builds finish, then stop the instances
     Drain(drain::Arguments),
     /// Run a command in an activated environment
     Run(run::Arguments),

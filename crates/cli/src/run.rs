@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ROOT")]
     conda_root: Option<PathBuf>,
 
-    /// The environment: a name (also of a managed one), a path, or an empty string for base
+    /// The environment: a name, also of one that `env create` made, or a path; an empty string is the base environment
     #[arg(long, value_name = "ENV")]
     env: Option<OsString>,
 

@@ -48,7 +48,7 @@ pub(crate) struct Common {
     /// Directory of the instance; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<String>,
-    /// The account that runs the instance
+    /// The account that runs the instance; it must exist
     #[arg(long, value_name = "USER")]
     pub(crate) user: Option<String>,
     /// The Conda installation, instead of the configured one
@@ -57,10 +57,10 @@ pub(crate) struct Common {
     /// The environment, instead of the configured one: a name or an absolute path
     #[arg(long, value_name = "ENV")]
     pub(crate) conda_env: Option<String>,
-    /// Read the password of the workers from the first line of a file
+    /// Read the password of the worker, or of the master's first worker, from the first line of a file
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
     pub(crate) password_file: Option<std::path::PathBuf>,
-    /// Read the password of the workers from the first line of standard input
+    /// Read the same password from the first line of standard input
     #[arg(long)]
     pub(crate) password_stdin: bool,
     #[command(flatten)]

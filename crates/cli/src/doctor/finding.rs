@@ -57,7 +57,7 @@ pub(crate) enum Check {
     AllowShutdown,
     /// `buildbot checkconfig` accepts the master's configuration
     Checkconfig,
-    /// No builds run inside the master's own sandbox
+    /// No build does work inside the sandbox of the master
     Sandbox,
     /// The schema of the database matches the installed Buildbot
     Database,

@@ -25,13 +25,13 @@ pub(super) struct Source {
     /// The environment of a `pixi.lock` to use
     #[arg(long, value_name = "NAME")]
     environment: Option<String>,
-    /// Maximum size of all unpacked packages together, in MiB
+    /// Maximum size of all unpacked packages together, in MiB; by default 65536
     #[arg(long, value_name = "MIB")]
     max_size: Option<u64>,
-    /// Maximum number of files of all packages together
+    /// Maximum number of files of all packages together; by default 2000000
     #[arg(long, value_name = "COUNT")]
     max_files: Option<u64>,
-    /// Maximum size of a package, as a multiple of its archive
+    /// Maximum size of an unpacked package, as a multiple of its archive; by default 250
     #[arg(long, value_name = "FACTOR")]
     max_ratio: Option<u64>,
     /// Use only cached and local packages, without network access

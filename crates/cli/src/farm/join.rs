@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     /// Directory of the instance; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
-    /// The account that runs the instance
+    /// The account that runs the instance; it must exist
     #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// The Conda installation, instead of the configured one

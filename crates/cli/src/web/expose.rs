@@ -93,7 +93,7 @@ pub(crate) struct Arguments {
     /// Read the missing passwords, or the secret of the client, from standard input
     #[arg(long)]
     password_stdin: bool,
-    /// The port of the master's pages, if `create master` has not chosen it
+    /// The port of the master's pages, if it is not the one that `create master` chose
     #[arg(long, value_name = "PORT")]
     web_port: Option<u16>,
     #[command(flatten)]

@@ -150,7 +150,7 @@ pub const KEYS: [Key; 23] = [
     key(
         "notify",
         Effect::Failure,
-        "where failures are reported: `mail:ADDRESS`, `https://...`",
+        "failures go to `mail:ADDRESS`, `https://...`, `hook:FILE`",
     ),
     key(
         "start-timeout",
