@@ -150,6 +150,19 @@ fn refuse_strangers(a: &Machine, c: &Machine, line: &str) -> Outcome {
         expired.status != 0 && expired.stderr.contains(" expired "),
         "{expired}"
     );
+    // Without a line, the authorities of the host count, to which that of the master does not belong.
+    c.write_file(LINE, "any-password\n", "0600", "root")?;
+    let words = ["create", "worker", "--master", "a:9989", "--tls"];
+    let untrusted = call(c, &[&words[..], &["--password-file", LINE]].concat())?;
+    ensure!(
+        untrusted.status != 0
+            && untrusted
+                .stderr
+                .contains("authority that this worker trusts"),
+        "{untrusted}"
+    );
+    let left = c.run(&["test", "-e", "/home/bb-worker/worker"])?;
+    ensure!(left.status != 0, "an untrusted master leaves nothing");
     let short = invite(a, &["late", "--ttl", "1s"])?;
     std::thread::sleep(Duration::from_secs(2));
     let late = join(c, &short)?;

@@ -140,7 +140,8 @@ worker@with-a-long-name  unknown    -    -       -  -         /srv/software/envi
 /// All that a terminal gets from a command with these variables.
 fn with_colours(host: &Host, words: &str, variables: &str) -> String {
     // What reads `TERM` takes a terminal of a CI service for one with colours.
-    let script = format!("unset CI; TERM=xterm {variables} exec \"$BINARY\" --root \"$ROOT\" {words}");
+    let script =
+        format!("unset CI; TERM=xterm {variables} exec \"$BINARY\" --root \"$ROOT\" {words}");
     let output = host.on_a_terminal(&script).output().unwrap();
     String::from_utf8(output.stdout)
         .unwrap()
