@@ -46,6 +46,8 @@ class Router:
     def watch(self, text):
         """Buildbot's message why the router has closed a session, which it may do without closing a connection."""
         found = re.search(r"CloseDetails\(reason=<?([^>,)]*)>?(?:, message=['\"]([^'\"]*))?", text)
-        if found:
+        if found and found.group(1) == "wamp.close.transport_lost":
+            self.lost("closed the connection")
+        elif found:
             realm = self.role.master.config.mq.get("realm")
             self.lost("closed the session in the realm `%s`: %s" % (realm, found.group(2) or found.group(1)))

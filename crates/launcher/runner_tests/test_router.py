@@ -47,7 +47,7 @@ def test_master_without_its_router_ends_with_69_and_serves_when_it_is_there(pyth
     begun = time.monotonic()
     assert master.wait() == 69, master.describe()
     assert time.monotonic() - begun < 10
-    assert master.status().startswith("the router at %s has " % router.url)
+    assert master.status().startswith("the router at %s closed the connection" % router.url)
     assert master.status_file()["state"] == "failed"
     assert worker.stop() == 0
 
