@@ -151,12 +151,21 @@ END"#,
     )?
     .succeeded()?;
     ensure!(again.stderr.contains("is up to date"), "{again}");
-    call(&machine, &["env", "rollback", "buildbot"])?.succeeded()?;
+    // Back, with two workers that are restarted at the same time.
+    call(&machine, &["create", "worker", "two"])?.succeeded()?;
+    let words = ["env", "rollback", "buildbot", "--drain-together", "2"];
+    call(&machine, &words)?.succeeded()?;
     ensure!(current(&machine)? == first, "it is not rolled back");
-    ensure!(
-        prefix_of(&machine, master)? == format!("{ENVIRONMENT}/{first}"),
-        "the master was left"
-    );
+    for unit in [
+        master,
+        worker,
+        Unit::named(&machine, "buildbot-worker@two.service"),
+    ] {
+        ensure!(
+            prefix_of(&machine, unit)? == format!("{ENVIRONMENT}/{first}"),
+            "{unit:?} was left"
+        );
+    }
     Ok(())
 }
 
