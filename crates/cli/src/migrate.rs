@@ -80,8 +80,15 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
     let record = Record::read(reference, context);
     if let Some(now) = &now {
         let server = record.as_ref().and_then(|record| record.database.as_ref());
-        let is_file = matches!(wanted, Wanted::Sqlite);
-        if is_file == (now.kind == "sqlite") && (is_file || wanted.is(server)) {
+        // The configuration says where it is. A master that was adopted has no record; one tells more, such as a port.
+        let is_there = match wanted {
+            Wanted::Sqlite => now.kind == "sqlite",
+            _ => {
+                wanted.is_at(reference, &now.place)
+                    && server.is_none_or(|server| wanted.is(Some(server)))
+            }
+        };
+        if is_there {
             return Ok(already(reference, now));
         }
         ensure_free(&wanted, now)?;

@@ -143,6 +143,15 @@ impl Wanted {
         }
     }
 
+    /// Whether it is the server's database at `place`, as our own Python tells it of a configuration.
+    pub(crate) fn is_at(&self, reference: &InstanceRef, place: &str) -> bool {
+        match self {
+            Self::Sqlite => false,
+            Self::Local => DatabaseUrl::local(&name_of(reference), 5432).place() == place,
+            Self::Url(url) => url.place_without_port() == place,
+        }
+    }
+
     /// Refuses what would fail later, and gives the rest.
     pub(crate) fn settle(
         &self,
@@ -312,5 +321,38 @@ fn ensure_unused(file: &str, url: &DatabaseUrl, context: &Context) -> anyhow::Re
             bail!("the credential `{file}` already exists\nhint: remove it if nothing uses it")
         }
         Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_known_by_the_place_in_the_configuration() {
+        let options = ["--to", "--to-file"];
+        let plain: InstanceRef = "master".parse().unwrap();
+        let named: InstanceRef = "master@ci".parse().unwrap();
+        for (text, reference, place, is_at) in [
+            ("postgresql", &plain, "postgresql:///buildbot_master", true),
+            ("postgresql", &named, "postgresql:///buildbot_master", false),
+            (
+                "postgresql",
+                &named,
+                "postgresql:///buildbot_master_ci",
+                true,
+            ),
+            (
+                "postgresql://bb@db:5433/b",
+                &plain,
+                "postgresql://db/b",
+                true,
+            ),
+            ("postgresql://db/c", &plain, "postgresql://db/b", false),
+            ("sqlite", &plain, "/home/bb/master/state.sqlite", false),
+        ] {
+            let wanted = Wanted::read(Some(text), None, options).unwrap();
+            assert_eq!(wanted.is_at(reference, place), is_at, "{text} {place}");
+        }
     }
 }
