@@ -52,12 +52,11 @@ pub fn change(text: &str, to: &MasterDatabase) -> Result<Changed, LineError> {
         return Err(LineError::NoSecret);
     }
     let (before, value, after) = parts(line).ok_or(LineError::Unknown)?;
-    let changed =
-        if before == STARTER && (after == "}" || after.starts_with(", \"engine_kwargs\":")) {
-            format!("c[\"db\"] = {}", database(to))
-        } else {
-            format!("{before}{}{after}", url_of(to))
-        };
+    let changed = if before == STARTER && is_end_of_starter(after) {
+        format!("c[\"db\"] = {}", database(to))
+    } else {
+        format!("{before}{}{after}", url_of(to))
+    };
     debug_assert!(line.contains(value), "it is a part of its line");
     Ok(Changed {
         // The only line that is code and has the key.
@@ -74,6 +73,16 @@ pub fn change(text: &str, to: &MasterDatabase) -> Result<Changed, LineError> {
             })
             .collect(),
         line: changed,
+    })
+}
+
+/// Whether a starter has this behind the URL. Other arguments of the engine are somebody's own, and may go on in the next
+/// line.
+fn is_end_of_starter(after: &str) -> bool {
+    [true, false].into_iter().any(|pings| {
+        let url = Some(String::new());
+        let line = database(&MasterDatabase::Server { url, pings });
+        line.strip_prefix("{\"db_url\": \"\"") == Some(after)
     })
 }
 
@@ -165,6 +174,14 @@ mod tests {
             (
                 "c['db'] = {'db_url': 'sqlite:///state.sqlite', 'engine_kwargs': {}}  # ours",
                 "c['db'] = {'db_url': \"postgresql+psycopg2://db/b\", 'engine_kwargs': {}}  # ours",
+            ),
+            (
+                "c[\"db\"] = {\"db_url\": \"sqlite:///state.sqlite\", \"engine_kwargs\": {\"pool_size\": 9}}",
+                "c[\"db\"] = {\"db_url\": \"postgresql+psycopg2://db/b\", \"engine_kwargs\": {\"pool_size\": 9}}",
+            ),
+            (
+                "c[\"db\"] = {\"db_url\": \"sqlite:///state.sqlite\", \"engine_kwargs\": {",
+                "c[\"db\"] = {\"db_url\": \"postgresql+psycopg2://db/b\", \"engine_kwargs\": {",
             ),
         ] {
             let file = format!("a\r\n{line}\r\nb");
