@@ -16,7 +16,7 @@ use crate::create::{Database, Wanted, can_ask, credential};
 use crate::inside::put::{Put, Text};
 use crate::inside::transfer::{self, Whereabouts};
 use crate::output::Manner;
-use crate::plan::{self, DatabaseStep, FileStep, Plan, Step, UnitStep, UserStep, Verb, naming};
+use crate::plan::{self, DatabaseStep, FileStep, Plan, Step, UnitStep, Verb, naming};
 use crate::system::context::{Context, InvalidConfiguration};
 use crate::system::instance_state;
 use crate::system::record::{Noted as _, Record, Server};
@@ -79,16 +79,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
     };
     let record = Record::read(reference, context);
     if let Some(now) = &now {
-        let server = record.as_ref().and_then(|record| record.database.as_ref());
-        // The configuration says where it is. A master that was adopted has no record; one tells more, such as a port.
-        let is_there = match wanted {
-            Wanted::Sqlite => now.kind == "sqlite",
-            _ => {
-                wanted.is_at(reference, &now.place)
-                    && server.is_none_or(|server| wanted.is(Some(server)))
-            }
-        };
-        if is_there {
+        if is_there(&wanted, reference, now, record.as_ref()) {
             return Ok(already(reference, now));
         }
         ensure_free(&wanted, now)?;
@@ -112,8 +103,7 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
         }
         .into(),
     );
-    let before = database.steps.clone();
-    steps.extend(before);
+    steps.extend(database.steps.clone());
     let copy = DatabaseStep::Copy {
         reference: reference.clone(),
         to: target.place.clone(),
@@ -122,21 +112,26 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
     };
     steps.push(copy.into());
     hand_over_the_url(&reference, &database, context, &mut steps)?;
-    let line = change.1;
-    steps.push(UserStep::Put(change.0).into());
+    // Before the switch: from then on, the master may be started at any time, and the plan be killed.
+    if let Some(record) = &record {
+        let record = Record {
+            database: database.record.clone(),
+            ..record.clone()
+        };
+        steps.extend(plan::note(&record, &reference, context)?);
+    }
+    let (put, line) = change;
+    let switch = DatabaseStep::UseCopy {
+        reference: reference.clone(),
+        put,
+    };
+    steps.push(switch.into());
     let check = DatabaseStep::CheckDatabase {
         reference: reference.clone(),
         kind: target.kind.to_owned(),
         place: target.named,
     };
     steps.push(check.into());
-    if let Some(record) = &record {
-        let record = Record {
-            database: database.record,
-            ..record.clone()
-        };
-        steps.extend(plan::note(&record, &reference, context)?);
-    }
     if is_running {
         steps.push(UnitStep::Start { unit }.into());
     }
@@ -152,17 +147,37 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
         ],
         steps,
     };
-    let old = match record.and_then(|record| record.database) {
-        Some(Server::Made { database, .. }) => {
-            format!("; `sudo -u postgres dropdb {database}` removes it when it is no longer needed")
-        }
-        _ => String::new(),
-    };
+    let old = how_to_remove(record);
     let closing = format!(
         "`{reference}` uses `{}`; {place} is kept as it was{old}",
         target.place
     );
     Ok((plan, closing))
+}
+
+/// Whether the builds are where they shall go. The configuration says where they are. A master that was adopted has no
+/// record; one tells more, such as a port.
+fn is_there(
+    wanted: &Wanted,
+    reference: &InstanceRef,
+    now: &Whereabouts,
+    record: Option<&Record>,
+) -> bool {
+    if matches!(wanted, Wanted::Sqlite) {
+        return now.kind == "sqlite";
+    }
+    let server = record.and_then(|record| record.database.as_ref());
+    wanted.is_at(reference, &now.place) && server.is_none_or(|server| wanted.is(Some(server)))
+}
+
+/// What removes a database that was left, if it was made here.
+fn how_to_remove(record: Option<Record>) -> String {
+    match record.and_then(|record| record.database) {
+        Some(Server::Made { database, .. }) => {
+            format!("; `sudo -u postgres dropdb {database}` removes it when it is no longer needed")
+        }
+        _ => String::new(),
+    }
 }
 
 /// Where the builds go.

@@ -519,9 +519,28 @@ fn builds_move_to_a_file_and_back_whatever_interrupts_it(machine: &Machine) -> O
     ensure!(Unit::master(machine).main_pid()? == pid);
     edit("s|\" + \"state|state|")?;
 
-    migrate("postgresql")?.succeeded()?;
+    // Killed when the configuration names the copy already: what the master has done since is not taken back.
+    let kill = format!(
+        "buildbot-conda migrate master --to postgresql >/dev/null 2>&1 & \
+         until grep -qs buildbot_master {MASTER}/master.cfg; do :; done; kill -KILL $!; wait"
+    );
+    machine.run_within(LATER, &["sh", "-c", &kill])?;
+    machine.run_within(LATER, &["systemctl", "start", MASTER_UNIT])?;
     ensure_builds(machine, 5, "buildbot_master")?;
-    ensure!(ask(machine, "buildbot_master", "select count(*) from builds")? == "6");
+    let kept = call(machine, &["recover"])?.succeeded()?;
+    let reason =
+        "nothing is rolled back: `master` has gone on with `postgresql:///buildbot_master`";
+    ensure!(kept.stderr.contains(reason), "{kept}");
+    ensure_builds(machine, 6, "buildbot_master")?;
+    let again = migrate("postgresql")?.succeeded()?;
+    ensure!(again.stderr.ends_with("nothing to do\n"), "{again}");
+
+    machine.run(&["rm", &file])?.succeeded()?;
+    migrate("sqlite")?.succeeded()?;
+    ask(machine, "postgres", "drop database buildbot_master")?;
+    migrate("postgresql")?.succeeded()?;
+    ensure_builds(machine, 7, "buildbot_master")?;
+    ensure!(ask(machine, "buildbot_master", "select count(*) from builds")? == "8");
     machine.run(&["rm", &file])?.succeeded()?;
     Ok(())
 }

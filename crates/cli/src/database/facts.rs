@@ -55,6 +55,9 @@ pub(crate) struct Facts {
     /// Bytes of a `SQLite` file with its log.
     #[serde(default)]
     pub(crate) size: u64,
+    /// Grows with everything that a master takes up; see `inspect.py`. None where it cannot be read.
+    #[serde(default)]
+    pub(crate) progress: Option<u64>,
     /// Of the schema; none when there is no database yet.
     pub(crate) revision: Option<ForeignText>,
     /// The revision that the Buildbot installed works with.

@@ -141,6 +141,13 @@ def relation(tables, revision_of):
     return {"revision": revision, "head": head, "relation": found}
 
 
+# Grows with every build, every request of one and every change; a copy has the same.
+PROGRESS = """
+select (select coalesce(max(id), 0) from builds) + (select coalesce(max(id), 0) from buildrequests)
+    + (select coalesce(max(changeid), 0) from changes)
+"""
+
+
 def sqlite(path, check):
     import sqlite3
     import urllib.parse
@@ -162,6 +169,8 @@ def sqlite(path, check):
             return row[0] if row else None
 
         answer.update(relation([row[0] for row in rows], revision_of))
+        with contextlib.suppress(sqlite3.Error):
+            answer["progress"] = connection.execute(PROGRESS).fetchone()[0]
         if check:
             answer["intact"] = connection.execute("pragma quick_check(1)").fetchone()[0] == "ok"
         connection.close()
@@ -208,6 +217,8 @@ def server(url, text, directory, arguments):
                 return row[0] if row else None
 
             answer.update(relation(tables, revision_of))
+            with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+                answer["progress"] = int(connection.execute(sqlalchemy.text(PROGRESS)).fetchone()[0])
     except Exception as error:
         if isinstance(error, ImportError) and error.name:
             # The beginning is what `doctor` knows it by.

@@ -46,6 +46,8 @@ pub(crate) struct Whereabouts {
     pub(crate) file: ForeignText,
     /// Whether that is there.
     pub(crate) has_file: bool,
+    /// As [`Facts`] has it.
+    pub(crate) progress: Option<u64>,
 }
 
 /// Has the service user look at the database; with `to_copy`, a failure says why it cannot be copied.
@@ -95,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
                 kind: facts.kind,
                 place: facts.place,
                 has_file: directory.join(transfer::FILE).exists(),
+                progress: facts.progress,
             };
             serde_json::to_string(&place)
         }

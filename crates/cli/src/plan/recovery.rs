@@ -38,13 +38,28 @@ pub(crate) fn announce_unfinished(context: &Context) {
 /// # Errors
 ///
 /// When root cannot.
-pub(crate) fn recover(begun: Begun, journal: &Journal) -> anyhow::Result<()> {
+pub(crate) fn recover(mut begun: Begun, journal: &Journal) -> anyhow::Result<()> {
     if begun.goes_forward() {
         // Data that is left is a message and no reason to keep anybody from anything.
         if let Err(error) = perform::complete(begun, journal) {
             eprintln!("warning: {error:#}");
         }
         return Ok(());
+    }
+    match begun
+        .undo
+        .iter()
+        .find_map(|step| step.obstacle().transpose())
+    {
+        None => {}
+        Some(Ok(reason)) => {
+            eprintln!("warning: nothing is rolled back: {reason}");
+            return journal.close();
+        }
+        Some(Err(error)) => {
+            eprintln!("warning: no database is removed: {error:#}");
+            begun.undo.retain(|step| !step.removes_database());
+        }
     }
     let left = perform::roll_back(begun, journal)?;
     for reason in &left.dropped {

@@ -81,6 +81,23 @@ impl Step {
     pub(super) fn relies_on_others(&self) -> bool {
         self.deed().relies_on_others()
     }
+
+    /// Why a plan that was killed some time ago must not be rolled back by this step: what has come since would be lost.
+    ///
+    /// # Errors
+    ///
+    /// When that is not known.
+    pub(super) fn obstacle(&self) -> anyhow::Result<Option<String>> {
+        match self {
+            Self::Database(step) => step.obstacle(),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether it removes a database, or tables of one.
+    pub(super) fn removes_database(&self) -> bool {
+        matches!(self, Self::Database(step) if step.removes_database())
+    }
 }
 
 impl fmt::Display for Step {

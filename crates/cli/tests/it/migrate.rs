@@ -43,9 +43,9 @@ fn the_configuration_is_changed_after_the_copy_is_complete() {
         create the database `buildbot_master` of `bb` in PostgreSQL
         as `bb`, check that `postgresql:///buildbot_master` is empty and can be used
         copy the database of `master` to `postgresql:///buildbot_master`, and compare the rows of all tables
+        write `/var/lib/buildbot-conda/created/master.json`, mode 0644
         as `bb`, write `/home/bb/master/master.cfg`, mode 0644
         check that the configuration of `master` names `postgresql:///buildbot_master`
-        write `/var/lib/buildbot-conda/created/master.json`, mode 0644
         stderr:
     "#]],
     );
@@ -83,9 +83,9 @@ fn the_configuration_is_changed_after_the_copy_is_complete() {
             in `/etc/buildbot-conda/config.toml`:
                 master.credentials.database-url = "database-url"
             reload systemd units
+            write `/var/lib/buildbot-conda/created/master.json`, mode 0644
             as `bb`, write `/home/bb/master/master.cfg`, mode 0644
             check that the configuration of `master` names `postgresql://db/b`
-            write `/var/lib/buildbot-conda/created/master.json`, mode 0644
             stderr:
         "#]],
     );

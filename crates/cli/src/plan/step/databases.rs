@@ -3,15 +3,17 @@
 
 use std::fmt;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 use buildbot_conda_core::names::InstanceRef;
 use buildbot_conda_core::settings::Instance;
 use buildbot_conda_core::values::AccountName;
 use serde::{Deserialize, Serialize};
 
 use super::{Deed, Undo};
+use crate::inside::put::{self, Put};
 use crate::inside::reach::{self, Reach};
-use crate::inside::{server, transfer};
+use crate::inside::server;
+use crate::inside::transfer::{self, Whereabouts};
 use crate::output::harmless;
 use crate::system::as_user;
 use crate::system::context::{Context, InvalidConfiguration};
@@ -62,6 +64,14 @@ pub(crate) enum DatabaseStep {
         reference: InstanceRef,
         is_file: bool,
     },
+    /// The service user changes the configuration, which names the copy from then on.
+    UseCopy { reference: InstanceRef, put: Put },
+    /// He changes it back.
+    LeaveCopy {
+        reference: InstanceRef,
+        put: Put,
+        was: Whereabouts,
+    },
     /// The configuration names the database of this kind at this place, as Buildbot reads it.
     CheckDatabase {
         reference: InstanceRef,
@@ -74,6 +84,41 @@ pub(crate) enum DatabaseStep {
         identity: Identity,
         reach: Reach,
     },
+}
+
+/// Whether a master has gone on with a copy of its database, by what the configuration named before and names now.
+fn has_gone_on(was: &Whereabouts, now: &Whereabouts) -> anyhow::Result<bool> {
+    let is_copy = now.kind != was.kind || now.place != was.place;
+    match (was.progress, now.progress) {
+        _ if !is_copy => Ok(false),
+        (Some(before), Some(after)) => Ok(after > before),
+        _ => bail!("the builds in `{}` cannot be counted", now.place),
+    }
+}
+
+impl DatabaseStep {
+    /// See [`super::Step::obstacle`].
+    pub(super) fn obstacle(&self) -> anyhow::Result<Option<String>> {
+        let Self::LeaveCopy { reference, was, .. } = self else {
+            return Ok(None);
+        };
+        let now = transfer::inspect(&configured(reference)?, false)?;
+        let text = || {
+            let (now, was) = (&now.place, &was.place);
+            format!(
+                "`{reference}` has gone on with `{now}`, which has builds or requests that `{was}` lacks"
+            )
+        };
+        Ok(has_gone_on(was, &now)?.then(text))
+    }
+
+    /// Whether it removes a database, or tables of one.
+    pub(super) fn removes_database(&self) -> bool {
+        matches!(
+            self,
+            Self::DropDatabase { .. } | Self::ClearDatabase { .. } | Self::RemoveCopy { .. }
+        )
+    }
 }
 
 impl fmt::Display for DatabaseStep {
@@ -123,6 +168,13 @@ impl fmt::Display for DatabaseStep {
                 formatter,
                 "wait until the database of `{reference}` is not copied any more"
             ),
+            Self::UseCopy { put, .. } => put.fmt(formatter),
+            Self::LeaveCopy { put, .. } => {
+                write!(
+                    formatter,
+                    "{put}, unless the master has gone on with the copy"
+                )
+            }
             Self::CheckDatabase {
                 reference, place, ..
             } => write!(
@@ -163,7 +215,12 @@ impl Deed for DatabaseStep {
                 reference: reference.clone(),
                 is_file: *is_file,
             }),
-            Self::RemoveCopy { .. } => Undo::Impossible,
+            Self::UseCopy { reference, put } => Undo::by(Self::LeaveCopy {
+                reference: reference.clone(),
+                put: put.inverse(),
+                was: transfer::inspect(&configured(reference)?, false)?,
+            }),
+            Self::RemoveCopy { .. } | Self::LeaveCopy { .. } => Undo::Impossible,
             Self::DropRole { .. } | Self::DropDatabase { .. } | Self::ClearDatabase { .. } => {
                 Undo::Impossible
             }
@@ -201,6 +258,7 @@ impl Deed for DatabaseStep {
             Self::RemoveCopy { reference, is_file } => {
                 transfer::remove(&configured(reference)?, *is_file)
             }
+            Self::UseCopy { put, .. } | Self::LeaveCopy { put, .. } => put::put(put),
             Self::CheckDatabase {
                 reference,
                 kind,
@@ -220,5 +278,34 @@ impl Deed for DatabaseStep {
     /// A server may be stopped.
     fn relies_on_others(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(place: &str, progress: Option<u64>) -> Whereabouts {
+        Whereabouts {
+            kind: "sqlite".into(),
+            place: place.into(),
+            file: "state.sqlite".into(),
+            has_file: true,
+            progress,
+        }
+    }
+
+    #[test]
+    fn a_master_has_gone_on_when_its_configuration_names_a_copy_that_has_grown() {
+        let was = at("old", Some(7));
+        for (now, expected) in [
+            (at("old", Some(9)), Some(false)),
+            (at("old", None), Some(false)),
+            (at("new", Some(7)), Some(false)),
+            (at("new", Some(8)), Some(true)),
+            (at("new", None), None),
+        ] {
+            assert_eq!(has_gone_on(&was, &now).ok(), expected, "{now:?}");
+        }
     }
 }
