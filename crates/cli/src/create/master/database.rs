@@ -316,6 +316,13 @@ fn ensure_unused(file: &str, url: &DatabaseUrl, context: &Context) -> anyhow::Re
     let path = context.path(paths::CREDENTIALS).join(file);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Somebody only asks for the plan.
+        Err(error)
+            if error.kind() == io::ErrorKind::PermissionDenied
+                && !rustix::process::geteuid().is_root() =>
+        {
+            Ok(())
+        }
         Ok(text) if text.trim_end() == url.secret() => Ok(()),
         Ok(_) => {
             bail!("the credential `{file}` already exists\nhint: remove it if nothing uses it")
@@ -326,7 +333,32 @@ fn ensure_unused(file: &str, url: &DatabaseUrl, context: &Context) -> anyhow::Re
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_credential_is_not_replaced_by_another_url_and_a_plan_needs_no_rights() {
+        let root = tempfile::tempdir().unwrap();
+        let context = Context::new(Some(root.path().to_owned()));
+        let url: DatabaseUrl = "postgresql://bb:x@db/b".parse().unwrap();
+        let directory = context.path(paths::CREDENTIALS);
+        fs::create_dir_all(&directory).unwrap();
+        for (text, is_unused) in [
+            (None, true),
+            (Some(url.secret()), true),
+            (Some("x".to_owned()), false),
+        ] {
+            if let Some(text) = text {
+                fs::write(directory.join("url"), text + "\n").unwrap();
+            }
+            assert_eq!(ensure_unused("url", &url, &context).is_ok(), is_unused);
+        }
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o0)).unwrap();
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(ensure_unused("url", &url, &context).is_ok(), !is_root);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+    }
 
     #[test]
     fn what_is_asked_for_is_known_by_the_place_in_the_configuration() {
