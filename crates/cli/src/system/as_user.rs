@@ -84,7 +84,7 @@ pub(crate) fn hand_over_with(
             Input::Handed(file.try_clone().context("pass a file")?.into())
         }
     };
-    relay(Job::with_state(instance)?, &words, input).map(Some)
+    relay(Job::with_state(instance, LONG)?, &words, input).map(Some)
 }
 
 /// Runs another command line as the service user, and returns its output; its messages go to standard error.
@@ -93,17 +93,18 @@ pub(crate) fn hand_over_with(
 ///
 /// If it fails, with its own message.
 pub(crate) fn obtain(instance: &Instance, words: &[OsString]) -> anyhow::Result<String> {
-    obtain_with(instance, words, "")
+    obtain_within(LONG, instance, words, "")
 }
 
-/// As [`obtain`], with a text as standard input.
-pub(crate) fn obtain_with(
+/// As [`obtain`], for at most `limit` and with a text as standard input.
+pub(crate) fn obtain_within(
+    limit: Duration,
     instance: &Instance,
     words: &[OsString],
     input: &str,
 ) -> anyhow::Result<String> {
     let input = Input::Text(input.as_bytes().to_owned());
-    let answer = answer(Job::with_state(instance)?, words, input)?;
+    let answer = answer(Job::with_state(instance, limit)?, words, input)?;
     let said = answer.said.join("\n");
     if !answer.is_success {
         bail!("{}", said.strip_prefix("error: ").unwrap_or(&said));
@@ -256,10 +257,10 @@ impl Job {
         })
     }
 
-    /// As [`Job::of`], for work that takes long and needs the directories of the instance that the service user cannot
+    /// As [`Job::of`], for work that needs the directories of the instance that the service user cannot
     /// create.
-    fn with_state(instance: &Instance) -> anyhow::Result<Self> {
-        let mut job = Self::of(instance, LONG)?;
+    fn with_state(instance: &Instance, limit: Duration) -> anyhow::Result<Self> {
+        let mut job = Self::of(instance, limit)?;
         if instance.reference.role == Role::Master {
             let backups = paths::backup_directory(&instance.reference);
             make_directory(paths::BACKUPS, &backups, &job.user)?;
