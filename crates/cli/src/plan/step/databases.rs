@@ -196,19 +196,31 @@ impl Deed for DatabaseStep {
     fn undo(&self) -> anyhow::Result<Undo> {
         Ok(match self {
             Self::CreateRole { role } => Undo::by(Self::DropRole { role: role.clone() }),
-            Self::CreateDatabase { database, role } => Undo::by(Self::DropDatabase {
-                database: database.clone(),
-                role: role.clone(),
-            }),
+            Self::CreateDatabase { database, role } => {
+                // Where it has come meanwhile, it is not to be dropped.
+                let found = server::inspect(role.as_str(), database)?;
+                ensure!(
+                    found.owner.is_none(),
+                    "the database `{database}` already exists"
+                );
+                Undo::by(Self::DropDatabase {
+                    database: database.clone(),
+                    role: role.clone(),
+                })
+            }
             Self::UseDatabase { is_new: true, .. }
             | Self::BackUp { .. }
             | Self::CheckDatabase { .. } => Undo::nothing(),
             Self::UseDatabase {
                 identity, reach, ..
-            } => Undo::by(Self::ClearDatabase {
-                identity: identity.clone(),
-                reach: reach.clone(),
-            }),
+            } => {
+                // Tables that have come meanwhile are not to be dropped.
+                reach::ensure_usable(identity, reach)?;
+                Undo::by(Self::ClearDatabase {
+                    identity: identity.clone(),
+                    reach: reach.clone(),
+                })
+            }
             Self::Copy {
                 reference, is_file, ..
             } => Undo::by(Self::RemoveCopy {
