@@ -42,14 +42,42 @@ pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
 }
 
+impl Plan {
+    /// The notes, one line each, whatever a path or an account in them is called.
+    fn shown_notes(&self) -> impl Iterator<Item = String> {
+        self.notes.iter().map(|note| crate::output::harmless(note))
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for note in &self.notes {
-            writeln!(formatter, "# {}", crate::output::harmless(note))?;
+        for note in self.shown_notes() {
+            writeln!(formatter, "# {note}")?;
         }
         for step in &self.steps {
             writeln!(formatter, "{step}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_a_line_break_in_its_name_adds_no_line_to_a_plan() {
+        let stop = UnitStep::StopOutside {
+            directory: "/home/bb/x\nhint: y".into(),
+            name: "buildbot.service".to_owned(),
+            unit: "buildbot-master.service".parse().unwrap(),
+        };
+        let plan = Plan {
+            title: "adopt".to_owned(),
+            notes: vec!["`/home/bb/x\nhint: y` is not adopted".to_owned()],
+            steps: vec![stop.into()],
+        };
+        assert!(plan.shown_notes().all(|note| !note.contains('\n')));
+        assert_eq!(plan.to_string().lines().count(), 2, "{plan}");
     }
 }

@@ -82,7 +82,7 @@ impl Verb {
             steps: plan.steps.iter().map(ToString::to_string).collect(),
             ..Outcome::default()
         };
-        for note in &plan.notes {
+        for note in plan.shown_notes() {
             eprintln!("{note}");
         }
         let Some(journal) = journal else {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::FileStep;
 use super::{Deed, Step, Undo};
+use crate::output::harmless;
 use crate::plan::systemd;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,8 @@ impl fmt::Display for UnitStep {
                 name,
                 unit,
             } => {
-                let (directory, role) = (directory.display(), unit.reference().role);
+                let directory = harmless(&directory.display().to_string());
+                let role = unit.reference().role;
                 write!(
                     formatter,
                     "stop the {role} in `{directory}`, which runs outside of `{name}`, and `{name}`"
