@@ -41,6 +41,9 @@ pub enum UrlError {
     /// Characters that have to be encoded.
     #[error("the URL contains a space or another character that has to be percent-encoded")]
     Characters,
+    /// Longer than any that is meant.
+    #[error("the URL is longer than {LONGEST} bytes")]
+    Length,
     /// No name of a database.
     #[error("the URL does not name a database; write `postgresql://USER@HOST/DATABASE`")]
     NoDatabase,
@@ -113,7 +116,10 @@ impl FromStr for DatabaseUrl {
             .find(|known| *known == driver)
             .ok_or(UrlError::Driver)?;
         let is_bad = |byte: u8| !byte.is_ascii_graphic() || b"\"'\\`<>".contains(&byte);
-        if text.len() > LONGEST || text.bytes().any(is_bad) {
+        if text.len() > LONGEST {
+            return Err(UrlError::Length);
+        }
+        if text.bytes().any(is_bad) {
             return Err(UrlError::Characters);
         }
         let (address, query) = match rest[2..].split_once('?') {
@@ -130,7 +136,9 @@ impl FromStr for DatabaseUrl {
             return Err(UrlError::Characters);
         }
         let mut words = query.split('&').filter_map(|word| word.split_once('='));
-        let is_secret = words.any(|(key, _)| matches!(key, "password" | "sslpassword"));
+        // SQLAlchemy decodes keys as well, so one that is encoded may be any.
+        let is_secret =
+            words.any(|(key, _)| matches!(key, "password" | "sslpassword") || key.contains('%'));
         Ok(Self {
             driver,
             rest: rest.to_owned(),
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_driver_is_always_spelled_out_and_a_password_is_noticed() {
-        let table: [Case<'_>; 6] = [
+        let table: [Case<'_>; 7] = [
             (
                 "postgresql://db/b",
                 "postgresql+psycopg2://db/b",
@@ -187,6 +195,12 @@ mod tests {
                 true,
             ),
             (
+                "postgresql:///b?p%61ssword=x",
+                "postgresql+psycopg2:///b?p%61ssword=x",
+                "postgresql:///b",
+                true,
+            ),
+            (
                 "postgresql://[::1]/b",
                 "postgresql+psycopg2://[::1]/b",
                 "postgresql://[::1]/b",
@@ -206,7 +220,9 @@ mod tests {
 
     #[test]
     fn other_databases_and_drivers_are_refused_without_repeating_the_text() {
+        let long = format!("postgresql://db/{}", "b".repeat(LONGEST));
         for (text, error) in [
+            (long.as_str(), UrlError::Length),
             ("", UrlError::Scheme),
             ("mysql://bb:secret@db/b", UrlError::Scheme),
             ("sqlite:///state.sqlite", UrlError::Scheme),
