@@ -7,6 +7,7 @@ mod decision;
 use std::fs;
 use std::net::TcpListener;
 
+use anyhow::ensure;
 use buildbot_conda_core::names::{InstanceRef, Role};
 use buildbot_conda_core::paths;
 use buildbot_conda_core::settings::Instance;
@@ -52,6 +53,11 @@ pub(super) fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(
         role: Role::Master,
         name: common.name.clone(),
     };
+    ensure!(
+        !(common.password_stdin && arguments.database.is_on_stdin()),
+        "`--password-stdin` and `--database-file -` both read standard input\n\
+         hint: write one of the two to a file that only root can read"
+    );
     let wanted = arguments.database.wanted()?;
     let mut draft = Draft::new(reference.clone(), context)?;
     let user = match &common.user {

@@ -64,6 +64,11 @@ pub(crate) struct Database {
 }
 
 impl Choice {
+    /// Whether standard input has the URL.
+    pub(super) fn is_on_stdin(&self) -> bool {
+        self.database_file.as_deref() == Some(Path::new("-"))
+    }
+
     pub(super) fn wanted(&self) -> anyhow::Result<Wanted> {
         let options = ["--database", "--database-file"];
         Wanted::read(

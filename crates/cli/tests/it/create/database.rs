@@ -122,6 +122,25 @@ fn a_url_with_a_password_comes_by_a_file_and_becomes_a_credential() {
 }
 
 #[test]
+fn standard_input_has_one_secret() {
+    let words = [
+        "create",
+        "master",
+        "--dry-run",
+        "--password-stdin",
+        "--database-file=-",
+    ];
+    expect![[r#"
+        status 1
+        stdout:
+        stderr:
+        error: `--password-stdin` and `--database-file -` both read standard input
+        hint: write one of the two to a file that only root can read
+    "#]]
+    .assert_eq(&host_with_server().run(&words).to_string());
+}
+
+#[test]
 fn what_is_missing_for_a_server_is_said_before_the_first_step() {
     let refusal = |host: &Host, database: &str| {
         let before = host.snapshot();
