@@ -296,11 +296,13 @@ fn secrets_are_kept_and_nobody_else_is_the_master(machine: &Machine, release: Re
 
 /// On a terminal, after a step that failed.
 fn steps_show_their_results(talk: &Output) -> Outcome {
-    let failed = "\u{1b}[1m\u{1b}[31m✗\u{1b}[0m\r\nthis step failed, rolling back\r\n";
+    // On a slow machine, its seconds are between the mark and the line's end.
+    let failed = "\u{1b}[1m\u{1b}[31m✗\u{1b}[0m";
     let (done, undone) = talk.stdout.split_once(failed).unwrap_or_default();
     let tick = " \u{1b}[32m✓\u{1b}[0m";
     ensure!(
         done.contains(tick)
+            && undone.contains("\r\nthis step failed, rolling back\r\n")
             && undone.contains(tick)
             && undone.contains("error:\u{1b}[0m set up `")
             && undone.contains("`buildbot create-master` failed: ")

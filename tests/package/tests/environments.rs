@@ -21,6 +21,7 @@ fn it_has_one_program_and_what_debian_wants_to_know_of_it() {
         .collect();
     let expected = [
         ("-rwxr-xr-x", "/usr/libexec/buildbot-conda/env"),
+        ("-rw-r--r--", "/usr/share/buildbot-conda/sbom-env.cdx.json"),
         (
             "-rw-r--r--",
             "/usr/share/doc/buildbot-conda-env/changelog.gz",
