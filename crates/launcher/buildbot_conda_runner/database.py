@@ -90,6 +90,5 @@ class Database:
 
     def _prepare(self):
         """Become `buildbot-conda service prepare`, which upgrades the database and then starts this instance again,
-        with the
-        same process and the same lock. Returns only if that failed, with the reason."""
+        with the same process and the same lock. Returns only if that failed, with the reason."""
         return become(self.runner, below(self.options, CLI) + ["service", "prepare", self.options.reference])
