@@ -39,26 +39,17 @@ const WITH_ENVIRONMENTS: [&str; 7] = [
 
 /// Programs of tests that no table promises for each release: every test in them runs on one of the releases, half of the
 /// tests on each, unless all or one release is asked for. Two processors have no time for more on every change.
-const IN_TURN: [&str; 20] = [
-    "adopt",
-    "debconf_answers",
+const IN_TURN: [&str; 11] = [
     "debconf_dialog",
-    "debconf_file",
-    "debconf_services",
     "debian",
     "doctor",
     "environments",
     "environments_interrupted",
     "hosts",
-    "interrupted",
     "lifecycle",
     "many",
     "metrics",
-    "newcomer",
     "rebuild",
-    "repository",
-    "repository_changes",
-    "tasks",
     "web",
 ];
 
