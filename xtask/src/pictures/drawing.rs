@@ -24,6 +24,15 @@ const COLOURS: [&str; 16] = [
     "#8f98aa", "#ef7b85", "#98c379", "#e0b970", "#74b2f0", "#ca8fe0", "#62bfca", "#ffffff",
 ];
 
+/// Seconds that a reader of a moving picture has for a command before its output, for a line of output, and after the
+/// output of a command.
+const READING: f64 = 1.2;
+const NEXT_LINE: f64 = 0.15;
+const PAUSE: f64 = 1.5;
+/// Each line appears at its moment. Where nothing moves, all of them are visible.
+const MOVEMENT: &str = "<style>@keyframes appear{from{opacity:0}to{opacity:0}}g[style]{animation:appear 1ms backwards}\
+    @media (prefers-reduced-motion:reduce){g[style]{animation:none}}</style>";
+
 const FAINTLY: Style = Style {
     colour: None,
     bold: false,
@@ -41,6 +50,11 @@ pub(super) struct Drawing {
     title: String,
     columns: NonZero<u16>,
     lines: Vec<Line>,
+    /// Of each line, when it appears, in seconds.
+    moments: Vec<f64>,
+    /// When the next one does.
+    clock: f64,
+    is_moving: bool,
 }
 
 impl Drawing {
@@ -50,21 +64,38 @@ impl Drawing {
             title: title.to_owned(),
             columns,
             lines: Vec::new(),
+            moments: Vec::new(),
+            clock: 0.0,
+            is_moving: false,
         }
+    }
+
+    /// The same as a moving picture, in which one line after the other appears.
+    pub(super) fn moving(self) -> Self {
+        Self {
+            is_moving: true,
+            ..self
+        }
+    }
+
+    fn add(&mut self, line: Line) {
+        self.lines.push(line);
+        self.moments.push(self.clock);
     }
 
     /// A prompt of root, and the typed text on one or more lines.
     pub(super) fn command(&mut self, words: &str) {
         if !self.lines.is_empty() {
-            self.lines.push(Line::new());
+            self.clock += PAUSE;
+            self.add(Line::new());
         }
         for (number, words) in words.lines().enumerate() {
             let prompt = if number == 0 { "#" } else { ">" };
             let typed = words.trim_start();
             let column = 2 + words.chars().count() - typed.chars().count();
-            self.lines
-                .push(vec![piece(0, prompt, FAINTLY), piece(column, typed, TYPED)]);
+            self.add(vec![piece(0, prompt, FAINTLY), piece(column, typed, TYPED)]);
         }
+        self.clock += READING;
     }
 
     /// The output without the lines that `keep` rejects; omitted lines are marked.
@@ -72,12 +103,15 @@ impl Drawing {
         let mut omitting = false;
         for line in &shown.lines {
             if keep(&text(line)) {
-                self.lines.push(line.clone());
+                self.add(line.clone());
                 omitting = false;
-            } else if !omitting {
-                self.lines.push(vec![piece(0, "[...]", FAINTLY)]);
+            } else if omitting {
+                continue;
+            } else {
+                self.add(vec![piece(0, "[...]", FAINTLY)]);
                 omitting = true;
             }
+            self.clock += NEXT_LINE;
         }
     }
 
@@ -103,10 +137,20 @@ impl Drawing {
         add(format_args!(
             r#"<g fill="{INK}" font-size="14" font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', 'Liberation Mono', monospace">"#
         ));
-        for (number, line) in (0_u16..).zip(&self.lines) {
+        if self.is_moving {
+            add(format_args!("{MOVEMENT}"));
+        }
+        for (number, (line, moment)) in (0_u16..).zip(self.lines.iter().zip(&self.moments)) {
             let y = HEIGHT.mul_add(f64::from(number), MARGIN + FOOT);
+            let is_grouped = self.is_moving && !line.is_empty();
+            if is_grouped {
+                add(format_args!(r#"<g style="animation-delay:{moment:.2}s">"#));
+            }
             for piece in line {
                 add(format_args!("{}", drawn(piece, y)));
+            }
+            if is_grouped {
+                add(format_args!("</g>"));
             }
         }
         add(format_args!("</g>"));
@@ -175,6 +219,18 @@ mod tests {
         let text = r#"<text x="32.8" y="49.0" textLength="33.6" lengthAdjust="spacingAndGlyphs">&lt;a&gt;&amp;</text>"#;
         assert!(svg.contains(text), "{svg}");
         assert!(svg.contains(">x &gt;y</text>"), "{svg}");
+    }
+
+    #[test]
+    fn lines_of_a_moving_picture_appear_one_after_the_other() {
+        let svg = drawing(b"a\r\nb\r\n", |_| true).moving().svg();
+        let delays: Vec<&str> = svg
+            .split("animation-delay:")
+            .skip(1)
+            .filter_map(|rest| rest.split("s\"").next())
+            .collect();
+        assert_eq!(delays, ["0.00", "1.20", "1.35"]);
+        assert!(!drawing(b"a\r\n", |_| true).svg().contains("animation"));
     }
 
     #[test]

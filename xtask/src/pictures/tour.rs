@@ -50,7 +50,9 @@ pub(super) fn walk(machine: &Machine, package: &Path, pictures: &Pictures) -> Re
         python: format!("{PREFIX}/bin/python"),
         columns,
     };
-    first_build(&terminal(WIDE), name)?.write(pictures, "first-build")?;
+    first_build(&terminal(WIDE), name)?
+        .moving()
+        .write(pictures, "first-build")?;
     photograph(machine, &pictures.browser, &pictures.directory)?;
     status(&terminal(WIDE))?.write(pictures, "status")?;
     doctor(&terminal(COLUMNS))?.write(pictures, "doctor")
