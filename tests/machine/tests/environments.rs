@@ -95,7 +95,7 @@ END"#,
 
     let [master, worker] = [Unit::master(&machine), Unit::worker(&machine)];
     machine
-        .shell(&format!("setsid -f sh -c 'buildbot-conda env update buildbot --file {OTHER_LOCK} >/root/talk 2>&1; echo $? >/root/status'"))?
+        .shell(&format!("setsid -f sh -c 'buildbot-conda env update buildbot --file {OTHER_LOCK} >/root/talk 2>&1; echo $? >/root/status' </dev/null >/dev/null 2>&1"))?
         .succeeded()?;
     // It starts once more, before or after the worker is restarted.
     machine.wait_until("the build runs again", LIMIT, || exists(begun))?;
