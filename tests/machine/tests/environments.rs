@@ -52,6 +52,25 @@ fn prefix_of(machine: &Machine, unit: Unit<'_>) -> anyhow::Result<String> {
     Ok(prefix)
 }
 
+/// Back to the first generation, with two workers that are restarted at the same time.
+fn roll_back_two_workers_at_once(machine: &Machine, first: &str) -> Outcome {
+    call(machine, &["create", "worker", "two"])?.succeeded()?;
+    let words = ["env", "rollback", "buildbot", "--drain-together", "2"];
+    call(machine, &words)?.succeeded()?;
+    ensure!(current(machine)? == first, "it is not rolled back");
+    for unit in [
+        Unit::master(machine),
+        Unit::worker(machine),
+        Unit::named(machine, "buildbot-worker@two.service"),
+    ] {
+        ensure!(
+            prefix_of(machine, unit)? == format!("{ENVIRONMENT}/{first}"),
+            "{unit:?} was left"
+        );
+    }
+    Ok(())
+}
+
 fn a_host_without_conda_gets_an_environment_and_updates_it_while_it_builds(
     release: Release,
 ) -> Outcome {
@@ -151,22 +170,7 @@ END"#,
     )?
     .succeeded()?;
     ensure!(again.stderr.contains("is up to date"), "{again}");
-    // Back, with two workers that are restarted at the same time.
-    call(&machine, &["create", "worker", "two"])?.succeeded()?;
-    let words = ["env", "rollback", "buildbot", "--drain-together", "2"];
-    call(&machine, &words)?.succeeded()?;
-    ensure!(current(&machine)? == first, "it is not rolled back");
-    for unit in [
-        master,
-        worker,
-        Unit::named(&machine, "buildbot-worker@two.service"),
-    ] {
-        ensure!(
-            prefix_of(&machine, unit)? == format!("{ENVIRONMENT}/{first}"),
-            "{unit:?} was left"
-        );
-    }
-    Ok(())
+    roll_back_two_workers_at_once(&machine, &first)
 }
 
 fn a_generation_that_does_not_serve_is_taken_back(release: Release) -> Outcome {
