@@ -67,5 +67,5 @@ struct Pictures {
 /// A Debian with what most have and machines of tests do not need: questions are asked before packages are unpacked, and
 /// HTTP is spoken.
 fn host() -> Result<Layers> {
-    with_packages(Release::Trixie, "terminal", "apt-utils curl")
+    with_packages(Release::Trixie, "terminal", "apt-utils curl openssl")
 }

@@ -17,7 +17,8 @@ pub(super) const PREFIX: &str = "/opt/conda/envs/buildbot";
 
 const COLUMNS: NonZero<u16> = NonZero::new(100).unwrap();
 /// Where lines are longer that nothing breaks between its words.
-const WIDE: NonZero<u16> = NonZero::new(120).unwrap();
+const WIDE: NonZero<u16> = NonZero::new(136).unwrap();
+const WIDEST: NonZero<u16> = NonZero::new(170).unwrap();
 /// From a build request to the end of the build, on a machine that has other load.
 const BUILT: Duration = Duration::from_mins(2);
 
@@ -50,7 +51,7 @@ pub(super) fn walk(machine: &Machine, package: &Path, pictures: &Pictures) -> Re
         python: format!("{PREFIX}/bin/python"),
         columns,
     };
-    first_build(&terminal(WIDE), name)?
+    first_build(&terminal(WIDEST), name)?
         .moving()
         .write(pictures, "first-build")?;
     photograph(machine, &pictures.browser, &pictures.directory)?;
@@ -90,7 +91,7 @@ fn first_build(terminal: &Terminal<'_>, package: &str) -> Result<Drawing> {
 
     let password = "/etc/buildbot-conda/credentials/web-password";
     let password = terminal.machine.read_file(password)?;
-    let asked = [("Enter host password for user 'admin':", password.trim())];
+    let asked = [("Enter host password for user 'admin'", password.trim())];
     let forced = terminal.must(FORCE, &asked)?;
     ensure!(forced.text().contains("\"result\""), "{}", forced.text());
     let rest = Rest::new(terminal.machine);
