@@ -18,7 +18,7 @@ pub(super) const PREFIX: &str = "/opt/conda/envs/buildbot";
 const COLUMNS: NonZero<u16> = NonZero::new(100).unwrap();
 /// Where lines are longer that nothing breaks between its words.
 const WIDE: NonZero<u16> = NonZero::new(136).unwrap();
-const WIDEST: NonZero<u16> = NonZero::new(170).unwrap();
+const WIDEST: NonZero<u16> = NonZero::new(176).unwrap();
 /// From a build request to the end of the build, on a machine that has other load.
 const BUILT: Duration = Duration::from_mins(2);
 
