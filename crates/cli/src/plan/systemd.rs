@@ -158,10 +158,25 @@ fn keep_builds(buildbot: &Buildbot) {
     }
 }
 
+/// The account that a process runs as.
+fn owner(buildbot: &Buildbot) -> Option<u32> {
+    let process = fs::metadata(format!("/proc/{}", buildbot.pid));
+    process.ok().map(|process| process.uid())
+}
+
 /// Stops the Buildbot of a directory that systemd does not know, with the signals of its own `stop`.
 pub(super) fn stop_outside(directory: &Path) -> anyhow::Result<()> {
+    // Somebody else's program that reads the log has it open as well.
+    let owners = [directory, &directory.join("twistd.log")].map(|path| {
+        let found = fs::symlink_metadata(path);
+        found.map(|metadata| metadata.uid()).ok()
+    });
     let found = buildbots::outside(&[]).into_iter();
-    for buildbot in found.filter(|found| found.directory == directory) {
+    let its_own = |found: &Buildbot| {
+        let uid = owner(found);
+        found.directory == directory && uid.is_some() && owners.contains(&uid)
+    };
+    for buildbot in found.filter(its_own) {
         keep_builds(&buildbot);
         buildbot.signal(Signal::TERM);
         if !buildbot.ends_within(END) {
@@ -185,13 +200,13 @@ struct LogEnd {
 
 impl LogEnd {
     fn of(buildbot: &Buildbot) -> Self {
-        let owner = fs::metadata(format!("/proc/{}", buildbot.pid));
-        let owner = owner.map(|process| process.uid());
         let found = foreign_file::open(&buildbot.directory.join("twistd.log"));
-        let found = found.and_then(|file| Ok((file.metadata()?, owner?, file)));
-        let own = found.ok().filter(|(found, owner, _)| found.uid() == *owner);
+        let found = found.and_then(|file| Ok((file.metadata()?, file)));
+        let own = found
+            .ok()
+            .filter(|(found, _)| Some(found.uid()) == owner(buildbot));
         match own {
-            Some((found, _, file)) => Self {
+            Some((found, file)) => Self {
                 length: found.len(),
                 file: Some(file),
             },
