@@ -1,5 +1,5 @@
-//! `migrate REF --to DATABASE`: a master's builds go to another kind of database. The master is stopped meanwhile; until its
-//! configuration is changed, which comes after a complete copy, the old database is its own, and it is kept as it is.
+//! `migrate REF --to DATABASE`: moves the builds of a master to another database. The master is stopped meanwhile. Its
+//! configuration changes only after the copy is complete; until then it names the old database, which is never changed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -155,8 +155,8 @@ fn plan(arguments: &Arguments, context: &Context) -> anyhow::Result<(Plan, Strin
     Ok((plan, closing))
 }
 
-/// Whether the builds are where they shall go. The configuration says where they are. A master that was adopted has no
-/// record; one tells more, such as a port.
+/// Whether the builds are stored in the wanted database already. The configuration decides; if there is a record, which an
+/// adopted master lacks, it must agree, because it also contains the port.
 fn is_there(
     wanted: &Wanted,
     reference: &InstanceRef,
@@ -180,7 +180,7 @@ fn how_to_remove(record: Option<Record>) -> String {
     }
 }
 
-/// Where the builds go.
+/// The database to which the builds are moved.
 struct Target {
     kind: &'static str,
     /// For people.

@@ -1,18 +1,19 @@
-//! `restore --try`: a backup is restored into a scratch place and read to its end, so that it is known to be usable while
-//! its master still is.
+//! `restore --try`: a backup is restored into a scratch place and read to its end, which shows while the
+//! master still runs whether the backup is usable.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use buildbot_conda_core::foreign_text::ForeignText;
 use serde::Serialize;
 
 use super::backups::FileKind;
 use super::facts::{Facts, Relation};
-use super::{Failure, Master, SCHEMA};
+use super::{Failure, Master, SCHEMA, dump};
 use crate::system::children::{self, Stream};
 
 const COUNT: &str = include_str!("count.py");
@@ -24,7 +25,7 @@ pub(crate) struct Contents {
     schema: ForeignText,
     /// The revision that the installed Buildbot works with, where a start would upgrade to it.
     upgraded_to: Option<ForeignText>,
-    /// Rows of each table. Those of a dump by `mysqldump` cannot be told without a server.
+    /// Rows of each table. Unknown for a dump by `mysqldump`, which only a server could count.
     tables: BTreeMap<ForeignText, Option<u64>>,
 }
 
@@ -82,16 +83,18 @@ impl Contents {
 
     /// From what a restore would send to the server.
     fn of_pg_dump(copy: &Path) -> Result<Self, Failure> {
-        let failed =
-            |error: std::io::Error| unusable(&format!("cannot be read: pg_restore: {error}"));
+        let failed = |error: std::io::Error| pg_restore_failed(&error);
         let mut child = Command::new("pg_restore")
             .args(["--data-only", "--file=-", "--"])
             .arg(copy)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
         let stdout = child.stdout.take().expect("it is a pipe");
+        let stderr = child.stderr.take().expect("it is a pipe");
+        let last_message = thread::spawn(move || last_message(stderr));
         let (mut tables, mut schema) = (BTreeMap::new(), None);
         let mut table: Option<(String, u64)> = None;
         for line in BufReader::new(stdout).split(b'\n') {
@@ -115,7 +118,8 @@ impl Contents {
         }
         let status = child.wait().map_err(failed)?;
         if !status.success() || table.is_some() {
-            return Err(unusable("is damaged: pg_restore cannot read all of it"));
+            let reason = last_message.join().unwrap_or_default();
+            return Err(unusable(&format!("is damaged: pg_restore: {reason}")));
         }
         Ok(Self {
             schema: schema.unwrap_or_else(|| "none".into()),
@@ -148,6 +152,22 @@ impl Contents {
             tables,
         })
     }
+}
+
+/// The last line that a program prints; all of it is read, so that the program never waits.
+fn last_message(output: impl Read) -> ForeignText {
+    let lines = BufReader::new(output).split(b'\n');
+    let lines = lines.map_while(Result::ok).filter(|line| !line.is_empty());
+    ForeignText::of_bytes(&lines.last().unwrap_or_default())
+}
+
+/// Why `pg_restore` could not be used.
+fn pg_restore_failed(error: &std::io::Error) -> Failure {
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return Failure::new(1, "`pg_restore`, which reads this backup, is not installed")
+            .hint(dump::advice(Some(FileKind::PgDump)));
+    }
+    unusable(&format!("cannot be read: pg_restore: {error}"))
 }
 
 /// Of a line `COPY public.builds (id, ...) FROM stdin;`, the table.
@@ -203,6 +223,21 @@ mod tests {
         ] {
             assert_eq!(copied_table(line.as_bytes()).as_deref(), expect, "{line}");
         }
+    }
+
+    #[test]
+    fn the_last_message_of_a_program_cannot_control_a_terminal() {
+        let message = last_message(&b"first\n\x1b[2Jlast\n\n"[..]);
+        assert_eq!(message.as_str(), "\\u{1b}[2Jlast");
+        assert_eq!(last_message(&b""[..]).as_str(), "");
+    }
+
+    #[test]
+    fn a_missing_pg_restore_is_named_with_its_package() {
+        let refused = pg_restore_failed(&std::io::ErrorKind::NotFound.into());
+        assert!(refused.reason.contains("`pg_restore`"), "{refused}");
+        let hint = refused.hint.unwrap_or_default();
+        assert!(hint.contains("apt install postgresql-client"), "{hint}");
     }
 
     #[test]
